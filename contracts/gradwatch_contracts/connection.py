@@ -1,0 +1,66 @@
+"""`connection.json`: how an agent and the command line find the daemon of this user, and where it lies.
+
+Written by `gradwatch serve` with mode 0600 into a directory with mode 0700; whoever can read it is trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.errors import GradwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FILE_NAME = "connection.json"
+TCP_DEFAULT = "tcp://127.0.0.1:9471"
+"""Where an agent looks when it has neither environment nor file; such a connection needs the secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Ingest endpoint (ZeroMQ), HTTP base URL, the secret that ingest over TCP asks for, the daemon's pid."""
+
+    ingest: str
+    url: str
+    secret: str
+    token: str
+    pid: int
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Connection:
+        """Parse; unknown keys are skipped.
+
+        Raises:
+            GradwatchError: `config-invalid` when it is not such a document.
+        """
+        try:
+            raw = json.loads(text)
+            return cls(str(raw["ingest"]), str(raw["url"]), str(raw["secret"]), str(raw["token"]), int(raw["pid"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise GradwatchError(
+                "config-invalid",
+                where=FILE_NAME,
+                expected="the file written by `gradwatch serve`",
+                got=f"{type(error).__name__}: {error}",
+                next_step="Restart the daemon to write it anew.",
+            ) from error
+
+
+def runtime_dir(env: Mapping[str, str], uid: int) -> str:
+    """The directory of `connection.json` and the ipc socket, chosen from the environment and the user id.
+
+    `GRADWATCH_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/gradwatch`, else `/tmp/gradwatch-UID`. The last lies in a shared
+    directory: whoever uses it must check owner and mode first.
+    """
+    if env.get("GRADWATCH_RUNTIME_DIR"):
+        return env["GRADWATCH_RUNTIME_DIR"]
+    if env.get("XDG_RUNTIME_DIR"):
+        return f"{env['XDG_RUNTIME_DIR'].rstrip('/')}/gradwatch"
+    return f"/tmp/gradwatch-{uid}"

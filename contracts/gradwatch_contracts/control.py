@@ -1,0 +1,97 @@
+"""Levels, escalations and the desired state that travels to the agent.
+
+The daemon sends what should hold (`Desired`), never a change: repeats and reordering are then harmless, and an agent
+that reconnects is right after one message. The agent owns the countdowns and reports what became of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Level(IntEnum):
+    """A named set of collectors. The next one up contains the one below."""
+
+    OFF = 0
+    MINIMAL = 1
+    NORMAL = 2
+    DEBUG = 3
+
+
+class Severity(str, Enum):
+    """How bad. `info` is for the record only and never escalates."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """0, 1, 2: for comparing."""
+        return list(Severity).index(self)
+
+
+class EscalationState(str, Enum):
+    """Life of an escalation. Only a RESULT of the agent makes it applied or ended."""
+
+    REQUESTED = "requested"
+    DELIVERED = "delivered"
+    APPLIED = "applied"
+    ENDED = "ended"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def open(self) -> bool:
+        """Whether anything may still become of it."""
+        return self in (EscalationState.REQUESTED, EscalationState.DELIVERED, EscalationState.APPLIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """One open escalation as the agent is told it: raise to `level` for `updates` updates from when it applies."""
+
+    id: str
+    level: Level
+    updates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should hold for a run. `revision` grows with every change; the agent ignores an older one."""
+
+    revision: int
+    base: Level = Level.NORMAL
+    pin: Level | None = None
+    active: tuple[Active, ...] = ()
+
+
+def effective_level(base: Level, pin: Level | None, active: Iterable[Level]) -> Level:
+    """The level that holds: the pin if there is one, else the highest of base and the active escalations."""
+    return pin if pin is not None else max((base, *active))
+
+
+def parse_level(value: object, where: str = "level") -> Level:
+    """Read a level from its name in any case or from its number.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the nearest level.
+    """
+    if isinstance(value, str):
+        if value.upper() in Level.__members__:
+            return Level[value.upper()]
+        hint = nearest(value.upper(), Level.__members__)
+        got = f"{value!r} (did you mean {hint.lower()}?)" if hint else repr(value[:40])
+        raise GradwatchError("invalid-argument", where=where, expected="off, minimal, normal or debug", got=got)
+    if isinstance(value, int) and not isinstance(value, bool) and value in tuple(Level):
+        return Level(value)
+    raise GradwatchError("invalid-argument", where=where, expected="off, minimal, normal or debug", got=repr(value)[:40])

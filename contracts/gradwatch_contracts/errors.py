@@ -1,0 +1,140 @@
+"""One table of everything that can be refused: code, sentence, HTTP status, exit code.
+
+The agent, the daemon, the HTTP problem documents and the command line all read this table, so one mistake is
+described by one sentence wherever it is met.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One kind of refusal.
+
+    `title` is a sentence without numbers; `hint` says what to do next; `http` is the status of the problem document;
+    `exit` is the exit code of a command that ends with it (2 usage, 3 not found, 4 unreachable, 5 refused).
+    """
+
+    slug: str
+    title: str
+    hint: str
+    http: int
+    exit: int
+
+
+_ALL = (
+    Code("frame-malformed", "The bytes are not a gradwatch frame.", "Check that agent and daemon are both gradwatch.", 400, 2),
+    Code("frame-too-large", "The frame is larger than the limit.", "Send fewer rows in one message.", 413, 2),
+    Code("frame-corrupt", "The checksum of the frame does not match.", "Check the transport between agent and daemon.", 400, 2),
+    Code("frame-unknown-type", "The frame type is unknown to this version.", "Upgrade the older of agent and daemon.", 400, 2),
+    Code(
+        "body-malformed", "The body is not the message its header announces.", "Upgrade the older of agent and daemon.", 400, 2
+    ),
+    Code("protocol-unsupported", "The protocol version is not supported.", "Install the same gradwatch on both sides.", 400, 5),
+    Code("schema-unknown", "The rows name a schema that was not sent.", "Send SCHEMA before SAMPLES.", 400, 2),
+    Code("schema-mismatch", "The rows do not fit their schema.", "Send one value per slot and one status per column.", 400, 2),
+    Code("not-greeted", "Data came before HELLO.", "Send HELLO first; the daemon may have restarted.", 400, 2),
+    Code(
+        "secret-wrong",
+        "The secret of the runtime directory is missing or wrong.",
+        "Read it from connection.json; it is written by `gradwatch serve`.",
+        401,
+        5,
+    ),
+    Code(
+        "quarantined",
+        "This peer sent too many bad frames and is ignored for a while.",
+        "Fix the sender; the daemon listens again after a minute.",
+        429,
+        5,
+    ),
+    Code("run-not-found", "No run has this name.", "List the runs with `gradwatch runs`.", 404, 3),
+    Code("anomaly-not-found", "No anomaly has this id.", "List them with `gradwatch anomalies`.", 404, 3),
+    Code(
+        "escalation-not-found",
+        "No escalation of this run has this id.",
+        "List them with GET /api/v1/runs/RUN/escalations.",
+        404,
+        3,
+    ),
+    Code("signal-not-found", "No signal of this run has this name.", "List them with GET /api/v1/runs/RUN/signals.", 404, 3),
+    Code("route-not-found", "There is nothing at this address.", "See /openapi.json for what there is.", 404, 3),
+    Code("method-not-allowed", "This address does not take this method.", "See /openapi.json for what it takes.", 405, 2),
+    Code("invalid-parameter", "A parameter is unknown or has a bad value.", "See the field errors and /openapi.json.", 400, 2),
+    Code("invalid-body", "The request body is not what this address takes.", "See the field errors and /openapi.json.", 422, 2),
+    Code("body-too-large", "The request body is larger than the limit.", "Send less in one request.", 413, 2),
+    Code("invalid-argument", "An argument has a bad value.", "See the message for what was expected.", 400, 2),
+    Code("unauthenticated", "The bearer token is missing or wrong.", "Print it with `gradwatch token`.", 401, 5),
+    Code(
+        "host-not-allowed",
+        "The Host header is not on the allow-list.",
+        "Use 127.0.0.1 or add the name with --allowed-host.",
+        421,
+        5,
+    ),
+    Code(
+        "run-not-live",
+        "The run has no live session, so nothing can be applied to it.",
+        "Start the trainer again, or read its record.",
+        409,
+        5,
+    ),
+    Code("idempotency-mismatch", "The id was used before for another request.", "Use a new id.", 409, 5),
+    Code("too-many-escalations", "The run has too many open escalations.", "Cancel some, or wait for them to end.", 409, 5),
+    Code(
+        "unsupported-by-run",
+        "The agent of this run did not declare this ability.",
+        "Upgrade the agent, or enable it in `watch`.",
+        409,
+        5,
+    ),
+    Code("config-invalid", "The configuration is not valid.", "Fix the key named in the message.", 400, 2),
+    Code(
+        "port-taken", "The address is already in use.", "Stop the other process, or choose another with the flag named.", 409, 5
+    ),
+    Code(
+        "data-dir-unusable",
+        "The data directory cannot be written.",
+        "Choose another with --data-dir, or fix its permissions.",
+        500,
+        5,
+    ),
+    Code("daemon-unreachable", "No daemon answers.", "Start one with `gradwatch serve`.", 503, 4),
+    Code("overloaded", "The daemon is busy.", "Try again in a moment.", 503, 4),
+    Code("timed-out", "The wait ended before the state was reached.", "It may still come; ask for it again.", 504, 4),
+    Code("not-ready", "The daemon is not ready to serve.", "See /readyz for the part that is not.", 503, 4),
+    Code("internal", "gradwatch has a bug.", "Please report it with the traceback in the daemon's log.", 500, 1),
+)
+
+CODES: dict[str, Code] = {code.slug: code for code in _ALL}
+"""Slug → code. Append-only: a slug keeps its meaning for ever."""
+
+
+class GradwatchError(Exception):
+    """A refusal with data: `code`, and where, expected, got. `str()` is the full sentence for a person."""
+
+    def __init__(self, slug: str, *, where: str = "", expected: str = "", got: str = "", next_step: str = "") -> None:
+        self.code = CODES[slug]
+        self.where = where
+        self.expected = expected
+        self.got = got
+        self.next_step = next_step or self.code.hint
+        super().__init__(self.sentence)
+
+    @property
+    def detail(self) -> str:
+        """Where, expected and got, without title and next step. Empty when nothing is known."""
+        facts = [f"expected {self.expected}" if self.expected else "", f"got {self.got}" if self.got else ""]
+        said = ", ".join(fact for fact in facts if fact)
+        return f"{self.where}: {said}" if self.where and said else self.where or said
+
+    @property
+    def sentence(self) -> str:
+        """What went wrong, with the numbers, and what to do next."""
+        return " ".join(part for part in (self.code.title, f"({self.detail})" if self.detail else "", self.next_step) if part)
+
+
+class ContractError(GradwatchError):
+    """Bytes or values that break the contract between agent and daemon. Decoding raises nothing else."""

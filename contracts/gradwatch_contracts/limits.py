@@ -1,0 +1,80 @@
+"""Every bound on the wire, in one place, each with the reason for its value.
+
+A limit is checked before the thing it bounds is built: the header before the body, the announced length of a list
+before the list.
+"""
+
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""One frame. 32 rows of 4,096 slots are 1 MiB; a DEBUG table of 10,000 layers x 8 numbers is 640 kB."""
+
+BODY_STR_BYTES_MAX = 64 * 1024
+"""One string: a traceback of 400 lines is about 40 kB; longer ones are cut by the agent."""
+
+BODY_BIN_BYTES_MAX = 4 * 1024 * 1024
+"""One binary field. Artifacts travel in chunks of 1 MiB."""
+
+BODY_ITEMS_MAX = 8192
+"""Items of one list or map: the columns of a schema with per-head subjects stay far below."""
+
+CONFIG_BYTES_MAX = 64 * 1024
+"""Packed `config` of HELLO: an argparse namespace is about 2 kB."""
+
+COLUMNS_MAX = 4096
+"""Columns of one schema."""
+
+NAME_CHARS_MAX = 128
+"""A column, signal, head or layer name."""
+
+TAGS_MAX = 64
+"""Tags of one run."""
+
+ROWS_PER_MESSAGE_MAX = 256
+"""Rows of one SAMPLES message: 4x the throughput of single rows, and nothing beyond it (measured at 256)."""
+
+ROWS_PER_MESSAGE = 32
+"""Rows the sender puts into one message: about 20 kB, under 1 ms of daemon time, so control is never stuck behind data."""
+
+SEND_INTERVAL_S = 0.02
+"""How long the sender lets rows gather. Below the 20 ms visibility budget at p50; a wake-up costs about 25 us."""
+
+WINDOW_RECORDS = 4096
+"""Records in flight without an ack: 10 s of a trainer doing 400 updates a second."""
+
+OUTBOX_BYTES = 16 * 1024 * 1024
+"""Bytes the agent holds for an absent daemon: about 30,000 updates of 60 slots."""
+
+OUTBOX_RESERVE_BYTES = 2 * 1024 * 1024
+"""On top, for evidence and results only: a full queue of rows must not push out the last words of a dying run."""
+
+LOSSES_PENDING_MAX = 256
+"""Distinct loss ranges held at once; beyond it neighbours are joined, which over-states and never hides a loss."""
+
+HEARTBEAT_S = 2.0
+"""Idle time after which PING is sent."""
+
+HEARTBEATS_MISSED_MAX = 3
+"""Silent heartbeats after which the peer counts as gone (zguide: 3 to 5)."""
+
+CLOSE_S = 1.0
+"""Longest time `close()` waits for acks. A trainer that ends must end."""
+
+TRACEBACK_CHARS_MAX = 16 * 1024
+"""Of an exception: the head and the tail are kept."""
+
+EPISODES_PER_UPDATE_MAX = 256
+"""Raw episode returns in one TABLE; the moments cover all of them."""
+
+ESCALATIONS_ACTIVE_MAX = 64
+"""Open escalations of one run. Above it the request is refused, not queued."""
+
+ESCALATION_UPDATES_MAX = 1_000_000
+"""Longest escalation; an operator who wants a level for good changes the base."""
+
+PROTOCOL_ERRORS_MAX = 8
+"""Bad frames in a row that one peer may send before it is quarantined."""
+
+QUARANTINE_S = 60.0
+"""How long a quarantined peer is ignored."""
+
+USER_KEYS_MAX = 256
+"""Distinct `log` keys of one run; further ones are counted and reported, not sent."""
