@@ -1,0 +1,113 @@
+"""Who is connected, and which of their records count. Pure: the clock is an argument, sockets are elsewhere.
+
+A session is one process; a peer is one connection of it. Records carry consecutive sequence numbers, so the next one
+expected is all the state that exactly-once needs: smaller is a duplicate, larger a gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+
+if TYPE_CHECKING:
+    from gradwatch_contracts.columns import Schema
+    from gradwatch_contracts.messages import Hello
+    from gradwatch_daemon.records import Stream
+
+
+@dataclass(slots=True)
+class LiveSession:
+    """One connected process. `last_seq` is accepted, `acked_seq` was told to the agent after its commit (-1: none)."""
+
+    id: str
+    peer: bytes
+    stream: Stream
+    hello: Hello
+    last_seq: int
+    acked_seq: int
+    heard_s: float
+    schemas: dict[str, Schema] = field(default_factory=dict)
+    asked_to_resend: bool = False
+
+    def accept(self, first_seq: int, count: int) -> int | None:
+        """How many of `count` records from `first_seq` are duplicates to skip; None for a gap before them.
+
+        Moves `last_seq` over the rest.
+        """
+        if first_seq > self.last_seq + 1:
+            return None
+        skip = min(count, self.last_seq + 1 - first_seq)
+        self.last_seq = max(self.last_seq, first_seq + count - 1)
+        self.asked_to_resend = False
+        return skip
+
+
+@dataclass(slots=True)
+class Misconduct:
+    """Bad frames of one peer: `errors` in a row, and until when it is ignored."""
+
+    errors: int = 0
+    until_s: float = 0.0
+
+
+class Sessions:
+    """The live sessions, by id and by peer, and the peers that misbehave."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, LiveSession] = {}
+        self._by_peer: dict[bytes, LiveSession] = {}
+        self._misconduct: dict[bytes, Misconduct] = {}
+
+    def of_peer(self, peer: bytes) -> LiveSession | None:
+        """The session this connection greeted with, if any."""
+        return self._by_peer.get(peer)
+
+    def open(self, session: LiveSession) -> None:
+        """Register; a reconnect of the same process replaces its old connection."""
+        old = self.by_id.get(session.id)
+        if old is not None:
+            self._by_peer.pop(old.peer, None)
+        self.by_id[session.id] = session
+        self._by_peer[session.peer] = session
+
+    def close(self, session: LiveSession) -> None:
+        """Forget a session that said BYE or fell silent."""
+        self.by_id.pop(session.id, None)
+        self._by_peer.pop(session.peer, None)
+
+    def of_run(self, run: str) -> list[LiveSession]:
+        """The live sessions of one run."""
+        return [session for session in self.by_id.values() if session.stream.run == run]
+
+    def silent(self, now_s: float) -> list[LiveSession]:
+        """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats."""
+        limit_s = limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX
+        return [session for session in self.by_id.values() if now_s - session.heard_s > limit_s]
+
+    def quarantined(self, peer: bytes, now_s: float) -> bool:
+        """Whether frames of this peer are to be ignored now."""
+        record = self._misconduct.get(peer)
+        return record is not None and record.until_s > now_s
+
+    def blame(self, peer: bytes, now_s: float) -> bool:
+        """Count a bad frame; returns whether the peer is quarantined by it."""
+        if len(self._misconduct) >= _MISCONDUCT_MAX:
+            self._misconduct.pop(next(iter(self._misconduct)))
+        record = self._misconduct.setdefault(peer, Misconduct())
+        record.errors += 1
+        if record.errors >= limits.PROTOCOL_ERRORS_MAX:
+            record.errors, record.until_s = 0, now_s + limits.QUARANTINE_S
+            return True
+        return False
+
+    def absolve(self, peer: bytes) -> None:
+        """A good frame came: errors in a row start again."""
+        record = self._misconduct.get(peer)
+        if record is not None:
+            record.errors = 0
+
+
+_MISCONDUCT_MAX = 4096
+"""Peers remembered for bad frames: each new connection has a new id, so the list needs a bound."""

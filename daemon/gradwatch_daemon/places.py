@@ -1,0 +1,114 @@
+"""The directories of the daemon: who may read them, the one-daemon lock, the token, `connection.json`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.connection import FILE_NAME
+from gradwatch_contracts.errors import GradwatchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gradwatch_contracts.connection import Connection
+
+TOKEN_FILE = "token"
+LOCK_FILE = "daemon.lock"
+
+
+def private_directory(path: Path, flag: str) -> Path:
+    """Make a directory of mode 0700, or check that it is ours and nobody else can write it.
+
+    Raises:
+        GradwatchError: `data-dir-unusable`, naming the directory, the reason and the flag.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = path.stat()
+        if info.st_uid != os.getuid():
+            raise _unusable(path, flag, f"it belongs to user {info.st_uid}")
+        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _unusable(path, flag, f"others may write it (mode {stat.S_IMODE(info.st_mode):o})")
+        probe = path / f".probe-{os.getpid()}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise _unusable(path, flag, error.strerror or str(error)) from error
+    return path
+
+
+def _unusable(path: Path, flag: str, why: str) -> GradwatchError:
+    return GradwatchError(
+        "data-dir-unusable",
+        where=str(path),
+        expected="a directory of this user, writable by it alone",
+        got=why,
+        next_step=f"Choose another with {flag}, or fix its permissions.",
+    )
+
+
+class DirectoryLock:
+    """Held while a daemon uses a directory: a second one would steal the ipc socket without a word.
+
+    Raises:
+        GradwatchError: `port-taken`, naming the pid that holds it.
+    """
+
+    def __init__(self, directory: Path, flag: str) -> None:
+        self._file = open(directory / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the daemon
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise GradwatchError(
+                "port-taken",
+                where=str(directory),
+                expected="no other daemon",
+                got=f"a daemon with pid {holder}",
+                next_step=f"Stop it, or choose another directory with {flag}.",
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let another daemon have the directory."""
+        self._file.close()
+
+
+def keep_token(data_dir: Path) -> str:
+    """The bearer token of this data directory: read, or made with 256 random bits and mode 0600."""
+    path = data_dir / TOKEN_FILE
+    try:
+        token = path.read_text(encoding="ascii").strip()
+        if token:
+            return token
+    except FileNotFoundError:
+        pass
+    token = secrets.token_urlsafe(32)
+    write_private(path, token + "\n")
+    return token
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file in one step; nobody but this user can read it at any moment."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def write_connection(runtime_dir: Path, connection: Connection) -> None:
+    """Tell agents and the command line where the daemon is."""
+    write_private(runtime_dir / FILE_NAME, connection.to_json() + "\n")
+
+
+def remove_connection(runtime_dir: Path) -> None:
+    """Take the file back, so that nobody waits for a daemon that ended."""
+    (runtime_dir / FILE_NAME).unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""The gate: what a bad peer costs itself, and that nobody else pays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradwatch_contracts import limits
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
+from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
+from gradwatch_daemon.ingest.session import LiveSession, Sessions
+from gradwatch_daemon.records import Counters, Stream
+from harness.rows import FULL, RowMaker, hello
+
+STREAM = Stream("ant-ppo", 1, 0)
+
+
+class Door:
+    """A gate with one greeted session on peer b"p"."""
+
+    def __init__(self) -> None:
+        self.sessions, self.counters = Sessions(), Counters()
+        self.gate = Gate(self.sessions, self.counters)
+        self.session = LiveSession("s1", b"p", STREAM, hello(), -1, -1, 0.0)
+        self.sessions.open(self.session)
+        self.passed = Passed()
+        self.rows = RowMaker()
+        self.send(m.SchemaMessage(FULL.columns))
+
+    def send(self, message: m.Message, peer: bytes = b"p", now: float = 0.0) -> Passed:
+        return self.raw(encode(message), peer, now)
+
+    def raw(self, frame: bytes, peer: bytes = b"p", now: float = 0.0) -> Passed:
+        self.gate.admit(peer, frame, now, self.passed)
+        return self.passed
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+@pytest.mark.parametrize("frame", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, encode(m.Ping(1))[:-1]])
+def test_gate_with_bytes_that_are_no_frame_counts_and_refuses_only_the_frame(door: Door, frame: bytes) -> None:
+    """The sender is told path, expected and got; its session goes on."""
+    refusal = door.raw(frame).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert not refusal.final
+    assert "expected" in refusal.detail
+    assert sum(door.counters.refused.values()) == 1
+    assert len(door.send(door.rows.samples()).rows) == 1
+
+
+def test_gate_with_another_protocol_major_refuses_for_good_and_names_ours(door: Door) -> None:
+    """The agent becomes a no-op instead of trying for ever."""
+    frame = bytearray(encode(m.Ping(1)))
+    frame[4] = 9
+    refusal = door.raw(bytes(frame), b"stranger").replies[-1][1]
+    assert refusal == m.Refuse("protocol-unsupported", "header.major: expected 1, got 9", (1,), final=True)
+
+
+def test_gate_quarantines_after_the_bound_and_leaves_others_alone(door: Door) -> None:
+    """Bad frames in a row end a peer's connection for a while; an honest session is untouched."""
+    for _ in range(limits.PROTOCOL_ERRORS_MAX):
+        door.raw(b"junk", b"vandal")
+    assert door.passed.replies[-1] == (b"vandal", m.Refuse("quarantined", door.passed.replies[-1][1].detail))
+    replies = len(door.passed.replies)
+    door.send(hello("other"), b"vandal")
+    assert (len(door.passed.replies), door.passed.hellos) == (replies, [])
+    assert door.counters.refused["quarantined"] == 1
+    assert len(door.send(door.rows.samples()).rows) == 1
+    door.send(hello("other"), b"vandal", now=limits.QUARANTINE_S + 1)
+    assert len(door.passed.hellos) == 1
+
+
+def test_gate_forgives_errors_that_are_not_in_a_row(door: Door) -> None:
+    """Two bad frames a day are no attack."""
+    for _ in range(3 * limits.PROTOCOL_ERRORS_MAX):
+        door.raw(b"junk")
+        door.send(m.Ping(1))
+    assert "quarantined" not in door.counters.refused
+
+
+def test_gate_with_data_before_hello_asks_for_it(door: Door) -> None:
+    """The daemon may have restarted; the agent greets again and resends."""
+    passed = door.send(RowMaker().samples(), b"stranger")
+    assert passed.replies == [(b"stranger", m.Rehello())]
+    assert not passed.rows
+
+
+def test_gate_with_a_schema_it_was_not_sent_refuses_the_rows(door: Door) -> None:
+    """Rows cannot be read without their columns."""
+    refusal = door.send(replace(door.rows.samples(), schema="0" * 16)).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert refusal.code == "schema-unknown"
+
+
+def test_gate_with_a_message_of_a_daemon_refuses_it(door: Door) -> None:
+    """An agent does not ack."""
+    refusal = door.send(m.Ack(1)).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert "Ack: expected a message of an agent" in refusal.detail
+
+
+def test_gate_drops_duplicates_row_by_row(door: Door) -> None:
+    """A resend may batch differently: the overlap is skipped, the rest taken."""
+    first = door.rows.samples(3)
+    door.send(first)
+    door.send(first)
+    resent = RowMaker(seq=1, update=1).samples(4)
+    door.send(resent)
+    assert [block.update.tolist() for block in door.passed.rows] == [[0, 1, 2], [3, 4]]
+    assert (door.session.last_seq, door.counters.rows) == (4, 5)
+
+
+def test_gate_with_a_gap_takes_nothing_and_asks_once_to_resend(door: Door) -> None:
+    """Only a LOSS closes a gap."""
+    door.send(door.rows.samples(2))
+    late = RowMaker(seq=5, update=5)
+    for _ in range(3):
+        door.send(late.samples(1))
+    assert (door.session.last_seq, door.counters.refused["gap"]) == (1, 3)
+    assert door.passed.replies == [(b"p", m.Rehello())]
+    door.send(m.Loss(2, 4, "outbox full"))
+    door.send(RowMaker(seq=5, update=5).samples(1))
+    assert door.session.last_seq == 5
+    assert [(loss.first_seq, loss.last_seq, loss.reason) for loss in door.passed.losses] == [(2, 4, "outbox full")]
+
+
+def test_gate_with_a_loss_of_known_records_keeps_only_the_unknown_part(door: Door) -> None:
+    """What is committed is not lost, whatever a confused sender says."""
+    door.send(door.rows.samples(3))
+    door.send(m.Loss(1, 4, "outbox full"))
+    assert [(loss.first_seq, loss.last_seq) for loss in door.passed.losses] == [(3, 4)]
+
+
+def test_gate_with_a_backward_loss_refuses_it(door: Door) -> None:
+    """A range that ends before it begins covers nothing."""
+    refusal = door.send(m.Loss(3, 2, "x")).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert "LOSS.last_seq" in refusal.detail
+
+
+def test_gate_passes_every_field_of_events_tables_and_results(door: Door) -> None:
+    """Values that differ from every default come through."""
+    door.send(m.Event(0, "exception", 3, 9, "ValueError", {"line": 7}))
+    door.send(m.Table(1, "episodes", 4, ("a",), ("return",), b"12345678"))
+    door.send(m.Result(2, "esc", "applied", 5, "why"))
+    event, table = door.passed.events[0], door.passed.tables[0]
+    assert (event.stream, event.session, event.seq, event.kind, event.update, event.t_ns, event.text, event.detail) == (
+        STREAM,
+        "s1",
+        0,
+        "exception",
+        3,
+        9,
+        "ValueError",
+        {"line": 7},
+    )
+    assert (table.kind, table.update, table.index, table.names, table.values) == (
+        "episodes",
+        4,
+        ("a",),
+        ("return",),
+        b"12345678",
+    )
+    assert door.passed.results == [(STREAM, m.Result(2, "esc", "applied", 5, "why"))]
+
+
+def test_gate_with_a_table_of_wrong_size_refuses_it(door: Door) -> None:
+    """Rows times names times eight bytes."""
+    refusal = door.send(m.Table(0, "episodes", 4, ("a", "b"), ("return",), b"12345678")).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert "TABLE.values: expected 16 bytes, got 8 bytes" in refusal.detail
+
+
+def test_gate_answers_ping_and_moves_the_time_it_heard_the_session(door: Door) -> None:
+    """Any message is a sign of life."""
+    door.send(m.Ping(77), now=5.0)
+    assert door.passed.replies == [(b"p", m.Pong(77))]
+    assert door.session.heard_s == 5.0
+    assert not door.sessions.silent(5.0 + limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX)
+    assert door.sessions.silent(5.1 + limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX) == [door.session]
+
+
+def test_joined_blocks_keep_order_and_do_not_mix_streams() -> None:
+    """Joining is only a matter of speed."""
+    door = Door()
+    door.send(door.rows.samples(2))
+    door.send(door.rows.samples(3))
+    other = replace(door.passed.rows[0], stream=Stream("other", 1, 0))
+    joined = join_rows([door.passed.rows[0], other, door.passed.rows[1]])
+    assert [(block.stream.run, block.update.tolist()) for block in joined] == [("ant-ppo", [0, 1, 2, 3, 4]), ("other", [0, 1])]
+    assert np.array_equal(joined[0].values[2:], door.passed.rows[1].values)
