@@ -1,0 +1,78 @@
+# `make demo` and `make test` each need nothing but Python >= 3.10 and a package index: they make .venv, install what they
+# need once, and install again only when pyproject.toml or constraints.txt changed.
+
+# The interpreter .venv is made from, and where .venv lies.
+PYTHON ?= python3
+VENV ?= .venv
+
+# Package index that pip asks, for example an internal mirror. Empty: whatever pip is configured to ask.
+PIP_INDEX_URL ?=
+
+# Extra index that holds torch's CPU builds ("2.13.0+cpu"), asked beside the other. Empty: the ordinary wheel of torch, which on
+# Linux brings gigabytes of CUDA libraries with it; it works the same. PyTorch's install page names the index for "CPU".
+TORCH_INDEX ?=
+
+PIP_FLAGS = --constraint constraints.txt \
+	$(if $(strip $(PIP_INDEX_URL)),--index-url $(PIP_INDEX_URL)) $(if $(strip $(TORCH_INDEX)),--extra-index-url $(TORCH_INDEX))
+BIN = $(VENV)/bin
+VENV_READY = $(VENV)/.ready
+DEMO_READY = $(VENV)/.ready-demo
+DEV_READY = $(VENV)/.ready-dev
+
+# What `make demo` passes on: make demo DEMO_ARGS="--fault nan --seed 3 --json"
+DEMO_ARGS ?=
+# What `make test` passes on: make test PYTEST_ARGS="tests/unit -x"
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-all check bench fmt clean
+
+help:  ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(DEV_READY)  ## make .venv with everything the targets below need
+
+demo: $(DEMO_READY)  ## train CartPole, break the run on purpose, watch it being found (under two minutes)
+	@$(BIN)/gradwatch demo $(DEMO_ARGS)
+
+test: $(DEV_READY)  ## run the tests (under six minutes on two cores)
+	@$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS)
+
+test-all: $(DEV_READY)  ## run the tests and the long randomised campaigns
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV_READY)  ## lint, format, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
+	@set -e; for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+
+fmt: $(DEV_READY)  ## repair lint where that is safe, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and builds
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip 21.3 is the first that installs pyproject-only projects editable; the one bundled with early 3.10 releases is older.
+$(VENV_READY):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "gradwatch needs Python 3.10 or newer, \
+	$(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) 'pip>=21.3'
+	@touch $@
+
+$(DEMO_READY): $(VENV_READY) pyproject.toml constraints.txt
+	@echo "Installing gradwatch, the daemon and the demo into $(VENV) (torch is large; once only) ..."
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[daemon,demo]'
+	@touch $@
+
+$(DEV_READY): $(VENV_READY) pyproject.toml constraints.txt
+	@echo "Installing gradwatch and its development tools into $(VENV) (torch is large; once only) ..."
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[dev]'
+	@touch $(DEMO_READY) $@

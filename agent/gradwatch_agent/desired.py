@@ -1,0 +1,92 @@
+"""What the daemon wants of this process, and what of it holds: levels, escalations and their countdowns.
+
+The link thread stores what should hold; the trainer thread makes it hold, only at update boundaries. Pure; no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Active, Desired, Level, effective_level
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENDED_MAX = 4096
+"""Ids of ended escalations remembered, newest kept: 64 can be open at once, so an old one cannot come back by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultNote:
+    """What became of escalation `id` at `update`, for `Outbox.put_result`: `applied`, or `ended` with the reason."""
+
+    id: str
+    state: str
+    update: int
+    reason: str = ""
+
+
+class DesiredState:
+    """The level of this process.
+
+    `receive` belongs to the link thread, `boundary` to the trainer thread; they meet in one attribute, assigned whole.
+    An id is applied at most once in the life of this object and lasts exactly `Active.updates` boundaries, whatever
+    the daemon does meanwhile, unless it vanishes from what the daemon wants.
+    """
+
+    __slots__ = ("_base", "_ended", "_left", "_level", "_running", "_wanted")
+
+    def __init__(self, base: Level) -> None:
+        self._base = base
+        self._level = base
+        self._wanted = Desired(revision=0, base=base)
+        self._running: dict[str, Active] = {}
+        self._left: dict[str, int] = {}
+        self._ended: dict[str, None] = {}
+
+    @property
+    def level(self) -> Level:
+        """The level of the update that is running."""
+        return self._level
+
+    def receive(self, desired: Desired, *, welcome: bool = False) -> None:
+        """Take over what should hold, if it is newer; that of a WELCOME always, since a new store counts from 0 again."""
+        if welcome or desired.revision > self._wanted.revision:
+            self._wanted = desired
+
+    def boundary(self, update: int) -> tuple[Level, list[ResultNote]]:
+        """Return the level that `update`, about to begin, is collected at, and what changed with it.
+
+        `applied` at U says that U is the first update collected wholly at the level; `ended` at V that V is the first
+        one without, so V - U is `Active.updates` when the reason is `done`. `cancelled`: the daemon wants it no longer.
+        An escalation above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
+        A revision of 0 says nothing of the base: then the one given at the start holds.
+        """
+        wanted = self._wanted
+        listed = {active.id: active for active in wanted.active}
+        notes = [ResultNote(id_, "ended", update, why) for id_, why in self._finish(listed).items()]
+        for id_, active in listed.items():
+            if id_ in self._running or id_ in self._ended or (wanted.pin is not None and wanted.pin < active.level):
+                continue
+            self._running[id_], self._left[id_] = active, active.updates
+            notes.append(ResultNote(id_, "applied", update))
+        base = wanted.base if wanted.revision > 0 else self._base
+        self._level = effective_level(base, wanted.pin, [active.level for active in self._running.values()])
+        return self._level, notes
+
+    def _finish(self, listed: Mapping[str, Active]) -> dict[str, str]:
+        """Count one update down and take out what is over: id → why."""
+        over = {}
+        for id_ in self._running:
+            self._left[id_] -= 1
+            if self._left[id_] <= 0:
+                over[id_] = "done"
+            elif id_ not in listed:
+                over[id_] = "cancelled"
+        for id_ in over:
+            del self._running[id_], self._left[id_]
+            self._ended[id_] = None
+            if len(self._ended) > ENDED_MAX:
+                del self._ended[next(iter(self._ended))]
+        return over

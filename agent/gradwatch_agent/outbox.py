@@ -1,0 +1,326 @@
+"""Records on their way to the daemon: bounded in bytes, in order, and every loss told.
+
+Two threads meet here without a lock. The trainer appends to `_inbox` (`deque.append` is atomic). The link thread alone
+owns everything else: it takes records from the inbox, numbers them, drops what is too much, batches, and forgets what
+is acked. Numbers are given there and not at `put`, so a record that the trainer never finished appending (Ctrl-C between
+two bytecodes) cannot leave a hole.
+
+Should the link thread not keep up, `put_row` itself drops the oldest of the inbox, by an estimate: `_inbox_bytes` is
+added to by whoever puts, lowered by the link thread, and set to 0 when that finds the inbox empty. A race between the two
+makes it wrong by a record until then; the exact accounting is the link thread's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Union
+
+from gradwatch_agent.lane import Lane
+from gradwatch_agent.losses import Losses
+from gradwatch_agent.row import Row, pack_rows, row_fault
+from gradwatch_contracts import limits
+from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradwatch_contracts.messages import Scalar
+
+RECORD_BYTES = 400
+"""Charged for each record besides its payload: objects, numbers and slots in queues (measured with tracemalloc)."""
+
+MESSAGES_PER_TAKE = 8
+"""Messages built at a time, so that the bytes of a full window are never held twice."""
+
+OUTBOX_FULL = "outbox full"
+TOO_LARGE = "larger than the outbox"
+OTHER_STORE = "acked by an earlier store"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """Stands in the inbox for records that never became bytes."""
+
+    count: int
+    reason: str
+
+
+Note = Union[Event, Result]
+Record = Union[Row, Table, Event, Result, _Lost]
+
+
+class Outbox:
+    """The records of one session, numbered from 0: accepted = acked + pending + lost, always.
+
+    Rows may take `bytes_max`. Tables, events and results have `reserve_bytes` of their own, so that a full queue of rows
+    cannot push out the last words of a dying run; of these, tables go first. Of each sort the oldest is dropped first,
+    and a LOSS takes its place.
+    """
+
+    def __init__(self, bytes_max: int = limits.OUTBOX_BYTES, reserve_bytes: int = limits.OUTBOX_RESERVE_BYTES) -> None:
+        self._bytes_max, self._reserve_bytes = bytes_max, reserve_bytes
+        self._inbox: deque[Record] = deque()
+        self._inbox_bytes = 0
+        self._crowded = 0  # records the trainer thread dropped from the inbox; only that thread writes it
+        self._open = True
+        # From here on: the link thread only.
+        self._crowded_seen = 0
+        self._rows: Lane[Row] = Lane(bytes_max // 2)
+        self._tables: Lane[Table] = Lane(reserve_bytes // 2)
+        self._notes: Lane[Note] = Lane(reserve_bytes // 2)
+        self._lanes = (self._rows, self._tables, self._notes)
+        self._losses, self._losses_sent = Losses(), Losses()
+        self._schemas_sent: set[str] = set()
+        self._next_seq = 0
+        self._sent_seq = self._acked_seq = -1
+        self.acked = 0
+        self.lost = 0
+
+    # Any thread; `put_row` and `lose` only the trainer's.
+
+    def put_row(self, row: Row) -> None:
+        """Queue a row. Takes less than a microsecond and no lock, and never fails; after `stop` it does nothing."""
+        if self._open:
+            self._inbox.append(row)
+            self._inbox_bytes += len(row.values) + len(row.status) + RECORD_BYTES
+            if self._inbox_bytes + self._rows.bytes > self._bytes_max + self._reserve_bytes:
+                self._crowd()
+
+    def lose(self, count: int, reason: str) -> None:
+        """Say that `count` rows never became bytes, and why, e.g. `device busy`."""
+        if count > 0:
+            self._put(_Lost(count, reason))
+
+    def put_event(self, kind: str, update: int, t_ns: int, text: str = "", detail: Mapping[str, Scalar] | None = None) -> None:
+        """Queue an event; `t_ns` is unix time. The text is cut to what may travel."""
+        self._put(Event(0, kind, update, t_ns, _fit(text), dict(detail or {})))
+
+    def put_table(self, kind: str, update: int, index: tuple[str, ...], names: tuple[str, ...], values: bytes) -> None:
+        """Queue a table; `values` is f64 little-endian [len(index) x len(names)], row-major."""
+        self._put(Table(0, kind, update, index, names, values))
+
+    def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
+        """Queue what became of an escalation or command."""
+        self._put(Result(0, id, state, update, _fit(reason)))
+
+    def stop(self) -> None:
+        """Close the intake: from now on nothing that is put is kept."""
+        self._open = False
+
+    def _put(self, record: Record) -> None:
+        if self._open:
+            self._inbox.append(record)
+            self._inbox_bytes += _size(record)
+
+    def _crowd(self) -> None:
+        """The link thread does not keep up: drop the oldest of the inbox until it fits."""
+        while self._inbox_bytes + self._rows.bytes > self._bytes_max + self._reserve_bytes:
+            try:
+                oldest = self._inbox.popleft()
+            except IndexError:
+                return
+            self._crowded += oldest.count if isinstance(oldest, _Lost) else 1
+            self._inbox_bytes -= _size(oldest)
+
+    # The link thread.
+
+    @property
+    def accepted(self) -> int:
+        """Records numbered so far."""
+        return self._next_seq
+
+    @property
+    def pending(self) -> int:
+        """Numbered records that are neither acked nor lost."""
+        return sum(len(lane) for lane in self._lanes)
+
+    @property
+    def unacked(self) -> int:
+        """Records in flight: sent, and neither acked nor to be sent again; a range of losses counts as one."""
+        return sum(len(lane.sent) for lane in self._lanes) + len(self._losses_sent)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes charged for all records that are numbered and still held."""
+        return sum(lane.bytes for lane in self._lanes)
+
+    @property
+    def last_seq(self) -> int:
+        """The last number given, -1 for none."""
+        return self._next_seq - 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything put so far is acked, losses included."""
+        crowded = self._crowded != self._crowded_seen
+        return not (self._inbox or crowded or self.pending or self._losses or self._losses_sent)
+
+    def absorb(self) -> int:
+        """Number what was put, drop what is too much; return how many records came. To be called without a daemon too."""
+        before = self._next_seq
+        crowded = self._crowded
+        self._lose_new(crowded - self._crowded_seen, OUTBOX_FULL)
+        self._crowded_seen = crowded
+        for _ in range(len(self._inbox)):  # not `while`: a trainer that puts faster than this would hold us here
+            try:
+                record = self._inbox.popleft()
+            except IndexError:  # the trainer crowded it out
+                break
+            self._inbox_bytes -= _size(record)
+            self._number(record)
+        if not self._inbox:
+            self._inbox_bytes = 0
+        return self._next_seq - before
+
+    def take(self, window: int, messages_max: int = MESSAGES_PER_TAKE) -> list[Message]:
+        """Return the next messages in order of seq, with at most `window` records in flight after them.
+
+        Rows of one schema with consecutive seq share a message; a schema goes ahead of its first rows on a connection.
+        """
+        self.absorb()
+        messages: list[Message] = []
+        while len(messages) < messages_max and self.unacked < window:
+            firsts = (*(lane.first_seq for lane in self._lanes), self._losses.first_seq)
+            first = min((seq for seq in firsts if seq is not None), default=None)
+            if first is None:
+                break
+            if first == self._losses.first_seq:
+                messages.append(self._take_loss())
+                continue
+            lane = next(lane for lane in self._lanes if lane.first_seq == first)
+            if lane.blocked:
+                break
+            if lane is self._rows:
+                messages += self._take_rows(window - self.unacked)
+            else:
+                messages.append(self._take_evidence(self._tables if lane is self._tables else self._notes))
+        return messages
+
+    def ack(self, seq: int) -> None:
+        """Forget everything up to `seq`, but nothing that was never sent, whatever a daemon says."""
+        seq = min(seq, self._sent_seq)
+        self._acked_seq = max(self._acked_seq, seq)
+        self.acked += sum(lane.ack(seq) for lane in self._lanes)
+        self._losses_sent.forget(seq)
+        self._losses.forget(seq)
+
+    def rewind(self, seq: int) -> None:
+        """A new connection: `seq` is the last record the daemon has; everything after it is sent again, schemas too.
+
+        A daemon with another store may have less than was acked. Those records are gone here, so a LOSS closes the gap:
+        without it that daemon would wait for them, and ack nothing, for ever.
+        """
+        self.ack(seq)
+        if seq < self._acked_seq:
+            self._losses.add(seq + 1, self._acked_seq, OTHER_STORE)
+            self._acked_seq = seq
+        for lane in self._lanes:
+            lane.rewind()
+        self._losses.absorb(self._losses_sent)
+        self._schemas_sent.clear()
+
+    def spoil(self, message: Message, reason: str) -> Loss | None:
+        """Put a LOSS in the place of a message just taken that cannot travel; None when it carries no record."""
+        if isinstance(message, Samples):
+            first, last = message.first_seq, message.first_seq + message.n - 1
+        elif isinstance(message, (Event, Table, Result)):
+            first = last = message.seq
+        else:
+            return None
+        gone = sum(lane.spoil(first, last) for lane in self._lanes)
+        if gone:
+            self.lost += gone
+            self._losses_sent.add(first, last, reason)
+        return Loss(first, last, reason[: limits.NAME_CHARS_MAX])
+
+    def forfeit(self, seq: int, reason: str) -> None:
+        """Give record `seq` up if it is the next to send: the daemon refuses it, and would each time."""
+        for lane in self._lanes:
+            if lane.first_seq == seq:
+                self._drop(lane, reason)
+
+    def discard(self) -> None:
+        """Nobody will ever want it: stop the intake and free everything."""
+        self.stop()
+        for part in (self._inbox, *self._lanes, self._losses, self._losses_sent, self._schemas_sent):
+            part.clear()
+
+    def _number(self, record: Record) -> None:
+        size = _size(record)
+        if isinstance(record, _Lost):
+            self._lose_new(record.count, record.reason)
+        elif isinstance(record, Row):
+            fault = row_fault(record) or (TOO_LARGE if size > self._bytes_max else "")
+            if fault:
+                self._lose_new(1, fault)
+                return
+            self._rows.put(self._next_seq, record, size)
+            self._next_seq += 1
+            while self._rows.bytes > self._bytes_max:
+                self._drop(self._rows)
+        elif size > self._reserve_bytes:
+            self._lose_new(1, TOO_LARGE)
+        else:
+            if isinstance(record, Table):
+                self._tables.put(self._next_seq, replace(record, seq=self._next_seq), size)
+            else:
+                self._notes.put(self._next_seq, replace(record, seq=self._next_seq), size)
+            self._next_seq += 1
+            while self._tables.bytes + self._notes.bytes > self._reserve_bytes:
+                self._drop(self._tables if self._tables else self._notes)
+
+    def _lose_new(self, count: int, reason: str) -> None:
+        if count > 0:
+            self._losses.add(self._next_seq, self._next_seq + count - 1, reason)
+            self._next_seq += count
+            self.lost += count
+
+    def _drop(self, lane: Lane[Row] | Lane[Table] | Lane[Note], reason: str = OUTBOX_FULL) -> None:
+        seq, was_sent = lane.drop()
+        (self._losses_sent if was_sent else self._losses).add(seq, seq, reason)
+        self.lost += 1
+
+    def _take_rows(self, room: int) -> list[Message]:
+        unsent = self._rows.unsent
+        first, schema = unsent[0][0], unsent[0][1].schema
+        rows: list[Row] = []
+        while len(rows) < min(room, limits.ROWS_PER_MESSAGE) and unsent:
+            seq, row, _ = unsent[0]
+            if seq != first + len(rows) or row.schema.id != schema.id or self._rows.blocked:
+                break
+            rows.append(self._rows.send())
+        self._sent_seq = max(self._sent_seq, first + len(rows) - 1)
+        if schema.id in self._schemas_sent:
+            return [pack_rows(first, rows)]
+        self._schemas_sent.add(schema.id)
+        return [SchemaMessage(schema.columns), pack_rows(first, rows)]
+
+    def _take_evidence(self, lane: Lane[Table] | Lane[Note]) -> Message:
+        record = lane.send()
+        self._sent_seq = max(self._sent_seq, record.seq)
+        return record
+
+    def _take_loss(self) -> Loss:
+        loss = self._losses.pop()
+        self._losses_sent.add(loss.first_seq, loss.last_seq, loss.reason)
+        self._sent_seq = max(self._sent_seq, loss.last_seq)
+        return loss
+
+
+def _fit(text: str) -> str:
+    """The text as it may travel: UTF-8 of at most `limits.BODY_STR_BYTES_MAX` bytes."""
+    data = text.encode("utf-8", "replace")[: limits.BODY_STR_BYTES_MAX]
+    return data.decode("utf-8", "ignore")
+
+
+def _size(record: Record) -> int:
+    """Bytes a record is charged."""
+    if isinstance(record, Row):
+        return RECORD_BYTES + len(record.values) + len(record.status)
+    if isinstance(record, Table):
+        texts = (*record.index, *record.names)
+        return RECORD_BYTES + len(record.values) + sum(map(len, texts)) + 60 * len(texts)
+    if isinstance(record, Event):
+        return RECORD_BYTES + len(record.text) + sum(100 + len(str(value)) for value in record.detail.values())
+    return RECORD_BYTES + len(record.reason)

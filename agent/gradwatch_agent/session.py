@@ -1,0 +1,230 @@
+"""One session with the daemon as a pure machine: messages and the time in, frames, desired state and commands out.
+
+HELLO until an answer, data within the window, PING when it is quiet, HELLO again when nobody answers or the daemon does
+not know us: always the same session id, so the daemon can say what it already has. `now` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import decode, encode
+from gradwatch_contracts.errors import CODES, ContractError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradwatch_agent.desired import DesiredState
+    from gradwatch_agent.outbox import Outbox
+
+HELLO_AGAIN_S = 0.25
+HELLO_AGAIN_MAX_S = 5.0
+"""First and longest wait for an answer to HELLO; doubled each time."""
+
+GONE_S = limits.HEARTBEAT_S * (limits.HEARTBEATS_MISSED_MAX + 1)
+"""Silence after which the daemon counts as gone: the first PING goes out after one heartbeat, then so many stay unanswered.
+After a pause of our own (SIGSTOP, a long call that holds the interpreter) this may be wrong; a HELLO too many is harmless."""
+
+PONGS_MAX = 8
+"""Answers queued at once: a daemon that only pings must not make us grow."""
+
+
+class State(str, Enum):
+    """Where a session is. `REFUSED` and `CLOSED` are final."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    REFUSED = "refused"
+    CLOSED = "closed"
+
+
+class Session:
+    """The machine. The link calls `frame`, sends it, says `sent`, and hands in every frame that came by `receive`.
+
+    Args:
+        hello: makes the HELLO, anew each time, with the same `session`.
+        outbox: where data is taken from and acked.
+        desired: told what should hold.
+        on_command: takes a COMMAND; None answers each with a RESULT `rejected`.
+        now: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        hello: Callable[[], m.Hello],
+        outbox: Outbox,
+        desired: DesiredState,
+        on_command: Callable[[m.Command], None] | None,
+        now: float,
+    ) -> None:
+        self._hello, self._outbox, self._desired, self._on_command = hello, outbox, desired, on_command
+        self.state = State.CONNECTING
+        self.refusal = ""
+        self.attempt = 0
+        self.bad_frames = 0
+        self.refused_frames = 0
+        self._refused_code = ""
+        self._window = 0
+        self._data: deque[m.Message] = deque()
+        self._pongs: deque[m.Message] = deque(maxlen=PONGS_MAX)
+        self._offered: m.Message | None = None
+        self._hello_at = now
+        self._hello_wait_s = HELLO_AGAIN_S
+        self._heard_at = self._sent_at = self._pinged_at = now
+        self._closing = self._hurry = False
+        self._reason = ""
+
+    @property
+    def welcomed(self) -> bool:
+        """Whether a daemon ever accepted this session."""
+        return self.attempt > 0
+
+    def frame(self, now: float) -> bytes | None:
+        """Return the frame to send now, None when there is nothing. Asking again returns the same until `sent`.
+
+        A record that cannot be encoded is replaced by its LOSS; a HELLO that cannot ends the session.
+        """
+        while True:
+            self._offered = message = self._next(now)
+            if message is None:
+                return None
+            try:
+                return _checked(message)
+            except ContractError as error:
+                if isinstance(message, m.Hello):
+                    self.refuse(error.sentence)
+                    return None
+                loss = self._outbox.spoil(message, f"could not be sent: {error.code.slug}")
+                self._data.popleft()
+                if loss is not None:
+                    self._data.appendleft(loss)
+
+    def sent(self, now: float) -> None:
+        """Say that the last frame was taken by the socket."""
+        message, self._offered = self._offered, None
+        self._sent_at = now
+        if isinstance(message, m.Hello):
+            self._hello_at = now + self._hello_wait_s
+            self._hello_wait_s = min(2 * self._hello_wait_s, HELLO_AGAIN_MAX_S)
+        elif isinstance(message, m.Ping):
+            self._pinged_at = now
+        elif isinstance(message, m.Pong):
+            self._pongs.popleft()
+        elif isinstance(message, m.Bye):
+            self.state = State.CLOSED
+        elif message is not None:
+            self._data.popleft()
+
+    def receive(self, frame: bytes, now: float) -> None:
+        """Take a frame from the daemon. What it must not send is counted in `bad_frames` and ignored; nothing is raised."""
+        if self.state in (State.REFUSED, State.CLOSED):
+            return
+        try:
+            message = decode(frame)
+        except ContractError:
+            self.bad_frames += 1
+            return
+        self._heard_at = now
+        if isinstance(message, m.Ack):
+            self._outbox.ack(message.seq)
+        elif isinstance(message, m.LevelMessage):
+            self._desired.receive(message.desired)
+        elif isinstance(message, m.Welcome):
+            self._welcome(message)
+        elif isinstance(message, m.Rehello):
+            # Each of our frames in flight brings one: only the first means something.
+            if self.state is State.LIVE:
+                self._reconnect(now)
+        elif isinstance(message, m.Refuse):
+            self._take_refusal(message, now)
+        elif isinstance(message, m.Ping):
+            self._pongs.append(m.Pong(message.t_ns))
+        elif isinstance(message, m.Command):
+            self._command(message)
+        elif not isinstance(message, m.Pong):
+            self.bad_frames += 1
+
+    def close(self, reason: str = "") -> None:
+        """Say BYE once everything is acked. The daemon knows `exception` as a crash."""
+        self._closing, self._reason = True, reason
+
+    def hurry(self) -> None:
+        """Say BYE now, whatever is still on its way."""
+        self._closing = self._hurry = True
+
+    def refuse(self, sentence: str) -> None:
+        """End for good: the daemon will not have us, or cannot be reached at all. The outbox is emptied and closed."""
+        self.state = State.REFUSED
+        self.refusal = sentence
+        self._data.clear()
+        self._pongs.clear()
+        self._outbox.discard()
+
+    def _next(self, now: float) -> m.Message | None:
+        if self.state is State.LIVE and now - self._heard_at >= GONE_S:
+            self._reconnect(now)
+        if self.state in (State.CONNECTING, State.LIVE):
+            self._outbox.absorb()  # also while nothing can be sent: this is what keeps it within its bytes
+        if self.state is State.CONNECTING:
+            return self._hello() if now >= self._hello_at else None
+        if self.state is not State.LIVE:
+            return None
+        if self._pongs:
+            return self._pongs[0]
+        if now - max(min(self._heard_at, self._sent_at), self._pinged_at) >= limits.HEARTBEAT_S:
+            return m.Ping(int(now * 1e9))
+        if not self._data and not self._hurry:
+            self._data.extend(self._outbox.take(self._window))
+        if self._hurry or (self._closing and not self._data and self._outbox.settled):
+            return m.Bye(self._outbox.last_seq, self._reason)
+        return self._data[0] if self._data else None
+
+    def _reconnect(self, now: float) -> None:
+        """Back to HELLO; never sooner than the first wait after the last one, so no daemon can make us spin."""
+        self.state = State.CONNECTING
+        self._data.clear()
+        self._pongs.clear()
+        self._hello_wait_s = HELLO_AGAIN_S
+        self._hello_at = max(now, self._hello_at)
+
+    def _welcome(self, message: m.Welcome) -> None:
+        self.state = State.LIVE
+        self.attempt = message.attempt
+        self._window = message.window_records
+        self._hello_wait_s = HELLO_AGAIN_S
+        self._data.clear()
+        self._outbox.rewind(message.last_seq)
+        if self._refused_code:
+            self._outbox.forfeit(message.last_seq + 1, f"refused by the daemon: {self._refused_code}")
+            self._refused_code = ""
+        self._desired.receive(message.desired, welcome=True)
+
+    def _take_refusal(self, message: m.Refuse, now: float) -> None:
+        """A final one ends us. Else one frame was refused: HELLO tells which, and its record is given up."""
+        if message.final:
+            code = CODES.get(message.code)
+            title, hint = (code.title, code.hint) if code else (f"The daemon refuses this run: {message.code}.", "")
+            self.refuse(" ".join(part for part in (title, f"({message.detail})" if message.detail else "", hint) if part))
+            return
+        self.refused_frames += 1
+        if self.state is State.LIVE:
+            self._refused_code = message.code
+            self._reconnect(now)
+
+    def _command(self, command: m.Command) -> None:
+        if self._on_command is not None:
+            self._on_command(command)
+        else:
+            self._outbox.put_result(command.id, "rejected", command.not_before_update, f"this agent has no {command.verb}")
+
+
+def _checked(message: m.Message) -> bytes:
+    """The frame of a message. Evidence and HELLO hold what users gave: what our own decoder refuses is not sent."""
+    frame = encode(message)
+    if isinstance(message, (m.Hello, m.Table, m.Event, m.Result)):
+        decode(frame)
+    return frame

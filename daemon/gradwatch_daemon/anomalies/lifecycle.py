@@ -1,0 +1,224 @@
+"""Verdicts to anomalies, on the update clock: votes, causes, severity, resolution. One per stream.
+
+Rows are taken in order of update, findings of one update in order of (onset, minibatch, stage, catalogue); blocks
+without a breach and without anything open are passed over without a loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import msgpack
+
+from gradwatch_contracts.control import Severity
+from gradwatch_daemon.anomalies.cause import find_root
+from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
+from gradwatch_daemon.anomalies.sentence import describe
+from gradwatch_daemon.anomalies.votes import Change, Track
+from gradwatch_daemon.records import Anomaly, Attached, DetectorState, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gradwatch_daemon.records import SignalBlock, Stream, Verdicts
+    from gradwatch_daemon.rules import Rule
+
+FORMAT = 1
+"""Of `dump`. Another one is not read: the pipeline then replays from the store."""
+
+BREACH_BYTE = bytes([Verdict.BREACH])
+
+STATE_OF = {Verdict.LEARNING: "learning", Verdict.BLIND: "blind"}
+"""How a detector stands after a verdict; armed after any other."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One detector and subject over the present block: its track, and its columns as lists (rows are taken one by one)."""
+
+    order: int
+    verdicts: Verdicts
+    rule: Rule
+    track: Track
+    codes: list[int]
+    ranks: list[int]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.verdicts.kind, self.verdicts.subject
+
+
+class Lifecycle:
+    """The anomalies of one stream. `rules` maps kind to rule, in the order of the catalogue."""
+
+    def __init__(self, stream: Stream, rules: Mapping[str, Rule], rules_hash: str) -> None:
+        self._stream = stream
+        self._rules = rules
+        self._rules_hash = rules_hash
+        self._order = {kind: place for place, kind in enumerate(rules)}
+        self._tracks: dict[tuple[str, str], Track] = {}
+        self._open: dict[str, OpenAnomaly] = {}
+        self._changed: dict[str, OpenAnomaly] = {}
+        self._standing: list[tuple[str, str, int, str]] = []
+
+    @property
+    def open(self) -> tuple[Anomaly, ...]:
+        """The anomalies that fire, in the order they were opened."""
+        return tuple(self._record(anomaly) for anomaly in self._open.values())
+
+    def step(self, block: SignalBlock, verdicts: Sequence[Verdicts]) -> list[Anomaly]:
+        """Take the verdicts of a block; returns the anomalies that changed, newest state of each, in order of change.
+
+        What is pending is not returned: a vote that is not yet carried has nothing to say.
+        """
+        if not len(block):
+            return []
+        self._standing = [(v.kind, v.subject, int(v.code[-1]), v.reason) for v in verdicts]
+        lanes = [self._lane(v) for v in verdicts if self._matters(v)]
+        if not lanes:
+            return []
+        self._changed = {}
+        for row, (update, t_ns) in enumerate(zip(block.update.tolist(), block.t_ns.tolist(), strict=True)):
+            self._row(row, update, t_ns, lanes)
+        changed, self._changed = self._changed, {}
+        return [self._record(anomaly) for anomaly in changed.values()]
+
+    def detector_states(self) -> tuple[DetectorState, ...]:
+        """How each detector stands after the last row: armed, learning, blind or firing, and why."""
+        states = []
+        for kind, subject, code, reason in self._standing:
+            track = self._tracks.get((kind, subject))
+            state = "firing" if track is not None and track.firing else STATE_OF.get(Verdict(code), "armed")
+            states.append(DetectorState(kind, subject, state, reason))
+        return tuple(states)
+
+    def dump(self) -> bytes:
+        """Canonical bytes: the same rows in any batches give the same bytes."""
+        tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items()) if not track.idle]
+        anomalies = [anomaly.state() for anomaly in self._open.values()]
+        standing = [list(item) for item in self._standing]
+        return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
+
+    def load(self, data: bytes) -> None:
+        """Become the lifecycle that gave these bytes.
+
+        Raises:
+            ValueError: for bytes of another format; the stream must then be replayed.
+        """
+        unpacked: list[Any] = msgpack.unpackb(data)
+        if unpacked[0] != FORMAT:
+            raise ValueError(f"anomaly state: expected format {FORMAT}, got {unpacked[0]!r}; replay the stream")
+        _, tracks, anomalies, standing = unpacked
+        self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
+        restored = [OpenAnomaly.restored(state) for state in anomalies]
+        self._open = {anomaly.id: anomaly for anomaly in restored}
+        self._standing = [(kind, subject, code, reason) for kind, subject, code, reason in standing]
+
+    def _matters(self, verdicts: Verdicts) -> bool:
+        track = self._tracks.get((verdicts.kind, verdicts.subject))
+        # A search in the raw bytes: a quarter of the cost of comparing and reducing, and this runs for every detector.
+        return (track is not None and not track.idle) or BREACH_BYTE in verdicts.code.tobytes()
+
+    def _lane(self, verdicts: Verdicts) -> _Lane:
+        track = self._tracks.setdefault((verdicts.kind, verdicts.subject), Track())
+        codes, ranks = verdicts.code.tolist(), verdicts.severity.tolist()
+        return _Lane(self._order[verdicts.kind], verdicts, self._rules[verdicts.kind], track, codes, ranks)
+
+    def _row(self, row: int, update: int, t_ns: int, lanes: list[_Lane]) -> None:
+        """One update: first what goes on or ends, then what is new, so that a finding joins only what is still open."""
+        fired: list[_Lane] = []
+        for lane in lanes:
+            track, code = lane.track, lane.codes[row]
+            if track.idle and code != Verdict.BREACH:
+                continue
+            before = track.anomaly
+            change = track.advance(update, code, lane.ranks[row], lane.rule)
+            if change in (Change.FIRED, Change.REPLACED):
+                fired.append(lane)
+            if change in (Change.OVER, Change.REPLACED):
+                self._end(before, lane.key, update)
+            elif change in (Change.GREW, Change.LIFTED):
+                self._grow(lane, row, update, lifted=change is Change.LIFTED)
+        if fired:
+            fired.sort(key=lambda lane: self._precedence(lane, row))
+            for lane in fired:
+                self._place(lane, row, update, t_ns)
+
+    @staticmethod
+    def _precedence(lane: _Lane, row: int) -> tuple[int, int, int, int]:
+        verdicts = lane.verdicts
+        return lane.track.onset, int(verdicts.minibatch[row]), int(verdicts.stage[row]), lane.order
+
+    def _place(self, lane: _Lane, row: int, update: int, t_ns: int) -> None:
+        """Attach a new finding to the anomaly that explains it, or open one of its own."""
+        track, (kind, subject) = lane.track, lane.key
+        root = find_root(lane.key, track, self._open.values(), self._rules)
+        if root is not None:
+            track.anomaly = root.id
+            root.firing.append(lane.key)
+            root.last = max(root.last, update)
+            root.attach(self._attached(lane, row, update))
+            self._changed[root.id] = root
+            return
+        verdicts = lane.verdicts
+        anomaly = OpenAnomaly(
+            id=anomaly_id(self._stream, kind, subject, track.onset),
+            kind=kind,
+            subject=subject,
+            rank=track.rank,
+            onset=track.onset,
+            fired=update,
+            last=update,
+            root_last=update,
+            count=track.count,
+            value=float(verdicts.value[row]),
+            limit=float(verdicts.limit[row]),
+            baseline=float(verdicts.baseline[row]),
+            minibatch=int(verdicts.minibatch[row]),
+            stage=int(verdicts.stage[row]),
+            sentence=self._sentence(lane, row, update),
+            t_ns=t_ns,
+            firing=[lane.key],
+        )
+        track.anomaly = anomaly.id
+        self._open[anomaly.id] = self._changed[anomaly.id] = anomaly
+
+    def _grow(self, lane: _Lane, row: int, update: int, *, lifted: bool) -> None:
+        """A finding goes on; when its severity rose, its numbers become those of this update."""
+        anomaly, track, verdicts = self._open[lane.track.anomaly], lane.track, lane.verdicts
+        anomaly.last = max(anomaly.last, update)
+        self._changed[anomaly.id] = anomaly
+        if lane.key != (anomaly.kind, anomaly.subject):
+            if lifted:
+                known = anomaly.attached_of(lane.key, track.onset)
+                anomaly.attach(self._attached(lane, row, known.update_fired))
+            return
+        anomaly.root_last, anomaly.count = update, track.count
+        if lifted:
+            anomaly.rank = max(anomaly.rank, track.rank)
+            anomaly.value, anomaly.limit = float(verdicts.value[row]), float(verdicts.limit[row])
+            anomaly.baseline = float(verdicts.baseline[row])
+            anomaly.minibatch, anomaly.stage = int(verdicts.minibatch[row]), int(verdicts.stage[row])
+            anomaly.sentence = self._sentence(lane, row, update)
+
+    def _end(self, id_: str, key: tuple[str, str], update: int) -> None:
+        """A finding is over; its anomaly is resolved when none of its findings fires any more."""
+        anomaly = self._open[id_]
+        anomaly.firing.remove(key)
+        self._changed[id_] = anomaly
+        if not anomaly.firing:
+            anomaly.resolved = update
+            del self._open[id_]
+
+    def _attached(self, lane: _Lane, row: int, fired: int) -> Attached:
+        severity = list(Severity)[lane.track.rank]
+        value, limit = float(lane.verdicts.value[row]), float(lane.verdicts.limit[row])
+        return Attached(*lane.key, severity, lane.track.onset, fired, value, limit)
+
+    @staticmethod
+    def _sentence(lane: _Lane, row: int, update: int) -> str:
+        return describe(lane.rule, lane.verdicts, row, update, lane.track.onset)
+
+    def _record(self, anomaly: OpenAnomaly) -> Anomaly:
+        return anomaly.record(self._stream, self._rules[anomaly.kind], self._rules_hash)

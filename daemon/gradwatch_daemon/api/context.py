@@ -1,0 +1,89 @@
+"""Everything the API is given: snapshots, a reader, a mailbox, a fan-out. It has no other way to the daemon."""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fastapi import Request as HttpRequest
+
+from gradwatch_contracts.control import Severity
+from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.records import Escalation, Request, RunView
+from gradwatch_daemon.store.protocol import StoreReader
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdInfo:
+    """One number a detector compares with: in force, as the profile has it, and how it is compared."""
+
+    name: str
+    value: float
+    default: float
+    comparison: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedInfo:
+    """A signal a detector reads, the agent call that feeds it, and the line to add to the trainer."""
+
+    signal: str
+    call: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """One entry of the catalogue, as plain as HTTP shows it. Built by the app from the detectors' specs."""
+
+    kind: str
+    title: str
+    severity: Severity
+    needs: tuple[NeedInfo, ...]
+    thresholds: tuple[ThresholdInfo, ...]
+    formula: str
+    warm_up: str
+    fails_when: str
+    tries: tuple[str, ...]
+
+
+def make_id() -> str:
+    """A new escalation id: 64 random bits."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """What `create_api` needs.
+
+    `snapshots` returns the newest immutable view of every known run, live or not. `submit` hands a request to the
+    pipeline thread; its future gives the committed escalation or raises GradwatchError. `ready` lists why the daemon is
+    not ready, empty when it is; /readyz shows these words without asking for a token. `allowed_hosts` are names or
+    addresses without brackets; one with a port (`name:port`, `[v6]:port`) matches that port only.
+    """
+
+    snapshots: Callable[[], Mapping[str, RunView]]
+    reader: StoreReader
+    submit: "Callable[[Request], Future[Escalation]]"
+    hub: Hub
+    token: str
+    allowed_hosts: Collection[str]
+    ready: Callable[[], Sequence[str]]
+    catalogue: Sequence[DetectorInfo]
+    version: str
+    profile: str = "default"
+    new_id: Callable[[], str] = make_id
+    submit_timeout_s: float = 10.0
+
+
+def context_of(request: HttpRequest) -> ApiContext:
+    """The context of the application that serves this request."""
+    context = request.app.state.context
+    if not isinstance(context, ApiContext):
+        raise TypeError("the application was not made by create_api")
+    return context

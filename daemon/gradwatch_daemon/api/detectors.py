@@ -1,0 +1,26 @@
+"""The catalogue: what this daemon looks for, with which numbers, and what each detector needs."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api.context import DetectorInfo, context_of
+from gradwatch_daemon.api.numbers import Answer
+
+router = APIRouter(tags=["detectors"])
+
+
+def detector_item(info: DetectorInfo) -> models.DetectorItem:
+    """One entry of the catalogue."""
+    fields = asdict(info)
+    fields["try"] = fields.pop("tries")
+    return models.DetectorItem.model_validate({**fields, "severity": info.severity.value})
+
+
+@router.get("/detectors", response_model=models.DetectorList, operation_id="list_detectors", summary="The catalogue")
+async def list_detectors(request: Request) -> Answer:
+    """Every anomaly kind of the profile in use, with the thresholds in force."""
+    context = context_of(request)
+    items = [detector_item(info) for info in context.catalogue]
+    return Answer(models.DetectorList(items=items, next=None, profile=context.profile).model_dump(by_alias=True))

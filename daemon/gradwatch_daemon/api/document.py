@@ -1,0 +1,98 @@
+"""/openapi.json: what FastAPI writes, corrected where our errors and our door differ from its own."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from gradwatch_contracts.errors import CODES
+from gradwatch_daemon.api.auth import OPEN_PATHS
+from gradwatch_daemon.api.models import Problem
+from gradwatch_daemon.api.problems import TYPE_PREFIX, ProblemAnswer
+
+_ALWAYS = ("unauthenticated", "host-not-allowed", "invalid-parameter", "internal")
+_IN_RUN = ("run-not-found",)
+_OWN: dict[str, tuple[str, ...]] = {
+    "get_series": ("signal-not-found",),
+    "list_anomalies": ("run-not-found",),
+    "get_anomaly": ("anomaly-not-found",),
+    "get_escalation": ("escalation-not-found",),
+    "cancel_escalation": ("escalation-not-found", "run-not-live", "overloaded"),
+    "create_escalation": (
+        "invalid-body",
+        "body-too-large",
+        "run-not-live",
+        "idempotency-mismatch",
+        "too-many-escalations",
+        "overloaded",
+    ),
+    "stream": ("overloaded", "not-ready"),
+    "readyz": ("not-ready",),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi` answer the corrected document."""
+    generate = app.openapi
+
+    def corrected() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = correct(generate())
+        return app.openapi_schema
+
+    app.openapi = corrected  # type: ignore[method-assign]  # FastAPI's documented way to change it
+
+
+def correct(document: dict[str, Any]) -> dict[str, Any]:
+    """Declare bearer authentication and, for every operation, each error it can answer as a problem document."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem_schema.pop("$defs", {}))
+    schemas["Problem"] = problem_schema
+    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"bearer": []}]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            operation["responses"].update(_problems(_codes(path, operation["operationId"])))
+    return document
+
+
+def _codes(path: str, operation: str) -> list[str]:
+    always = ("invalid-parameter", "internal") if path in OPEN_PATHS else _ALWAYS
+    return [*always, *(_IN_RUN if "{run}" in path else ()), *_OWN.get(operation, ())]
+
+
+def _problems(slugs: list[str]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for slug in slugs:
+        code = CODES[slug]
+        entry = responses.setdefault(
+            str(code.http),
+            {
+                "description": "",
+                "content": {ProblemAnswer.media_type: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        entry["description"] = f"{entry['description']} `{slug}`: {code.title}".strip()
+        entry["content"][ProblemAnswer.media_type]["examples"][slug] = {"value": _example(slug)}
+    return responses
+
+
+def _example(slug: str) -> dict[str, Any]:
+    code = CODES[slug]
+    return {
+        "type": TYPE_PREFIX + slug,
+        "title": code.title,
+        "status": code.http,
+        "detail": code.title,
+        "instance": "/api/v1/runs",
+        "code": slug,
+        "hint": code.hint,
+        "did_you_mean": None,
+        "errors": [],
+    }

@@ -1,0 +1,201 @@
+"""Escalations: raise a run's telemetry level for a number of updates, and see what became of it."""
+
+import asyncio
+import time
+from typing import Annotated
+from urllib.parse import quote
+
+import anyio.to_thread
+from fastapi import APIRouter, Path, Query, Request
+
+from gradwatch_contracts.control import EscalationState, Level, parse_level
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.limits import ESCALATION_UPDATES_MAX
+from gradwatch_contracts.names import ID, nearest
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api.context import ApiContext
+from gradwatch_daemon.api.cursors import Key, page
+from gradwatch_daemon.api.hub import Client, Event
+from gradwatch_daemon.api.numbers import Answer, time_text
+from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, find_run
+from gradwatch_daemon.api.problems import ApiError, FieldFault
+from gradwatch_daemon.api.runs import level_name
+from gradwatch_daemon.api.sentences import escalation_sentence
+from gradwatch_daemon.records import CancelEscalation, Escalation, RequestEscalation, RunView
+from gradwatch_daemon.records import Request as PipelineRequest
+
+WAIT_MAX_S = 30.0
+_LEVELS = ("minimal", "normal", "debug")
+_UNDECIDED = (EscalationState.REQUESTED, EscalationState.DELIVERED)
+
+Wait = Annotated[
+    float,
+    Query(ge=0, le=WAIT_MAX_S, allow_inf_nan=False, description="Seconds to wait until it is applied, ended or refused"),
+]
+EscalationId = Annotated[str, Path(alias="id", description="Id of the escalation")]
+
+router = APIRouter(tags=["escalations"])
+
+
+def escalation_item(escalation: Escalation, view: RunView | None) -> models.EscalationItem:
+    """One escalation, as GET and the stream show it; `view` is that of its run, for the ranks."""
+    return models.EscalationItem.model_validate(
+        {
+            "id": escalation.id,
+            "run": escalation.run,
+            "level": level_name(escalation.level),
+            "updates": escalation.updates,
+            "origin": escalation.origin,
+            "reason": escalation.reason,
+            "state": escalation.state.value,
+            "requested_at": time_text(escalation.requested_ns),
+            "update_applied": escalation.update_applied,
+            "update_ended": escalation.update_ended,
+            "ended_why": escalation.ended_why,
+            "ranks": {"live": view.sessions if view else 0, "world": view.run.world if view else 0},
+            "sentence": escalation_sentence(escalation),
+        }
+    )
+
+
+def read_body(body: models.EscalationBody) -> tuple[Level, int]:
+    """Level and updates of a body.
+
+    Raises:
+        ApiError: `invalid-body`, with every field that is wrong.
+    """
+    faults: list[FieldFault] = []
+    level = Level.DEBUG
+    try:
+        level = parse_level(body.level)
+    except GradwatchError as error:
+        hint = nearest(body.level.lower(), _LEVELS)
+        faults.append(FieldFault("body/level", f"expected minimal, normal or debug, got {error.got}", hint))
+    if level is Level.OFF:
+        faults.append(FieldFault("body/level", "expected minimal, normal or debug, got 'off': an escalation only raises"))
+    if not 1 <= body.updates <= ESCALATION_UPDATES_MAX:
+        faults.append(FieldFault("body/updates", f"expected 1 to {ESCALATION_UPDATES_MAX}, got {body.updates}"))
+    if body.id is not None and not ID.fullmatch(body.id):
+        faults.append(FieldFault("body/id", f"expected {ID.pattern}, got {body.id[:80]!r}"))
+    if faults:
+        said = "; ".join(f"{fault.pointer.partition('/')[2]}: {fault.message}" for fault in faults)
+        hint = next((fault.did_you_mean for fault in faults if fault.did_you_mean), None)
+        raise ApiError("invalid-body", where=said, did_you_mean=hint, faults=faults)
+    return level, body.updates
+
+
+async def _submit(context: ApiContext, wanted: PipelineRequest) -> Escalation:
+    """Hand a request to the pipeline and wait for its answer.
+
+    Shielded: a client that leaves must not cancel a future that the pipeline thread is about to complete.
+
+    Raises:
+        GradwatchError: what the pipeline refused with, or `overloaded` when it did not answer.
+    """
+    answer = asyncio.wrap_future(context.submit(wanted))
+    try:
+        return await asyncio.wait_for(asyncio.shield(answer), context.submit_timeout_s)
+    except asyncio.TimeoutError as error:
+        answer.add_done_callback(_retrieve)
+        raise ApiError(
+            "overloaded",
+            where="pipeline",
+            expected=f"an answer within {context.submit_timeout_s:g} s",
+            got="none yet; it may still be carried out",
+            headers={"Retry-After": "1"},
+        ) from error
+
+
+def _retrieve(answer: "asyncio.Future[Escalation]") -> None:
+    """Take the late outcome, so that the loop does not report it as forgotten."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+async def _find(context: ApiContext, run: str, id_: str) -> Escalation:
+    known = await anyio.to_thread.run_sync(context.reader.escalations, run)
+    for escalation in known:
+        if escalation.id == id_:
+            return escalation
+    raise ApiError("escalation-not-found", where="id", expected=f"the id of an escalation of {run}", got=repr(id_[:80]))
+
+
+async def _settle(escalation: Escalation, client: Client, wait_s: float) -> Escalation:
+    """The newest state of an escalation, once it is decided or after `wait_s`; `client` was subscribed before it was read."""
+    deadline = time.monotonic() + wait_s
+    while escalation.state in _UNDECIDED and not client.ended and (left := deadline - time.monotonic()) > 0:
+        event = await client.take(left)
+        if isinstance(event, Event) and isinstance(event.payload, Escalation) and event.payload.id == escalation.id:
+            escalation = event.payload
+    return escalation
+
+
+@router.post(
+    "/runs/{run}/escalations",
+    response_model=models.EscalationItem,
+    status_code=202,
+    operation_id="create_escalation",
+    summary="Raise the level for a while",
+)
+async def create_escalation(request: Request, run: RunName, body: models.EscalationBody, wait: Wait = 0.0) -> Answer:
+    """Ask for a level for a number of updates. The same `id` with the same content again is the same escalation."""
+    context, view = find_run(request, run)
+    level, updates = read_body(body)
+    wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason)
+    client = context.hub.subscribe({"escalation"}, {run})
+    try:
+        escalation = await _settle(await _submit(context, wanted), client, wait)
+    finally:
+        context.hub.unsubscribe(client)
+    place = f"/api/v1/runs/{quote(run, safe='')}/escalations/{quote(escalation.id, safe='')}"
+    return Answer(escalation_item(escalation, view).model_dump(), status_code=202, headers={"Location": place})
+
+
+@router.get(
+    "/runs/{run}/escalations",
+    response_model=models.EscalationList,
+    operation_id="list_escalations",
+    summary="Escalations of a run, newest first",
+)
+async def list_escalations(request: Request, run: RunName, limit: Limit = LIMIT, cursor: Cursor = None) -> Answer:
+    """By operators and by rules, in one list."""
+    context, view = find_run(request, run)
+    known = await anyio.to_thread.run_sync(context.reader.escalations, run)
+    shown, following = page(known, _key, limit, cursor)
+    items = [escalation_item(escalation, view) for escalation in shown]
+    return Answer(models.EscalationList(items=items, next=following).model_dump())
+
+
+def _key(escalation: Escalation) -> Key:
+    return escalation.requested_ns, escalation.id
+
+
+@router.get(
+    "/runs/{run}/escalations/{id}",
+    response_model=models.EscalationItem,
+    operation_id="get_escalation",
+    summary="One escalation",
+)
+async def get_escalation(request: Request, run: RunName, id_: EscalationId, wait: Wait = 0.0) -> Answer:
+    """What became of it; with `wait`, once that is decided."""
+    context, view = find_run(request, run)
+    client = context.hub.subscribe({"escalation"}, {run})
+    try:
+        escalation = await _settle(await _find(context, run, id_), client, wait)
+    finally:
+        context.hub.unsubscribe(client)
+    return Answer(escalation_item(escalation, view).model_dump())
+
+
+@router.delete(
+    "/runs/{run}/escalations/{id}",
+    response_model=models.EscalationItem,
+    status_code=202,
+    operation_id="cancel_escalation",
+    summary="End an escalation early",
+)
+async def cancel_escalation(request: Request, run: RunName, id_: EscalationId) -> Answer:
+    """Ask for its end; the trainer ends it at its next update. Ending an ended one changes nothing."""
+    context, view = find_run(request, run)
+    escalation = await _submit(context, CancelEscalation(run, id_))
+    return Answer(escalation_item(escalation, view).model_dump(), status_code=202)

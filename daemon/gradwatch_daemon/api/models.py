@@ -1,0 +1,397 @@
+"""What the API answers, field by field: the source of /openapi.json and of every example in it.
+
+Handlers build these models; series and anomalies, which may be large or many, are written as plain documents of the same
+shape, and tests hold the two together. Every field is always present; `null` has one meaning per field, said in its description.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Number = Annotated[
+    Annotated[float, Field(allow_inf_nan=False)] | Literal["NaN", "Infinity", "-Infinity"] | None,
+    Field(description='null = not measured; "NaN", "Infinity", "-Infinity" = measured so'),
+]
+LevelName = Literal["off", "minimal", "normal", "debug"]
+SeverityName = Literal["info", "warning", "critical"]
+AnomalyStateName = Literal["pending", "firing", "resolved"]
+EscalationStateName = Literal["requested", "delivered", "applied", "ended", "rejected", "cancelled", "lost"]
+Time = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-01-31T12:00:00.000Z"])]
+
+
+class Model(BaseModel):
+    """Base of all answers: an unknown field is a bug."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldError(Model):
+    """One field that is wrong: `pointer` is its place, as `query/limit` or `body/updates`."""
+
+    pointer: str
+    message: str
+    did_you_mean: str | None = None
+
+
+class Problem(Model):
+    """An error, after RFC 9457."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:gradwatch:problem:run-not-found",
+                    "title": "No run has this name.",
+                    "status": 404,
+                    "detail": "run: expected a run that this daemon knows, got 'ant-pp'",
+                    "instance": "/api/v1/runs/ant-pp",
+                    "code": "run-not-found",
+                    "hint": "List the runs with `gradwatch runs`.",
+                    "did_you_mean": "ant-ppo",
+                    "errors": [],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="urn:gradwatch:problem: and the code")
+    title: str
+    status: int
+    detail: str = Field(description="Where, what was expected, what came")
+    instance: str = Field(description="Path of the request")
+    code: str = Field(description="Stable slug; its meaning never changes")
+    hint: str = Field(description="What to do next")
+    did_you_mean: str | None = Field(description="The nearest known word, null when none is near")
+    errors: list[FieldError]
+
+
+class Coverage(Model):
+    """How much of what the trainer made has arrived. What was lost is never part of an answer's data."""
+
+    received: int = Field(description="Rows received")
+    lost: int = Field(description="Records that never came")
+    share: float | None = Field(description="received / (received + lost); null when nothing was made yet", examples=[0.998])
+
+
+class LevelView(Model):
+    """The telemetry level of a run."""
+
+    base: LevelName
+    pin: LevelName | None = Field(description="null = not pinned")
+    effective: LevelName | None = Field(description="What the agent last confirmed; null before it confirmed any")
+
+
+class DetectorCounts(Model):
+    """How many detectors (a kind on a subject) are in which state. A blind or learning one says nothing about health."""
+
+    armed: int
+    learning: int
+    blind: int
+    firing: int
+
+
+class DetectorStanding(Model):
+    """One detector in a run; `reason` says why it is blind or how far learning is."""
+
+    kind: str
+    subject: str
+    state: Literal["armed", "learning", "blind", "firing"]
+    reason: str
+
+
+class RunSummary(Model):
+    """A run as lists show it."""
+
+    run: str = Field(examples=["ant-ppo"])
+    attempt: int
+    group: str
+    state: str = Field(description="live, lost, finished or crashed", examples=["live"])
+    sentence: str = Field(examples=["Training, update 120 of 500. No anomaly seen by the 5 of 8 detectors that can see."])
+    level: LevelView
+    live: bool
+    sessions: int
+    world: int
+    update_last: int | None = Field(description="null before the first update came")
+    updates_total: int | None = Field(description="null when the trainer did not say")
+    first_seen_at: Time
+    last_seen_at: Time
+    coverage: Coverage
+    detectors: DetectorCounts
+    anomalies_open: int
+
+
+class LossReason(Model):
+    """How many records never came, for one reason."""
+
+    reason: str = Field(examples=["outbox full"])
+    records: int
+
+
+class RunDetail(RunSummary):
+    """A run with everything known of it."""
+
+    launch_id: str
+    tags: dict[str, str]
+    labels: dict[str, str]
+    config: dict[str, Any]
+    standings: list[DetectorStanding]
+    losses: list[LossReason]
+
+
+class SignalItem(Model):
+    """One signal a run has. `status` is that of the newest row; `value_last` is the last measured value."""
+
+    signal: str = Field(examples=["policy.kl.k3"])
+    subject: str = Field(description="Head, layer or key; empty for none")
+    stage: str
+    unit: str
+    estimator: str
+    window: str
+    sign: str
+    source: str
+    level: LevelName | None = Field(description="Lowest level that collects it; null when this version does not know it")
+    call: str = Field(description="Agent call that feeds it")
+    update_last: int
+    value_last: Number
+    status: str = Field(examples=["measured"])
+    reason: str
+    measured: int = Field(description="Updates with a measured value, finite or not")
+    nonfinite: int
+
+
+class SeriesAnswer(Model):
+    """One signal over updates, column by column: raw points (`bucket` 1), or buckets of `bucket` consecutive updates.
+
+    `low` and `high` are over the finite values of a bucket (null when it has none), `last` is its last measured value.
+    """
+
+    run: str
+    attempt: int
+    rank: int
+    signal: str
+    subject: str
+    unit: str
+    estimator: str
+    window: str
+    bucket: int
+    update: list[int] = Field(description="First update of each point or bucket")
+    at: list[Time]
+    env_steps: list[int | None] = Field(description="null where the trainer did not give it")
+    low: list[Number]
+    high: list[Number]
+    last: list[Number]
+    measured: list[int]
+    nonfinite: list[int]
+    status: list[str]
+    rows: int = Field(description="Stored rows in the range asked for")
+    coverage: Coverage
+
+
+class AnomalyRoot(Model):
+    """The earliest place the fault was seen at."""
+
+    update: int
+    minibatch: int | None = Field(description="null = not tied to one minibatch")
+    stage: str = Field(examples=["grad"])
+
+
+class AttachedFinding(Model):
+    """A finding that the root explains."""
+
+    kind: str
+    subject: str
+    severity: SeverityName
+    update_onset: int
+    update_fired: int
+    value: Number
+    limit: Number
+
+
+class Evidence(Model):
+    """Where the data behind an anomaly is; each link is an address of this API."""
+
+    series: list[str]
+    events: str
+    rules_hash: str = Field(description="The rules that judged")
+
+
+class AnomalyItem(Model):
+    """Findings of one cause in one run."""
+
+    id: str
+    run: str
+    attempt: int
+    rank: int
+    kind: str = Field(examples=["nonfinite"])
+    subject: str
+    severity: SeverityName
+    state: AnomalyStateName
+    update_onset: int
+    update_fired: int
+    update_last: int
+    update_resolved: int | None = Field(description="null while not resolved")
+    fired_at: Time
+    count: int
+    value: Number
+    limit: Number
+    baseline: Number
+    status: dict[str, str] = Field(description="For each of value, limit and baseline that is null: why")
+    sentence: str
+    root: AnomalyRoot
+    attached: list[AttachedFinding]
+    tries: list[str] = Field(alias="try", description="What to try, most likely first")
+    evidence: Evidence
+    coverage: Coverage | None = Field(description="Of its run; null when the daemon no longer holds the run")
+
+
+class RankCounts(Model):
+    """Ranks that have a live session, of those the run has."""
+
+    live: int
+    world: int
+
+
+class EscalationItem(Model):
+    """A time-boxed raise of the level. Only the agent's own answer makes it applied or ended."""
+
+    id: str
+    run: str
+    level: LevelName
+    updates: int
+    origin: str = Field(description="`operator`, or `anomaly:ID`", examples=["operator"])
+    reason: str
+    state: EscalationStateName
+    requested_at: Time
+    update_applied: int | None = Field(description="First update collected wholly at the level; null before that")
+    update_ended: int | None = Field(description="null while not ended")
+    ended_why: str
+    ranks: RankCounts
+    sentence: str
+
+
+class EventItem(Model):
+    """Something that happened in a run."""
+
+    attempt: int
+    rank: int
+    session: str
+    seq: int
+    update: int
+    at: Time
+    kind: str = Field(examples=["exception"])
+    text: str
+    detail: dict[str, Any]
+
+
+class ThresholdItem(Model):
+    """One number a detector compares with. `default` is the profile's, before the configuration changed it."""
+
+    name: str
+    value: float
+    default: float
+    comparison: str = Field(description="How the value is compared with it", examples=[">"])
+    unit: str
+    meaning: str
+
+
+class NeedItem(Model):
+    """A signal a detector reads, and the line in the trainer that feeds it."""
+
+    signal: str
+    call: str
+    line: str
+
+
+class DetectorItem(Model):
+    """One anomaly kind this daemon looks for."""
+
+    kind: str
+    title: str
+    severity: SeverityName
+    needs: list[NeedItem]
+    thresholds: list[ThresholdItem]
+    formula: str
+    warm_up: str
+    fails_when: str
+    tries: list[str] = Field(alias="try")
+
+
+class RunList(Model):
+    """Runs, last seen first."""
+
+    items: list[RunSummary]
+    next: str | None
+
+
+class SignalList(Model):
+    """Signals of a run, in the order of the registry."""
+
+    items: list[SignalItem]
+    next: str | None
+    coverage: Coverage
+
+
+class AnomalyList(Model):
+    """Anomalies, newest first. An empty list means nothing while `detectors` has blind ones or `coverage` is short."""
+
+    items: list[AnomalyItem]
+    next: str | None
+    coverage: Coverage
+    detectors: DetectorCounts
+
+
+class EscalationList(Model):
+    """Escalations of a run, newest first."""
+
+    items: list[EscalationItem]
+    next: str | None
+
+
+class EventList(Model):
+    """Events of a run, newest first."""
+
+    items: list[EventItem]
+    next: str | None
+    coverage: Coverage
+
+
+class DetectorList(Model):
+    """The catalogue of the profile in use."""
+
+    items: list[DetectorItem]
+    next: str | None
+    profile: str
+
+
+class EscalationBody(BaseModel):
+    """What POST …/escalations takes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"level": "debug", "updates": 50, "reason": "watching the KL"}]},
+    )
+
+    level: str = Field(description="minimal, normal or debug")
+    updates: int = Field(strict=True, description="How many updates the level holds, from the one it is applied at")
+    reason: str = Field(default="", max_length=500)
+    id: str | None = Field(default=None, description="Made by the client: the same request sent again changes nothing")
+
+
+class VersionAnswer(Model):
+    """What runs here."""
+
+    name: Literal["gradwatch"]
+    version: str
+    api: Literal["v1"]
+
+
+class LiveAnswer(Model):
+    """The event loop answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyAnswer(Model):
+    """Data can come in, be stored and be read."""
+
+    status: Literal["ready"]

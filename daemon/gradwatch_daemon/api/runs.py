@@ -1,0 +1,154 @@
+"""Runs, and what happened in them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+
+from gradwatch_contracts.control import Level
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api.context import context_of
+from gradwatch_daemon.api.cursors import Key, page
+from gradwatch_daemon.api.numbers import Answer, plain, time_text
+from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
+from gradwatch_daemon.api.sentences import run_sentence
+from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, RunView
+
+STATES = ("live", "lost", "finished", "crashed")
+EVENTS_READ_MAX = 10_000
+"""Newest events of a run that can be paged through: an event is rare, a run that has more of them has one message."""
+
+router = APIRouter(tags=["runs"])
+
+
+def level_name(level: Level) -> str:
+    """`off`, `minimal`, `normal` or `debug`."""
+    return level.name.lower()
+
+
+def coverage(views: Iterable[RunView]) -> models.Coverage:
+    """Rows received against rows made, over one or more runs."""
+    listed = list(views)
+    received, lost = sum(view.rows for view in listed), sum(view.lost for view in listed)
+    made = received + lost
+    return models.Coverage(received=received, lost=lost, share=received / made if made else None)
+
+
+def detector_counts(states: Iterable[DetectorState]) -> models.DetectorCounts:
+    """How many detectors are in each state."""
+    counts = Counter(state.state for state in states)
+    return models.DetectorCounts(
+        armed=counts["armed"], learning=counts["learning"], blind=counts["blind"], firing=counts["firing"]
+    )
+
+
+def _summary(view: RunView) -> dict[str, Any]:
+    run = view.run
+    return {
+        "run": run.run,
+        "attempt": run.attempt,
+        "group": run.group,
+        "state": run.state,
+        "sentence": run_sentence(view),
+        "level": models.LevelView.model_validate(
+            {
+                "base": level_name(run.base),
+                "pin": None if run.pin is None else level_name(run.pin),
+                "effective": None if view.effective is None else level_name(view.effective),
+            }
+        ),
+        "live": view.live,
+        "sessions": view.sessions,
+        "world": run.world,
+        "update_last": view.update_last,
+        "updates_total": run.updates_total,
+        "first_seen_at": time_text(run.first_seen_ns),
+        "last_seen_at": time_text(run.last_seen_ns),
+        "coverage": coverage([view]),
+        "detectors": detector_counts(view.detectors),
+        "anomalies_open": len(view.open_anomalies),
+    }
+
+
+def run_summary(view: RunView) -> models.RunSummary:
+    """A run as lists and the stream show it."""
+    return models.RunSummary(**_summary(view))
+
+
+def run_detail(view: RunView, losses: Iterable[LossRecord]) -> models.RunDetail:
+    """A run with its configuration, each detector's standing, and why records were lost."""
+    reasons: Counter[str] = Counter()
+    for loss in losses:
+        reasons[loss.reason] += loss.last_seq - loss.first_seq + 1
+    return models.RunDetail(
+        **_summary(view),
+        launch_id=view.run.launch_id,
+        tags=dict(view.run.tags),
+        labels=dict(view.run.labels),
+        config=plain(view.run.config),
+        standings=[models.DetectorStanding.model_validate(asdict(state)) for state in view.detectors],
+        losses=[models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
+    )
+
+
+def event_item(event: EventRecord) -> models.EventItem:
+    """One event of a run."""
+    return models.EventItem(
+        attempt=event.stream.attempt,
+        rank=event.stream.rank,
+        session=event.session,
+        seq=event.seq,
+        update=event.update,
+        at=time_text(event.t_ns),
+        kind=event.kind,
+        text=event.text,
+        detail=plain(event.detail),
+    )
+
+
+def _event_key(event: EventRecord) -> Key:
+    return event.t_ns, f"{event.session}-{event.seq:020d}"
+
+
+def _run_key(view: RunView) -> Key:
+    return view.run.last_seen_ns, view.run.run
+
+
+@router.get("/runs", response_model=models.RunList, operation_id="list_runs", summary="Runs, last seen first")
+async def list_runs(
+    request: Request,
+    state: Annotated[str | None, Query(description=f"One of {', '.join(STATES)}")] = None,
+    group: Annotated[str | None, Query(description="Only runs of this group")] = None,
+    limit: Limit = LIMIT,
+    cursor: Cursor = None,
+) -> Answer:
+    """All runs this daemon knows, live or not."""
+    check_word("state", state, STATES)
+    views = [
+        view
+        for view in context_of(request).snapshots().values()
+        if state in (None, view.run.state) and group in (None, view.run.group)
+    ]
+    shown, following = page(views, _run_key, limit, cursor)
+    return Answer(models.RunList(items=[run_summary(view) for view in shown], next=following).model_dump())
+
+
+@router.get("/runs/{run}", response_model=models.RunDetail, operation_id="get_run", summary="One run")
+async def get_run(request: Request, run: RunName) -> Answer:
+    """Everything known of a run."""
+    context, view = find_run(request, run)
+    losses = await anyio.to_thread.run_sync(context.reader.losses, run)
+    return Answer(run_detail(view, losses).model_dump())
+
+
+@router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")
+async def list_events(request: Request, run: RunName, limit: Limit = LIMIT, cursor: Cursor = None) -> Answer:
+    """Exceptions, checkpoints, notes, phases and changes of level of a run, newest first."""
+    context, view = find_run(request, run)
+    events = await anyio.to_thread.run_sync(context.reader.events, run, EVENTS_READ_MAX)
+    shown, following = page(events, _event_key, limit, cursor)
+    items = [event_item(event) for event in shown]
+    return Answer(models.EventList(items=items, next=following, coverage=coverage([view])).model_dump())

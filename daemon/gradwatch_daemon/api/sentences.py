@@ -1,0 +1,93 @@
+"""A run and an escalation in plain words. Never "healthy" or "ok": what nobody could see is said first-hand."""
+
+from gradwatch_contracts.control import EscalationState, Severity
+from gradwatch_daemon.records import DetectorState, Escalation, RunView
+
+
+def run_sentence(view: RunView) -> str:
+    """Where the run is, what was found, what cannot be seen, and what was lost."""
+    return " ".join(part for part in (_progress(view), _found(view), _unseen(view.detectors), _lost(view)) if part)
+
+
+def _progress(view: RunView) -> str:
+    if view.update_last is None:
+        return {"live": "Connected, no update has come yet.", "lost": "The connection was lost before any update came."}.get(
+            view.run.state, "It ended before any update came."
+        )
+    total = f" of {view.run.updates_total}" if view.run.updates_total is not None else ""
+    at = f"update {view.update_last}{total}"
+    return {
+        "live": f"Training, {at}.",
+        "lost": f"The connection was lost after {at}.",
+        "finished": f"Finished after {at}.",
+        "crashed": f"Crashed after {at}.",
+    }.get(view.run.state, f"{view.run.state.capitalize()}, {at}.")
+
+
+def _found(view: RunView) -> str:
+    if not view.open_anomalies:
+        return _nothing_found(view.detectors)
+    worst_first = sorted(view.open_anomalies, key=lambda a: (-a.severity.rank, a.update_onset))
+    counts = [
+        f"{count} {severity.value}"
+        for severity in reversed(Severity)
+        if (count := sum(a.severity is severity for a in worst_first))
+    ]
+    noun = "anomaly" if len(worst_first) == 1 else "anomalies"
+    worst = worst_first[0]
+    also = "" if len(worst_first) == 1 else ", the worst"
+    return f"{_join(counts)} {noun}{also} since update {worst.update_onset}: {worst.sentence.rstrip('.')}."
+
+
+def _nothing_found(detectors: tuple[DetectorState, ...]) -> str:
+    seeing = sum(d.state in ("armed", "firing") for d in detectors)
+    if not detectors:
+        return "No detector has judged it yet."
+    if not seeing:
+        return "Nothing can be said of anomalies: no detector can judge yet."
+    if seeing == len(detectors):
+        return f"No open anomaly; all {seeing} detectors can judge."
+    return f"No open anomaly seen by the {seeing} of {len(detectors)} detectors that can judge."
+
+
+def _unseen(detectors: tuple[DetectorState, ...]) -> str:
+    said = []
+    for state, word in (("blind", "blind"), ("learning", "still learning")):
+        count = sum(d.state == state for d in detectors)
+        if count:
+            said.append(f"{count} of {len(detectors)} detectors {'is' if count == 1 else 'are'} {word}.")
+    return " ".join(said)
+
+
+def _lost(view: RunView) -> str:
+    if not view.lost:
+        return ""
+    share = view.rows / (view.rows + view.lost)
+    lost = "1 record was" if view.lost == 1 else f"{view.lost} records were"
+    return f"{lost} lost, so {_percent(share)} of the run is covered."
+
+
+def _percent(share: float) -> str:
+    """Cut, not rounded: 99.96 % must not read as 100 %."""
+    return f"{int(share * 1000) / 10:g} %"
+
+
+def _join(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def escalation_sentence(escalation: Escalation) -> str:
+    """Where an escalation is in its life."""
+    level = escalation.level.name.lower()
+    span = f"{escalation.updates} update{'s' if escalation.updates != 1 else ''}"
+    why = f": {escalation.ended_why}" if escalation.ended_why else ""
+    applied, ended = escalation.update_applied, escalation.update_ended
+    return {
+        EscalationState.REQUESTED: f"Asked for {level} for {span}; the trainer has not been told yet.",
+        EscalationState.DELIVERED: f"Sent {level} for {span}; the trainer has not applied it yet.",
+        EscalationState.APPLIED: f"Collecting at {level} since update {applied}, for {span}.",
+        EscalationState.ENDED: f"Collected at {level} from update {applied}, ended at update {ended}{why}.",
+        EscalationState.REJECTED: f"The trainer refused {level} for {span}{why}.",
+        EscalationState.CANCELLED: f"Cancelled before it was applied{why}.",
+        EscalationState.LOST: f"The trainer was gone before it could answer{why}.",
+    }[escalation.state]

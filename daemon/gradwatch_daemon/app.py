@@ -1,0 +1,187 @@
+"""The only wiring: builds every part, starts them in order, stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gradwatch_contracts.connection import Connection
+from gradwatch_contracts.signals import SIGNALS
+from gradwatch_daemon import __version__
+from gradwatch_daemon.api.app import create_api
+from gradwatch_daemon.api.context import ApiContext, DetectorInfo, NeedInfo, ThresholdInfo
+from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.ingest.socket import IngestSocket
+from gradwatch_daemon.listen import bind_http, split_address
+from gradwatch_daemon.pipeline import Pipeline
+from gradwatch_daemon.places import DirectoryLock, keep_token, private_directory, remove_connection, write_connection
+from gradwatch_daemon.records import Counters
+from gradwatch_daemon.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gradwatch_daemon.config import Config
+    from gradwatch_daemon.detect.catalogue import Profile
+    from gradwatch_daemon.records import Published
+    from gradwatch_daemon.rules import Rule
+
+LOG = logging.getLogger("gradwatch.daemon")
+
+SHUTDOWN_S = 3
+"""How long open HTTP requests may finish after SIGTERM."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: it would raise the signal again and end us before the store is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `Daemon`."""
+        yield
+
+
+class Daemon:
+    """One daemon. Construction takes every resource and raises `GradwatchError` when one is not to be had."""
+
+    def __init__(self, config: Config) -> None:
+        with contextlib.ExitStack() as undo:
+            self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR")
+            data_dir = private_directory(Path(config.data_dir), "--data-dir")
+            lock = DirectoryLock(self._runtime_dir, "GRADWATCH_RUNTIME_DIR")
+            undo.callback(lock.release)
+            self._store = SqliteStore.open(data_dir)
+            undo.callback(self._store.close)
+            host, port = split_address(config.http, "--http")
+            self._listener = bind_http(host, port)
+            undo.callback(self._listener.close)
+            over_tcp = config.ingest.startswith("tcp://")
+            endpoint = config.ingest if over_tcp else self._ipc(config.ingest)
+            secret = secrets.token_urlsafe(24) if over_tcp else ""
+            self._socket = IngestSocket(endpoint)
+            undo.callback(self._socket.close)
+            profile = load_profile(config.profile, config.thresholds)
+            self._hub = Hub(secrets.token_hex(4))
+            self._pipeline = Pipeline(self._socket, self._store, Engine(profile), Counters(), self._publish, secret=secret)
+            reader = self._store.reader()
+            undo.callback(reader.close)
+            token = keep_token(data_dir)
+            bound_port = self._listener.getsockname()[1]
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"http://{shown}:{bound_port}"
+            self.connection = Connection(self._socket.endpoint, self.url, secret, token, os.getpid())
+            self._api = create_api(
+                ApiContext(
+                    snapshots=lambda: self._pipeline.snapshots,
+                    reader=reader,
+                    submit=self._pipeline.mailbox.submit,
+                    hub=self._hub,
+                    token=token,
+                    allowed_hosts=(*config.allowed_hosts, host),
+                    ready=self._not_ready,
+                    catalogue=_catalogue(profile),
+                    version=__version__,
+                    profile=config.profile,
+                )
+            )
+            self._undo = undo.pop_all()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
+        self._server = _Server(
+            uvicorn.Config(
+                self._api, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_S, server_header=False
+            )
+        )
+
+    def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or the end of the pipeline; returns the exit code."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            remove_connection(self._runtime_dir)
+            self._pipeline.stop()
+            if self._thread.is_alive():
+                self._thread.join()
+            self._undo.close()
+        return 1 if self._pipeline.trouble.startswith("pipeline") else 0
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._leave)
+        self._thread.start()
+        write_connection(self._runtime_dir, self.connection)
+        await self._server.serve(sockets=[self._listener])
+
+    def _leave(self) -> None:
+        """Streams first: a live one would hold the server open for its whole grace."""
+        self._hub.close()
+        self._server.should_exit = True
+
+    def _run_pipeline(self) -> None:
+        try:
+            self._pipeline.run()
+        finally:
+            loop = self._loop
+            if loop is not None and not loop.is_closed():
+                with contextlib.suppress(RuntimeError):  # the loop may close between the check and the call
+                    loop.call_soon_threadsafe(self._leave)
+
+    def _publish(self, batch: list[Published]) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # as above; nobody listens any more
+                loop.call_soon_threadsafe(self._hub.publish, batch)
+
+    def _not_ready(self) -> list[str]:
+        return [self._pipeline.trouble] if self._pipeline.trouble else []
+
+    def _ipc(self, ingest: str) -> str:
+        return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
+
+
+def _catalogue(profile: Profile) -> tuple[DetectorInfo, ...]:
+    """The rules in force, and beside each threshold what the profile has without the configuration."""
+    plain = load_profile(profile.name).rules
+    return tuple(_detector(rule, plain[kind]) for kind, rule in profile.rules.items())
+
+
+def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
+    return DetectorInfo(
+        kind=rule.kind,
+        title=rule.title,
+        severity=max((vote.gives for vote in rule.votes), key=lambda severity: severity.rank),
+        needs=tuple(NeedInfo(need.signal, SIGNALS[need.signal].spec.call, need.add) for need in rule.needs),
+        thresholds=tuple(
+            ThresholdInfo(t.key, t.limit, plain.threshold(t.key).limit, t.op, t.unit, t.quantity) for t in rule.thresholds
+        ),
+        formula=rule.formula,
+        warm_up=f"{rule.warm_up} measured updates" if rule.warm_up else "none",
+        fails_when=rule.fails_when,
+        tries=rule.tries,
+    )
+
+
+def run_daemon(config: Config) -> int:
+    """Build and run a daemon; `gradwatch serve` is this. Returns the exit code.
+
+    Raises:
+        GradwatchError: when an address, a directory or the configuration cannot be used.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    daemon = Daemon(config)
+    print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.connection.ingest}", file=sys.stderr)
+    print(f"data in {config.data_dir}; token: `gradwatch token`; stop with Ctrl-C", file=sys.stderr, flush=True)
+    return daemon.run()

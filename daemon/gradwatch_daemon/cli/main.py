@@ -1,0 +1,58 @@
+"""The entry point: parse, import the one verb, run it, and turn whatever happens into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.cli.failure import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, CommandError
+from gradwatch_daemon.cli.output import Output, wants_colour
+from gradwatch_daemon.cli.parser import build_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. `argv` is without the program's name."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a dash still gets its answer
+    try:
+        return _run(given)
+    except GradwatchError as error:
+        return _fail(CommandError.of(error))
+    except CommandError as failure:
+        return _fail(failure)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `gradwatch runs | head`: the reader has enough. Nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+
+
+def _run(given: list[str]) -> int:
+    if given[:1] == ["demo"]:
+        from gradwatch_daemon.cli import demo
+
+        return demo.run(given[1:])
+    args = build_parser().parse_args(given)
+    output = Output(sys.stdout, sys.stderr, as_json=getattr(args, "json", False), colour=wants_colour(sys.stdout, os.environ))
+    verb = import_module(f"gradwatch_daemon.cli.{args.verb}")
+    code: int = verb.run(args, output)
+    sys.stdout.flush()
+    return code
+
+
+def _fail(failure: CommandError) -> int:
+    print("\n".join(failure.lines()), file=sys.stderr)
+    return failure.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""Every verb and its arguments, in one place: what `--help` prints. Imports nothing but argparse."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from gradwatch_contracts.names import nearest
+from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
+
+WAIT_DEFAULT_S = 60.0
+
+_EPILOG = """\
+The daemon is found by GRADWATCH_URL and GRADWATCH_TOKEN, else by the connection.json that `gradwatch serve` wrote.
+
+exit codes: 0 done, 1 bug, 2 usage, 3 not found, 4 daemon unreachable, 5 refused,
+            10 findings at or above the gate, 11 inconclusive
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one sentence, the nearest word, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the usage error that `main` prints."""
+        hint = ""
+        if "invalid choice: " in message:
+            word, _, choices = message.partition("invalid choice: ")[2].partition(" (choose from ")
+            known = [choice.strip().strip("'") for choice in choices.rstrip(")").split(",")]
+            hint = nearest(word.strip("'"), known) or ""
+        raise CommandError(
+            f"{message[:1].lower()}{message[1:]}.",
+            next_step=f"See `{self.prog} --help`.",
+            exit_code=EXIT_USAGE,
+            did_you_mean=hint,
+        )
+
+
+def build_parser() -> Parser:
+    """The whole command line. `args.verb` names the module of `gradwatch_daemon.cli` that runs it."""
+    parser = Parser(
+        prog="gradwatch",
+        description="Telemetry beside deep-RL training: what went wrong, at which update, and a closer look at it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    _add_service(verbs)
+    _add_looking(verbs)
+    _add_control(verbs)
+    return parser
+
+
+def _verb(verbs: argparse._SubParsersAction[Parser], name: str, summary: str) -> Parser:
+    """A verb that takes `--json`. Abbreviated flags are refused: they would change meaning when a flag is added."""
+    verb = verbs.add_parser(name, help=summary, description=summary[:1].upper() + summary[1:] + ".", allow_abbrev=False)
+    verb.add_argument("--json", action="store_true", help="print one JSON document, with the keys of the REST API")
+    return verb
+
+
+def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
+    serve = verbs.add_parser(
+        "serve", help="run the daemon", description="Run the daemon until SIGTERM or Ctrl-C.", allow_abbrev=False
+    )
+    serve.add_argument("--http", metavar="HOST:PORT", help="address of the HTTP API (127.0.0.1:9470)")
+    serve.add_argument("--ingest", metavar="ENDPOINT", help="ZeroMQ endpoint of agents (ipc in the runtime directory)")
+    serve.add_argument("--data-dir", metavar="DIR", help="where runs are kept")
+    serve.add_argument("--profile", help="rules to detect with: default or classic")
+    serve.add_argument("--config", metavar="FILE", help="TOML file; flags win over GRADWATCH_*, which win over it")
+    serve.add_argument(
+        "--allowed-host", metavar="HOST", action="append", help="another name HTTP may be asked under; may be repeated"
+    )
+    # Everything behind `demo` goes to the demo itself, --help too.
+    verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
+    _verb(verbs, "status", "show the daemon and one line for each run")
+    _verb(verbs, "health", "ask whether the daemon is alive; for container health checks")
+    _verb(verbs, "version", "print the version of this command")
+
+
+def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
+    runs = _verb(verbs, "runs", "list runs, or show everything about one")
+    runs.add_argument("run", nargs="?", metavar="RUN")
+    runs.add_argument("--state", choices=("live", "lost", "finished", "crashed"))
+    signals = _verb(verbs, "signals", "list the signals of a run with their last values")
+    signals.add_argument("run", metavar="RUN")
+    signals.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")
+    signals.add_argument("--rank", type=int, metavar="N", default=0)
+    series = _verb(verbs, "series", "show one signal over updates")
+    series.add_argument("run", metavar="RUN")
+    series.add_argument("signal", metavar="SIGNAL")
+    series.add_argument("--subject", default="", help="head, layer or key")
+    series.add_argument("--from", dest="first", type=int, metavar="UPDATE", help="first update")
+    series.add_argument("--to", dest="last", type=int, metavar="UPDATE", help="last update")
+    series.add_argument("--points", type=int, metavar="N", default=200, help="at most; beyond it updates share a line (200)")
+    series.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")
+    series.add_argument("--rank", type=int, metavar="N", default=0)
+    _add_anomalies(verbs)
+    detectors = _verb(verbs, "detectors", "list what the daemon looks for, with the thresholds in force")
+    detectors.add_argument("kind", nargs="?", metavar="KIND", help="show everything about one")
+
+
+def _add_anomalies(verbs: argparse._SubParsersAction[Parser]) -> None:
+    severities = ("info", "warning", "critical")
+    verb = _verb(verbs, "anomalies", "list anomalies, newest first, or follow them as they happen")
+    verb.add_argument("run", nargs="?", metavar="RUN")
+    verb.add_argument("--follow", action="store_true", help="print what is there and then every change, until Ctrl-C")
+    verb.add_argument("--severity", choices=severities, default="info", help="at or above (info)")
+    verb.add_argument("--state", choices=("pending", "firing", "resolved"))
+    verb.add_argument("--kind", metavar="KIND")
+    verb.add_argument("--since", metavar="TIME", help="fired at or after, for example 2026-01-31T12:00:00Z")
+    verb.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
+    verb.add_argument(
+        "--exit-code",
+        nargs="?",
+        choices=severities,
+        const="warning",
+        metavar="SEVERITY",
+        help="a gate for scripts: exit 10 when one fired at or above SEVERITY (warning), 11 when detectors could not all see",
+    )
+    verb.add_argument("--allow-blind", action="store_true", help="with --exit-code: blind detectors are not inconclusive")
+
+
+def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = _verb(verbs, "escalate", "raise the telemetry level of a run for some updates")
+    verb.add_argument("run", metavar="RUN")
+    verb.add_argument("--level", default="debug", help="minimal, normal or debug (debug)")
+    verb.add_argument("--for", dest="updates", type=_positive, metavar="UPDATES", required=True, help="updates of the trainer")
+    verb.add_argument("--reason", default="", help="kept with the escalation")
+    verb.add_argument("--id", metavar="ID", help="chosen by you: the same request sent again changes nothing")
+    verb.add_argument(
+        "--wait",
+        nargs="?",
+        type=_seconds,
+        const=WAIT_DEFAULT_S,
+        metavar="SECONDS",
+        help="until the trainer has applied it (60)",
+    )
+    _verb(verbs, "token", "print the bearer token, for curl")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected 0 to 86400 seconds, got {text}")
+    return value
+
+
+_positive.__name__ = "number"
+_seconds.__name__ = "number of seconds"

@@ -1,0 +1,51 @@
+"""`gradwatch serve`: read the configuration and run the daemon in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from gradwatch_daemon.cli.output import Output
+
+EXTRA = frozenset({"fastapi", "numpy", "pydantic", "starlette", "tomli", "uvicorn"})
+"""Top-level modules of the daemon extra."""
+
+
+def run(args: Namespace, output: Output) -> int:
+    """Run until SIGTERM or Ctrl-C; what cannot be used (a key, an address, a directory) is refused before anything starts.
+
+    Raises:
+        GradwatchError: what the configuration or the daemon refuses to start with.
+        CommandError: 2 when the daemon extra is not installed.
+    """
+    try:
+        from gradwatch_daemon.app import run_daemon
+        from gradwatch_daemon.config import load_config
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        raise CommandError(
+            "The daemon's own requirements are not installed.",
+            why=f"{error.name} is missing: this environment has the agent only.",
+            next_step='Install them with: pip install "gradwatch[daemon]"',
+            exit_code=EXIT_USAGE,
+        ) from error
+    return run_daemon(load_config(flags(args), os.environ, Path.cwd()))
+
+
+def flags(args: Namespace) -> dict[str, object]:
+    """The flags that were given, by the keys of the configuration; None for those that were not."""
+    return {
+        "config": args.config,
+        "http": args.http,
+        "ingest": args.ingest,
+        "data_dir": args.data_dir,
+        "profile": args.profile,
+        "allowed_hosts": args.allowed_host,
+    }

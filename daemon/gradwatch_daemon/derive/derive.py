@@ -1,0 +1,150 @@
+"""Columns to signals, vectorised over rows: one pass per formula.
+
+How the columns of a schema become signals is worked out once per schema and kept in the `Deriver`. Signals are rounded
+to their storage type here, before detection, so that a replay of stored rows detects on the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.signals import COLUMNS, SIGNALS
+from gradwatch_daemon.derive.formulas import FORMULAS, Slots
+from gradwatch_daemon.records import F32, F64, SignalBlock, SignalKey
+
+if TYPE_CHECKING:
+    from gradwatch_contracts.columns import Schema
+    from gradwatch_contracts.signals import Signal
+    from gradwatch_daemon.derive.formulas import Formula
+    from gradwatch_daemon.records import I64, RowBlock
+
+PLANS_MAX = 256
+"""Schemas remembered. A run has a handful (each new head or log key makes one); the oldest is worked out again."""
+
+_NOTHING: F64 = np.empty((0, 0))
+
+F32_MAX = np.finfo(np.float32).max
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """One column position of one formula: kind, first slots and status columns of all its signals."""
+
+    moments: bool
+    slots: I64
+    columns: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """All signals of one formula; `rows` are their places in the block."""
+
+    formula: Formula
+    rows: I64
+    parts: tuple[_Part, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    signals: tuple[SignalKey, ...]
+    groups: tuple[_Group, ...]
+
+
+class Deriver:
+    """Derives blocks; remembers the plan of each schema. The same schema gives the same `signals` tuple each time."""
+
+    __slots__ = ("_plans",)
+
+    def __init__(self) -> None:
+        self._plans: dict[str, _Plan] = {}
+
+    def derive(self, block: RowBlock) -> SignalBlock:
+        """Return the signals of a block: values f32[signals, n], status u8[signals, n].
+
+        A signal's status is the worst (highest) of its columns', or UNDEFINED where its formula is; there the value is
+        0. A finite value beyond the range of float32 becomes the largest finite one of its sign.
+        """
+        plan = self._plan(block.schema)
+        n, count = len(block.update), len(plan.signals)
+        values = np.zeros((count, n), np.float64)
+        status = np.zeros((count, n), np.uint8)
+        with np.errstate(all="ignore"):
+            for group in plan.groups:
+                result, undefined = group.formula.function(*(_slots(block.values, part) for part in group.parts))
+                worst = block.status[:, group.parts[0].columns]
+                for part in group.parts[1:]:
+                    worst = np.maximum(worst, block.status[:, part.columns])
+                values[group.rows] = result.T
+                status[group.rows] = np.where((worst == 0) & undefined, np.uint8(Status.UNDEFINED), worst).T
+            rounded = _round(values)
+        rounded[status != 0] = 0.0
+        return SignalBlock(
+            block.stream, block.update, block.t_ns, block.env_steps, block.level, block.flags, plan.signals, rounded, status
+        )
+
+    def _plan(self, schema: Schema) -> _Plan:
+        plan = self._plans.get(schema.id)
+        if plan is None:
+            if len(self._plans) >= PLANS_MAX:
+                del self._plans[next(iter(self._plans))]
+            plan = self._plans[schema.id] = _make_plan(schema)
+        return plan
+
+
+def _slots(values: F64, part: _Part) -> Slots:
+    first: F64 = values[:, part.slots]
+    if not part.moments:
+        return Slots(first, _NOTHING, _NOTHING, _NOTHING)
+    return Slots(_NOTHING, first, values[:, part.slots + 1], values[:, part.slots + 2])
+
+
+def _round(values: F64) -> F32:
+    rounded: F32 = values.astype(np.float32)
+    saturated = np.isinf(rounded) & np.isfinite(values)
+    if saturated.any():
+        rounded[saturated] = np.copysign(F32_MAX, values[saturated])
+    return rounded
+
+
+def _make_plan(schema: Schema) -> _Plan:
+    """Signals in registry order, subjects in schema order; a column of another kind than the registry's is not used."""
+    places = {
+        column.key: place
+        for place, column in enumerate(schema.columns)
+        if column.name in COLUMNS and COLUMNS[column.name].kind is column.kind
+    }
+    subjects: dict[str, list[str]] = {}
+    for name, subject in places:
+        subjects.setdefault(name, []).append(subject)
+    signals: list[SignalKey] = []
+    grouped: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    for signal in SIGNALS.values():
+        for subject in subjects.get(signal.columns[0], ()):
+            found = _columns(signal, subject, places)
+            if found is not None:
+                grouped.setdefault(signal.formula, []).append((len(signals), found))
+                signals.append(SignalKey(signal.name, subject))
+    groups = []
+    for name, members in grouped.items():
+        formula = FORMULAS[name]
+        parts = []
+        for place, moments in enumerate(formula.moments):
+            columns = [found[place] for _, found in members]
+            parts.append(_Part(moments, np.array([schema.offsets[c] for c in columns]), np.array(columns)))
+        groups.append(_Group(formula, np.array([row for row, _ in members]), tuple(parts)))
+    return _Plan(tuple(signals), tuple(groups))
+
+
+def _columns(signal: Signal, subject: str, places: dict[tuple[str, str], int]) -> tuple[int, ...] | None:
+    """Places of a signal's columns for one subject, '' standing in where only the whole was sent; None if one is missing."""
+    found = []
+    for name in signal.columns:
+        place = places.get((name, subject), places.get((name, "")))
+        if place is None:
+            return None
+        found.append(place)
+    return tuple(found)

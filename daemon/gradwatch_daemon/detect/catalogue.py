@@ -1,0 +1,120 @@
+"""The one list of detectors, and the profiles made of it.
+
+The order is the order of causes: of findings of one update, minibatch and stage, the first here is the root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import msgpack
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import nearest
+from gradwatch_daemon.detect.kinds import (
+    entropy_collapse,
+    entropy_low,
+    kl_extreme,
+    kl_spike,
+    nonfinite,
+    ratio_collapse,
+    ratio_explosion,
+    rollout_mismatch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradwatch_daemon.detect.spec import Check, Spec
+    from gradwatch_daemon.rules import Rule, Threshold
+
+CATALOGUE: tuple[Spec, ...] = (
+    nonfinite.SPEC,
+    rollout_mismatch.SPEC,
+    ratio_explosion.SPEC,
+    kl_extreme.SPEC,
+    kl_spike.SPEC,
+    ratio_collapse.SPEC,
+    entropy_collapse.SPEC,
+    entropy_low.SPEC,
+)
+
+PROFILES = ("default", "classic")
+
+REVISION = 1
+"""Raised when the code of a detector changes what it finds, so that the rules hash changes with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A rule and the function that applies it; `per` as in `Spec`."""
+
+    rule: Rule
+    check: Check
+    per: str
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Detectors in the order of the catalogue. `rules_hash` changes when any number that decides a verdict does."""
+
+    name: str
+    detectors: tuple[Detector, ...]
+    rules: Mapping[str, Rule]
+    rules_hash: str
+
+
+def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None = None) -> Profile:
+    """Build a profile; `thresholds` sets limits by kind and key, as in {"kl_extreme": {"k3": 0.8}}.
+
+    Raises:
+        GradwatchError: `config-invalid` for an unknown profile or key, naming the nearest.
+    """
+    if name not in PROFILES:
+        raise _unknown("profile", name, PROFILES)
+    given = {f"{kind}.{key}": limit for kind, limits in (thresholds or {}).items() for key, limit in limits.items()}
+    known = [f"{spec.kind}.{t.key}" for spec in CATALOGUE for t in spec.profiles[name].thresholds]
+    for key in given:
+        if key not in known:
+            raise _unknown(f"thresholds of profile {name}", key, known)
+    detectors = []
+    for spec in CATALOGUE:
+        rule = spec.rule(name)
+        rule = replace(rule, thresholds=tuple(_override(spec.kind, t, given) for t in rule.thresholds))
+        detectors.append(Detector(rule, spec.profiles[name].check, spec.per))
+    rules = {detector.rule.kind: detector.rule for detector in detectors}
+    return Profile(name, tuple(detectors), rules, _hash(name, rules))
+
+
+def _override(kind: str, threshold: Threshold, given: Mapping[str, float]) -> Threshold:
+    limit = given.get(f"{kind}.{threshold.key}", threshold.limit)
+    return threshold if limit == threshold.limit else replace(threshold, limit=float(limit))
+
+
+def _unknown(where: str, got: str, known: tuple[str, ...] | list[str]) -> GradwatchError:
+    hint = nearest(got, known)
+    return GradwatchError(
+        "config-invalid",
+        where=where,
+        expected=f"one of {', '.join(known)}",
+        got=f"{got!r} (did you mean {hint}?)" if hint else repr(got),
+    )
+
+
+def _hash(name: str, rules: Mapping[str, Rule]) -> str:
+    """Of what decides verdicts and anomalies; words may change without it."""
+    decisive = [
+        [
+            rule.kind,
+            [[t.key, t.signal, t.op, t.limit, t.clear, t.severity] for t in rule.thresholds],
+            [[vote.at, vote.k, vote.n, vote.gives] for vote in rule.votes],
+            rule.keep_firing,
+            rule.warm_up,
+            rule.explains,
+            rule.stage_order,
+        ]
+        for rule in rules.values()
+    ]
+    return hashlib.blake2b(msgpack.packb([REVISION, name, decisive]), digest_size=8).hexdigest()

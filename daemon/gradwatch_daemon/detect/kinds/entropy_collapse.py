@@ -1,0 +1,76 @@
+"""The policy has become deterministic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.kinds.entropy_low import NORM, NORM_NEED, NORM_WORDS
+from gradwatch_daemon.detect.spec import Spec, Variant, check_fixed
+from gradwatch_daemon.detect.view import Finding
+from gradwatch_daemon.rules import Need, Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+_INFO, _CRITICAL = np.uint8(Severity.INFO.rank), np.uint8(Severity.CRITICAL.rank)
+_RETURN_NEED = Need("episode.return.mean", "pass episode_returns to mon.step()", optional=True)
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """Critical, unless the return is known to stand at the run's own best: a solved task may be deterministic."""
+    norm, low = view.input(NORM), rule.threshold("norm")
+    collapsed = norm.readable & low.exceeded(norm.values)
+    converged = view.at_best_return()
+    found = Finding(
+        collapsed,
+        np.where(converged, _INFO, _CRITICAL),
+        low.cleared(norm.values),
+        norm.values.astype(np.float64),
+        view.constants.limit(low.limit),
+        view.constants.nothing,
+    )
+    note = "" if view.input("episode.return.mean").readable[-1] else "cannot tell a solved task apart in this update"
+    return view.answer(rule, (norm,), found, note=note)
+
+
+SPEC = Spec(
+    kind="entropy_collapse",
+    stage=Stage.POLICY,
+    title="Entropy collapsed",
+    meaning="The policy takes one action almost surely in almost every state, so it meets nothing new and cannot recover.",
+    source="rl-diagnostics D07; streak of 3 and recovery at 1.5 times the limit as used in practice; Cui et al. 2025",
+    fails_when="A policy that collapses while its return stands at the best it ever had looks converged and is info. Without "
+    "episode returns a solved task looks collapsed. Not defined for continuous actions.",
+    tries=(
+        "Go back to a checkpoint before the fall and raise the entropy coefficient.",
+        "Lower the learning rate.",
+        "Check that rewards and advantages are not all of one sign or dominated by one episode.",
+        "If the task is solved, stop here.",
+    ),
+    explains=("entropy_low",),
+    per=NORM,
+    profiles={
+        "default": Variant(
+            check,
+            (NORM_NEED, _RETURN_NEED),
+            (Threshold("norm", NORM, "<", 0.05, NORM_WORDS, severity=Severity.CRITICAL, clear=1.5),),
+            (Vote(Severity.CRITICAL, 3, 3, Severity.CRITICAL), Vote(Severity.INFO, 3, 3, Severity.INFO)),
+            keep_firing=8,
+            formula="H / ln A < 0.05 in 3 of 3 updates; info while the return is within 10 % of its range from the run's best",
+        ),
+        "classic": Variant(
+            check_fixed,
+            (NORM_NEED,),
+            (Threshold("norm", NORM, "<", 0.1, NORM_WORDS, severity=Severity.CRITICAL, clear=1.5),),
+            (Vote(Severity.CRITICAL, 3, 3, Severity.CRITICAL),),
+            keep_firing=3,
+            formula="H / ln A < 0.1 in 3 of 3 updates, over at 1.5 times that",
+        ),
+    },
+)

@@ -1,0 +1,190 @@
+"""NaN or infinity anywhere, named by the earliest minibatch and stage it was seen in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import SIGNALS, Source, Stage, Unit
+from gradwatch_daemon.detect.spec import Spec, Variant, once
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR
+from gradwatch_daemon.records import SignalKey, Verdicts
+from gradwatch_daemon.rules import END_OF_UPDATE, Need, Threshold
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gradwatch_daemon.detect.view import Mask, View
+    from gradwatch_daemon.records import I64
+    from gradwatch_daemon.rules import Rule
+
+COUNTED = ".nonfinite"
+"""Suffix of the signals that count non-finite elements; with `_mb` behind it, the first minibatch that held one."""
+
+NOT_WATCHED = frozenset({Stage.SYS, Stage.TELEM, Stage.USER})
+"""A trainer may log NaN on purpose (no episode finished yet); the host's clocks are no training."""
+
+OVERFLOWING = frozenset(
+    {"policy.ratio.max", "policy.ratio.first_mb_dev", "policy.kl.k3", "policy.kl.k3.last", "policy.kl.k3.max"}
+)
+"""Exponentials of log r, which overflow (and whose means then become NaN) while log r itself is finite. `default` leaves
+that to ratio_explosion and kl_extreme, which it is; `classic` counts any NaN or infinity."""
+
+_LOG_RATIO_COUNT, _RATIO_MAX = SignalKey("policy.logratio.nonfinite"), SignalKey("policy.ratio.max")
+_STAGES = 64
+"""More than there are stages: (minibatch, stage) as one number orders as the pair."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Watched signals: their rows in the block, which are counts, where in the update, and how they order."""
+
+    rows: I64
+    counts: Mask
+    place: I64
+    stage: I64
+    minibatch: I64
+    overflowing: Mask
+    ratio_max: int
+    log_ratio_count: int
+    stages: tuple[str, ...]
+
+
+def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
+    index = {key: row for row, key in enumerate(signals)}
+    watched = [
+        (row, key)
+        for row, key in enumerate(signals)
+        if SIGNALS[key.name].stage not in NOT_WATCHED and SIGNALS[key.name].unit is not Unit.INDEX
+    ]
+    rollout = [SIGNALS[key.name].spec.source is Source.ROLLOUT for _, key in watched]
+    return _Plan(
+        rows=np.array([row for row, _ in watched], np.int64),
+        counts=np.array([key.name.endswith(COUNTED) for _, key in watched], np.bool_),
+        place=np.array([-1 if early else END_OF_UPDATE for early in rollout], np.int64),
+        stage=np.array([SIGNALS[key.name].stage.order for _, key in watched], np.int64),
+        minibatch=np.array([index.get(SignalKey(f"{key.name}_mb", key.subject), -1) for _, key in watched], np.int64),
+        overflowing=np.array([key.name in OVERFLOWING for _, key in watched], np.bool_),
+        ratio_max=index.get(_RATIO_MAX, -1),
+        log_ratio_count=index.get(_LOG_RATIO_COUNT, -1),
+        stages=tuple(SIGNALS[key.name].stage.value for _, key in watched),
+    )
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """Overflowed exponentials of a finite log r are left to the detectors of the ratio and the KL."""
+    return _check(view, rule, overflow_counts=False)
+
+
+def check_all(view: View, rule: Rule) -> Verdicts:
+    """Any NaN or infinity."""
+    return _check(view, rule, overflow_counts=True)
+
+
+def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
+    plan = view.layout.plan(rule.kind, _make_plan)
+    values, measured = view.block.values[plan.rows], view.measured[plan.rows]
+    counted = measured & plan.counts[:, None]
+    hits = (measured & ~np.isfinite(values)) | (counted & (values > 0))
+    if not overflow_counts and plan.overflowing.any():
+        hits[plan.overflowing] &= ~_overflowed(view, plan)
+    hit = hits.any(axis=0)
+    code = np.where(hit, BREACH, np.where(counted.any(axis=0), CLEAR, BLIND))
+    constants = view.constants
+    value, minibatch, stage = constants.nothing, constants.early, constants.stage(rule.stage_order)
+    if hit.any():
+        value, minibatch, stage = value.copy(), minibatch.copy(), stage.copy()
+        first, place = _earliest(view, plan, hits)
+        found = np.flatnonzero(hit)
+        value[found] = values[first[found], found]
+        minibatch[found] = place[first[found], found]
+        stage[found] = plan.stage[first[found]]
+    return Verdicts(
+        kind=rule.kind,
+        subject=view.subject,
+        code=code,
+        severity=constants.rank(Severity.CRITICAL),
+        value=value,
+        limit=constants.limit(0.0),
+        baseline=constants.nothing,
+        minibatch=minibatch,
+        stage=stage,
+        reason=_reason(plan, rule, counted[:, -1]),
+    )
+
+
+def _overflowed(view: View, plan: _Plan) -> Mask:
+    """Rows whose largest ratio overflowed while every log-ratio was finite."""
+    if plan.ratio_max < 0 or plan.log_ratio_count < 0:
+        return np.zeros(view.n, np.bool_)
+    values, status = view.block.values, view.block.status
+    all_finite: Mask = (status[plan.log_ratio_count] == 0) & (values[plan.log_ratio_count] == 0)
+    overflowed: Mask = all_finite & (status[plan.ratio_max] == 0) & np.isposinf(values[plan.ratio_max])
+    return overflowed
+
+
+def _earliest(view: View, plan: _Plan, hits: NDArray[np.bool_]) -> tuple[I64, I64]:
+    """Per row the watched signal with the least (minibatch, stage), and every signal's minibatch, i64[watched, n]."""
+    place = np.repeat(plan.place[:, None], view.n, axis=1)
+    for signal in np.flatnonzero(plan.minibatch >= 0):
+        row = plan.minibatch[signal]
+        told = (view.block.status[row] == 0) & np.isfinite(view.block.values[row])
+        place[signal, told] = view.block.values[row, told].astype(np.int64)
+    order = np.where(hits, place * _STAGES + plan.stage[:, None], np.iinfo(np.int64).max)
+    return np.argmin(order, axis=0), place
+
+
+def _reason(plan: _Plan, rule: Rule, counted: Mask) -> str:
+    """What is not watched in the last row: nothing at all makes it blind, the rest is said beside the verdict."""
+    if not counted.any():
+        return f"no count of non-finite values is sent: {rule.needs[0].add}"
+    watched = {stage for stage, seen in zip(plan.stages, counted.tolist(), strict=True) if seen}
+    missing = [stage for stage in dict.fromkeys(need.signal.split(".", 1)[0] for need in rule.needs) if stage not in watched]
+    return f"not watched in this update: {', '.join(missing)}" if missing else ""
+
+
+_NEEDS = (
+    Need("policy.logratio.nonfinite", "pass new_logp and old_logp to mon.ppo()", optional=True),
+    Need("obs.input.nonfinite", "pass observations to mon.rollout()", optional=True),
+    Need("reward.step.nonfinite", "pass rewards to mon.rollout()", optional=True),
+    Need("value.new.nonfinite", "pass values to mon.ppo()", optional=True),
+    Need("adv.used.nonfinite", "pass advantages to mon.ppo()", optional=True),
+    Need("loss.total.nonfinite", "pass loss to mon.ppo()", optional=True),
+    Need("grad.norm.nonfinite", "call clip_grad_norm_, or pass the optimizer to watch()", optional=True),
+    Need("param.nonfinite", "pass the model to watch()", optional=True),
+)
+_ANY = Threshold("count", "policy.logratio.nonfinite", ">", 0.0, "NaN or infinite values", severity=Severity.CRITICAL)
+_FORMULA = "a count of non-finite values > 0, or a NaN or infinite signal"
+
+SPEC = Spec(
+    kind="nonfinite",
+    stage=Stage.OBS,
+    title="NaN or infinity",
+    meaning="Something in the update is no longer a number. From the first optimizer step after it the weights are lost, and "
+    "every later update is wasted.",
+    source="true by definition; rl-diagnostics D01; stable-baselines3 #1593, ray #7923, verl #747, IsaacLab #1999",
+    fails_when="A mixed-precision loss scaler that probes its limit makes infinite gradients on purpose and skips those steps. "
+    "Non-finite numbers inside the model that cancel before the loss are not seen. Logged scalars are not judged.",
+    tries=(
+        "Look at the earliest stage named here first; all later ones follow from it.",
+        "Go back to a checkpoint before the onset: weights that are NaN stay NaN.",
+        "Observations or rewards: check the environment and its normaliser for division by a zero variance.",
+        "Loss or gradients: lower the learning rate, clip gradients, bound log_std and divisions.",
+    ),
+    explains=("*",),
+    sentence="{quantity} in {stage} at update {update}{where}: {value}, since update {onset}.",
+    profiles={
+        "default": Variant(check, _NEEDS, (_ANY,), once(Severity.CRITICAL), keep_firing=20, formula=_FORMULA),
+        "classic": Variant(
+            check_all,
+            _NEEDS,
+            (_ANY,),
+            once(Severity.CRITICAL),
+            keep_firing=20,
+            formula=_FORMULA,
+        ),
+    },
+)

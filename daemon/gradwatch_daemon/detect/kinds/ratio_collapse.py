@@ -1,0 +1,81 @@
+"""The new policy takes nearly all probability away from actions the old one took."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.view import Finding
+from gradwatch_daemon.rules import Need, Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+_MIN, _STD = "policy.ratio.min", "policy.logratio.std"
+_INFO, _WARNING = np.uint8(Severity.INFO.rank), np.uint8(Severity.WARNING.rank)
+_RATIO = "Smallest ratio of new to old probability (over the update)"
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """A tiny minimum with a wide log-ratio is a warning; alone it is info, for rare bad actions are meant to go away.
+
+    The share of log r < -2 is not sent. Its stand-in: 1 % of the samples at log r = -3 make the standard deviation 0.3,
+    while a KL of 0.02, usual for PPO, makes it 0.2.
+    """
+    ratio, spread = view.input(_MIN), view.input(_STD)
+    low = rule.threshold("min")
+    small = ratio.readable & low.exceeded(ratio.values)
+    wide = spread.readable & rule.threshold("spread").exceeded(spread.values)
+    found = Finding(
+        small,
+        np.where(wide, _WARNING, _INFO),
+        low.cleared(ratio.values),
+        ratio.values.astype(np.float64),
+        view.constants.limit(low.limit),
+        view.constants.nothing,
+    )
+    return view.answer(rule, (ratio, spread), found)
+
+
+SPEC = Spec(
+    kind="ratio_collapse",
+    stage=Stage.POLICY,
+    title="Probability ratio collapsed",
+    meaning="Some taken actions became almost impossible within one update. For bad actions that is learning; for a wide share "
+    "of them it is a step too large, and those actions will hardly be tried again.",
+    source="rl-diagnostics D04; classic limit from practice",
+    fails_when="A long left tail of rare, truly bad actions is healthy and shows as info. A spread that comes from the right "
+    "tail counts here too; ratio_explosion names that.",
+    tries=(
+        "Lower the learning rate, or use fewer epochs over a rollout.",
+        "Raise the entropy coefficient a little, so that probabilities cannot fall to zero.",
+        "Check the sign and the normalisation of the advantages.",
+    ),
+    profiles={
+        "default": Variant(
+            check,
+            (Need(_MIN, LOGP_CALL), Need(_STD, LOGP_CALL)),
+            (
+                Threshold("min", _MIN, "<", 0.02, _RATIO, severity=Severity.WARNING, clear=1.5),
+                Threshold("spread", _STD, ">", 0.3, "Standard deviation of the log-ratio", "nats"),
+            ),
+            (Vote(Severity.WARNING, 2, 3, Severity.WARNING), Vote(Severity.INFO, 1, 1, Severity.INFO)),
+            keep_firing=8,
+            formula="warning: min r < 0.02 and std(log r) > 0.3 in 2 of 3 updates; info: min r < 0.02",
+        ),
+        "classic": Variant(
+            check_fixed,
+            (Need(_MIN, LOGP_CALL),),
+            (Threshold("min", _MIN, "<", 0.1, _RATIO, severity=Severity.WARNING, clear=2.0),),
+            once(Severity.WARNING),
+            keep_firing=3,
+            formula="min r < 0.1",
+        ),
+    },
+)

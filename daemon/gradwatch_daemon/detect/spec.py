@@ -1,0 +1,107 @@
+"""What a detector file declares: one `Spec`, with a `Variant` for each profile. Prose once, numbers per profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.control import Severity
+from gradwatch_daemon.detect.view import Finding, View
+from gradwatch_daemon.records import Verdicts
+from gradwatch_daemon.rules import Need, Rule, Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_contracts.signals import Stage
+
+Check = Callable[[View, Rule], Verdicts]
+"""Judges one subject over a block. Pure but for the state of the stream, which it reaches through the view."""
+
+SENTENCE = "{quantity}{subject} {value} at update {update}, limit {limit}{usual}, since update {onset}."
+"""What most findings say: the thing, the value, the limit, what is usual, the duration."""
+
+LOGP_CALL = "pass new_logp and old_logp to mon.ppo()"
+"""The line that feeds every signal of the probability ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A detector in one profile."""
+
+    check: Check
+    needs: tuple[Need, ...]
+    thresholds: tuple[Threshold, ...]
+    votes: tuple[Vote, ...]
+    keep_firing: int
+    formula: str
+    warm_up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One anomaly kind. `per` is the signal whose subjects it judges one by one ('' for a detector of the whole run)."""
+
+    kind: str
+    stage: Stage
+    title: str
+    meaning: str
+    source: str
+    fails_when: str
+    tries: tuple[str, ...]
+    profiles: Mapping[str, Variant]
+    explains: tuple[str, ...] = ()
+    per: str = ""
+    sentence: str = SENTENCE
+
+    def rule(self, profile: str) -> Rule:
+        """What this detector declares in a profile, as the plain record the other stages read."""
+        variant = self.profiles[profile]
+        return Rule(
+            kind=self.kind,
+            profile=profile,
+            title=self.title,
+            meaning=self.meaning,
+            needs=variant.needs,
+            thresholds=variant.thresholds,
+            votes=variant.votes,
+            keep_firing=variant.keep_firing,
+            warm_up=variant.warm_up,
+            formula=variant.formula,
+            source=self.source,
+            fails_when=self.fails_when,
+            tries=self.tries,
+            explains=self.explains,
+            sentence=self.sentence,
+            stage_order=self.stage.order,
+        )
+
+
+def once(severity: Severity) -> tuple[Vote, ...]:
+    """The vote of a rule that fires on one update."""
+    return (Vote(severity, 1, 1, severity),)
+
+
+def check_fixed(view: View, rule: Rule) -> Verdicts:
+    """One signal against one fixed threshold: the rule's first. Rows between clear level and limit are held."""
+    return _check_fixed(view, rule, invariant=False)
+
+
+def check_invariant(view: View, rule: Rule) -> Verdicts:
+    """The same for what must hold by definition, and so also in an update that was cut short."""
+    return _check_fixed(view, rule, invariant=True)
+
+
+def _check_fixed(view: View, rule: Rule, *, invariant: bool) -> Verdicts:
+    threshold = rule.thresholds[0]
+    given = view.input(threshold.signal)
+    found = Finding(
+        breach=given.readable & threshold.exceeded(given.values),
+        severity=view.constants.rank(threshold.severity or Severity.WARNING),
+        clear=threshold.cleared(given.values),
+        value=given.values.astype(np.float64),
+        limit=view.constants.limit(threshold.limit),
+        usual=view.constants.nothing,
+    )
+    return view.answer(rule, (given,), found, invariant=invariant)

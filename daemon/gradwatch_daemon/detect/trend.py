@@ -1,0 +1,125 @@
+"""Where a series is going: its slope over the last updates, and whether the return stands at its own best.
+
+Both keep only the few points before the block. Medians of fixed windows, no running sums: equal bits for any split.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gradwatch_daemon.records import F64, I64
+
+SLOPE_POINTS = 10
+"""Points of a slope: about 10 updates (rl-diagnostics S16)."""
+
+RETURN_POINTS = 5
+"""Updates whose median return is compared with the run's best."""
+
+RETURNS_LEARNED = 20
+"""Updates with finished episodes before the range of the returns means anything."""
+
+RETURN_NEAR_BEST = 0.1
+"""Share of the run's own range of returns that counts as being at its best (D07)."""
+
+_PAIRS = tuple(itertools.combinations(range(SLOPE_POINTS), 2))
+_EARLY = np.array([a for a, _ in _PAIRS])
+_LATE = np.array([b for _, b in _PAIRS])
+_MIDDLE = len(_PAIRS) // 2
+
+
+class Trend:
+    """Theil-Sen slope (median over all pairs) per update over the last `SLOPE_POINTS` measured values."""
+
+    __slots__ = ("_updates", "_values")
+
+    def __init__(self) -> None:
+        self._updates: list[int] = []
+        self._values: list[float] = []
+
+    @property
+    def points(self) -> int:
+        """Values kept from before, at most `SLOPE_POINTS - 1`."""
+        return len(self._values)
+
+    def slopes(self, updates: I64, values: F64) -> F64:
+        """Slope at each of the new points (finite values at growing updates); NaN for the first `SLOPE_POINTS - 1`."""
+        all_updates = np.concatenate((np.array(self._updates, np.float64), updates.astype(np.float64)))
+        all_values = np.concatenate((np.array(self._values, np.float64), values))
+        slopes = np.full(len(all_values), math.nan)
+        if len(all_values) >= SLOPE_POINTS:
+            windows = np.arange(len(all_values) - SLOPE_POINTS + 1)[:, None]
+            late, early = windows + _LATE, windows + _EARLY
+            steps = np.maximum(all_updates[late] - all_updates[early], 1.0)
+            pairs = (all_values[late] - all_values[early]) / steps
+            slopes[SLOPE_POINTS - 1 :] = np.partition(pairs, _MIDDLE, axis=1)[:, _MIDDLE]
+        result = slopes[len(self._values) :]
+        self._updates = all_updates[1 - SLOPE_POINTS :].astype(np.int64).tolist()
+        self._values = all_values[1 - SLOPE_POINTS :].tolist()
+        return result
+
+    def state(self) -> list[Any]:
+        """Everything it remembers."""
+        return [self._updates, self._values]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Trend:
+        """The trend that gave this `state`."""
+        trend = cls()
+        trend._updates, trend._values = state
+        return trend
+
+
+class Best:
+    """Whether the recent return is within `RETURN_NEAR_BEST` of the best of the run, by its own range."""
+
+    __slots__ = ("_count", "_high", "_last", "_low", "_near")
+
+    def __init__(self) -> None:
+        self._last: list[float] = []
+        self._count = 0
+        self._low, self._high = math.inf, -math.inf
+        self._near = False
+
+    def near(self, values: F64, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """For each row: True when known to be at its best. A row without a usable return keeps the last answer.
+
+        The median of `RETURN_POINTS` returns is compared with the highest and lowest such median so far; a falling
+        return leaves that band, so being in it also says that the return does not fall.
+        """
+        new = values[usable]
+        series = np.concatenate((np.array(self._last, np.float64), new))
+        answers = np.zeros(len(new) + 1, np.bool_)
+        answers[0] = self._near
+        if len(series) >= RETURN_POINTS and len(new):
+            middle = RETURN_POINTS // 2
+            windows = np.arange(len(series) - RETURN_POINTS + 1)[:, None] + np.arange(RETURN_POINTS)
+            medians = np.partition(series[windows], middle, axis=1)[:, middle]
+            high = np.maximum(np.maximum.accumulate(medians), self._high)
+            low = np.minimum(np.minimum.accumulate(medians), self._low)
+            known = self._count + np.arange(len(new) - len(medians) + 1, len(new) + 1) >= RETURNS_LEARNED
+            near = known & (high > low) & (medians >= high - RETURN_NEAR_BEST * (high - low))
+            answers[len(answers) - len(near) :] = near
+            self._high, self._low = float(high[-1]), float(low[-1])
+        self._count = min(self._count + len(new), RETURNS_LEARNED)
+        self._last = series[1 - RETURN_POINTS :].tolist()
+        self._near = bool(answers[-1])
+        result: NDArray[np.bool_] = answers[np.cumsum(usable)]
+        return result
+
+    def state(self) -> list[Any]:
+        """Everything it remembers."""
+        return [self._last, self._count, self._low, self._high, self._near]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Best:
+        """The one that gave this `state`."""
+        best = cls()
+        best._last, best._count, best._low, best._high, best._near = state
+        return best

@@ -1,0 +1,172 @@
+"""The escalations of one run: a pure machine over their records, and the desired state that follows from them.
+
+requested → delivered → applied → ended. Only the agent's RESULT makes one applied, ended or rejected; the daemon may
+cancel one that has not applied, take an applied one back (the agent then ends it and says so), or lose them all with
+the attempt. A state never goes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+from gradwatch_contracts.control import Active, Desired, EscalationState, Level
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.records import Escalation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gradwatch_daemon.records import RequestEscalation
+
+State = EscalationState
+
+CLOSED_MAX = 256
+"""Ended escalations kept per run, oldest given up first: the budget of the rules looks back over at most 10 of its own,
+and an id that is older is found in the store."""
+
+
+class Escalations:
+    """All open escalations of one run, and the recently ended ones."""
+
+    def __init__(self, run: str, base: Level = Level.NORMAL, pin: Level | None = None, revision: int = 0) -> None:
+        self._run = run
+        self._base = base
+        self._pin = pin
+        self._revision = revision
+        self._records: dict[str, Escalation] = {}
+        self._taken_back: set[str] = set()
+
+    def load(self, records: Iterable[Escalation]) -> None:
+        """Take over records from the store. An applied one that was cancelled before stays taken back."""
+        for record in records:
+            self._records[record.id] = record
+            if record.state is State.APPLIED and record.ended_why:
+                self._taken_back.add(record.id)
+
+    def records(self) -> tuple[Escalation, ...]:
+        """Open and recently ended ones, oldest first."""
+        return tuple(self._records.values())
+
+    def get(self, id_: str) -> Escalation | None:
+        """The record of an id, or None when it is not known here (the store may know it)."""
+        return self._records.get(id_)
+
+    def desired(self) -> Desired:
+        """What the agent shall hold: base, pin and every open escalation that was not taken back."""
+        active = tuple(Active(e.id, e.level, e.updates) for e in self._records.values() if self._wanted(e))
+        return Desired(self._revision, self._base, self._pin, active)
+
+    def request(self, request: RequestEscalation, origin: str, now_ns: int, stored: Escalation | None = None) -> Escalation:
+        """Open an escalation; the same id with the same content again gives the record that exists.
+
+        `stored` is what the store has under this id, for ids that are no longer known here.
+
+        Raises:
+            GradwatchError: `idempotency-mismatch` for an id with other content, `too-many-escalations`, or
+                `invalid-argument` for a duration out of range.
+        """
+        known = self._records.get(request.id, stored)
+        if known is not None:
+            same = (known.level, known.updates, known.reason, known.origin)
+            if same != (request.level, request.updates, request.reason, origin):
+                raise GradwatchError(
+                    "idempotency-mismatch",
+                    where=f"escalation {request.id}",
+                    expected=f"{known.level.name.lower()} for {known.updates} updates ({known.origin}: {known.reason})",
+                    got=f"{request.level.name.lower()} for {request.updates} updates ({origin}: {request.reason})",
+                )
+            return known
+        if not 1 <= request.updates <= limits.ESCALATION_UPDATES_MAX:
+            expected = f"1 to {limits.ESCALATION_UPDATES_MAX}"
+            raise GradwatchError("invalid-argument", where="updates", expected=expected, got=str(request.updates))
+        count = sum(record.state.open for record in self._records.values())
+        if count >= limits.ESCALATIONS_ACTIVE_MAX:
+            expected = f"at most {limits.ESCALATIONS_ACTIVE_MAX} open escalations"
+            raise GradwatchError("too-many-escalations", where=self._run, expected=expected, got=f"{count} open")
+        record = Escalation(
+            request.id, self._run, request.level, request.updates, origin, request.reason, State.REQUESTED, now_ns
+        )
+        self._revision += 1
+        return self._keep(record)
+
+    def delivered(self) -> list[Escalation]:
+        """The desired state was sent to a live session: every requested one is delivered. Returns those that changed."""
+        waiting = [record for record in self._records.values() if record.state is State.REQUESTED]
+        return [self._keep(replace(record, state=State.DELIVERED)) for record in waiting]
+
+    def cancel(self, id_: str, why: str = "cancelled") -> list[Escalation]:
+        """End one early. One not applied yet is cancelled at once; an applied one only when the agent says it ended.
+
+        Returns what changed: nothing for an unknown, ended or already taken back one.
+        """
+        record = self._records.get(id_)
+        if record is None or not self._wanted(record):
+            return []
+        self._revision += 1
+        if record.state is State.APPLIED:
+            self._taken_back.add(id_)
+            return [self._keep(replace(record, ended_why=why))]
+        return [self._keep(replace(record, state=State.CANCELLED, ended_why=why))]
+
+    def result(self, id_: str, state: str, update: int, reason: str) -> list[Escalation]:
+        """What the agent says became of one: "applied", "ended" or "rejected" at an update. Returns what changed.
+
+        A repeat changes nothing. What the agent still did with one that was cancelled or lost in the meantime is noted
+        in its update fields, but does not bring it back.
+        """
+        record = self._records.get(id_)
+        if record is None:
+            return []
+        changed = record
+        if state == State.APPLIED.value and record.update_applied is None and record.update_ended is None:
+            applied = State.APPLIED if record.state.open else record.state
+            changed = replace(record, state=applied, update_applied=update)
+        elif state == State.ENDED.value and record.update_ended is None:
+            changed = replace(record, update_ended=update, ended_why=record.ended_why or reason)
+            changed = replace(changed, state=State.ENDED) if record.state.open else changed
+        elif state == State.REJECTED.value and record.state.open:
+            changed = replace(record, state=State.REJECTED, ended_why=reason)
+        if changed == record:
+            return []
+        if self._wanted(record) and not changed.state.open:
+            self._revision += 1
+        return [self._keep(changed)]
+
+    def lose_all(self, why: str) -> list[Escalation]:
+        """The attempt is over: nothing more can become of the open ones. Returns them.
+
+        What ended before is forgotten here: update numbers begin again, so it says nothing about the next attempt's budget.
+        """
+        self._records = {id_: record for id_, record in self._records.items() if record.state.open}
+        lost = [record for record in self._records.values() if record.state.open]
+        self._revision += bool(lost)
+        return [self._keep(replace(record, state=State.LOST, ended_why=why)) for record in lost]
+
+    def set_base(self, base: Level) -> None:
+        """Change the level that holds without escalations."""
+        self._revision += base != self._base
+        self._base = base
+
+    def set_pin(self, pin: Level | None) -> None:
+        """Hold one level whatever is active; None lets go."""
+        self._revision += pin != self._pin
+        self._pin = pin
+
+    def _wanted(self, record: Escalation) -> bool:
+        return record.state.open and record.id not in self._taken_back
+
+    def _keep(self, record: Escalation) -> Escalation:
+        self._records[record.id] = record
+        if not record.state.open:
+            self._taken_back.discard(record.id)
+            self._forget()
+        return record
+
+    def _forget(self) -> None:
+        closed = [record for record in self._records.values() if not record.state.open]
+        if len(closed) > CLOSED_MAX:
+            # Operators' first: what the rules have spent decides what they may still do.
+            oldest = next((record for record in closed if record.origin == "operator"), closed[0])
+            del self._records[oldest.id]

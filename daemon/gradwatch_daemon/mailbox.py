@@ -1,0 +1,83 @@
+"""The way from HTTP to the pipeline thread: requests in, futures of committed records out."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.records import CancelEscalation, Escalation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradwatch_daemon.records import Request
+    from gradwatch_daemon.runs import Runs
+    from gradwatch_daemon.store.protocol import Store
+    from gradwatch_daemon.work import Now, Work
+
+REQUESTS_MAX = 1024
+"""Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later."""
+
+
+class Mailbox:
+    """`submit` belongs to any thread, the rest to the pipeline's. They meet in a deque, whose ends are atomic."""
+
+    def __init__(self, runs: Runs, store: Store, wake: Callable[[], None]) -> None:
+        self._runs = runs
+        self._store = store
+        self._wake = wake
+        self._waiting: deque[tuple[Request, Future[Escalation]]] = deque()
+        self._closed = False
+
+    def submit(self, request: Request) -> Future[Escalation]:
+        """Hand in a request; its future holds the committed record, or a GradwatchError."""
+        answer: Future[Escalation] = Future()
+        if self._closed or len(self._waiting) >= REQUESTS_MAX:
+            answer.set_exception(GradwatchError("overloaded"))
+            return answer
+        self._waiting.append((request, answer))
+        self._wake()
+        return answer
+
+    def close(self) -> None:
+        """Refuse what waits and what comes."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft()[1].set_exception(
+                GradwatchError("overloaded", next_step="The daemon is stopping; ask again when it is back.")
+            )
+
+    def take(self, work: Work, now: Now) -> None:
+        """Grant or refuse everything that waits. Granted requests are answered after the commit."""
+        while self._waiting:
+            request, answer = self._waiting.popleft()
+            try:
+                record = self._grant(request, work, now)
+            except GradwatchError as error:
+                answer.set_exception(error)
+                continue
+            work.answers.append((answer, record))
+
+    def _grant(self, request: Request, work: Work, now: Now) -> Escalation:
+        state = self._runs.states.get(request.run)
+        if state is None:
+            raise GradwatchError("run-not-found", where="run", got=repr(request.run))
+        known = state.escalations.get(request.id) or self._store.escalation(request.run, request.id)
+        if isinstance(request, CancelEscalation):
+            if known is None:
+                raise GradwatchError("escalation-not-found", where="id", got=repr(request.id))
+            changed = state.escalations.cancel(request.id, "cancelled by an operator") if known.state.open else []
+            work.escalated(changed)
+            work.redeliver.add(request.run)
+            return changed[-1] if changed else known
+        if known is None and not state.live:
+            raise GradwatchError(
+                "run-not-live", where=request.run, expected="a connected trainer", got=f"a run that is {state.run.state}"
+            )
+        record = state.escalations.request(request, "operator", now.unix_ns, known)
+        if known is None:
+            work.escalated([record])
+            work.redeliver.add(request.run)
+        return record

@@ -1,0 +1,265 @@
+"""The one thread that owns the socket, all domain state and the writing connection.
+
+A tick is: admit frames, take requests, derive, detect, escalate, commit ONE transaction, then ack, answer, deliver and
+publish. Nothing is acked or announced that is not committed; while a commit fails, nothing further is received.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon import __version__
+from gradwatch_daemon.derive.derive import Deriver
+from gradwatch_daemon.escalate.policy import decide
+from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
+from gradwatch_daemon.ingest.session import Sessions
+from gradwatch_daemon.mailbox import Mailbox
+from gradwatch_daemon.reception import Reception
+from gradwatch_daemon.records import Commit, Published
+from gradwatch_daemon.runs import Runs
+from gradwatch_daemon.stream import StreamDetection
+from gradwatch_daemon.work import Now, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gradwatch_daemon.detect.engine import Engine
+    from gradwatch_daemon.ingest.socket import IngestSocket
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, RunView, Stream
+    from gradwatch_daemon.runs import RunState
+    from gradwatch_daemon.store.protocol import Store
+
+LOG = logging.getLogger("gradwatch.daemon")
+
+FRAMES_PER_TICK = 512
+"""Frames taken in one tick: bounds the transaction to about 20 ms, so a request never waits longer."""
+
+POLL_MS = 500
+"""Longest sleep without frames: bounds how late silence is noticed."""
+
+COMMIT_RETRY_S = 0.5
+"""Pause after a failed commit (a full disk does not free itself faster)."""
+
+
+class Pipeline:
+    """Ingest to commit, in one thread. HTTP reaches it by `mailbox` only, and reads `snapshots`.
+
+    `trouble` says why the daemon is not ready, '' when it is.
+    """
+
+    def __init__(
+        self,
+        socket: IngestSocket,
+        store: Store,
+        engine: Engine,
+        counters: Counters,
+        publish: Callable[[list[Published]], None],
+        *,
+        secret: str = "",
+        clock: Callable[[], Now] = Now.read,
+    ) -> None:
+        self.snapshots: Mapping[str, RunView] = {}
+        self.trouble = ""
+        self._socket = socket
+        self._store = store
+        self._engine = engine
+        self._counters = counters
+        self._publish = publish
+        self._clock = clock
+        self._sessions = Sessions()
+        self._gate = Gate(self._sessions, counters)
+        self._deriver = Deriver()
+        self._runs = Runs(store.runs(), store.sessions())
+        self._reception = Reception(self._sessions, self._runs, counters, secret)
+        self._streams: dict[Stream, StreamDetection] = {}
+        self._stopping = False
+        self.mailbox = Mailbox(self._runs, store, socket.wake)
+        self._restore()
+
+    def stop(self) -> None:
+        """Ask the thread to finish its tick and return. Any thread may."""
+        self._stopping = True
+        self._socket.wake()
+
+    def run(self) -> None:
+        """Tick until stopped. A bug ends the thread and is said by `trouble`: what cannot record must not look alive."""
+        try:
+            while not self._stopping:
+                self.tick(self._socket.receive(POLL_MS, FRAMES_PER_TICK))
+        except Exception as error:
+            self.trouble = f"pipeline: {type(error).__name__}: {error}"
+            LOG.exception("the pipeline failed; the daemon ends")
+        finally:
+            self.mailbox.close()
+
+    def tick(self, frames: list[tuple[bytes, bytes]]) -> None:
+        """Do one round with these frames and all waiting requests."""
+        now, passed, work = self._clock(), Passed(), Work()
+        for peer, frame in frames:
+            self._gate.admit(peer, frame, now.mono_s, passed)
+        self._reception.greet(passed, work, now)
+        self.mailbox.take(work, now)
+        self._detect(passed, work, now)
+        self._record(passed, work)
+        self._reception.part(passed, work, now)
+        self._commit(passed, work)
+        self._speak(passed, work)
+        self._deliver(work)
+        self._announce(work)
+        if work.blocks:
+            self._compact()
+
+    def _detect(self, passed: Passed, work: Work, now: Now) -> None:
+        for rows in join_rows(passed.rows):
+            state = self._runs.states[rows.stream.run]
+            detection = self._detection(rows.stream, state)
+            block = self._deriver.derive(rows)
+            anomalies = detection.advance(block)
+            work.blocks.append(block)
+            work.changed.add(rows.stream.run)
+            state.rows += len(block)
+            if rows.stream.attempt == state.run.attempt:
+                state.update_last = max(state.update_last or 0, int(block.update.max()))
+                state.effective = Level(int(block.level[-1]))
+                state.detectors = detection.detector_states
+                state.run = replace(state.run, last_seen_ns=max(state.run.last_seen_ns, int(block.t_ns[-1])))
+            state.remember(anomalies)
+            for anomaly in anomalies:
+                work.anomalies[anomaly.id] = anomaly
+                self._escalate(anomaly, state, work, now)
+        # After all blocks of a stream: a checkpoint covers everything that its transaction writes.
+        for stream in {block.stream for block in work.blocks}:
+            checkpoint = self._streams[stream].checkpoint_if_due()
+            if checkpoint is not None:
+                work.checkpoints.append(checkpoint)
+
+    def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
+        if not state.live or anomaly.attempt != state.run.attempt:
+            return
+        request = decide(anomaly, state.escalations.records())
+        if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
+            return
+        work.escalated([state.escalations.request(request, f"anomaly:{anomaly.id}", now.unix_ns, None)])
+        work.redeliver.add(anomaly.run)
+
+    def _record(self, passed: Passed, work: Work) -> None:
+        """What needs no detection: results, events, losses, and how far each session came."""
+        for stream, result in passed.results:
+            escalations = self._runs.states[stream.run].escalations
+            work.escalated(escalations.result(result.id, result.state, result.update, result.reason))
+        work.events.extend(passed.events)
+        for loss in passed.losses:
+            self._runs.states[loss.stream.run].lost += loss.last_seq - loss.first_seq + 1
+            work.changed.add(loss.stream.run)
+        for session in passed.touched.values():
+            record = replace(self._runs.sessions[session.id], last_seq=session.last_seq)
+            self._runs.sessions[session.id] = work.sessions[session.id] = record
+
+    def _commit(self, passed: Passed, work: Work) -> None:
+        for run in work.changed:
+            state = self._runs.states[run]
+            state.run = replace(state.run, revision=state.escalations.desired().revision)
+            work.runs[run] = state.run
+        batch = work.batch(passed)
+        if batch != Commit():
+            self._write(batch)
+
+    def _write(self, batch: Commit) -> None:
+        """Commit, again and again until it works: state has moved, so receiving on would lose what is not stored."""
+        while True:
+            try:
+                self._store.commit(batch)
+            except GradwatchError as error:
+                self._counters.commit_failures += 1
+                if not self.trouble:
+                    LOG.error("the store cannot be written: %s; holding all acks until it can", error)
+                self.trouble = f"store: {error}"
+                if self._stopping:
+                    raise
+                time.sleep(COMMIT_RETRY_S)
+                continue
+            if self.trouble:
+                LOG.warning("the store can be written again")
+            self.trouble = ""
+            self._counters.commits += 1
+            return
+
+    def _compact(self) -> None:
+        try:
+            self._store.compact()
+        except GradwatchError as error:
+            # Tails stay as they are and the next tick tries again; the commit that fails will say it is not ready.
+            LOG.error("the store cannot be compacted: %s", error)
+
+    def _speak(self, passed: Passed, work: Work) -> None:
+        for session in work.welcomes:
+            desired = self._runs.states[session.stream.run].escalations.desired()
+            welcome = m.Welcome(session.stream.attempt, limits.WINDOW_RECORDS, session.last_seq, desired, __version__)
+            self._socket.send(session.peer, encode(welcome))
+            session.acked_seq = session.last_seq
+            work.redeliver.add(session.stream.run)
+        for peer, message in passed.replies:
+            self._socket.send(peer, encode(message))
+        for session in passed.touched.values():
+            if session.last_seq > session.acked_seq and self._socket.send(session.peer, encode(m.Ack(session.last_seq))):
+                session.acked_seq = session.last_seq
+
+    def _deliver(self, work: Work) -> None:
+        """Send the desired state where it changed. Delivered means: handed to the connection of a live session."""
+        delivered: list[Escalation] = []
+        for run in work.redeliver:
+            escalations = self._runs.states[run].escalations
+            frame = encode(m.LevelMessage(escalations.desired()))
+            sent = [self._socket.send(session.peer, frame) for session in self._sessions.of_run(run)]
+            if any(sent):
+                delivered += escalations.delivered()
+        if delivered:
+            work.escalated(delivered)
+            self._write(Commit(escalations=tuple(delivered)))
+
+    def _announce(self, work: Work) -> None:
+        for answer, record in work.answers:
+            answer.set_result(work.escalations.get((record.run, record.id), record))
+        views = {run: self._runs.states[run].view() for run in work.changed}
+        out = [Published("rows", block.stream.run, block) for block in work.blocks]
+        out += [Published("anomaly", anomaly.run, anomaly) for anomaly in work.anomalies.values()]
+        out += [Published("escalation", record.run, record) for record in work.escalations.values()]
+        out += [Published("run", run, view) for run, view in views.items()]
+        if out:
+            self.snapshots = {**self.snapshots, **views}
+            self._publish(out)
+
+    def _detection(self, stream: Stream, state: RunState) -> StreamDetection:
+        detection = self._streams.get(stream)
+        if detection is None:
+            detection = self._streams[stream] = StreamDetection(stream, self._engine, state.run.updates_total)
+            detection.restore(self._store)
+        return detection
+
+    def _restore(self) -> None:
+        """Bring back the newest attempt of every run, so that what is shown after a restart is what was shown before."""
+        for record in self._store.open_escalations():
+            self._runs.states[record.run].escalations.load([record])
+        for anomaly in self._store.open_anomalies():
+            self._runs.states[anomaly.run].remember([anomaly])
+        for stream, (rows, update_last) in sorted(self._store.row_counts().items()):
+            state = self._runs.states[stream.run]
+            state.rows += rows
+            if rows and stream.attempt == state.run.attempt:
+                state.update_last = max(state.update_last or 0, update_last)
+                if not state.detectors:
+                    state.detectors = self._detection(stream, state).detector_states
+        for run, state in self._runs.states.items():
+            state.lost = self._store.lost_count(run)
+            if state.run.state == "live":
+                # Whoever was connected will greet again; until then nobody is.
+                state.run = replace(state.run, state="lost")
+        self.snapshots = {run: state.view() for run, state in self._runs.states.items()}

@@ -1,0 +1,80 @@
+"""Who comes and goes: HELLO, BYE and silence, and what they make of runs, attempts and sessions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import ID, RUN, check_name
+from gradwatch_daemon.ingest.session import LiveSession
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.ingest.gate import Passed
+    from gradwatch_daemon.ingest.session import Sessions
+    from gradwatch_daemon.records import Counters
+    from gradwatch_daemon.runs import Runs
+    from gradwatch_daemon.work import Now, Work
+
+
+class Reception:
+    """Greets and says goodbye. `secret` is what a HELLO over TCP must hold; '' where file permissions already decide."""
+
+    def __init__(self, sessions: Sessions, runs: Runs, counters: Counters, secret: str) -> None:
+        self._sessions = sessions
+        self._runs = runs
+        self._counters = counters
+        self._secret = secret
+
+    def greet(self, passed: Passed, work: Work, now: Now) -> None:
+        """Open a session for every HELLO, or refuse it. The WELCOME goes out after the commit."""
+        for peer, hello in passed.hellos:
+            refusal = self._refusal(hello)
+            if refusal is None:
+                self._open(peer, hello, work, now)
+                continue
+            self._counters.refused[refusal.code] = self._counters.refused.get(refusal.code, 0) + 1
+            passed.replies.append((peer, refusal))
+
+    def part(self, passed: Passed, work: Work, now: Now) -> None:
+        """Close the sessions that said BYE or fell silent; a run with none left has ended, or is lost."""
+        ended = [(session, "crashed" if bye.reason == "exception" else "finished") for session, bye in passed.byes]
+        ended += [(session, "lost") for session in self._sessions.silent(now.mono_s)]
+        for session, how in ended:
+            self._sessions.close(session)
+            run = session.stream.run
+            state = self._runs.states[run]
+            state.live = len(self._sessions.of_run(run))
+            if state.live == 0:
+                state.saw(how, now.unix_ns)
+                if how != "lost":
+                    work.escalated(state.escalations.lose_all("the run ended"))
+            work.runs[run] = state.run
+            work.changed.add(run)
+
+    def _refusal(self, hello: m.Hello) -> m.Refuse | None:
+        if self._secret and hello.secret != self._secret:
+            return m.Refuse("secret-wrong", "HELLO.secret")
+        try:
+            check_name(hello.run, RUN, "HELLO.run")
+            check_name(hello.session, ID, "HELLO.session")
+        except GradwatchError as error:
+            return m.Refuse(error.code.slug, error.detail)
+        return None
+
+    def _open(self, peer: bytes, hello: m.Hello, work: Work, now: Now) -> None:
+        known = self._runs.states.get(hello.run)
+        attempt_before = known.run.attempt if known is not None else 0
+        state, session = self._runs.greet(hello, now.unix_ns)
+        if attempt_before and state.run.attempt != attempt_before:
+            work.escalated(state.escalations.lose_all("another attempt began"))
+        live = self._sessions.by_id.get(hello.session)
+        last_seq = live.last_seq if live is not None else session.last_seq
+        opened = LiveSession(hello.session, peer, session.stream, hello, last_seq, session.last_seq, now.mono_s)
+        self._sessions.open(opened)
+        state.live = len(self._sessions.of_run(hello.run))
+        work.runs[hello.run] = state.run
+        work.sessions[session.session] = replace(session, last_seq=last_seq)
+        work.changed.add(hello.run)
+        work.welcomes.append(opened)

@@ -1,0 +1,120 @@
+"""What a detector declares, as plain records: read by detection, lifecycle, HTTP, command line and docs.
+
+Stages do not import each other; what one needs to know of another's rules travels in these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gradwatch_contracts.control import Severity
+    from gradwatch_daemon.records import F32
+
+END_OF_UPDATE = 2**31 - 1
+"""Minibatch index of what is only seen after the last minibatch; it sorts behind every real one and is shown as -1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A signal a detector reads and the line of the trainer that feeds it. Without an optional one it still judges.
+
+    `undefined` says what to make of it where it is sent but not defined.
+    """
+
+    signal: str
+    add: str
+    optional: bool = False
+    undefined: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One configurable number. `op` is ">" or "<" and strict: a value equal to the limit does not breach.
+
+    `key` names it in the configuration (`kl_extreme.k3`); `quantity` and `unit` are the words of the sentence;
+    `severity` is that of a breach on its own, None for a part of a conjunction. `clear` x limit is the level at which
+    it counts as over; between the two the finding is held.
+    """
+
+    key: str
+    signal: str
+    op: str
+    limit: float
+    quantity: str
+    unit: str = ""
+    severity: Severity | None = None
+    clear: float = 1.0
+
+    def exceeded(self, values: F32) -> NDArray[np.bool_]:
+        """Whether each value breaches. Compared in float32, so that a stored 0.1 equals a limit of 0.1; NaN is False."""
+        limit = np.float32(self.limit)
+        breached: NDArray[np.bool_] = values > limit if self.op == ">" else values < limit
+        return breached
+
+    def cleared(self, values: F32) -> NDArray[np.bool_]:
+        """Whether each value is back at or beyond the clear level. NaN is False."""
+        level = np.float32(self.limit * self.clear)
+        back: NDArray[np.bool_] = values <= level if self.op == ">" else values >= level
+        return back
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """`k` of the last `n` updates breached at severity `at` or worse: then the finding fires with severity `gives`."""
+
+    at: Severity
+    k: int
+    n: int
+    gives: Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One anomaly kind in one profile.
+
+    `keep_firing` is the number of consecutive clear updates after which a finding is over; `warm_up` the measured
+    updates before its relative part can judge (0 for none). `explains` names the kinds that its finding may be the
+    cause of, "*" for all. `sentence` is a `str.format` template (see `anomalies.sentence`); `stage_order` is the causal
+    place of the stage it looks at.
+    """
+
+    kind: str
+    profile: str
+    title: str
+    meaning: str
+    needs: tuple[Need, ...]
+    thresholds: tuple[Threshold, ...]
+    votes: tuple[Vote, ...]
+    keep_firing: int
+    warm_up: int
+    formula: str
+    source: str
+    fails_when: str
+    tries: tuple[str, ...]
+    explains: tuple[str, ...]
+    sentence: str
+    stage_order: int
+
+    def threshold(self, key: str) -> Threshold:
+        """The threshold of this key; KeyError for an unknown one (a detector names only its own)."""
+        for threshold in self.thresholds:
+            if threshold.key == key:
+                return threshold
+        raise KeyError(f"{self.kind} has no threshold {key!r} in profile {self.profile}")
+
+    def threshold_of(self, limit: float) -> Threshold:
+        """The threshold a verdict's limit came from; the first one where the limit was computed from the baseline."""
+        return next((t for t in self.thresholds if t.severity is not None and t.limit == limit), self.thresholds[0])
+
+    def need(self, signal: str) -> Need:
+        """The need for a signal; KeyError when it does not read that signal."""
+        for need in self.needs:
+            if need.signal == signal:
+                return need
+        raise KeyError(f"{self.kind} does not need {signal!r}")

@@ -1,0 +1,120 @@
+"""What the daemon knows of each run: its attempts, who is connected, its escalations, its newest numbers. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Level
+from gradwatch_daemon.escalate.desired import Escalations
+from gradwatch_daemon.records import Run, RunView, Session, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gradwatch_contracts.messages import Hello
+    from gradwatch_daemon.records import Anomaly, DetectorState
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run, as the pipeline thread holds it. `effective` is the level of the newest row, the agent's own word."""
+
+    run: Run
+    escalations: Escalations
+    live: int = 0
+    rows: int = 0
+    lost: int = 0
+    update_last: int | None = None
+    effective: Level | None = None
+    detectors: tuple[DetectorState, ...] = ()
+    open: dict[str, Anomaly] = field(default_factory=dict)
+
+    def view(self) -> RunView:
+        """The immutable picture for HTTP."""
+        return RunView(
+            run=self.run,
+            live=self.live > 0,
+            sessions=self.live,
+            update_last=self.update_last,
+            effective=self.effective,
+            rows=self.rows,
+            lost=self.lost,
+            detectors=self.detectors,
+            open_anomalies=tuple(self.open.values()),
+        )
+
+    def remember(self, anomalies: Iterable[Anomaly]) -> None:
+        """Keep the open ones, drop the resolved."""
+        for anomaly in anomalies:
+            if anomaly.state == "resolved":
+                self.open.pop(anomaly.id, None)
+            else:
+                self.open[anomaly.id] = anomaly
+
+    def saw(self, state: str, now_ns: int) -> None:
+        """Move the run's state and the time it was last heard of."""
+        self.run = replace(self.run, state=state, last_seen_ns=now_ns)
+
+
+class Runs:
+    """All runs, and every session that was ever recorded (its last sequence number decides what is a duplicate)."""
+
+    def __init__(self, runs: Iterable[Run], sessions: Iterable[Session]) -> None:
+        self.states = {run.run: RunState(run, Escalations(run.run, run.base, run.pin, run.revision)) for run in runs}
+        self.sessions = {session.session: session for session in sessions}
+
+    def greet(self, hello: Hello, now_ns: int) -> tuple[RunState, Session]:
+        """Find or make the run, the attempt and the session of a HELLO.
+
+        The same session resumes. The same launch joins the attempt, unless its rank already lived in it: that is
+        another life. Anything else starts the next attempt.
+        """
+        known = self.sessions.get(hello.session)
+        if known is not None and known.stream.run == hello.run:
+            state = self.states[hello.run]
+            state.saw("live", now_ns)
+            return state, known
+        state = self._attempt_of(hello, now_ns)
+        stream = Stream(hello.run, state.run.attempt, hello.rank)
+        session = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
+        self.sessions[session.session] = session
+        return state, session
+
+    def _attempt_of(self, hello: Hello, now_ns: int) -> RunState:
+        state = self.states.get(hello.run)
+        if state is None:
+            run = _described(hello, attempt=1, base=Level(hello.level), first_seen_ns=now_ns, now_ns=now_ns)
+            state = self.states[hello.run] = RunState(run, Escalations(hello.run, run.base, run.pin, run.revision))
+            return state
+        lived = any(session.stream == Stream(hello.run, state.run.attempt, hello.rank) for session in self.sessions.values())
+        if state.run.launch_id == hello.launch_id and not lived:
+            state.saw("live", now_ns)
+            return state
+        old, base = state.run, Level(hello.level)
+        state.escalations.set_base(base)
+        state.run = replace(
+            _described(hello, old.attempt + 1, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
+        )
+        state.update_last, state.effective, state.detectors = None, None, ()
+        return state
+
+
+def _described(hello: Hello, attempt: int, base: Level, first_seen_ns: int, now_ns: int) -> Run:
+    return Run(
+        run=hello.run,
+        attempt=attempt,
+        launch_id=hello.launch_id,
+        group=hello.group,
+        tags=dict(hello.tags),
+        labels=dict(hello.labels),
+        config=dict(hello.config),
+        updates_total=hello.updates_total,
+        world=hello.world,
+        state="live",
+        base=base,
+        pin=None,
+        revision=0,
+        first_seen_ns=first_seen_ns,
+        last_seen_ns=now_ns,
+    )

@@ -1,0 +1,127 @@
+"""The x64 roll-up of a chunk, and the totals of a signal over rows: small numbers that hide nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from gradwatch_daemon.store.schema import CHUNK_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from gradwatch_daemon.records import F32, I64, U8
+
+GROUP_ROWS = 64
+"""Rows of one roll-up entry: 1 M updates are 15,625 entries, which reduce to any bucket size in under a millisecond."""
+
+ABSENT = 255
+"""Status of a row whose signal set does not hold the signal. Exists only inside chunks; never leaves the store."""
+
+GROUP = np.dtype(
+    [
+        ("low", "<f4"),
+        ("high", "<f4"),
+        ("last", "<f4"),
+        ("rows", "u1"),
+        ("measured", "u1"),
+        ("nonfinite", "u1"),
+        ("status", "u1"),
+    ]
+)
+"""One roll-up entry of 64 rows: low and high of the finite values (NaN: none), last measured value (NaN: none), rows that
+have the signal, how many are measured and how many of those not finite, and the highest status."""
+
+REASON = np.dtype([("status", "u1"), ("rows", "<u2")])
+"""How many rows of a chunk were not measured, by status."""
+
+
+class Totals(NamedTuple):
+    """One signal over rows, for its summary. `value_last` is f32 bytes, None when no row is measured; `update_last` is the
+    update it is from, or that of the newest row when there is none."""
+
+    update_last: int
+    status_last: int
+    value_last: bytes | None
+    measured: int
+    nonfinite: int
+
+
+def roll_up(values: F32, status: U8) -> NDArray[np.void]:
+    """GROUP[signals, rows // 64] of f32[signals, rows] and their statuses; rows is a multiple of 64."""
+    shape = (len(values), values.shape[1] // GROUP_ROWS, GROUP_ROWS)
+    value, state = values.reshape(shape), status.reshape(shape)
+    measured, present = state == 0, state != ABSENT
+    finite = measured & np.isfinite(value)
+    counted = measured.sum(axis=2)
+    some = finite.any(axis=2)
+    newest = GROUP_ROWS - 1 - measured[:, :, ::-1].argmax(axis=2)
+    out = np.zeros(shape[:2], GROUP)
+    out["low"] = np.where(some, np.where(finite, value, np.float32(np.inf)).min(axis=2), np.float32(np.nan))
+    out["high"] = np.where(some, np.where(finite, value, np.float32(-np.inf)).max(axis=2), np.float32(np.nan))
+    out["last"] = np.where(counted > 0, np.take_along_axis(value, newest[:, :, None], axis=2)[:, :, 0], np.float32(np.nan))
+    out["rows"] = present.sum(axis=2)
+    out["measured"] = counted
+    out["nonfinite"] = counted - finite.sum(axis=2)
+    out["status"] = np.where(present, state, 0).max(axis=2)
+    return out
+
+
+def totals(update: I64, values: F32, status: U8) -> list[Totals]:
+    """Totals of each signal over rows; every signal is in at least one of them (a status that is not ABSENT)."""
+    measured, present = status == 0, status != ABSENT
+    end = len(update) - 1
+    newest = end - measured[:, ::-1].argmax(axis=1)
+    last = end - present[:, ::-1].argmax(axis=1)
+    counted = measured.sum(axis=1).tolist()
+    nonfinite = (measured & ~np.isfinite(values)).sum(axis=1).tolist()
+    return [
+        Totals(
+            int(update[newest[i] if counted[i] else last[i]]),
+            int(status[i, last[i]]),
+            values[i, newest[i]].tobytes() if counted[i] else None,
+            counted[i],
+            nonfinite[i],
+        )
+        for i in range(len(values))
+    ]
+
+
+def add_totals(older: Totals, newer: Totals) -> Totals:
+    """Totals of rows and of later rows, as of all of them."""
+    kept = newer if newer.value_last is not None or older.value_last is None else older
+    measured, nonfinite = older.measured + newer.measured, older.nonfinite + newer.nonfinite
+    return Totals(kept.update_last, newer.status_last, kept.value_last, measured, nonfinite)
+
+
+def count_reasons(status: U8) -> bytes:
+    """REASON[...] of one signal over a chunk: what was not measured, by status."""
+    rows = np.bincount(status, minlength=256)
+    rows[[0, ABSENT]] = 0
+    return np.array([(code, rows[code]) for code in np.flatnonzero(rows)], REASON).tobytes()
+
+
+def decode_groups(pieces: Sequence[bytes]) -> NDArray[np.void]:
+    """GROUP[pieces, 16]: the roll-ups of several pieces."""
+    return np.frombuffer(b"".join(pieces), GROUP).reshape(len(pieces), CHUNK_ROWS // GROUP_ROWS)
+
+
+def decode_marks(chunks: Sequence[bytes]) -> I64:
+    """i64[chunks, 16, 3]: update, t_ns and env_steps of the first row of each roll-up entry."""
+    marks = np.frombuffer(b"".join(chunks), "<i8").astype(np.int64, copy=False)
+    return marks.reshape(len(chunks), CHUNK_ROWS // GROUP_ROWS, 3)
+
+
+def decode_reasons(pieces: Sequence[bytes]) -> dict[int, int]:
+    """Rows not measured by status, over several pieces."""
+    listed = np.frombuffer(b"".join(pieces), REASON)
+    rows = np.bincount(listed["status"], listed["rows"], 256)
+    return {int(code): int(rows[code]) for code in np.flatnonzero(rows)}
+
+
+def decode_value(value: bytes | None) -> float | None:
+    """One stored f32 as a float."""
+    return None if value is None else float(np.frombuffer(value, "<f4")[0])

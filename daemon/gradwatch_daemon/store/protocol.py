@@ -1,0 +1,171 @@
+"""What the pipeline and the API need of a store. One writer (the pipeline thread), many readers (HTTP).
+
+Every implementation passes the one conformance suite in tests/unit/daemon/test_store.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from gradwatch_daemon.records import (
+        F64,
+        I64,
+        U8,
+        Anomaly,
+        Checkpoint,
+        Commit,
+        Escalation,
+        EventRecord,
+        LossRecord,
+        Run,
+        Session,
+        SignalBlock,
+        SignalKey,
+        Stream,
+        TableRecord,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSummary:
+    """A signal that a run has: its last measured value (f64), the update it is from, and counts over all updates.
+
+    `status_last` is the status of the newest row; `value_last` is None when never measured, and `update_last` then that
+    of the newest row.
+    """
+
+    key: SignalKey
+    update_last: int
+    status_last: int
+    value_last: float | None
+    measured: int
+    nonfinite: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """One signal over updates in order of arrival: raw points (`bucket` 1) or buckets of up to `bucket` rows.
+
+    `bucket` is a power of two; buckets are aligned to the stream's rows, so they stay where they are as a run grows, and
+    the first and last of a range may be shorter. Arrays over points or buckets: `update`, `t_ns`, `env_steps` of the
+    first row of each; `low`, `high`, `last` f64: extremes of the finite values (NaN where there is none) and the last
+    measured value as it is (NaN where there is none); a raw point has its value in all three, as it is. `measured`
+    counts, `nonfinite` how many of them were not finite; `status` the highest where nothing was measured, else 0.
+    `rows` counts the stored rows in the range; `unmeasured` those of them without a value, by status.
+    """
+
+    key: SignalKey
+    bucket: int
+    update: I64
+    t_ns: I64
+    env_steps: I64
+    low: F64
+    high: F64
+    last: F64
+    measured: I64
+    nonfinite: I64
+    status: U8
+    rows: int
+    unmeasured: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyFilter:
+    """Which anomalies; None means any. `cursor` is (fired t_ns, id) of the last one seen; newest first."""
+
+    run: str | None = None
+    kind: str | None = None
+    severity: str | None = None
+    state: str | None = None
+    since_ns: int | None = None
+    limit: int = 50
+    cursor: tuple[int, str] | None = None
+
+
+class StoreReader(Protocol):
+    """Read-only; safe to call from any thread; sees committed data only."""
+
+    def signals(self, run: str, attempt: int, rank: int) -> list[SignalSummary]:
+        """Every signal of a stream; empty for an unknown one."""
+
+    def series(self, stream: Stream, key: SignalKey, first: int | None, last: int | None, points: int) -> Series:
+        """A signal over updates `first` to `last` (both included, None for no bound) in at most `points` points.
+
+        Raw when the range has no more rows than that. An unknown stream or signal gives an empty series.
+        """
+
+    def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
+        """Anomalies that match, newest first by (t_ns, id)."""
+
+    def anomaly(self, id_: str) -> Anomaly | None: ...
+
+    def escalations(self, run: str) -> list[Escalation]:
+        """All escalations of a run, newest first."""
+
+    def events(self, run: str, limit: int) -> list[EventRecord]:
+        """The newest events of a run in any attempt and rank, newest first."""
+
+    def losses(self, run: str) -> list[LossRecord]:
+        """All losses of a run, oldest first."""
+
+    def tables(self, run: str, limit: int) -> list[TableRecord]:
+        """The newest tables of a run, newest first."""
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """The writing side. Used by one thread."""
+
+    def commit(self, batch: Commit) -> None:
+        """Write the whole batch in one transaction, or nothing.
+
+        A checkpoint covers every row of its stream up to and including this batch. Events and tables with a seq of 0 or
+        more, and losses, are kept once by (session, seq); seq -1 is for records the daemon makes itself.
+
+        Raises:
+            GradwatchError: `data-dir-unusable`: nothing was written; the same batch may be tried again.
+        """
+
+    def compact(self) -> int:
+        """Turn full tails into chunks and roll-ups, a bounded number; returns how many. Called between commits, after acks.
+
+        Cheap when there is nothing to do. This is also where the write-ahead log is emptied.
+        """
+
+    def runs(self) -> Sequence[Run]:
+        """All runs, in order of their names."""
+
+    def sessions(self) -> Sequence[Session]:
+        """All sessions, in order of their first commit."""
+
+    def open_anomalies(self) -> Sequence[Anomaly]:
+        """Pending and firing ones, oldest first."""
+
+    def open_escalations(self) -> Sequence[Escalation]:
+        """Those that anything may still become of, oldest first."""
+
+    def escalation(self, run: str, id_: str) -> Escalation | None: ...
+
+    def checkpoint(self, stream: Stream) -> Checkpoint | None:
+        """The newest checkpoint of a stream."""
+
+    def blocks_after(self, stream: Stream, update: int) -> Iterator[SignalBlock]:
+        """Stored rows of a stream after an update, in order of arrival, exactly as they were detected on."""
+
+    def blocks_since_checkpoint(self, stream: Stream) -> Iterator[SignalBlock]:
+        """Rows that arrived after those the newest checkpoint covers, whatever their updates; all where there is none."""
+
+    def row_counts(self) -> dict[Stream, tuple[int, int]]:
+        """Rows and the largest update (or -1) of each stream."""
+
+    def lost_count(self, run: str) -> int:
+        """Records of a run covered by a LOSS, each counted once."""
+
+    def reader(self) -> StoreReader: ...
+
+    def close(self) -> None: ...

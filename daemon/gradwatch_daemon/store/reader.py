@@ -1,0 +1,158 @@
+"""Reading the store from any thread: a pool of connections that cannot write, one in use by one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.records import Stream
+from gradwatch_daemon.store import directory, rows
+from gradwatch_daemon.store.chunks import blocks
+from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
+from gradwatch_daemon.store.chunks.signal_range import SignalRange
+from gradwatch_daemon.store.protocol import SignalSummary
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalKey, TableRecord
+    from gradwatch_daemon.store.protocol import AnomalyFilter, Series
+
+_INT64 = -(2**63), 2**63 - 1
+
+
+class SqliteReader:
+    """`store.protocol.StoreReader`. Each call sees one committed state and ends its transaction before it returns."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._names = blocks.Names()
+        self._idle: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        with self._guard:
+            if self._closed:
+                raise GradwatchError("not-ready", where="store", expected="an open reader", got="a closed one")
+            db = self._idle.pop() if self._idle else None
+        if db is None:
+            db = directory.open_reader(self._file)
+        try:
+            db.execute("BEGIN")
+            yield db
+        finally:
+            db.rollback()
+            with self._guard:
+                if not self._closed:
+                    self._idle.append(db)
+                    db = None
+            if db is not None:
+                db.close()
+
+    def signals(self, run: str, attempt: int, rank: int) -> list[SignalSummary]:
+        """Every signal a stream has, in order of first appearance in the store; empty for an unknown stream."""
+        with self._snapshot() as db:
+            number = blocks.stream_number(db, Stream(run, attempt, rank))
+            if number is None:
+                return []
+            query = """SELECT signal, update_last, status_last, value_last, measured, nonfinite FROM summary WHERE stream = ?"""
+            found = {signal: Totals(*totals) for signal, *totals in db.execute(query, (number,))}
+            start = blocks.tail_start(db, number)
+            for set_id, tail in blocks.read_tails(db, self._names, number, start, blocks.row_end(db, number)):
+                members = self._names.members_of(db, set_id)
+                for signal, newer in zip(members, totals(tail.update, tail.values, tail.status), strict=True):
+                    found[signal] = add_totals(found[signal], newer) if signal in found else newer
+            return [_summary(self._names.key_of(db, signal), found[signal]) for signal in sorted(found)]
+
+    def series(self, stream: Stream, key: SignalKey, first: int | None, last: int | None, points: int) -> Series:
+        """A signal over updates `first` to `last` (both included, None for no bound) as at most `points` points.
+
+        Raw when the range has no more rows than that, else buckets. An unknown stream or signal gives an empty series.
+
+        Raises:
+            GradwatchError: `invalid-argument`: `points` below 1.
+        """
+        if points < 1:
+            raise GradwatchError("invalid-argument", where="points", expected="1 or more", got=str(points))
+        with self._snapshot() as db:
+            updates = _INT64[0] if first is None else _bounded(first), _INT64[1] if last is None else _bounded(last)
+            return SignalRange(db, self._names, stream, key, updates).series(points)
+
+    def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
+        """Anomalies that match, newest first by (t_ns, id), after the cursor."""
+        terms: list[str] = []
+        values: list[str | int] = []
+        for name, value in (("run", wanted.run), ("kind", wanted.kind), ("severity", wanted.severity), ("state", wanted.state)):
+            if value is not None:
+                terms.append(f"{name} = ?")
+                values.append(value)
+        if wanted.since_ns is not None:
+            terms.append("t_ns >= ?")
+            values.append(wanted.since_ns)
+        if wanted.cursor is not None:
+            terms.append("(t_ns, id) < (?, ?)")
+            values.extend(wanted.cursor)
+        where = f"WHERE {' AND '.join(terms)}" if terms else ""
+        query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly {where} ORDER BY t_ns DESC, id DESC LIMIT ?"
+        with self._snapshot() as db:
+            return [rows.anomaly_of(row) for row in db.execute(query, (*values, max(wanted.limit, 0)))]
+
+    def anomaly(self, id_: str) -> Anomaly | None:
+        """One anomaly."""
+        with self._snapshot() as db:
+            found = db.execute(f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE id = ?", (id_,)).fetchone()
+        return None if found is None else rows.anomaly_of(found)
+
+    def escalations(self, run: str) -> list[Escalation]:
+        """All escalations of a run, newest first."""
+        query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE run = ? ORDER BY requested_ns DESC, id DESC"
+        with self._snapshot() as db:
+            return [rows.escalation_of(row) for row in db.execute(query, (run,))]
+
+    def events(self, run: str, limit: int) -> list[EventRecord]:
+        """The newest `limit` events of a run in any attempt and rank, newest first."""
+        with self._snapshot() as db:
+            return [rows.event_of(row, stream) for stream, row in self._of_run(db, "event", rows.EVENT, run, limit)]
+
+    def losses(self, run: str) -> list[LossRecord]:
+        """All losses of a run, oldest first."""
+        with self._snapshot() as db:
+            found = [rows.loss_of(row, stream) for stream, row in self._of_run(db, "loss", rows.LOSS, run, -1)]
+        return found[::-1]
+
+    def tables(self, run: str, limit: int) -> list[TableRecord]:
+        """The newest `limit` tables of a run, newest first."""
+        with self._snapshot() as db:
+            return [rows.table_of(row, stream) for stream, row in self._of_run(db, "evidence", rows.EVIDENCE, run, limit)]
+
+    def _of_run(
+        self, db: sqlite3.Connection, table: str, columns: tuple[str, ...], run: str, limit: int
+    ) -> list[tuple[Stream, rows.Row]]:
+        listed = ", ".join(f"{table}.{name}" for name in columns)
+        query = f"""SELECT run, attempt, rank, {listed} FROM {table} JOIN stream ON stream.id = {table}.stream
+            WHERE stream.run = ? ORDER BY {table}.id DESC LIMIT ?"""
+        return [(Stream(*row[:3]), row[3:]) for row in db.execute(query, (run, limit))]
+
+    def close(self) -> None:
+        """Close every connection, those in use when their call returns. Again is harmless."""
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for db in idle:
+            db.close()
+
+
+def _bounded(update: int) -> int:
+    """The nearest update that the store can hold."""
+    return min(max(update, _INT64[0]), _INT64[1])
+
+
+def _summary(key: SignalKey, totals: Totals) -> SignalSummary:
+    value = decode_value(totals.value_last)
+    return SignalSummary(key, totals.update_last, totals.status_last, value, totals.measured, totals.nonfinite)

@@ -1,0 +1,65 @@
+"""What one tick of the pipeline has to write and to say. Collected by the stages, committed at once, then spoken."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from gradwatch_daemon.records import Commit
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from gradwatch_daemon.ingest.gate import Passed
+    from gradwatch_daemon.ingest.session import LiveSession
+    from gradwatch_daemon.records import Anomaly, Checkpoint, Escalation, EventRecord, Run, Session, SignalBlock
+
+
+class Now(NamedTuple):
+    """The clocks of a tick: unix time in ns for records, monotonic seconds for intervals."""
+
+    unix_ns: int
+    mono_s: float
+
+    @classmethod
+    def read(cls) -> Now:
+        """Read both clocks."""
+        return cls(time.time_ns(), time.monotonic())
+
+
+@dataclass(slots=True)
+class Work:
+    """Dicts are upserts: the newest record of a key wins. `changed` and `redeliver` are keys of runs."""
+
+    blocks: list[SignalBlock] = field(default_factory=list)
+    runs: dict[str, Run] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    anomalies: dict[str, Anomaly] = field(default_factory=dict)
+    escalations: dict[tuple[str, str], Escalation] = field(default_factory=dict)
+    events: list[EventRecord] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    redeliver: set[str] = field(default_factory=set)
+    welcomes: list[LiveSession] = field(default_factory=list)
+    answers: list[tuple[Future[Escalation], Escalation]] = field(default_factory=list)
+
+    def escalated(self, records: list[Escalation]) -> None:
+        """Note changed escalations."""
+        for record in records:
+            self.escalations[record.run, record.id] = record
+            self.changed.add(record.run)
+
+    def batch(self, passed: Passed) -> Commit:
+        """Everything of this tick as one transaction."""
+        return Commit(
+            blocks=tuple(self.blocks),
+            runs=tuple(self.runs.values()),
+            sessions=tuple(self.sessions.values()),
+            anomalies=tuple(self.anomalies.values()),
+            escalations=tuple(self.escalations.values()),
+            events=tuple(self.events),
+            losses=tuple(passed.losses),
+            tables=tuple(passed.tables),
+            checkpoints=tuple(self.checkpoints),
+        )

@@ -1,0 +1,241 @@
+"""Documents as the REST API answers them, with no field at its default. A test holds them against `api/models.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Document = dict[str, Any]
+
+COVERAGE: Document = {"received": 118, "lost": 2, "share": 0.98333}
+WHOLE: Document = {"received": 118, "lost": 0, "share": 1.0}
+COUNTS: Document = {"armed": 5, "learning": 1, "blind": 2, "firing": 1}
+SEEING: Document = {"armed": 8, "learning": 0, "blind": 0, "firing": 0}
+
+
+def run_summary(**changes: Any) -> Document:
+    """One run of GET runs."""
+    return {
+        "run": "ant-ppo",
+        "attempt": 2,
+        "group": "ants",
+        "state": "live",
+        "sentence": "Training, update 120 of 500. 1 critical anomaly since update 118: NaN in the loss.",
+        "level": {"base": "normal", "pin": None, "effective": "debug"},
+        "live": True,
+        "sessions": 1,
+        "world": 4,
+        "update_last": 120,
+        "updates_total": 500,
+        "first_seen_at": "2026-01-31T12:00:00.000Z",
+        "last_seen_at": "2026-01-31T12:05:00.250Z",
+        "coverage": COVERAGE,
+        "detectors": COUNTS,
+        "anomalies_open": 1,
+        **changes,
+    }
+
+
+def run_detail(**changes: Any) -> Document:
+    """GET runs/{run}."""
+    return {
+        **run_summary(),
+        "launch_id": "slurm-7",
+        "tags": {"team": "rl"},
+        "labels": {"torch": "2.13"},
+        "config": {"lr": 0.0003},
+        "standings": [
+            {"kind": "kl_spike", "subject": "", "state": "armed", "reason": ""},
+            {
+                "kind": "entropy_low",
+                "subject": "arm",
+                "state": "blind",
+                "reason": "policy.entropy.norm: add entropy=",
+            },
+        ],
+        "losses": [{"reason": "outbox full", "records": 2}],
+        **changes,
+    }
+
+
+def signal_item(**changes: Any) -> Document:
+    """One signal of GET runs/{run}/signals."""
+    return {
+        "signal": "policy.kl.k3",
+        "subject": "",
+        "stage": "policy",
+        "unit": "nats",
+        "estimator": "mean of (r - 1) - log r",
+        "window": "whole update",
+        "sign": "nonnegative",
+        "source": "update",
+        "level": "normal",
+        "call": "ppo",
+        "update_last": 120,
+        "value_last": 0.0125,
+        "status": "measured",
+        "reason": "measured",
+        "measured": 119,
+        "nonfinite": 1,
+        **changes,
+    }
+
+
+def series(**changes: Any) -> Document:
+    """GET runs/{run}/series, raw: measured, NaN, both infinities, and not measured."""
+    return {
+        "run": "ant-ppo",
+        "attempt": 2,
+        "rank": 0,
+        "signal": "policy.kl.k3",
+        "subject": "",
+        "unit": "nats",
+        "estimator": "mean of (r - 1) - log r",
+        "window": "whole update",
+        "bucket": 1,
+        "update": [7, 8, 9, 10, 11],
+        "at": [f"2026-01-31T12:00:0{second}.000Z" for second in range(5)],
+        "env_steps": [1000, 2000, None, 4000, 5000],
+        "low": [0.25, "NaN", "Infinity", "-Infinity", None],
+        "high": [0.25, "NaN", "Infinity", "-Infinity", None],
+        "last": [0.25, "NaN", "Infinity", "-Infinity", None],
+        "measured": [1, 1, 1, 1, 0],
+        "nonfinite": [0, 1, 1, 1, 0],
+        "status": ["measured", "measured", "measured", "measured", "no_gradient"],
+        "rows": 5,
+        "coverage": COVERAGE,
+        **changes,
+    }
+
+
+def buckets(**changes: Any) -> Document:
+    """The same in buckets of 64 updates: one with values, one of NaN alone, one where nothing was measured."""
+    return series(
+        bucket=64,
+        update=[0, 64, 128],
+        at=[f"2026-01-31T12:00:0{second}.000Z" for second in range(3)],
+        env_steps=[1000, 2000, None],
+        low=[0.125, None, None],
+        high=[0.5, None, None],
+        last=["NaN", "NaN", None],
+        measured=[64, 3, 0],
+        nonfinite=[1, 3, 0],
+        status=["measured", "measured", "level"],
+        rows=192,
+        **changes,
+    )
+
+
+def anomaly(**changes: Any) -> Document:
+    """One anomaly."""
+    return {
+        "id": "a1b2c3",
+        "run": "ant-ppo",
+        "attempt": 2,
+        "rank": 0,
+        "kind": "ratio_explosion",
+        "subject": "",
+        "severity": "warning",
+        "state": "firing",
+        "update_onset": 117,
+        "update_fired": 118,
+        "update_last": 120,
+        "update_resolved": None,
+        "fired_at": "2026-01-31T12:04:58.000Z",
+        "count": 3,
+        "value": 7.5,
+        "limit": 5.0,
+        "baseline": None,
+        "status": {"baseline": "the rule has none"},
+        "sentence": "The probability ratio reached 7.5 (limit 5) at update 118.",
+        "root": {"update": 117, "minibatch": 4, "stage": "policy"},
+        "attached": [
+            {
+                "kind": "kl_spike",
+                "subject": "",
+                "severity": "warning",
+                "update_onset": 118,
+                "update_fired": 118,
+                "value": "NaN",
+                "limit": 0.1,
+            }
+        ],
+        "try": ["Lower the learning rate.", "Use fewer epochs."],
+        "evidence": {
+            "series": ["/api/v1/runs/ant-ppo/series?signal=policy.ratio.max"],
+            "events": "/api/v1/runs/ant-ppo/events",
+            "rules_hash": "5f",
+        },
+        "coverage": COVERAGE,
+        **changes,
+    }
+
+
+def anomalies(*items: Document, **changes: Any) -> Document:
+    """GET anomalies."""
+    return {"items": list(items), "next": None, "coverage": WHOLE, "detectors": SEEING, **changes}
+
+
+def escalation(**changes: Any) -> Document:
+    """One escalation."""
+    return {
+        "id": "e1",
+        "run": "ant-ppo",
+        "level": "debug",
+        "updates": 50,
+        "origin": "operator",
+        "reason": "watching the KL",
+        "state": "requested",
+        "requested_at": "2026-01-31T12:05:00.000Z",
+        "update_applied": None,
+        "update_ended": None,
+        "ended_why": "",
+        "ranks": {"live": 1, "world": 4},
+        "sentence": "Asked for debug for 50 updates; the trainer has not been told yet.",
+        **changes,
+    }
+
+
+def detector(**changes: Any) -> Document:
+    """One entry of the catalogue."""
+    return {
+        "kind": "kl_spike",
+        "title": "The policy moved far in one update",
+        "severity": "warning",
+        "needs": [{"signal": "policy.kl.k3", "call": "ppo", "line": "mon.ppo(new_logp=..., old_logp=...)"}],
+        "thresholds": [
+            {
+                "name": "k3",
+                "value": 0.2,
+                "default": 0.1,
+                "comparison": ">",
+                "unit": "nats",
+                "meaning": "mean over the update",
+            }
+        ],
+        "formula": "mean((r - 1) - log r) > k3",
+        "warm_up": "none",
+        "fails_when": "the ratio is clipped before it is passed",
+        "try": ["Lower the learning rate."],
+        **changes,
+    }
+
+
+def listed(*items: Document, **changes: Any) -> Document:
+    """A list without anything but its items."""
+    return {"items": list(items), "next": None, **changes}
+
+
+def problem(code: str, title: str, status: int, **changes: Any) -> Document:
+    """A refusal."""
+    return {
+        "type": f"urn:gradwatch:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": "run: expected a run that this daemon knows, got 'ant-pp'",
+        "instance": "/api/v1/runs/ant-pp",
+        "code": code,
+        "hint": "List the runs with `gradwatch runs`.",
+        "did_you_mean": None,
+        "errors": [],
+        **changes,
+    }
