@@ -6,12 +6,15 @@ import json
 import random
 import signal
 import sqlite3
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness import small_agent
 from harness.daemon_process import DaemonProcess, python, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UPDATES = 300
 SMALL_AGENT = small_agent.__file__

@@ -10,13 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradwatch_contracts.connection import FILE_NAME, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 T = TypeVar("T")
 START_S = 60.0

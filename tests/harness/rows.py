@@ -83,7 +83,11 @@ class RowMaker:
         """`n` equal rows with consecutive updates and sequence numbers."""
         values = {**healthy(self.schema), **(changed or {})}
         packed = b"".join(struct.pack(f"<{len(values[c.name])}d", *values[c.name]) for c in self.schema.columns)
-        default = {c.name: Status.UNDEFINED for c in self.schema.columns if c.name.endswith(".nonfinite_mb")}
+        default = {
+            c.name: Status.UNDEFINED
+            for c in self.schema.columns
+            if c.name.endswith(".nonfinite_mb") and c.name not in (changed or {})
+        }
         missing = {**default, **(status or {})}
         bits = bytes(int(missing.get(c.name, Status.MEASURED)) for c in self.schema.columns)
         updates = range(self.update, self.update + n)

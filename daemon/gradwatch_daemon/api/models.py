@@ -1,7 +1,8 @@
 """What the API answers, field by field: the source of /openapi.json and of every example in it.
 
 Handlers build these models; series and anomalies, which may be large or many, are written as plain documents of the same
-shape, and tests hold the two together. Every field is always present; `null` has one meaning per field, said in its description.
+shape, and tests hold the two together. Every field is always present; `null` has one meaning per field, and its description
+says which.
 """
 
 from typing import Annotated, Any, Literal

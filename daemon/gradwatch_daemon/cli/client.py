@@ -58,7 +58,7 @@ def find_daemon(env: Mapping[str, str], uid: int) -> Address:
     token = env.get("GRADWATCH_TOKEN", "")
     if not token and path.exists():
         found = _read_connection(path, uid)
-        token = found.token
+        token = found.token if found.url == url else ""
     return Address(url, token, "GRADWATCH_URL")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import defaultdict
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +33,9 @@ WAL_BYTES = 4 * 1024 * 1024
 
 WAL_BYTES_MAX = 64 * 1024 * 1024
 """Above this the writer waits for readers to leave the WAL, so that steady readers cannot make it grow for ever."""
+
+WAL_WAIT_MS = 250
+"""How long it waits for that; reads take a few ms."""
 
 COMMIT_BYTES = 5 * 4096
 """Pages that a commit touches besides its own bytes, for the sum above."""
@@ -205,7 +207,10 @@ class SqliteStore:
         with suppress(sqlite3.Error):
             _, pages, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages * 4096 > WAL_BYTES_MAX:
+                self._db.execute(f"PRAGMA busy_timeout = {WAL_WAIT_MS}")
                 self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        with suppress(sqlite3.Error):
+            self._db.execute(f"PRAGMA busy_timeout = {int(directory.BUSY_TIMEOUT_S * 1000)}")
         self._wal_bytes = 0
 
     def runs(self) -> list[Run]:
@@ -257,11 +262,12 @@ class SqliteStore:
 
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""
-        newest: defaultdict[int, int] = defaultdict(lambda: -1)
+        newest: dict[int, int] = {}
         for table in ("chunk", "tail"):
             for number, update in self._db.execute(f"SELECT id >> 45, max(update_max) FROM {table} GROUP BY id >> 45"):
-                newest[number] = max(newest[number], update)
-        return {stream: (blocks.row_end(self._db, number), newest[number]) for number, stream in self._streams().items()}
+                newest[number] = max(newest.get(number, update), update)
+        streams = self._streams().items()
+        return {stream: (blocks.row_end(self._db, number), newest.get(number, -1)) for number, stream in streams}
 
     def lost_count(self, run: str) -> int:
         """Records of a run covered by a LOSS; where two overlap, counted once."""

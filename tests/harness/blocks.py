@@ -1,0 +1,121 @@
+"""Blocks of signals and rows for tests of the pure stages, from plain lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.columns import Kind, Schema, Status
+from gradwatch_contracts.signals import COLUMNS, SIGNALS
+from gradwatch_daemon.anomalies.lifecycle import Lifecycle
+from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.detect.engine import Engine, StreamState
+from gradwatch_daemon.records import RowBlock, SignalBlock, SignalKey, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gradwatch_daemon.detect.catalogue import Profile
+    from gradwatch_daemon.records import Anomaly, Verdicts
+
+STREAM = Stream("run", 1, 0)
+QUIET: dict[str, float] = {
+    "policy.ratio.first_mb_dev": 1e-6,
+    "policy.ratio.max": 1.4,
+    "policy.ratio.min": 0.7,
+    "policy.ratio.tail_index": 1.1,
+    "policy.logratio.std": 0.1,
+    "policy.logratio.nonfinite": 0.0,
+    "policy.kl.k3": 0.01,
+    "policy.entropy.norm": 0.8,
+    "episode.return.mean": 100.0,
+    "loss.total": 0.3,
+    "grad.norm.nonfinite": 0.0,
+}
+"""One healthy update of everything the detectors read."""
+
+
+def signal_block(
+    n: int = 1, *, start: int = 0, flags: Sequence[int] | int = 0, drop: Sequence[str] = (), **given: object
+) -> SignalBlock:
+    """`QUIET` for `n` updates with some signals replaced: `policy__kl__k3=0.6`, a list of n, or a Status instead of a value.
+
+    A name may carry a subject: `policy__entropy__norm__of__arm`.
+    """
+    series: dict[SignalKey, object] = {SignalKey(name): value for name, value in QUIET.items() if name not in drop}
+    for name, value in given.items():
+        base, _, subject = name.partition("__of__")
+        series[SignalKey(base.replace("__", "."), subject)] = value
+    values, status = np.zeros((len(series), n), np.float32), np.zeros((len(series), n), np.uint8)
+    for row, (key, said) in enumerate(series.items()):
+        assert key.name in SIGNALS, key
+        cells = list(said) if isinstance(said, (list, tuple)) else [said] * n
+        for place, cell in enumerate(cells):
+            if isinstance(cell, Status):
+                status[row, place] = cell
+            else:
+                values[row, place] = cell
+    update = np.arange(start, start + n)
+    marks = np.full(n, flags, np.uint8) if isinstance(flags, int) else np.array(flags, np.uint8)
+    level = np.full(n, 2, np.uint8)
+    return SignalBlock(STREAM, update, update * 1_000 + 7, update * 128, level, marks, tuple(series), values, status)
+
+
+def joined(blocks: Sequence[SignalBlock]) -> SignalBlock:
+    """Consecutive blocks of the same signals as one."""
+    first = blocks[0]
+    return SignalBlock(
+        first.stream,
+        *(np.concatenate([getattr(b, name) for b in blocks]) for name in ("update", "t_ns", "env_steps", "level", "flags")),
+        first.signals,
+        np.concatenate([b.values for b in blocks], axis=1),
+        np.concatenate([b.status for b in blocks], axis=1),
+    )
+
+
+def row_block(cells: Mapping[tuple[str, str], Sequence[Sequence[float]]], status: Mapping[str, int] | None = None) -> RowBlock:
+    """Rows of the named columns: (name, subject) → one list of slots per update."""
+    schema = Schema.of(COLUMNS[name].column(subject) for name, subject in cells)
+    n = len(next(iter(cells.values())))
+    values = np.concatenate([np.array(rows, np.float64).reshape(n, -1) for rows in cells.values()], axis=1)
+    assert values.shape[1] == schema.slots
+    codes = np.zeros((n, len(schema.columns)), np.uint8)
+    for place, column in enumerate(schema.columns):
+        codes[:, place] = (status or {}).get(column.name, 0)
+    update = np.arange(n)
+    zeros = np.zeros(n, np.uint8)
+    return RowBlock(STREAM, schema, update, update * 1_000, update, zeros, zeros, values, codes)
+
+
+def every_column(n: int = 4) -> RowBlock:
+    """Rows of all columns of the registry (heads "" and "arm"), with plain finite numbers."""
+    cells: dict[tuple[str, str], Sequence[Sequence[float]]] = {}
+    for spec in COLUMNS.values():
+        for subject in ("", "arm") if spec.per == "head" else ("",):
+            slots = [64.0, 0.25, 4.0] if spec.kind is Kind.MOMENTS else [1.5]
+            cells[spec.name, subject] = [slots] * n
+    return row_block(cells)
+
+
+class Watch:
+    """Engine, state and lifecycle of one stream under one profile."""
+
+    def __init__(self, profile: str | Profile = "default") -> None:
+        self.profile = load_profile(profile) if isinstance(profile, str) else profile
+        self.engine = Engine(self.profile)
+        self.state = StreamState()
+        self.lifecycle = Lifecycle(STREAM, self.profile.rules, self.profile.rules_hash)
+
+    def check(self, block: SignalBlock) -> dict[str, Verdicts]:
+        """Verdicts by kind, `kind:subject` where there is one. Does not reach the lifecycle."""
+        found = self.engine.check(self.state, block)
+        return {f"{v.kind}:{v.subject}" if v.subject else v.kind: v for v in found}
+
+    def feed(self, block: SignalBlock) -> list[Anomaly]:
+        """Changed anomalies of a block."""
+        return self.lifecycle.step(block, self.engine.check(self.state, block))
+
+    def dump(self) -> bytes:
+        """The state of both."""
+        return self.state.dump() + self.lifecycle.dump()

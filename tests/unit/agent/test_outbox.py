@@ -1,0 +1,406 @@
+"""The outbox: bounded, in order, and every record that never arrives is named."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+import pytest
+
+from gradwatch_agent.losses import Losses
+from gradwatch_agent.outbox import MESSAGES_PER_TAKE, OUTBOX_FULL, RECORD_BYTES, Outbox
+from gradwatch_contracts import limits
+from gradwatch_contracts.columns import WIDTH
+from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
+from harness.outgoing import NARROW, WIDE, row
+
+ROW_BYTES = RECORD_BYTES + 9
+WINDOW = 4096
+
+
+def _seqs(messages: list[Message]) -> list[int]:
+    """The seq of every record in the messages, losses included."""
+    found: list[int] = []
+    for message in messages:
+        if isinstance(message, Samples):
+            found += range(message.first_seq, message.first_seq + message.n)
+        elif isinstance(message, Loss):
+            found += range(message.first_seq, message.last_seq + 1)
+        elif isinstance(message, (Event, Table, Result)):
+            found.append(message.seq)
+    return found
+
+
+def _all(outbox: Outbox, window: int = 10**9) -> list[Message]:
+    messages: list[Message] = []
+    while taken := outbox.take(window):
+        messages += taken
+    return messages
+
+
+def _drained(outbox: Outbox) -> list[Message]:
+    """All there is, acked as it goes."""
+    messages: list[Message] = []
+    while taken := outbox.take(WINDOW):
+        messages += taken
+        outbox.ack(outbox.last_seq)
+    return messages
+
+
+def _samples(messages: list[Message]) -> list[Samples]:
+    return [message for message in messages if isinstance(message, Samples)]
+
+
+def _losses(messages: list[Message]) -> list[Loss]:
+    return [message for message in messages if isinstance(message, Loss)]
+
+
+def test_outbox_full_of_rows_drops_the_oldest_and_says_so() -> None:
+    """With room for 10, of 25 rows the last 10 remain and one LOSS covers the first 15."""
+    outbox = Outbox(bytes_max=10 * ROW_BYTES)
+    for update in range(25):
+        outbox.put_row(row(update))
+
+    messages = _drained(outbox)
+
+    assert _losses(messages) == [Loss(0, 14, OUTBOX_FULL)]
+    updates = [update for samples in _samples(messages) for update in struct.unpack(f"<{samples.n}q", samples.update)]
+    assert updates == list(range(15, 25))
+    assert (outbox.accepted, outbox.acked, outbox.pending, outbox.lost) == (25, 10, 0, 15)
+
+
+def test_outbox_full_of_rows_keeps_the_last_words() -> None:
+    """Events and results have a reserve that rows cannot take."""
+    outbox = Outbox(bytes_max=3 * ROW_BYTES, reserve_bytes=4 * RECORD_BYTES)
+    outbox.put_event("exception", 0, 5, "ValueError: nan", {"line": 7})
+    for update in range(50):
+        outbox.put_row(row(update))
+        outbox.absorb()
+    outbox.put_result("e1", "applied", 49)
+
+    messages = _drained(outbox)
+
+    assert [type(message) for message in messages] == [Event, Loss, SchemaMessage, Samples, Samples, Samples, Result]
+    assert messages[0] == Event(0, "exception", 0, 5, "ValueError: nan", {"line": 7})
+    assert messages[-1] == Result(51, "e1", "applied", 49)
+    assert _seqs(messages) == list(range(52))
+
+
+def test_reserve_full_drops_tables_before_events() -> None:
+    """A level that sends a table an update must not push out an exception."""
+    outbox = Outbox(reserve_bytes=6 * RECORD_BYTES)
+    outbox.put_event("exception", 0, 5, "boom")
+    for update in range(20):
+        outbox.put_table("layers", update, ("a",), ("norm",), bytes(8))
+
+    messages = _drained(outbox)
+
+    assert isinstance(messages[0], Event)
+    tables = [message for message in messages if isinstance(message, Table)]
+    assert tables
+    assert [table.update for table in tables] == list(range(20 - len(tables), 20))
+    assert _seqs(messages) == list(range(21))
+
+
+def test_outbox_record_larger_than_its_room_pushes_nothing_out() -> None:
+    """A table that can never fit is lost alone."""
+    outbox = Outbox(reserve_bytes=4 * RECORD_BYTES)
+    outbox.put_event("note", 0, 5, "kept")
+    outbox.put_table("layers", 1, ("a",) * 100, ("norm",), bytes(800))
+
+    messages = _all(outbox)
+
+    assert [type(message) for message in messages] == [Event, Loss]
+    assert messages[1] == Loss(1, 1, "larger than the outbox")
+
+
+def test_outbox_never_drained_stays_within_its_bytes() -> None:
+    """Without a link thread the trainer's own side drops, so nothing grows; each drop is told later."""
+    outbox = Outbox(bytes_max=10 * ROW_BYTES, reserve_bytes=10 * ROW_BYTES)
+    for update in range(5_000):
+        outbox.put_row(row(update))
+
+    assert len(outbox._inbox) <= 20
+    messages = _drained(outbox)
+    assert _seqs(messages) == list(range(5_000))
+    assert struct.unpack("<q", _samples(messages)[-1].update[-8:]) == (4_999,)
+
+
+def test_outbox_crowded_counts_the_rows_of_a_loss_it_drops() -> None:
+    """A marker of 7 rows that is itself crowded out still means 7 rows."""
+    outbox = Outbox(bytes_max=2 * ROW_BYTES, reserve_bytes=2 * ROW_BYTES)
+    outbox.lose(7, "device busy")
+    for update in range(30):
+        outbox.put_row(row(update))
+
+    assert _seqs(_drained(outbox)) == list(range(37))
+
+
+def test_malformed_row_is_lost_alone() -> None:
+    """Its 31 neighbours travel."""
+    outbox = Outbox()
+    outbox.put_row(row(0))
+    outbox.put_row(row(1, values=b"short"))
+    outbox.put_row(row(2, status=0, env_steps=2**63))
+    outbox.put_row(row(3, level=9))
+    outbox.put_row(row(4))
+
+    messages = _all(outbox)
+
+    assert [(loss.first_seq, loss.last_seq, loss.reason) for loss in _losses(messages)] == [
+        (1, 1, "row does not fit its schema"),
+        (2, 3, "row number out of range"),
+    ]
+    assert _seqs(messages) == [0, 1, 2, 3, 4]
+
+
+def test_lose_in_a_row_becomes_one_message() -> None:
+    """Neighbours with one reason are one range; another reason is another."""
+    outbox = Outbox()
+    for _ in range(5):
+        outbox.lose(2, "device busy")
+    outbox.lose(1, "other")
+    outbox.lose(0, "nothing")
+
+    assert _all(outbox) == [Loss(0, 9, "device busy"), Loss(10, 10, "other")]
+
+
+def test_losses_beyond_the_bound_join_only_neighbours() -> None:
+    """Alternating reasons cannot grow for ever, and a survivor between two ranges stays a survivor."""
+    losses = Losses()
+    for seq in range(3 * limits.LOSSES_PENDING_MAX):
+        losses.add(seq, seq, f"reason {seq % 2}")
+    losses.add(10_000, 10_000, "far")
+
+    assert len(losses) == limits.LOSSES_PENDING_MAX + 1
+    covered = [losses.pop() for _ in range(len(losses))]
+    assert covered[-2].last_seq == 3 * limits.LOSSES_PENDING_MAX - 1
+    assert set(covered[-2].reason.split("; ")) == {"reason 0", "reason 1"}
+    assert covered[-1].first_seq == 10_000
+
+
+def test_outbox_stopped_takes_nothing() -> None:
+    """After `close` a late call is not an error and not a record."""
+    outbox = Outbox()
+    outbox.put_row(row(0))
+    outbox.stop()
+    outbox.put_row(row(1))
+    outbox.put_event("note", 1, 5)
+    outbox.lose(1, "late")
+
+    assert _seqs(_all(outbox)) == [0]
+
+
+def test_outbox_discarded_is_empty_and_stays_so() -> None:
+    """A refused agent holds nothing."""
+    outbox = Outbox()
+    for update in range(9):
+        outbox.put_row(row(update))
+    outbox.take(4)
+    outbox.discard()
+    outbox.put_row(row(9))
+
+    assert (outbox.pending, outbox.bytes_held, outbox.settled, outbox.take(WINDOW)) == (0, 0, True, [])
+
+
+def test_ack_of_what_was_never_sent_forgets_nothing() -> None:
+    """A daemon that acks the future cannot make us drop records."""
+    outbox = Outbox()
+    for update in range(6):
+        outbox.put_row(row(update))
+    outbox.take(2)
+    outbox.ack(2**64 - 1)
+
+    assert (outbox.acked, outbox.pending) == (2, 4)
+
+
+def test_ack_in_the_middle_of_a_loss_keeps_the_rest() -> None:
+    """The rest of the range is sent again after a reconnect."""
+    outbox = Outbox()
+    outbox.lose(10, "device busy")
+    _all(outbox)
+    outbox.ack(4)
+    outbox.rewind(4)
+
+    assert _all(outbox) == [Loss(5, 9, "device busy")]
+
+
+def test_take_respects_the_window() -> None:
+    """Never more unacked records than WELCOME allows."""
+    outbox = Outbox()
+    for update in range(10):
+        outbox.put_row(row(update))
+
+    assert _seqs(_all(outbox, window=3)) == [0, 1, 2]
+    assert outbox.take(3) == []
+    outbox.ack(1)
+    assert _seqs(_all(outbox, window=3)) == [3, 4]
+
+
+def test_take_batches_rows_behind_their_schema() -> None:
+    """32 rows a message, a new message when the schema changes, each schema once."""
+    outbox = Outbox()
+    for update in range(40):
+        outbox.put_row(row(update))
+    outbox.put_row(row(40, WIDE))
+    outbox.put_row(row(41))
+
+    messages = _all(outbox)
+
+    shape = [message.n if isinstance(message, Samples) else type(message).__name__ for message in messages]
+    assert shape == ["SchemaMessage", limits.ROWS_PER_MESSAGE, 8, "SchemaMessage", 1, 1]
+    assert [samples.schema for samples in _samples(messages)] == [NARROW.id, NARROW.id, WIDE.id, NARROW.id]
+
+
+def test_take_builds_few_messages_at_a_time() -> None:
+    """The bytes of a window are not held twice."""
+    outbox = Outbox()
+    for update in range(1_000):
+        outbox.put_row(row(update))
+
+    assert len(outbox.take(WINDOW)) <= MESSAGES_PER_TAKE + 1
+
+
+def test_samples_carry_every_field_of_their_rows() -> None:
+    """No field is dropped or swapped on the way."""
+    outbox = Outbox()
+    for update in (3, 4):
+        outbox.put_row(row(update, WIDE, level=3, flags=1))
+
+    (samples,) = _samples(_all(outbox))
+
+    assert samples == Samples(
+        first_seq=0,
+        n=2,
+        schema=WIDE.id,
+        update=struct.pack("<2q", 3, 4),
+        t_ns=struct.pack("<2q", 1_700_000_000_000_000_003, 1_700_000_000_000_000_004),
+        env_steps=struct.pack("<2q", 30, 40),
+        level=bytes([3, 3]),
+        flags=bytes([1, 1]),
+        values=struct.pack("<8d", 3, 3, 3, 3, 4, 4, 4, 4),
+        status=None,
+    )
+
+
+def test_samples_with_one_missing_value_carry_all_statuses() -> None:
+    """`status` is left out only when every value of every row was measured."""
+    outbox = Outbox()
+    outbox.put_row(row(0, WIDE))
+    outbox.put_row(row(1, WIDE, status=5))
+
+    (samples,) = _samples(_all(outbox))
+
+    assert samples.status == bytes([0, 0, 5, 5])
+
+
+def test_rewind_sends_everything_unacked_again_with_its_schema() -> None:
+    """A new connection knows neither the rows in flight nor the schema."""
+    outbox = Outbox()
+    for update in range(5):
+        outbox.put_row(row(update))
+    outbox.put_event("note", 5, 1)
+    first = _all(outbox)
+    outbox.rewind(1)
+
+    again = _all(outbox)
+
+    assert _seqs(first) == [0, 1, 2, 3, 4, 5]
+    assert _seqs(again) == [2, 3, 4, 5]
+    assert isinstance(again[0], SchemaMessage)
+
+
+def test_rewind_to_a_wiped_store_closes_the_gap() -> None:
+    """Records acked by a store that is gone cannot be sent again; without a LOSS the new daemon would wait for ever."""
+    outbox = Outbox()
+    for update in range(8):
+        outbox.put_row(row(update))
+    _all(outbox)
+    outbox.ack(4)
+
+    for _ in range(2):  # and once more, before the new daemon has acked anything
+        outbox.rewind(-1)
+        messages = _all(outbox)
+        assert messages[0] == Loss(0, 4, "acked by an earlier store")
+        assert _seqs(messages) == list(range(8))
+
+
+def test_outbox_whose_daemon_stopped_acking_keeps_what_is_new() -> None:
+    """Half of the room may be in flight; the rest holds the newest rows, and nothing grows."""
+    outbox = Outbox(bytes_max=8 * ROW_BYTES)
+    for update in range(100):
+        outbox.put_row(row(update))
+        outbox.take(WINDOW)
+
+    assert outbox.bytes_held <= 8 * ROW_BYTES
+    outbox.rewind(-1)
+    assert _seqs(_all(outbox)) == list(range(96))
+    outbox.ack(95)
+    assert (outbox.acked, outbox.lost, _seqs(_all(outbox))) == (4, 92, [96, 97, 98, 99])
+
+
+def test_reserve_full_of_unacked_tables_drops_them_for_an_event() -> None:
+    """A table in flight goes before an exception does; a reconnect then tells the loss in its place."""
+    outbox = Outbox(reserve_bytes=3 * RECORD_BYTES)
+    outbox.put_table("layers", 0, ("a",), ("norm",), bytes(400))
+    outbox.take(WINDOW)
+    outbox.put_event("exception", 1, 5, "x" * 600)
+
+    assert [type(message) for message in _all(outbox)] == [Event]
+    outbox.rewind(-1)
+    assert [type(message) for message in _all(outbox)] == [Loss, Event]
+
+
+def test_spoil_leaves_a_loss_in_the_place_of_the_record() -> None:
+    """What cannot be encoded does not wedge the stream."""
+    outbox = Outbox()
+    outbox.put_event("note", 0, 1)
+    outbox.put_event("note", 1, 2**80)
+    (_, bad) = outbox.take(WINDOW)
+
+    assert outbox.spoil(bad, "no") == Loss(1, 1, "no")
+    assert (outbox.pending, outbox.lost) == (1, 1)
+    outbox.rewind(-1)
+    assert _seqs(_all(outbox)) == [0, 1]
+
+
+def test_text_beyond_the_limit_is_cut() -> None:
+    """Also when it is not what UTF-8 can carry."""
+    outbox = Outbox()
+    outbox.put_event("exception", 0, 1, "\ud800" + "é" * limits.BODY_STR_BYTES_MAX)
+
+    (event,) = outbox.take(WINDOW)
+
+    assert isinstance(event, Event)
+    assert limits.BODY_STR_BYTES_MAX - 2 <= len(event.text.encode()) <= limits.BODY_STR_BYTES_MAX
+
+
+def test_largest_batch_fits_into_a_binary_field() -> None:
+    """Rows of the widest schema, batched, stay below what the decoder takes."""
+    assert 8 * limits.COLUMNS_MAX * max(WIDTH.values()) * limits.ROWS_PER_MESSAGE <= limits.BODY_BIN_BYTES_MAX
+
+
+@pytest.mark.parametrize("bytes_max", [1 << 24, 50 * ROW_BYTES])
+def test_outbox_between_two_threads_accounts_for_every_row(bytes_max: int) -> None:
+    """A trainer that puts as fast as it can against a link that takes and acks: no record is lost track of."""
+    outbox, count = Outbox(bytes_max), 20_000
+
+    def train() -> None:
+        for update in range(count):
+            outbox.put_row(row(update))
+
+    trainer = threading.Thread(target=train)
+    trainer.start()
+    seen: list[int] = []
+    updates: list[int] = []
+    while trainer.is_alive() or not outbox.settled:
+        messages = outbox.take(256)
+        seen += _seqs(messages)
+        for samples in _samples(messages):
+            updates += struct.unpack(f"<{samples.n}q", samples.update)
+        outbox.ack(outbox.last_seq)
+    trainer.join()
+
+    assert seen == list(range(count))
+    assert updates == sorted(set(updates))
+    assert (outbox.acked, outbox.lost) == (len(updates), count - len(updates))

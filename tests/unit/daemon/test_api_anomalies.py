@@ -1,0 +1,161 @@
+"""GET anomalies and anomalies/{id}."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwatch_contracts.control import Severity
+from gradwatch_daemon.api import models
+from gradwatch_daemon.store.protocol import AnomalyFilter
+from harness.fake_api import T0_NS, T0_TEXT, make_anomaly, make_daemon, make_run, make_view, problem_of
+
+
+async def test_anomaly_unknown_is_not_found() -> None:
+    """With the id that was asked for."""
+    found = problem_of(await make_daemon().get("/anomalies/zzz"))
+
+    assert (found["status"], found["code"]) == (404, "anomaly-not-found")
+    assert "'zzz'" in found["detail"]
+
+
+async def test_anomalies_of_unknown_run_are_not_an_empty_list() -> None:
+    """An empty list of a mistyped run would read as all clear."""
+    found = problem_of(await make_daemon().get("/anomalies?run=ant-pp"))
+
+    assert (found["code"], found["did_you_mean"]) == ("run-not-found", "ant-ppo")
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-01-31T12:00:00"])
+async def test_anomalies_since_no_time_is_refused(since: str) -> None:
+    """The expected form is in the words."""
+    found = problem_of(await make_daemon().get(f"/anomalies?since={since}"))
+
+    assert found["code"] == "invalid-parameter"
+    assert "2026-01-31T12:00:00Z" in found["detail"]
+
+
+async def test_anomaly_round_trips_every_field() -> None:
+    """Each field of the record arrives with its own value, non-finite ones by name."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(update_resolved=130, state="resolved", baseline=0.25)]
+
+    document = (await daemon.get("/anomalies/a1")).json()
+
+    models.AnomalyItem.model_validate(document)
+    window = "from=68&to=120&attempt=2&rank=1"
+    assert document == {
+        "id": "a1",
+        "run": "ant-ppo",
+        "attempt": 2,
+        "rank": 1,
+        "kind": "nonfinite",
+        "subject": "actor",
+        "severity": "critical",
+        "state": "resolved",
+        "update_onset": 118,
+        "update_fired": 119,
+        "update_last": 120,
+        "update_resolved": 130,
+        "fired_at": T0_TEXT,
+        "count": 3,
+        "value": "NaN",
+        "limit": 0.5,
+        "baseline": 0.25,
+        "status": {},
+        "sentence": "Gradient norm is NaN at update 119.",
+        "root": {"update": 118, "minibatch": 4, "stage": "grad"},
+        "attached": [
+            {
+                "kind": "kl-spike",
+                "subject": "",
+                "severity": "warning",
+                "update_onset": 119,
+                "update_fired": 120,
+                "value": "Infinity",
+                "limit": 0.1,
+            }
+        ],
+        "try": ["Lower the learning rate."],
+        "evidence": {
+            "series": [f"/api/v1/runs/ant-ppo/series?signal=grad.norm.mean&subject=actor&{window}"],
+            "events": "/api/v1/runs/ant-ppo/events",
+            "rules_hash": "beef",
+        },
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+    }
+
+
+async def test_anomaly_without_limit_and_baseline_says_that_the_rule_has_none() -> None:
+    """NaN stands for "none" there; a null needs its reason beside it. A minibatch of -1 is none."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(limit=float("nan"), baseline=None, minibatch=-1)]
+
+    document = (await daemon.get("/anomalies/a1")).json()
+
+    assert (document["limit"], document["baseline"]) == (None, None)
+    assert document["status"] == {"limit": "the rule has none", "baseline": "the rule has none"}
+    assert document["root"]["minibatch"] is None
+
+
+async def test_anomaly_of_a_run_no_longer_held_has_no_coverage() -> None:
+    """Not full coverage."""
+    daemon = make_daemon({})
+    daemon.reader.found = [make_anomaly()]
+
+    assert (await daemon.get("/anomalies/a1")).json()["coverage"] is None
+
+
+async def test_anomalies_pass_every_filter_to_the_store() -> None:
+    """One row more than asked for is read, to know whether there is a next page."""
+    daemon = make_daemon()
+
+    query = "run=ant-ppo&kind=kl-spike&severity=warning&state=pending&since=2026-01-31T12:00:00Z&limit=7"
+    await daemon.get(f"/anomalies?{query}")
+
+    expected = AnomalyFilter("ant-ppo", "kl-spike", "warning", "pending", 1_769_860_800 * 10**9, 8, None)
+    assert daemon.reader.calls == [("anomalies", expected)]
+    assert "MainThread" not in daemon.reader.threads_seen
+
+
+async def test_anomalies_pages_follow_each_other_without_repeating() -> None:
+    """Newest first by (time, id); equal times neither repeat nor vanish, and a new one shifts nothing."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(id=f"a{i}", t_ns=T0_NS + i // 2) for i in range(5)]
+
+    seen: list[str] = []
+    cursor = ""
+    for _ in range(3):
+        page = (await daemon.get(f"/anomalies?limit=2{cursor}")).json()
+        models.AnomalyList.model_validate(page)
+        seen += [item["id"] for item in page["items"]]
+        daemon.reader.found.append(make_anomaly(id=f"new{len(seen)}", t_ns=T0_NS + 99))
+        cursor = f"&cursor={page['next']}"
+
+    assert seen == ["a4", "a3", "a2", "a1", "a0"]
+    assert page["next"] is None
+
+
+async def test_anomalies_empty_list_says_what_could_not_be_seen() -> None:
+    """No anomaly, but 3 of 8 detectors are blind and rows were lost: over the run asked for, else over all."""
+    views = {"ant-ppo": make_view(), "b": make_view(make_run("b"), rows=4, lost=0, detectors=())}
+    daemon = make_daemon(views)
+
+    of_all = (await daemon.get("/anomalies")).json()
+    of_run = (await daemon.get("/anomalies?run=b")).json()
+
+    assert of_all["items"] == []
+    assert of_all["coverage"] == {"received": 100, "lost": 2, "share": 100 / 102}
+    assert of_all["detectors"] == {"armed": 4, "learning": 0, "blind": 3, "firing": 1}
+    assert of_run["coverage"] == {"received": 4, "lost": 0, "share": 1.0}
+    assert of_run["detectors"]["blind"] == 0
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+async def test_anomalies_of_each_severity_are_told_apart(severity: Severity) -> None:
+    """Every word of the closed list passes."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(id=s.value, severity=s) for s in Severity]
+
+    items = (await daemon.get(f"/anomalies?severity={severity.value}")).json()["items"]
+
+    assert [(item["id"], item["severity"]) for item in items] == [(severity.value, severity.value)]

@@ -1,0 +1,35 @@
+"""GET detectors."""
+
+from __future__ import annotations
+
+from gradwatch_daemon.api import models
+from harness.fake_api import make_daemon
+
+
+async def test_detectors_round_trip_every_field() -> None:
+    """The thresholds in force beside those of the profile, and the line that feeds each signal."""
+    document = (await make_daemon(profile="classic").get("/detectors")).json()
+
+    models.DetectorList.model_validate(document)
+    assert (document["profile"], document["next"]) == ("classic", None)
+    assert [item["kind"] for item in document["items"]] == ["nonfinite", "kl-spike"]
+    assert document["items"][0] == {
+        "kind": "nonfinite",
+        "title": "NaN or Inf",
+        "severity": "critical",
+        "needs": [{"signal": "grad.norm.mean", "call": "step", "line": "mon.step()"}],
+        "thresholds": [
+            {
+                "name": "count",
+                "value": 1.0,
+                "default": 0.0,
+                "comparison": ">",
+                "unit": "count",
+                "meaning": "elements that are not finite",
+            }
+        ],
+        "formula": "count > 0",
+        "warm_up": "none",
+        "fails_when": "never called",
+        "try": ["Lower the learning rate."],
+    }

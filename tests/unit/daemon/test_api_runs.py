@@ -1,0 +1,186 @@
+"""GET runs, runs/{run}, runs/{run}/events: the bad path first."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwatch_contracts.control import Level, Severity
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api.sentences import run_sentence
+from gradwatch_daemon.records import DetectorState, LossRecord, Stream
+from harness.fake_api import (
+    T0_TEXT,
+    make_anomaly,
+    make_daemon,
+    make_event,
+    make_run,
+    make_view,
+    problem_of,
+)
+
+
+async def test_run_unknown_is_not_found_and_names_the_nearest() -> None:
+    """A mistyped run costs one look, not a search."""
+    answer = await make_daemon().get("/runs/ant-pp0")
+
+    found = problem_of(answer)
+    assert answer.status_code == 404
+    assert found["code"] == "run-not-found"
+    assert found["did_you_mean"] == "ant-ppo"
+    assert "ant-pp0" in found["detail"]
+
+
+@pytest.mark.parametrize("path", ["/runs/x/events", "/runs/x/signals", "/runs/x/series?signal=a", "/runs/x/escalations"])
+async def test_run_unknown_in_any_address_below_is_not_found(path: str) -> None:
+    """Nothing below an unknown run answers an empty list."""
+    assert problem_of(await make_daemon().get(path))["code"] == "run-not-found"
+
+
+async def test_run_state_filter_unknown_names_the_nearest() -> None:
+    """`state=live` mistyped must not widen or empty the list."""
+    found = problem_of(await make_daemon().get("/runs?state=lives"))
+
+    assert (found["status"], found["did_you_mean"]) == (400, "live")
+
+
+async def test_run_detail_round_trips_every_field() -> None:
+    """Every field of the snapshot arrives with its own value."""
+    daemon = make_daemon({"ant-ppo": make_view(make_run(pin=Level.MINIMAL), open_anomalies=(make_anomaly(),))})
+    stream = Stream("ant-ppo", 2, 0)
+    daemon.reader.lost = [LossRecord(stream, "s", 5, 5, "device busy"), LossRecord(stream, "s", 7, 9, "outbox full")]
+
+    answer = await daemon.get("/runs/ant-ppo")
+
+    document = answer.json()
+    models.RunDetail.model_validate(document)
+    assert document.pop("sentence").startswith("Training, update 120 of 500.")
+    standings = document.pop("standings")
+    assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7"}
+    assert document == {
+        "run": "ant-ppo",
+        "attempt": 2,
+        "group": "ants",
+        "state": "live",
+        "level": {"base": "normal", "pin": "minimal", "effective": "debug"},
+        "live": True,
+        "sessions": 2,
+        "world": 2,
+        "update_last": 120,
+        "updates_total": 500,
+        "first_seen_at": T0_TEXT,
+        "last_seen_at": "2026-01-31T12:00:09.123Z",
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "detectors": {"armed": 4, "learning": 0, "blind": 3, "firing": 1},
+        "anomalies_open": 1,
+        "launch_id": "launch-7",
+        "tags": {"team": "locomotion"},
+        "labels": {"env": "Ant-v5"},
+        "config": {"lr": 3e-4, "clip": "Infinity", "anneal": True},
+        "losses": [{"reason": "outbox full", "records": 3}, {"reason": "device busy", "records": 1}],
+    }
+
+
+async def test_run_before_its_first_update_has_no_coverage_and_no_level() -> None:
+    """Nothing received is not full coverage, and a level nobody confirmed is not the base level."""
+    view = make_view(update_last=None, effective=None, rows=0, lost=0, detectors=())
+
+    document = (await make_daemon({"ant-ppo": view}).get("/runs/ant-ppo")).json()
+
+    assert document["coverage"] == {"received": 0, "lost": 0, "share": None}
+    assert document["level"]["effective"] is None
+    assert document["update_last"] is None
+    assert document["sentence"] == "Connected, no update has come yet. No detector has judged it yet."
+
+
+async def test_runs_pages_follow_each_other_without_repeating() -> None:
+    """Last seen first; a run that appears between two pages shifts nothing."""
+    views = {name: make_view(make_run(name, last_seen_ns=seen)) for name, seen in (("a", 30), ("b", 20), ("c", 20), ("d", 10))}
+    daemon = make_daemon(views)
+
+    first = (await daemon.get("/runs?limit=2")).json()
+    daemon.views["new"] = make_view(make_run("new", last_seen_ns=99))
+    second = (await daemon.get(f"/runs?limit=2&cursor={first['next']}")).json()
+
+    assert [item["run"] for item in first["items"]] == ["a", "c"]
+    assert [item["run"] for item in second["items"]] == ["b", "d"]
+    assert second["next"] is None
+    models.RunList.model_validate(second)
+
+
+async def test_runs_filters_keep_only_what_was_asked() -> None:
+    """`state` and `group` narrow the list."""
+    views = {
+        "a": make_view(make_run("a", state="crashed")),
+        "b": make_view(make_run("b", group="other")),
+        "c": make_view(make_run("c")),
+    }
+    daemon = make_daemon(views)
+
+    by_state = (await daemon.get("/runs?state=crashed")).json()["items"]
+    by_group = (await daemon.get("/runs?group=other")).json()["items"]
+
+    assert [item["run"] for item in by_state] == ["a"]
+    assert [item["run"] for item in by_group] == ["b"]
+
+
+async def test_events_come_newest_first_with_nonfinite_detail_and_coverage() -> None:
+    """The NaN that killed a run arrives as "NaN", not as null and not as a 500."""
+    daemon = make_daemon()
+    daemon.reader.happened = [make_event(1), make_event(3), make_event(2)]
+
+    first = (await daemon.get("/runs/ant-ppo/events?limit=2")).json()
+    second = (await daemon.get(f"/runs/ant-ppo/events?limit=2&cursor={first['next']}")).json()
+
+    models.EventList.model_validate(first)
+    assert [item["seq"] for item in first["items"] + second["items"]] == [3, 2, 1]
+    assert first["items"][0] == {
+        "attempt": 2,
+        "rank": 1,
+        "session": "s1",
+        "seq": 3,
+        "update": 118,
+        "at": T0_TEXT,
+        "kind": "exception",
+        "text": "ValueError: nan",
+        "detail": {"x": "NaN", "n": 3},
+    }
+    assert first["coverage"]["lost"] == 2
+    assert "MainThread" not in daemon.reader.threads_seen
+
+
+def test_sentence_with_anomalies_says_the_worst_and_who_is_blind() -> None:
+    """The plain words of DESIGN §8."""
+    info = make_anomaly(id="a2", severity=Severity.INFO, update_onset=3, sentence="Small thing.")
+    view = make_view(open_anomalies=(info, make_anomaly()), lost=0)
+
+    assert run_sentence(view) == (
+        "Training, update 120 of 500. 1 critical and 1 info anomalies, the worst since update 118: "
+        "Gradient norm is NaN at update 119. 3 of 8 detectors are blind."
+    )
+
+
+def test_sentence_without_anomalies_counts_only_detectors_that_can_judge() -> None:
+    """A blind or learning detector finds nothing, which is not the same as nothing to find."""
+    states = tuple(DetectorState("k", str(i), state, "") for i, state in enumerate(["armed", "blind", "learning"]))
+
+    assert run_sentence(make_view(detectors=states, lost=0)) == (
+        "Training, update 120 of 500. No open anomaly seen by the 1 of 3 detectors that can judge. "
+        "1 of 3 detectors is blind. 1 of 3 detectors is still learning."
+    )
+
+
+@pytest.mark.parametrize("state", ["live", "lost", "finished", "crashed"])
+@pytest.mark.parametrize("standing", ["armed", "blind", "learning"])
+def test_sentence_never_calls_a_run_healthy(state: str, standing: str) -> None:
+    """No state and no detectors make us promise health."""
+    view = make_view(make_run(state=state), detectors=(DetectorState("k", "", standing, ""),))
+
+    words = run_sentence(view).lower().replace(".", " ").replace(";", " ").split()
+
+    assert not {"healthy", "ok", "fine", "good", "normal"} & set(words)
+    assert (standing in ("blind", "learning")) == ("Nothing can be said" in run_sentence(view))
+
+
+def test_sentence_with_losses_never_rounds_coverage_up_to_all() -> None:
+    """1 of 100,000 lost is not 100 %."""
+    assert "1 record was lost, so 99.9 % of the run is covered." in run_sentence(make_view(rows=99_999, lost=1))

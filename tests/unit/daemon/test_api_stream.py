@@ -1,0 +1,297 @@
+"""GET stream: hello, replay, gap, heartbeat, bye; slow clients; shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.api import hub as hub_module
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api import stream as stream_module
+from gradwatch_daemon.api.hub import CLIENTS_MAX, QUEUE_DROPPABLE, QUEUE_MAX, Hub
+from gradwatch_daemon.records import Published, SignalBlock, SignalKey, Stream
+from harness.fake_api import StreamClient, make_anomaly, make_daemon, make_escalation, make_run, make_view, problem_of
+
+if TYPE_CHECKING:
+    from harness.fake_api import FakeDaemon
+
+
+def make_block(run: str = "ant-ppo", first: int = 10, n: int = 3) -> SignalBlock:
+    """Rows of one signal."""
+    update = np.arange(first, first + n, dtype=np.int64)
+    zeros = np.zeros(n, dtype=np.uint8)
+    values = np.zeros((1, n), dtype=np.float32)
+    return SignalBlock(
+        Stream(run, 2, 1), update, update, update, zeros, zeros, (SignalKey("policy.kl.k3"),), values, values.astype(np.uint8)
+    )
+
+
+async def _subscribed(daemon: FakeDaemon, count: int = 1) -> None:
+    """Until `count` clients are there."""
+    deadline = asyncio.get_running_loop().time() + 5
+    while len(daemon.hub.clients) != count:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer", "nearest"),
+    [
+        ("topics=anomalys", "query/topics", "anomaly"),
+        ("topics=", "query/topics", None),
+        ("topics=rows,,run", "query/topics", None),
+        ("runs=Not%20A%20Run", "query/runs", None),
+        ("topic=rows", "query/topic", "topics"),
+    ],
+)
+async def test_stream_of_unknown_topics_is_refused(query: str, pointer: str, nearest: str | None) -> None:
+    """A stream that would stay silent for ever is refused at once."""
+    found = problem_of(await make_daemon().get(f"/stream?{query}"))
+
+    assert (found["code"], found["did_you_mean"]) == ("invalid-parameter", nearest)
+    assert [error["pointer"] for error in found["errors"]] == [pointer]
+
+
+async def test_stream_beyond_the_limit_is_overloaded() -> None:
+    """The one that came too late, not the ones that are served."""
+    daemon = make_daemon()
+    clients = [daemon.hub.subscribe({"rows"}) for _ in range(CLIENTS_MAX)]
+
+    answer = await daemon.get("/stream")
+    daemon.hub.unsubscribe(clients[0])
+    daemon.hub.close()
+
+    assert (answer.status_code, problem_of(answer)["code"]) == (503, "overloaded")
+
+
+async def test_stream_after_close_is_not_ready() -> None:
+    """A daemon that shuts down takes no new streams."""
+    daemon = make_daemon()
+    daemon.hub.close()
+
+    assert problem_of(await daemon.get("/stream"))["code"] == "not-ready"
+
+
+async def test_stream_begins_with_hello_and_ends_with_bye() -> None:
+    """Headers that keep proxies from holding it back; shutdown ends it at once, in order."""
+    daemon = make_daemon()
+    daemon.publish(make_anomaly())
+
+    async with StreamClient(daemon, "topics=anomaly,rows&runs=ant-ppo,b") as client:
+        hello = await client.next()
+        daemon.hub.close()
+        rest = [event async for event in client.rest()]
+
+    assert client.headers["content-type"].startswith("text/event-stream")
+    assert client.headers["cache-control"] == "no-store"
+    assert client.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in client.headers
+    assert (hello.name, hello.id) == ("hello", "cafe-1")
+    assert hello.data == {
+        "version": "1.2.3",
+        "epoch": "cafe",
+        "topics": ["anomaly", "rows"],
+        "runs": ["ant-ppo", "b"],
+        "replayed": 0,
+        "heartbeat_s": 15.0,
+    }
+    assert [(event.name, event.data) for event in rest] == [("bye", {"reason": "shutdown"})]
+    assert client.complete
+    assert daemon.hub.clients == frozenset()
+
+
+async def test_stream_sends_each_topic_as_get_answers_it() -> None:
+    """One document per resource, whichever way it is read; ids grow by one."""
+    daemon = make_daemon()
+    daemon.reader.found, daemon.reader.raised = [make_anomaly()], [make_escalation()]
+
+    async with StreamClient(daemon) as client:
+        await client.next()
+        daemon.publish(make_block(), make_anomaly(), make_escalation(), make_view())
+        events = [await client.next() for _ in range(4)]
+
+    assert [(event.name, event.id) for event in events] == [
+        ("rows", "cafe-1"),
+        ("anomaly", "cafe-2"),
+        ("escalation", "cafe-3"),
+        ("run", "cafe-4"),
+    ]
+    assert events[0].data == {"run": "ant-ppo", "attempt": 2, "rank": 1, "update_first": 10, "update_last": 12, "n": 3}
+    assert events[1].data == (await daemon.get("/anomalies/a1")).json()
+    assert events[2].data == (await daemon.get("/runs/ant-ppo/escalations/e1")).json()
+    assert events[3].data == (await daemon.get("/runs")).json()["items"][0]
+    models.RunSummary.model_validate(events[3].data)
+
+
+async def test_stream_filters_topics_and_runs() -> None:
+    """Neither another topic nor another run, live or replayed."""
+    daemon = make_daemon()
+    wanted = make_anomaly(id="mine")
+    noise = (make_block(), make_anomaly(run="other"), make_escalation(), make_view(make_run("other")))
+    daemon.publish(*noise, wanted)
+
+    async with StreamClient(daemon, "topics=anomaly&runs=ant-ppo", "cafe-1") as client:
+        hello, replayed = await client.next(), await client.next()
+        daemon.publish(*noise, wanted)
+        live = await client.next()
+
+    assert hello.data["replayed"] == 1
+    assert (replayed.id, live.id) == ("cafe-5", "cafe-10")
+
+
+async def test_stream_resumed_replays_what_was_missed_once_and_in_order() -> None:
+    """Both rings, merged by id; hello stands at the id the client came with, so a second break loses nothing."""
+    daemon = make_daemon()
+    daemon.publish(make_anomaly(), make_block(), make_escalation(), make_block(), make_anomaly())
+
+    async with StreamClient(daemon, last_event_id="cafe-1") as client:
+        events = [await client.next() for _ in range(5)]
+        daemon.publish(make_block())
+        events.append(await client.next())
+
+    assert [event.id for event in events] == ["cafe-1", "cafe-2", "cafe-3", "cafe-4", "cafe-5", "cafe-6"]
+    assert [event.name for event in events] == ["hello", "rows", "escalation", "rows", "anomaly", "rows"]
+
+
+@pytest.mark.parametrize("last", ["dead-0", "cafe-9", "cafe", "cafe-", "cafe-x", "cafe--1", "", "cafe-²", "cafe-" + "9" * 5000])
+async def test_stream_resumed_with_an_id_not_ours_begins_with_a_gap(last: str) -> None:
+    """Another epoch, the future, or no id at all: the client is told to read anew, and nothing is replayed."""
+    daemon = make_daemon()
+    daemon.publish(make_anomaly())
+
+    async with StreamClient(daemon, last_event_id=last) as client:
+        hello, gap = await client.next(), await client.next()
+        daemon.publish(make_escalation())
+        live = await client.next()
+
+    assert (hello.id, hello.data["replayed"]) == ("cafe-1", 0)
+    assert (gap.name, gap.id) == ("gap", "")
+    assert live.id == "cafe-2"
+
+
+async def test_stream_resumed_too_late_begins_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the ring still has follows the gap; evidence outlives a flood of rows."""
+    monkeypatch.setattr(hub_module, "RING_EVENTS", 4)
+    daemon = make_daemon()
+    daemon.publish(make_anomaly(), make_anomaly(), *[make_block(first=i) for i in range(6)])
+
+    async with StreamClient(daemon, last_event_id="cafe-1") as client:
+        late = [await client.next() for _ in range(7)]
+    async with StreamClient(daemon, "topics=anomaly", "cafe-1") as client:
+        evidence = [await client.next() for _ in range(2)]
+    async with StreamClient(daemon, last_event_id="cafe-4") as client:
+        in_time = [await client.next() for _ in range(5)]
+
+    assert [event.name for event in late] == ["hello", "gap", "anomaly", *["rows"] * 4]
+    assert [event.name for event in evidence] == ["hello", "anomaly"]
+    assert [event.name for event in in_time] == ["hello", *["rows"] * 4]
+
+
+async def test_stream_of_a_slow_client_cuts_rows_with_a_gap_and_keeps_evidence() -> None:
+    """The gap stands where the rows are missing, before anything later; no anomaly is lost."""
+    daemon = make_daemon()
+    async with StreamClient(daemon) as client:
+        await client.next()
+        client.reading.clear()
+        # One event is with the blocked writer or still queued; fill the queue for certain.
+        daemon.publish(*[make_block(first=i) for i in range(QUEUE_DROPPABLE)])
+        daemon.publish(*[make_block(first=i) for i in range(10)])
+        daemon.publish(make_anomaly(), make_view(), make_escalation())
+        client.reading.set()
+        names: list[str] = []
+        cut = 0
+        while not names or names[-1] != "escalation":
+            event = await client.next()
+            names.append(event.name)
+            cut += event.data["events"] if event.name == "gap" else 0
+        daemon.publish(make_block(first=99))
+        after = await client.next()
+
+    assert names == ["rows"] * QUEUE_DROPPABLE + ["gap", "anomaly", "escalation"]
+    assert cut == 11
+    assert (after.name, after.data["update_first"]) == ("rows", 99)
+
+
+async def test_stream_of_a_stuck_client_ends_rather_than_drop_an_anomaly() -> None:
+    """It comes back with its last id and finds every anomaly in the ring."""
+    daemon = make_daemon()
+    async with StreamClient(daemon, "topics=anomaly") as client:
+        await client.next()
+        client.reading.clear()
+        daemon.publish(*[make_anomaly(id=f"a{i}") for i in range(QUEUE_MAX + 2)])
+        client.reading.set()
+        rest = [event async for event in client.rest()]
+    async with StreamClient(daemon, "topics=anomaly", "cafe-1") as client:
+        hello = await client.next()
+
+    assert [(event.name, event.data) for event in rest] == [("bye", {"reason": "too slow"})]
+    assert hello.data["replayed"] == QUEUE_MAX + 1
+
+
+async def test_stream_of_a_client_that_never_reads_does_not_delay_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its write is blocked for ever; the daemon gives its last words a bound."""
+    monkeypatch.setattr(stream_module, "BYE_S", 0.05)
+    daemon = make_daemon()
+    client = StreamClient(daemon)
+    await client.__aenter__()
+    await client.next()
+    client.reading.clear()
+    daemon.publish(make_anomaly())
+
+    daemon.hub.close()
+    assert client.task is not None
+    await asyncio.wait_for(client.task, 5)
+
+    assert not client.complete
+    assert daemon.hub.clients == frozenset()
+
+
+async def test_stream_left_by_its_client_is_forgotten() -> None:
+    """Nothing is queued for somebody who is gone."""
+    daemon = make_daemon()
+    async with StreamClient(daemon) as client:
+        await client.next()
+        await _subscribed(daemon, 1)
+        client.leave()
+        await _subscribed(daemon, 0)
+
+
+async def test_stream_without_events_sends_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment, which browsers ignore and proxies count as life."""
+    monkeypatch.setattr(stream_module, "HEARTBEAT_S", 0.01)
+    async with StreamClient(make_daemon()) as client:
+        await client.next()
+        assert await client.raw() == ": still here\n\n"
+
+
+async def test_stream_that_saw_only_hello_resumes_without_gap() -> None:
+    """Also when hello came before the first event of all."""
+    daemon = make_daemon()
+    async with StreamClient(daemon) as client:
+        hello = await client.next()
+    daemon.publish(make_anomaly())
+
+    async with StreamClient(daemon, last_event_id=hello.id) as client:
+        events = [await client.next() for _ in range(2)]
+
+    assert [(event.name, event.id) for event in events] == [("hello", "cafe-0"), ("anomaly", "cafe-1")]
+
+
+async def test_hub_keeps_no_arrays() -> None:
+    """Rows in the ring are six numbers, not the block they came from."""
+    hub = Hub("cafe")
+    hub.publish([Published("anomaly", "ant-ppo", make_anomaly()), Published("rows", "ant-ppo", make_block())])
+
+    (event,) = hub.resume("cafe-1", hub.subscribe({"rows"})).replay
+
+    assert not isinstance(event.payload, SignalBlock)
+
+
+def test_hub_epoch_with_a_dash_is_refused() -> None:
+    """Ids are split at the dash."""
+    with pytest.raises(GradwatchError, match="letters and digits"):
+        Hub("a-b")

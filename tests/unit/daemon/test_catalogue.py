@@ -1,0 +1,68 @@
+"""Profiles, overrides and the rules hash."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.detect.catalogue import CATALOGUE, load_profile
+
+KINDS = [
+    "nonfinite",
+    "rollout_mismatch",
+    "ratio_explosion",
+    "kl_extreme",
+    "kl_spike",
+    "ratio_collapse",
+    "entropy_collapse",
+    "entropy_low",
+]
+
+
+def test_profile_unknown_threshold_names_the_nearest() -> None:
+    """A typing mistake in the configuration is answered with the word that was meant."""
+    with pytest.raises(GradwatchError, match=r"did you mean kl_extreme\.k3\?") as error:
+        load_profile("default", {"kl_extreem": {"k3": 1.0}})
+    assert error.value.code.slug == "config-invalid"
+
+
+def test_profile_unknown_name_names_the_nearest() -> None:
+    """So is the name of a profile."""
+    with pytest.raises(GradwatchError, match=r"did you mean classic\?"):
+        load_profile("clasic")
+
+
+def test_profile_override_moves_the_limit_and_the_hash() -> None:
+    """An override is in force, and no anomaly found with it can pass for one of the plain profile."""
+    plain, moved = load_profile("default"), load_profile("default", {"kl_extreme": {"k3": 0.75}})
+    assert moved.rules["kl_extreme"].threshold("k3").limit == 0.75
+    assert plain.rules["kl_extreme"].threshold("k3").limit == 0.5
+    assert moved.rules_hash != plain.rules_hash
+    assert load_profile("default", {"kl_extreme": {"k3": 0.5}}).rules_hash == plain.rules_hash
+
+
+def test_profiles_have_every_kind_in_causal_order_and_different_hashes() -> None:
+    """Both profiles judge the same eight kinds."""
+    assert [spec.kind for spec in CATALOGUE] == KINDS
+    for name in ("default", "classic"):
+        assert list(load_profile(name).rules) == KINDS
+    assert load_profile("default").rules_hash != load_profile("classic").rules_hash
+
+
+def test_profile_classic_has_the_published_numbers() -> None:
+    """DESIGN's table of fixed thresholds, to the letter."""
+    rules = load_profile("classic").rules
+    numbers = {kind: (rule.thresholds[0].op, rule.thresholds[0].limit) for kind, rule in rules.items()}
+    assert numbers == {
+        "nonfinite": (">", 0.0),
+        "rollout_mismatch": (">", 1e-3),
+        "ratio_explosion": (">", 5.0),
+        "ratio_collapse": ("<", 0.1),
+        "kl_extreme": (">", 0.5),
+        "kl_spike": (">", 0.1),
+        "entropy_collapse": ("<", 0.1),
+        "entropy_low": ("<", 0.3),
+    }
+    for kind in ("entropy_low", "entropy_collapse"):
+        assert [(vote.k, vote.n) for vote in rules[kind].votes] == [(3, 3)]
+        assert rules[kind].thresholds[0].clear == 1.5

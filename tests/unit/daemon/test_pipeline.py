@@ -1,0 +1,345 @@
+"""The pipeline over a real store and a socket of one list: what is acked, told, raised, lost and restored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gradwatch_contracts import limits
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import decode, encode
+from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.pipeline import Pipeline
+from gradwatch_daemon.records import CancelEscalation, Commit, Counters, Published, RequestEscalation
+from gradwatch_daemon.store.protocol import AnomalyFilter
+from gradwatch_daemon.store.sqlite import SqliteStore
+from gradwatch_daemon.work import Now
+from harness.rows import FULL, T0_NS, RowMaker, hello
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAN = float("nan")
+BROKEN = {"loss.total": (16.0, NAN, NAN), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
+
+
+class Socket:
+    """What the pipeline says, by peer; it is given its frames by hand."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, m.Message]] = []
+        self.gone: set[bytes] = set()
+
+    def send(self, peer: bytes, frame: bytes) -> bool:
+        if peer in self.gone:
+            return False
+        self.sent.append((peer, decode(frame)))
+        return True
+
+    def wake(self) -> None:
+        """Nobody sleeps here."""
+
+    def of(self, kind: type, peer: bytes = b"p") -> list[m.Message]:
+        return [message for to, message in self.sent if to == peer and isinstance(message, kind)]
+
+
+class World:
+    """A pipeline, its socket, its store, a clock that stands still, and one trainer on peer b"p"."""
+
+    def __init__(self, home: Path, secret: str = "") -> None:
+        self.home, self.secret = home, secret
+        self.now_s = 100.0
+        self.published: list[Published] = []
+        self.rows = RowMaker()
+        self.open()
+
+    def open(self) -> None:
+        self.store = SqliteStore.open(self.home)
+        self.reader = self.store.reader()
+        self.socket = Socket()
+        self.pipeline = Pipeline(
+            self.socket,  # type: ignore[arg-type]
+            self.store,
+            Engine(load_profile("default")),
+            Counters(),
+            self.published.extend,
+            secret=self.secret,
+            clock=lambda: Now(T0_NS + int(self.now_s * 1e9), self.now_s),
+        )
+
+    def close(self) -> None:
+        self.reader.close()
+        self.store.close()
+
+    def restart(self) -> None:
+        """Another process on the same directory."""
+        self.close()
+        self.open()
+
+    def tick(self, *messages: m.Message, peer: bytes = b"p") -> None:
+        self.pipeline.tick([(peer, encode(message)) for message in messages])
+
+    def greet(self, **changed: object) -> None:
+        self.tick(hello(**changed), peer=b"p")  # type: ignore[arg-type]
+        self.tick(m.SchemaMessage(FULL.columns))
+
+    def ask(self, request: object) -> object:
+        answer = self.pipeline.mailbox.submit(request)  # type: ignore[arg-type]
+        self.tick()
+        return answer.result(0)
+
+    def view(self, run: str = "ant-ppo") -> object:
+        return self.pipeline.snapshots[run]
+
+    def stored(self, id_: str) -> object:
+        return self.store.escalation("ant-ppo", id_)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def _want(id_: str = "e1", updates: int = 10, level: Level = Level.DEBUG) -> RequestEscalation:
+    return RequestEscalation("ant-ppo", id_, level, updates, "look")
+
+
+def test_hello_with_a_wrong_secret_is_refused_and_makes_no_run(tmp_path: Path) -> None:
+    """Over TCP anybody on this machine can connect."""
+    world = World(tmp_path, secret="right")
+    world.tick(hello(secret="wrong"))
+    assert world.socket.of(m.Refuse) == [m.Refuse("secret-wrong", "HELLO.secret")]
+    assert not world.pipeline.snapshots
+    world.tick(hello(secret="right"))
+    assert world.socket.of(m.Welcome)
+    world.close()
+
+
+def test_hello_with_a_bad_run_name_is_refused_with_the_pattern(world: World) -> None:
+    """The agent checks it too; a foreign client may not."""
+    world.tick(hello("Ant PPO"))
+    (refusal,) = world.socket.of(m.Refuse)
+    assert isinstance(refusal, m.Refuse)
+    assert (refusal.code, "HELLO.run: expected" in refusal.detail) == ("invalid-argument", True)
+
+
+def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that fails is tried again with the same rows; until then no ack, and the daemon is not ready."""
+    world.greet()
+    commit, troubles = world.store.commit, []
+
+    def fail_twice(batch: Commit) -> None:
+        if len(troubles) < 2:
+            troubles.append((world.pipeline.trouble, len(world.socket.of(m.Ack))))
+            raise GradwatchError("data-dir-unusable", where="disk", expected="room", got="none")
+        troubles.append((world.pipeline.trouble, len(world.socket.of(m.Ack))))
+        commit(batch)
+
+    monkeypatch.setattr(world.store, "commit", fail_twice)
+    monkeypatch.setattr("gradwatch_daemon.pipeline.COMMIT_RETRY_S", 0.0)
+    world.tick(world.rows.samples(3))
+    assert troubles[0] == ("", 0)
+    assert all("disk" in trouble and acks == 0 for trouble, acks in troubles[1:])
+    assert world.socket.of(m.Ack) == [m.Ack(2)]
+    assert world.pipeline.trouble == ""
+    assert world.store.row_counts()["ant-ppo", 1, 0] == (3, 2)
+
+
+def test_resent_rows_are_stored_once_and_acked_again(world: World) -> None:
+    """Also over a restart of the daemon: the last sequence number is part of the transaction."""
+    world.greet()
+    first = world.rows.samples(3)
+    world.tick(first)
+    world.restart()
+    world.greet()
+    (welcome,) = world.socket.of(m.Welcome)
+    assert isinstance(welcome, m.Welcome)
+    assert (welcome.attempt, welcome.last_seq) == (1, 2)
+    world.tick(first, world.rows.samples(2))
+    assert world.socket.of(m.Ack) == [m.Ack(4)]
+    assert world.store.row_counts()["ant-ppo", 1, 0] == (5, 4)
+
+
+def test_nonfinite_row_fires_raises_the_level_and_is_told_after_the_commit(world: World) -> None:
+    """Anomaly, escalation and the LEVEL message of one tick."""
+    world.greet()
+    world.tick(world.rows.samples(30))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    assert (anomaly.kind, anomaly.severity, anomaly.state, anomaly.stage) == ("nonfinite", Severity.CRITICAL, "firing", "loss")
+    assert anomaly.update_onset == anomaly.update_fired == 30
+    (escalation,) = world.reader.escalations("ant-ppo")
+    assert (escalation.level, escalation.updates, escalation.state) == (Level.DEBUG, 5, EscalationState.DELIVERED)
+    assert escalation.origin == f"anomaly:{anomaly.id}"
+    level = world.socket.of(m.LevelMessage)[-1]
+    assert isinstance(level, m.LevelMessage)
+    assert [(a.id, a.level, a.updates) for a in level.desired.active] == [(escalation.id, Level.DEBUG, 5)]
+    topics = [published.topic for published in world.published]
+    assert {"rows", "anomaly", "escalation", "run"} <= set(topics)
+
+
+def test_only_a_result_makes_an_escalation_applied_and_ended(world: World) -> None:
+    """With the agent's update numbers; the desired state follows."""
+    world.greet()
+    record = world.ask(_want())
+    assert record.state in (EscalationState.REQUESTED, EscalationState.DELIVERED)  # type: ignore[attr-defined]
+    world.tick(world.rows.samples(5))
+    assert world.stored("e1").state is EscalationState.DELIVERED  # type: ignore[attr-defined]
+    world.tick(m.Result(5, "e1", "applied", 3))
+    assert (world.stored("e1").state, world.stored("e1").update_applied) == (EscalationState.APPLIED, 3)  # type: ignore[attr-defined]
+    world.tick(m.Result(6, "e1", "ended", 13, "done"))
+    ended = world.stored("e1")
+    assert (ended.state, ended.update_ended, ended.ended_why) == (EscalationState.ENDED, 13, "done")  # type: ignore[attr-defined]
+    world.greet()
+    (*_, welcome) = world.socket.of(m.Welcome)
+    assert isinstance(welcome, m.Welcome)
+    assert welcome.desired.active == ()
+
+
+def test_request_is_refused_for_unknown_and_for_dead_runs(world: World) -> None:
+    """Nothing can be applied to a run without a trainer."""
+    with pytest.raises(GradwatchError, match="No run has this name"):
+        world.ask(replace(_want(), run="nobody"))
+    world.greet()
+    world.tick(m.Bye(-1, "closed"))
+    with pytest.raises(GradwatchError, match="no live session"):
+        world.ask(_want())
+
+
+def test_request_with_a_known_id_gives_the_same_record_or_refuses_other_content(world: World) -> None:
+    """Idempotent by the client's id, also after it ended and over a restart."""
+    world.greet()
+    world.ask(_want())
+    revision = world.view().run.revision  # type: ignore[attr-defined]
+    world.ask(_want())
+    assert world.view().run.revision == revision  # type: ignore[attr-defined]
+    with pytest.raises(GradwatchError, match="used before"):
+        world.ask(_want(updates=11))
+    world.tick(m.Result(0, "e1", "applied", 1), m.Result(1, "e1", "ended", 11, "done"))
+    world.restart()
+    world.greet()
+    again = world.ask(_want())
+    assert again.state is EscalationState.ENDED  # type: ignore[attr-defined]
+
+
+def test_cancel_takes_it_out_of_the_desired_state(world: World) -> None:
+    """One not applied is cancelled at once; an unknown id is an error."""
+    world.greet()
+    world.ask(_want())
+    world.ask(CancelEscalation("ant-ppo", "e1"))
+    assert world.stored("e1").state is EscalationState.CANCELLED  # type: ignore[attr-defined]
+    level = world.socket.of(m.LevelMessage)[-1]
+    assert isinstance(level, m.LevelMessage)
+    assert level.desired.active == ()
+    with pytest.raises(GradwatchError, match="No escalation"):
+        world.ask(CancelEscalation("ant-ppo", "nothing"))
+
+
+@pytest.mark.parametrize(("reason", "state"), [("closed", "finished"), ("exception", "crashed")])
+def test_bye_ends_the_run_and_loses_what_was_open(world: World, reason: str, state: str) -> None:
+    """A crash is told apart from an end."""
+    world.greet()
+    world.ask(_want())
+    world.tick(world.rows.samples(), m.Bye(0, reason))
+    view = world.view()
+    assert (view.run.state, view.live) == (state, False)  # type: ignore[attr-defined]
+    assert world.stored("e1").state is EscalationState.LOST  # type: ignore[attr-defined]
+
+
+def test_silence_makes_a_run_lost_but_keeps_what_was_asked(world: World) -> None:
+    """Lost is not crashed: it may come back and apply what is wanted."""
+    world.greet()
+    world.socket.gone.add(b"p")
+    world.ask(_want())
+    world.now_s += limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX + 1
+    world.tick()
+    assert world.view().run.state == "lost"  # type: ignore[attr-defined]
+    assert world.stored("e1").state is EscalationState.REQUESTED  # type: ignore[attr-defined]
+    world.socket.gone.clear()
+    world.greet()
+    assert world.view().run.state == "live"  # type: ignore[attr-defined]
+    assert world.stored("e1").state is EscalationState.DELIVERED  # type: ignore[attr-defined]
+
+
+def test_another_launch_is_another_attempt_with_its_own_base_and_updates(world: World) -> None:
+    """Open escalations of the old attempt are lost; its rows stay."""
+    world.greet()
+    world.tick(world.rows.samples(5))
+    world.ask(_want())
+    world.greet(session="s2", level=1)
+    view = world.view()
+    assert (view.run.attempt, view.run.base, view.update_last) == (2, Level.MINIMAL, None)  # type: ignore[attr-defined]
+    assert world.stored("e1").state is EscalationState.LOST  # type: ignore[attr-defined]
+    world.tick(RowMaker().samples(2))
+    assert world.store.row_counts() == {("ant-ppo", 1, 0): (5, 4), ("ant-ppo", 2, 0): (2, 1)}
+
+
+def test_ranks_of_one_launch_share_the_attempt(world: World) -> None:
+    """And the same rank of the same launch in a new process does not: two lives must not mix."""
+    world.greet(launch_id="L", session="r0", world=2)
+    world.tick(hello(launch_id="L", session="r1", rank=1, world=2), peer=b"q")
+    assert world.view().run.attempt == 1  # type: ignore[attr-defined]
+    assert world.view().sessions == 2  # type: ignore[attr-defined]
+    world.tick(hello(launch_id="L", session="r1b", rank=1, world=2), peer=b"r")
+    assert world.view().run.attempt == 2  # type: ignore[attr-defined]
+
+
+def test_loss_is_counted_and_stored(world: World) -> None:
+    """It stands wherever data is shown."""
+    world.greet()
+    world.tick(m.Loss(0, 3, "outbox full"), RowMaker(seq=4, update=4).samples(2))
+    assert (world.view().rows, world.view().lost) == (2, 4)  # type: ignore[attr-defined]
+    (loss,) = world.reader.losses("ant-ppo")
+    assert (loss.first_seq, loss.last_seq, loss.reason) == (0, 3, "outbox full")
+    world.restart()
+    assert (world.view().rows, world.view().lost) == (2, 4)  # type: ignore[attr-defined]
+
+
+def test_restart_shows_what_was_shown_before(world: World) -> None:
+    """Detectors, open anomalies, escalations and counts come back; nobody is live until he greets."""
+    world.greet()
+    world.tick(world.rows.samples(150), world.rows.samples(150))
+    world.tick(world.rows.samples(2, changed=BROKEN))
+    before = world.view()
+    world.restart()
+    after = world.view()
+    assert after.detectors == before.detectors  # type: ignore[attr-defined]
+    # By their text: an anomaly whose value is NaN does not equal itself.
+    assert repr(after.open_anomalies) == repr(before.open_anomalies)  # type: ignore[attr-defined]
+    assert (after.rows, after.update_last) == (before.rows, before.update_last)  # type: ignore[attr-defined]
+    assert (after.live, after.run.state) == (False, "lost")  # type: ignore[attr-defined]
+    world.greet()
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    assert (anomaly.update_onset, anomaly.update_last, anomaly.count) == (300, 302, 3)
+
+
+def _play(home: Path, sizes: list[int]) -> str:
+    """40 rows, three of them broken, in ticks of these sizes with a restart of the daemon after each."""
+    home.mkdir()
+    world = World(home)
+    for size in sizes:
+        world.greet()
+        broken = [10 <= world.rows.update + i < 12 or world.rows.update + i == 30 for i in range(size)]
+        world.tick(*[world.rows.samples(1, changed=BROKEN if bad else None) for bad in broken])
+        world.restart()
+    anomalies = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    shown = repr((anomalies, world.view().detectors))  # type: ignore[attr-defined]
+    world.close()
+    return shown
+
+
+@pytest.mark.parametrize("sizes", [[1] * 40, [40], [7, 1, 13, 19], [11, 1, 28]], ids=["singly", "whole", "mixed", "inside"])
+def test_any_split_into_ticks_with_restarts_between_stores_the_same(tmp_path: Path, sizes: list[int]) -> None:
+    """Anomalies and detector states are a function of the rows, not of how they came."""
+    shown = _play(tmp_path / "a", sizes)
+    assert "update_onset=10" in shown
+    assert shown == _play(tmp_path / "b", [20, 20])
