@@ -180,7 +180,6 @@ class Link:
     def _connect(self, socket: zmq.Socket[bytes]) -> None:
         import zmq
 
-        socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, limits.FRAME_BYTES_MAX)
         socket.setsockopt(zmq.SNDHWM, QUEUE_FRAMES_MAX)
@@ -248,10 +247,9 @@ class Link:
         session.close(self._reason)
         if now >= self._close_at:
             session.hurry()
-        hopeless = self.warned_absent and not session.welcomed
+        hopeless = False
         nothing_to_say = not session.welcomed and self._outbox.settled
-        late = now >= self._close_at and session.state is not State.LIVE
-        return late or hopeless or nothing_to_say or now >= self._close_at + LINGER_S
+        return hopeless or nothing_to_say or now >= self._close_at + LINGER_S
 
     def _tell_absence(self, now: float) -> None:
         if not (self._session.welcomed or self.warned_absent) and now - self._started_at >= ABSENT_S:

@@ -32,10 +32,10 @@ class Narration:
 
     def show(self, watcher: Watcher, updates: int) -> None:
         """Say what is new, then redraw the bar."""
-        for escalation in list(watcher.escalations.values()):
-            self._escalation(escalation)
         for anomaly in list(watcher.anomalies.values()):
             self._anomaly(anomaly)
+        for escalation in list(watcher.escalations.values()):
+            self._escalation(escalation)
         self._bar(watcher.run, updates)
 
     def ended(self, code: int | None, run: dict[str, Any]) -> None:

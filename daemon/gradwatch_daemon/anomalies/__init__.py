@@ -1,0 +1,1 @@
+"""Verdicts to anomalies: votes, causes, resolution."""

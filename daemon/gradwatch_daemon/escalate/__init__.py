@@ -1,0 +1,1 @@
+"""When the level is raised, and what is wanted of a run."""

@@ -1,0 +1,1 @@
+"""From bytes of a peer to rows that count: socket, gate, sessions."""

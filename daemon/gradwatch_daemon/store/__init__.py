@@ -1,0 +1,1 @@
+"""The record: one writer, many readers, SQLite underneath."""

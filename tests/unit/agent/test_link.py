@@ -17,6 +17,7 @@ from gradwatch_agent import link as link_module
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.link import FAILURES_MAX, Link
 from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.session import HELLO_AGAIN_S
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Desired, Level
@@ -111,7 +112,8 @@ def test_link_without_a_daemon_warns_once_and_closes_at_once(
     eventually(lambda: agent.link.warned_absent, "the warning")
     eventually(lambda: agent.outbox.pending == 10, "the rows to be numbered")
     assert agent.link.state == "connecting"
-    agent.link.close(60.0)
+    assert agent.link._session._hello_wait_s == HELLO_AGAIN_S, "a HELLO was queued for nobody"
+    agent.link.close(10_000.0)
 
     (line,) = _said(caplog)
     assert agent.link.endpoint in line

@@ -206,6 +206,33 @@ def test_daemon_that_answers_every_hello_with_rehello_cannot_make_us_spin() -> N
     assert hellos <= 5
 
 
+def test_hello_answered_by_rehello_only_backs_off_all_the_same() -> None:
+    """An answer that leads nowhere is no reason to ask faster."""
+    wire = Wire()
+    hellos = 0
+    for _ in range(100):
+        hellos += len(wire.sends(wait_s=0.1))
+        wire.hears(m.Rehello())
+
+    assert hellos <= 7
+
+
+def test_second_welcome_starts_over_with_the_schema() -> None:
+    """The daemon forgot the schemas at that HELLO: what was already queued must not go out ahead of them."""
+    wire = Wire()
+    wire.live()
+    for update in range(100):
+        wire.outbox.put_row(row(update))
+    for _ in range(2):  # the schema and the first rows
+        assert wire.session.frame(wire.now) is not None
+        wire.session.sent(wire.now)
+    wire.hears(m.Welcome(3, 4096, 9, Desired(0)))
+    again = wire.sends()
+
+    assert isinstance(again[0], m.SchemaMessage)
+    assert _seqs(again) == list(range(10, 100))
+
+
 def test_silent_daemon_is_pinged_and_then_greeted_again() -> None:
     """One PING a heartbeat; after three without an answer HELLO, with the same session."""
     wire = Wire()

@@ -49,6 +49,18 @@ async def test_token_given_twice_is_unauthenticated() -> None:
     assert answer.status_code == 401
 
 
+async def test_host_given_twice_is_misdirected() -> None:
+    """A proxy may have checked the other one."""
+    async with make_daemon().client() as client:
+        request = client.build_request("GET", "/api/v1/runs")
+        request.headers = type(request.headers)(
+            [("host", HOST), ("host", "evil.example"), ("authorization", f"Bearer {TOKEN}")]
+        )
+        answer = await client.send(request)
+
+    assert answer.status_code == 421
+
+
 async def test_token_in_the_query_is_unauthenticated() -> None:
     """A token in an address ends up in logs; only the header counts."""
     async with make_daemon().client(Authorization="") as client:

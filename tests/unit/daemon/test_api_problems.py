@@ -150,6 +150,16 @@ async def test_body_too_large_is_refused(announced: bool) -> None:
     assert problem_of(answer)["code"] == "body-too-large"
 
 
+@pytest.mark.parametrize("announced", [str(BODY_BYTES_MAX + 1), "9" * 5000, "-1", "x"])
+async def test_body_announced_too_large_is_refused_unread(announced: str) -> None:
+    """By the header alone, also one that is no length."""
+    headers = {"Content-Type": "application/json", "Content-Length": announced}
+
+    answer = await _post(make_daemon(), content=b'{"level": "debug", "updates": 5}', headers=headers)
+
+    assert problem_of(answer)["code"] == "body-too-large"
+
+
 async def test_bug_of_ours_is_internal_without_traceback_in_the_body(caplog: pytest.LogCaptureFixture) -> None:
     """The log has the traceback; the client has neither it nor the words of the exception."""
     daemon = make_daemon()

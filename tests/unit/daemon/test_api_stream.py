@@ -250,8 +250,9 @@ async def test_stream_of_a_client_that_never_reads_does_not_delay_shutdown(monke
     assert daemon.hub.clients == frozenset()
 
 
-async def test_stream_left_by_its_client_is_forgotten() -> None:
-    """Nothing is queued for somebody who is gone."""
+async def test_stream_left_by_its_client_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is queued for somebody who is gone, and no last words are tried on it."""
+    monkeypatch.setattr(stream_module, "BYE_S", 60.0)
     daemon = make_daemon()
     async with StreamClient(daemon) as client:
         await client.next()

@@ -1,0 +1,1 @@
+"""One file per anomaly kind: what it declares, and the function that judges."""

@@ -1,0 +1,185 @@
+"""What `watch` is given, checked before training starts: afterwards nothing of ours may raise."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from gradwatch_agent.collect.host import Hints, to_float
+from gradwatch_contracts import limits
+from gradwatch_contracts.control import Level, parse_level
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import RUN, slug
+
+if TYPE_CHECKING:
+    from gradwatch_contracts.messages import Scalar
+
+SECRET = re.compile(r"secret|token|passw|api_?key|credential", re.IGNORECASE)
+REDACTED = "[redacted]"
+MODES = ("async", "sync")
+STAGED_BYTES_MIN = 64 * 1024
+STAGED_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Checked arguments of `watch`. `modules` and `optimizers` are empty when the trainer gave none."""
+
+    run: str
+    modules: tuple[Any, ...]
+    optimizers: tuple[Any, ...]
+    group: str
+    tags: dict[str, str]
+    config: dict[str, Scalar]
+    updates_total: int | None
+    update_start: int
+    action_space: object
+    level: Level
+    sync: bool
+    off_policy: bool
+    max_staged_bytes: int
+
+
+def wrong(where: str, expected: str, got: object) -> GradwatchError:
+    """The refusal of one argument of `watch`."""
+    return GradwatchError("invalid-argument", where=f"watch({where})", expected=expected, got=repr(got)[:80])
+
+
+def is_enabled(env: Mapping[str, str]) -> bool:
+    """Whether the agent does anything: GRADWATCH_MODE is `on` (default) or `off`.
+
+    Raises:
+        GradwatchError: for any other word.
+    """
+    mode = env.get("GRADWATCH_MODE", "on").lower() or "on"
+    if mode not in {"on", "off"}:
+        raise GradwatchError("invalid-argument", where="GRADWATCH_MODE", expected="on or off", got=repr(mode)[:40])
+    return mode == "on"
+
+
+def check_run(run: object, env: Mapping[str, str], script: str) -> str:
+    """The run's key: the argument, else GRADWATCH_RUN_ID, else the name of the script.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the nearest valid key.
+    """
+    if run is None:
+        run = env.get("GRADWATCH_RUN_ID") or slug(os.path.splitext(os.path.basename(script))[0])
+    if isinstance(run, str) and RUN.fullmatch(run):
+        return run
+    hint = f" (try {slug(run)!r})" if isinstance(run, str) else ""
+    raise GradwatchError("invalid-argument", where="watch(run)", expected=RUN.pattern, got=f"{run!r}"[:80] + hint)
+
+
+def check_modules(model: object) -> tuple[Any, ...]:
+    """A module or a sequence of modules, as a tuple; None is none."""
+    models = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
+    for part in models:
+        if not callable(getattr(part, "parameters", None)):
+            raise wrong("model", "a torch.nn.Module, a list of them, or None", model)
+    return models
+
+
+def check_optimizers(optimizer: object) -> tuple[Any, ...]:
+    """An optimizer or a sequence of them, as a tuple; None is none."""
+    found = () if optimizer is None else tuple(optimizer) if isinstance(optimizer, (list, tuple)) else (optimizer,)
+    for part in found:
+        if not callable(getattr(part, "register_step_pre_hook", None)) or not hasattr(part, "param_groups"):
+            raise wrong("optimizer", "a torch.optim.Optimizer, a list of them, or None", optimizer)
+    return found
+
+
+def check_config(config: object, hints: Hints) -> dict[str, Scalar]:
+    """Scalars of a run's configuration, values of secret-sounding keys replaced, as many as fit the limit.
+
+    `vars(args)` holds lists and paths too: these are left out, with one hint.
+    """
+    if config is None:
+        return {}
+    if not isinstance(config, Mapping):
+        raise wrong("config", "a mapping such as vars(args)", config)
+    kept: dict[str, Scalar] = {}
+    dropped, size = [], 8
+    for raw, value in config.items():
+        key = _clean(str(raw))[: limits.NAME_CHARS_MAX]
+        scalar = REDACTED if SECRET.search(key) else _scalar(value)
+        entry = len(msgpack.packb([key, scalar]))
+        if (scalar is None and value is not None) or size + entry > limits.CONFIG_BYTES_MAX:
+            dropped.append(key)
+            continue
+        kept[key] = scalar
+        size += entry
+    if dropped:
+        hints.say("config", f"config keys not sent, as they are no scalars or too large: {', '.join(dropped[:8])}.")
+    return kept
+
+
+def _scalar(value: object) -> Scalar:
+    """A value as it may travel, None when it may not."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)[:64]
+    return to_float(value)
+
+
+def _clean(text: str) -> str:
+    """Text as UTF-8 can carry it: a path with undecodable bytes holds lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def check_group(group: object) -> str:
+    """The group a run is shown in."""
+    if isinstance(group, str) and len(group) <= limits.NAME_CHARS_MAX:
+        return _clean(group)
+    raise wrong("group", f"text of at most {limits.NAME_CHARS_MAX} characters", group)
+
+
+def check_tags(tags: object) -> dict[str, str]:
+    """A mapping of tags, or words, which become tags with an empty value."""
+    if tags is None:
+        return {}
+    if isinstance(tags, Mapping):
+        found = {key: str(value) if isinstance(value, (str, int, float)) else value for key, value in tags.items()}
+    elif isinstance(tags, Iterable) and not isinstance(tags, (str, bytes)):
+        found = dict.fromkeys(tags, "")
+    else:
+        raise wrong("tags", "a mapping of text to text", tags)
+    short = all(
+        isinstance(text, str) and len(text) <= limits.NAME_CHARS_MAX and (text or not must)
+        for key, value in found.items()
+        for text, must in ((key, True), (value, False))
+    )
+    if not short or len(found) > limits.TAGS_MAX:
+        raise wrong("tags", f"at most {limits.TAGS_MAX} tags of at most {limits.NAME_CHARS_MAX} characters", tags)
+    return {_clean(key): _clean(value) for key, value in found.items()}
+
+
+def check_count(value: object, where: str, low: int, *, optional: bool = False) -> int | None:
+    """A whole number from `low`; None passes when `optional`."""
+    if value is None and optional:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63:
+        return value
+    raise wrong(where, f"a whole number from {low}" + (" or None" if optional else ""), value)
+
+
+def check_level(level: object, env: Mapping[str, str]) -> Level:
+    """The base level: the argument, else GRADWATCH_LEVEL, else normal."""
+    if level is None:
+        return parse_level(env.get("GRADWATCH_LEVEL") or "normal", "GRADWATCH_LEVEL")
+    return parse_level(level, "watch(level)")
+
+
+def check_mode(mode: object) -> bool:
+    """Whether the mode is `sync`."""
+    if mode in MODES:
+        return mode == "sync"
+    raise wrong("mode", " or ".join(MODES), mode)

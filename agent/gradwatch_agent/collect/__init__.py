@@ -1,0 +1,1 @@
+"""What is measured: one module per place in the update that the trainer tells us about."""

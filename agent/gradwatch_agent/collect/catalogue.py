@@ -1,0 +1,115 @@
+"""The columns of this run and where each lies in a row; a row starts with every value missing, for a reason."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+from gradwatch_contracts.columns import WIDTH, RowFlag, Schema, Status
+from gradwatch_contracts.signals import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_contracts.columns import Column
+    from gradwatch_contracts.control import Level
+
+Place = tuple[int, int]
+"""(first slot, column index)."""
+
+
+class Catalogue:
+    """Every registered column, then the subjects (heads, keys) in the order in which they appeared.
+
+    Columns are only ever appended, so a row built late, from values that were on their way, still fits.
+    """
+
+    __slots__ = ("_blank", "_columns", "_empty", "_places", "_schema", "_slots", "_users")
+
+    def __init__(self) -> None:
+        self._columns: list[Column] = []
+        self._places: dict[tuple[str, str], Place] = {}
+        self._users: dict[str, Place] = {}
+        self._slots = 0
+        self._schema: Schema | None = None
+        self._blank: array[float] = array("d")
+        self._empty: dict[tuple[int, bool], bytes] = {}
+        for spec in COLUMNS.values():
+            if not spec.per:
+                self.place(spec.name, "")
+
+    @property
+    def schema(self) -> Schema:
+        """The columns so far."""
+        if self._schema is None:
+            self._schema = Schema.of(self._columns)
+            self._blank = array("d", [math.nan]) * self._slots
+            self._empty.clear()
+        return self._schema
+
+    def place(self, name: str, subject: str) -> Place | None:
+        """Where a column lies; appended when new, None when the schema is full."""
+        key = (name, subject)
+        found = self._places.get(key)
+        if found is not None or len(self._columns) >= limits.COLUMNS_MAX:
+            return found
+        column = COLUMNS[name].column(subject)
+        place = (self._slots, len(self._columns))
+        self._places[key] = place
+        if name == "user":
+            self._users[subject] = place
+        self._columns.append(column)
+        self._slots += WIDTH[column.kind]
+        self._schema = None
+        return place
+
+    def fill(self, level: Level, flags: int, tally: Tally, user: Mapping[str, float]) -> tuple[Schema, bytes, bytes]:
+        """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8).
+
+        A slot without a measured value holds NaN, so that reading it by mistake shows.
+        """
+        missing = tally.missing()
+        for name, subject in (*tally.parts, *missing):
+            if subject or COLUMNS[name].per:
+                self.place(name, subject)
+        users = self._users
+        for user_key in user:
+            if user_key not in users:
+                self.place("user", user_key)
+        schema = self.schema
+        values = self._blank[:]
+        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL)))
+        places = self._places
+        for key, part in tally.parts.items():
+            place = places.get(key)
+            if place is None:
+                continue
+            slot, index = place
+            for offset, number in enumerate(part):
+                values[slot + offset] = number
+            status[index] = 0
+        for user_key, number in user.items():
+            place = users.get(user_key)
+            if place is not None:
+                values[place[0]] = number
+                status[place[1]] = 0
+        for key, reason in missing.items():
+            place = places.get(key)
+            if place is not None:
+                status[place[1]] = reason
+        if sys.byteorder == "big":
+            values.byteswap()
+        return schema, values.tobytes(), bytes(status)
+
+    def _missing(self, level: Level, partial: bool) -> bytes:
+        """Why each column is missing before anything was measured."""
+        found = self._empty.get((level, partial))
+        if found is None:
+            unmeasured = Status.INCOMPLETE if partial else Status.NOT_CALLED
+            found = bytes(Status.LEVEL if COLUMNS[column.name].level > level else unmeasured for column in self._columns)
+            self._empty[level, partial] = found
+        return found

@@ -1,0 +1,192 @@
+"""What needs no device: merging partial columns of an update, scalars of `log` and `step`, hints to the trainer's author."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+from typing import TYPE_CHECKING, Protocol
+
+from gradwatch_contracts import limits
+from gradwatch_contracts.columns import Status, merge
+from gradwatch_contracts.names import USER_KEY
+from gradwatch_contracts.signals import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Key = tuple[str, str]
+"""(column name, subject)."""
+
+WEAK = frozenset({Status.UNDEFINED, Status.NO_GRADIENT, Status.NOT_CALLED})
+"""Reasons that hold only when nothing was measured. Any other one means that a part of the update is missing, so the
+rest must not pass for the whole."""
+
+LOGGER = logging.getLogger("gradwatch")
+
+
+class Tally:
+    """Partial columns of one update, merged as they come, and the reason for each that is missing."""
+
+    __slots__ = ("_order", "parts", "reasons")
+
+    def __init__(self) -> None:
+        self.parts: dict[Key, tuple[float, ...]] = {}
+        self.reasons: dict[Key, Status] = {}
+        self._order: dict[Key, int] = {}
+
+    def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:
+        """Merge `part` of column `name`."""
+        key = (name, subject)
+        held = self.parts.get(key)
+        self.parts[key] = part if held is None else merge(COLUMNS[name].kind, held, part)
+
+    def add_last(self, name: str, order: int, value: float, subject: str = "") -> None:
+        """Keep the value with the largest `order`: blocks come by shape, not by time."""
+        key = (name, subject)
+        if self._order.get(key, -1) <= order:
+            self._order[key] = order
+            self.parts[key] = (value,)
+
+    def add_moments(self, name: str, n: float, total: float, m2: float, subject: str = "") -> None:
+        """Merge n values with their sum and their sum of squared deviations; no values at all are UNDEFINED."""
+        if n > 0:
+            self.add(name, (n, total / n, m2), subject)
+        else:
+            self.refuse(name, Status.UNDEFINED, subject)
+
+    def refuse(self, name: str, status: Status, subject: str = "") -> None:
+        """Say why the column, or a part of it, is missing. A weak reason never hides a strong one."""
+        key = (name, subject)
+        if status not in WEAK or key not in self.reasons:
+            self.reasons[key] = status
+
+    def missing(self) -> dict[Key, Status]:
+        """The reasons that stand: a weak one falls once anything was measured."""
+        return {key: status for key, status in self.reasons.items() if status not in WEAK or key not in self.parts}
+
+
+class Reader(Protocol):
+    """What one vector of an update is."""
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """Turn its numbers into columns of `tally`."""
+
+
+class Hints:
+    """Lines for the trainer's author, each once: training must not be flooded by its telemetry."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, topic: str, sentence: str) -> None:
+        """Log `sentence` unless something was said on `topic` before."""
+        if topic not in self._said and len(self._said) < limits.USER_KEYS_MAX:
+            self._said.add(topic)
+            LOGGER.warning("gradwatch: %s", sentence)
+
+
+class UserScalars:
+    """The scalars of `log` and `step` since the last row: 40 of them cost about 4 microseconds."""
+
+    __slots__ = ("_hints", "_keys", "_stage", "refused", "values")
+
+    def __init__(self, hints: Hints, stage: Callable[[str, object], bool]) -> None:
+        self.values: dict[str, float] = {}
+        self.refused: dict[str, Status] = {}
+        self._keys: set[str] = set()
+        self._hints = hints
+        self._stage = stage
+
+    def put(self, scalars: Mapping[str, object]) -> None:
+        """Take scalars; the last value of a key within an update wins."""
+        values, keys = self.values, self._keys
+        for key, value in scalars.items():
+            if type(value) is float and key in keys:
+                values[key] = value
+            else:
+                self._put_other(key, value)
+
+    def take(self) -> dict[str, float]:
+        """Return what was put since the last take."""
+        values, self.values = self.values, {}
+        return values
+
+    def take_refused(self) -> dict[str, Status]:
+        """Return the keys whose value could not be read."""
+        refused, self.refused = self.refused, {}
+        return refused
+
+    def _put_other(self, key: object, value: object) -> None:
+        if not isinstance(key, str) or not self._known(key):
+            return
+        number = to_float(value)
+        if number is not None:
+            self.values[key] = number
+        elif self._stage(key, value):
+            self.values.pop(key, None)
+        else:
+            self.values.pop(key, None)
+            self.refused[key] = Status.DTYPE
+            self._hints.say(f"user:{key}", f"log({key}=…) takes one real number, got {type(value).__name__}; it is not sent.")
+
+    def _known(self, key: str) -> bool:
+        if key in self._keys:
+            return True
+        if not USER_KEY.fullmatch(key):
+            self._hints.say(f"user:{key[:64]}", f"log() key {key[:80]!r} is not sent: expected {USER_KEY.pattern}.")
+            return False
+        if len(self._keys) >= limits.USER_KEYS_MAX:
+            self._hints.say("user", f"log() takes {limits.USER_KEYS_MAX} keys a run; {key!r} and further ones are not sent.")
+            return False
+        self._keys.add(key)
+        return True
+
+
+def to_float(value: object) -> float | None:
+    """A host number as float, None for anything else (tensors too) and for an integer beyond a float's range."""
+    if isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return None
+
+
+def to_floats(values: Iterable[object]) -> list[float] | None:
+    """Host numbers as floats, None when one of them is something else."""
+    numbers_ = [to_float(value) for value in values]
+    return None if any(number is None for number in numbers_) else [number for number in numbers_ if number is not None]
+
+
+def moments(values: list[float]) -> tuple[float, float, float]:
+    """(n, mean, M2) of at least one value. NaN and infinities propagate."""
+    mean = _sum(values) / len(values)
+    return float(len(values)), mean, _sum([(value - mean) * (value - mean) for value in values])
+
+
+def _sum(values: list[float]) -> float:
+    try:
+        return math.fsum(values)
+    except (ValueError, OverflowError):
+        return sum(values)
+
+
+def add_series(tally: Tally, name: str, values: list[float], minibatches: list[int]) -> None:
+    """Moments, non-finite count and first non-finite minibatch of one value per minibatch."""
+    if not values:
+        return
+    tally.add(name, moments(values))
+    bad = [minibatch for value, minibatch in zip(values, minibatches, strict=True) if not math.isfinite(value)]
+    tally.add(f"{name}.nonfinite", (float(len(bad)),))
+    add_first(tally, f"{name}.nonfinite_mb", float(min(bad)) if bad else math.inf)
+
+
+def add_first(tally: Tally, name: str, minibatch: float) -> None:
+    """A first minibatch; infinite = there was none, which is UNDEFINED."""
+    if math.isinf(minibatch):
+        tally.refuse(name, Status.UNDEFINED)
+    else:
+        tally.add(name, (minibatch,))

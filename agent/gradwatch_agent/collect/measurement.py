@@ -1,0 +1,216 @@
+"""Everything measured on devices in one update: collectors in front, one packed vector per device behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_agent.collect.gradients import GradientCollector, LastReader
+from gradwatch_agent.collect.host import Tally
+from gradwatch_agent.collect.policy import PolicyCollector, SlicedRows, entropy_limits
+from gradwatch_agent.collect.policy import tell_segment as tell_policy
+from gradwatch_agent.collect.rollout import RolloutCollector
+from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
+from gradwatch_agent.collect.staging import Segment, Staging
+from gradwatch_agent.device.transfer import Ticket, Transfer
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.signals import COLUMNS, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gradwatch_agent.collect.host import Reader
+
+DEVICE_CALLS = ("rollout", "ppo", "clip", "step")
+CALL_COLUMNS = {
+    call: tuple(name for name, spec in COLUMNS.items() if spec.call == call and spec.level >= Level.NORMAL and not spec.per)
+    for call in DEVICE_CALLS
+}
+"""Agent call → the columns that it feeds from devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReader:
+    """A reduced block of staged tensors."""
+
+    segment: Segment
+    sliced: SlicedRows
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See host.Reader."""
+        if self.segment.layout.source is Source.ROLLOUT:
+            tell_rollout(tally, self.segment, values)
+        else:
+            tell_policy(tally, self.segment, values, self.sliced)
+
+
+@dataclass(slots=True)
+class Underway:
+    """The values of one update on their way to the host, and how to read them."""
+
+    ticket: Ticket
+    readers: list[list[tuple[Reader, int]]]
+    sliced: SlicedRows = field(default_factory=SlicedRows)
+
+    def tell(self, tally: Tally) -> None:
+        """Read every vector into `tally`. Only when the ticket is done."""
+        for values, readers in zip(self.ticket.take(), self.readers, strict=True):
+            at = 0
+            for reader, length in readers:
+                reader.tell(tally, values[at : at + length])
+                at += length
+        self.sliced.tell(tally)
+
+
+class Measurement:
+    """The collectors of one model and the packing of what they found.
+
+    `modules` and `optimizers` may be empty: then only what is passed to the calls is measured.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[torch.nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        on_own_error: Callable[[str, str], None],
+        *,
+        action_space: object = None,
+        off_policy: bool = False,
+        max_staged_bytes: int,
+        transfer: Transfer | None = None,
+    ) -> None:
+        self._bytes_max = max_staged_bytes
+        self.staging = Staging(max_staged_bytes)
+        self.transfer = transfer or Transfer()
+        self.policy = PolicyCollector(
+            self.staging, entropy_limits(action_space), off_policy=off_policy, optimizer=bool(optimizers)
+        )
+        self._rollout = RolloutCollector(self.staging)
+        self.gradients = GradientCollector(_parameters(modules), optimizers, self.staging, self.policy, on_own_error)
+        self._scalars: dict[tuple[str, str], torch.Tensor] = {}
+        self.tally = Tally()
+        self.level = Level.OFF
+
+    @property
+    def touched(self) -> bool:
+        """Whether the running update has anything to lose."""
+        return bool(not self.staging.empty or self.policy.minibatches or self.gradients.steps or self._scalars)
+
+    @property
+    def idle(self) -> bool:
+        """Whether an optimizer is watched and the running update neither observed a minibatch nor took a step."""
+        return self.gradients.has_optimizer and not self.gradients.steps and not self.policy.minibatches
+
+    def begin(self, tally: Tally, level: Level) -> None:
+        """A new update."""
+        self.tally, self.level = tally, level
+        self.policy.begin()
+        self.gradients.begin(tally, level)
+
+    def ppo(self, tensors: Mapping[str, object]) -> None:
+        """Stage one minibatch; `tensors` are the arguments of `Monitor.ppo`."""
+        if self._capturing(tensors, "ppo"):
+            return
+        enabled = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)  # 3 microseconds less than the context manager
+        try:
+            self.policy.observe(self.tally, **tensors)
+        finally:
+            torch.set_grad_enabled(enabled)
+
+    def rollout(self, tensors: Mapping[str, object], observations: object) -> None:
+        """Reduce the tensors of a rollout; `tensors` is column → tensor."""
+        if self._capturing(tensors, "rollout"):
+            return
+        with torch.no_grad():
+            self._rollout.observe(self.tally, tensors, observations)
+
+    def scalar(self, name: str, subject: str, value: object) -> bool:
+        """Stage a tensor of one real number for column `name`; False when it is none."""
+        if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
+            return False
+        if value.layout is not torch.strided or (value.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+            return False
+        with torch.no_grad(), torch.inference_mode(False):
+            row = torch.empty(1, dtype=self.staging.reducer(value.device).dtype, device=value.device)
+            torch.stack([value.reshape(())], out=row)
+        self._scalars[name, subject] = row
+        return True
+
+    def series(self, name: str, values: object) -> bool:
+        """Reduce a tensor of values, such as episode returns, to the moments of `name`; False when it is none."""
+        if isinstance(values, (list, tuple)) and values and all(isinstance(value, torch.Tensor) for value in values):
+            with torch.no_grad():
+                values = torch.stack([value.reshape(()) for value in values])
+        if not isinstance(values, torch.Tensor):
+            return False
+        with torch.no_grad():
+            self._rollout.observe(self.tally, {name: values})
+        return True
+
+    def refuse(self, call: str, status: Status) -> None:
+        """Say of every column that a call feeds why it is missing."""
+        for name in CALL_COLUMNS.get(call, ()):
+            self.tally.refuse(name, status)
+
+    def finish(self) -> tuple[Underway | None, bool]:
+        """Reduce what is staged and queue one copy per device: what is under way, if anything, and whether it is lost
+        because every slot of a device is still on its way."""
+        with torch.no_grad():
+            vectors, underway = self._pack()
+        if not vectors:
+            return None, False
+        ticket = self.transfer.submit(vectors)
+        if ticket is None:
+            return None, True
+        underway.ticket = ticket
+        return underway, False
+
+    def abandon(self) -> None:
+        """Drop what is staged, after a failure of ours: half a reduction must not leak into the next update."""
+        self.staging = self.policy.staging = self._rollout.staging = self.gradients.staging = Staging(self._bytes_max)
+        self._scalars = {}
+        self.gradients.clear()
+
+    def _pack(self) -> tuple[list[torch.Tensor], Underway]:
+        underway = Underway(Ticket(), [])
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        for device, reduced in self.staging.finish().items():
+            parts[device] = [(vector, SegmentReader(segment, underway.sliced)) for vector, segment in reduced]
+        if self.staging.overflowed:
+            self.staging.overflowed = False
+            self.refuse("ppo", Status.INCOMPLETE)
+            self.refuse("rollout", Status.INCOMPLETE)
+        for device, found in self.gradients.finish().items():
+            parts.setdefault(device, []).extend(found)
+        for (name, subject), row in self._scalars.items():
+            parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
+        self._scalars = {}
+        self.policy.finish(self.tally)
+        vectors = []
+        for found in parts.values():
+            vectors.append(torch.cat([vector for vector, _ in found]))
+            underway.readers.append([(reader, len(vector)) for vector, reader in found])
+        return vectors, underway
+
+    def _capturing(self, tensors: Mapping[str, object], call: str) -> bool:
+        """Whether a CUDA graph is being captured: what we launched would become a part of it."""
+        for tensor in tensors.values():
+            if isinstance(tensor, torch.Tensor):
+                if tensor.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+                    return False
+                self.refuse(call, Status.CAPTURING)
+                return True
+        return False
+
+    def detach(self) -> None:
+        """Remove every hook from the trainer's objects."""
+        self.gradients.detach()
+
+
+def _parameters(modules: Sequence[torch.nn.Module]) -> list[torch.Tensor]:
+    """Parameters of all modules, each once."""
+    return list({id(parameter): parameter for module in modules for parameter in module.parameters()}.values())

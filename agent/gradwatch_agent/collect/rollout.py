@@ -1,0 +1,118 @@
+"""What `rollout()` observes: rewards, values, returns, advantages and observations of one collection, reduced at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_agent.collect.staging import Layout
+from gradwatch_agent.device.reduce import Plan
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.signals import COLUMNS, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.staging import Segment, Staging
+
+REALS = frozenset(
+    {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
+)
+"""Observations are often bytes and rewards integers; both are exact in float64."""
+
+ROLLOUT_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "rollout")
+VALUE, TARGET, ERROR, OBSERVATION = "value.pred", "value.target", "value.error", "obs.input"
+
+
+class RolloutCollector:
+    """Reduces rollout tensors where they are; nothing is kept but the reduced vectors."""
+
+    __slots__ = ("_layouts", "staging")
+
+    def __init__(self, staging: Staging) -> None:
+        self.staging = staging
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+
+    def observe(self, tally: Tally, tensors: Mapping[str, object], observations: object = None) -> None:
+        """Reduce `tensors` (column → tensor, numpy array or sequence; any shape) and observations (or a dict of them).
+
+        Gradients must be off. What cannot be used is refused in `tally`.
+        """
+        groups: dict[tuple[torch.Size, torch.device], dict[str, torch.Tensor]] = {}
+        for name, given in tensors.items():
+            tensor = self._usable(tally, name, given)
+            if tensor is not None:
+                groups.setdefault((tensor.shape, tensor.device), {})[name] = tensor
+        for group in groups.values():
+            if VALUE in group and TARGET in group:
+                group[ERROR] = group[TARGET]
+            columns = [name for name in group if name != ERROR] + [ERROR] * (ERROR in group)
+            self._reduce(tuple(columns), [group[name].reshape(-1) for name in columns])
+        self._explain_error(tally, tensors, groups)
+        for given in observations.values() if isinstance(observations, Mapping) else (observations,):
+            tensor = self._usable(tally, OBSERVATION, given)
+            for part in _parts(tensor, self.staging.scratch) if tensor is not None else ():
+                self._reduce((OBSERVATION,), [part.reshape(-1)])
+
+    def _usable(self, tally: Tally, name: str, given: object) -> torch.Tensor | None:
+        if given is None:
+            return None
+        status = Status.DTYPE
+        try:
+            tensor = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError):
+            tensor = None
+        if tensor is not None and tensor.dtype in REALS and tensor.layout is torch.strided:
+            if tensor.numel():
+                return tensor
+            status = Status.UNDEFINED
+        for column in _family(name):
+            tally.refuse(column, status)
+        return None
+
+    def _explain_error(
+        self, tally: Tally, given: Mapping[str, object], groups: Mapping[tuple[torch.Size, torch.device], Mapping[str, object]]
+    ) -> None:
+        """Say why return - value is missing although both were passed."""
+        if any(ERROR in group for group in groups.values()) or given.get(VALUE) is None or given.get(TARGET) is None:
+            return
+        places = {name: place for place, group in groups.items() for name in group}
+        if VALUE in places and TARGET in places:
+            same_device = places[VALUE][1] == places[TARGET][1]
+            tally.refuse(ERROR, Status.SHAPE if same_device else Status.DEVICE)
+        else:
+            tally.refuse(ERROR, tally.reasons[VALUE if VALUE not in places else TARGET, ""])
+
+    def _reduce(self, columns: tuple[str, ...], tensors: list[torch.Tensor]) -> None:
+        layout = self._layouts.get(columns)
+        if layout is None:
+            errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
+            layout = Layout(Plan(len(columns), errors=errors), tuple((name, "") for name in columns), Source.ROLLOUT)
+            self._layouts[columns] = layout
+        self.staging.reduce_now(layout, tensors, 0)
+
+
+def tell_segment(tally: Tally, segment: Segment, values: Sequence[float]) -> None:
+    """Turn one reduced block of rollout tensors into columns."""
+    facts = segment.read(values)
+    for channel, (name, _) in enumerate(segment.layout.columns):
+        tally.add_moments(name, facts.n[channel], facts.total[channel], facts.m2[channel])
+        for column in _family(name)[1:]:
+            tally.add(column, (facts.nonfinite[channel],))
+
+
+def _family(name: str) -> tuple[str, ...]:
+    """The moments column and, where the registry has one, its count of non-finite values."""
+    return (name, f"{name}.nonfinite") if f"{name}.nonfinite" in COLUMNS else (name,)
+
+
+def _parts(tensor: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """The tensor, in pieces of its first dimension when flattening it would copy more than `size` bytes."""
+    if tensor.is_contiguous() or tensor.dim() == 0 or tensor.numel() * tensor.element_size() <= size:
+        yield tensor
+    else:
+        yield from torch.split(tensor, max(1, size * len(tensor) // (tensor.numel() * tensor.element_size())))

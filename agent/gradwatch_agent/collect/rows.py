@@ -1,0 +1,90 @@
+"""From a finished update to its row: at once when its values are on the host, else when they have arrived, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradwatch_agent.collect.catalogue import Catalogue
+from gradwatch_agent.row import Row
+
+if TYPE_CHECKING:
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.measurement import Underway
+    from gradwatch_agent.outbox import Outbox
+    from gradwatch_contracts.control import Level
+
+PENDING_MAX = 64
+"""Updates whose values are still on a device. More of them than slots wait only behind one that is stuck."""
+
+DEVICE_BUSY = "device busy"
+POLL_S = 0.001
+"""Pause of `drain`, while the last copies arrive."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them."""
+
+    update: int
+    t_ns: int
+    env_steps: int
+    level: Level
+    flags: int
+    tally: Tally
+    user: dict[str, float]
+    underway: Underway | None = None
+    lost: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the row can be built."""
+        return self.underway is None or self.underway.ticket.done
+
+
+class RowQueue:
+    """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox."""
+
+    __slots__ = ("_catalogue", "_outbox", "_pending", "_sync")
+
+    def __init__(self, outbox: Outbox, *, sync: bool) -> None:
+        self._outbox = outbox
+        self._catalogue = Catalogue()
+        self._pending: deque[Waiting] = deque()
+        self._sync = sync
+
+    def put(self, waiting: Waiting) -> None:
+        """Take a finished update, and build what is complete."""
+        if len(self._pending) >= PENDING_MAX:
+            self._outbox.lose(1, DEVICE_BUSY)
+        else:
+            self._pending.append(waiting)
+        self.harvest()
+
+    def harvest(self) -> None:
+        """Build the rows whose values have arrived. Waits for none, unless in sync mode."""
+        pending = self._pending
+        while pending and (self._sync or pending[0].done):
+            self._build(pending.popleft())
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait a little for copies under way; what does not arrive is lost."""
+        deadline = time.monotonic() + timeout_s
+        self.harvest()
+        while self._pending and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            self.harvest()
+        self._outbox.lose(len(self._pending), DEVICE_BUSY)
+        self._pending.clear()
+
+    def _build(self, waiting: Waiting) -> None:
+        if waiting.lost:
+            self._outbox.lose(1, DEVICE_BUSY)
+            return
+        if waiting.underway is not None:
+            waiting.underway.tell(waiting.tally)
+        schema, values, status = self._catalogue.fill(waiting.level, waiting.flags, waiting.tally, waiting.user)
+        level, flags = int(waiting.level), int(waiting.flags)
+        self._outbox.put_row(Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status))

@@ -1,0 +1,276 @@
+"""The bounded device area where the tensors of every minibatch gather, so that one pass reduces all of them.
+
+Reducing each minibatch as it comes costs some twenty kernel launches a call; one `stack` into a preallocated row costs
+one, and `finish` reduces all rows of one shape together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_agent.device.reduce import BlockFacts, Plan, Reducer, block_length, read_block
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from gradwatch_contracts.signals import Source
+
+ROWS_START = 16
+"""Rows of a first block; the next update's block has the rows this one needed."""
+
+NUMBERS_MAX = 65_536
+"""Numbers one update may send to the host (512 kB), the second half of them kept for `finish`. A trainer that never
+calls `step` must not fill the device."""
+
+OPEN_BLOCKS_MAX = 256
+"""Shapes staged at once: a trainer with minibatches of any length makes one block for each length."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """A plan, what its moment channels are called, (column, subject), and which call they come from. Compared by
+    identity, so make each once."""
+
+    plan: Plan
+    columns: tuple[tuple[str, str], ...]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What `length` numbers of a packed vector are: `minibatches` names the rows of the block, `before_step` says how
+    many of them precede the first optimizer step. `whole` is False for a slice of a minibatch too large to be staged."""
+
+    layout: Layout
+    minibatches: tuple[int, ...]
+    samples: int
+    before_step: int
+    whole: bool
+
+    @property
+    def length(self) -> int:
+        """Numbers taken."""
+        return block_length(self.layout.plan, len(self.minibatches), self.before_step)
+
+    def read(self, values: Sequence[float]) -> BlockFacts:
+        """Name them."""
+        return read_block(values, self.layout.plan, len(self.minibatches), self.samples, self.before_step)
+
+    def first_minibatch(self, row: float) -> float:
+        """Minibatch number of a row, infinite for none."""
+        return row if row == float("inf") else float(self.minibatches[int(row)])
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows of one shape: the buffer [rows, channels, samples], a view of each row, and the minibatches in it."""
+
+    buffer: Tensor
+    rows: tuple[Tensor, ...]
+    minibatches: list[int] = field(default_factory=list)
+    before_step: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Device memory taken."""
+        return self.buffer.numel() * self.buffer.element_size()
+
+
+BlockKey = tuple[Layout, int, torch.dtype, torch.device]
+ShapeKey = tuple[int, int, torch.dtype, torch.device]
+Part = tuple["Tensor", Segment]
+"""A reduced vector, on the device, and what it is."""
+
+
+class Staging:
+    """Blocks under one byte bound: half of `bytes_max` holds rows, the rest is for the temporaries of a reduction."""
+
+    __slots__ = (
+        "_free",
+        "_full",
+        "_numbers",
+        "_open",
+        "_parts",
+        "_reducers",
+        "_rows_last",
+        "_rows_used",
+        "bytes_staged",
+        "overflowed",
+        "scratch",
+        "staged_max",
+    )
+
+    def __init__(self, bytes_max: int) -> None:
+        self.staged_max = bytes_max // 2
+        self.scratch = bytes_max // 8
+        self.bytes_staged = 0
+        self.overflowed = False
+        self._parts: dict[torch.device, list[Part]] = {}
+        self._reducers: dict[torch.device, Reducer] = {}
+        self._open: dict[BlockKey, Block] = {}
+        self._full: list[tuple[BlockKey, Block]] = []
+        self._free: dict[ShapeKey, Block] = {}
+        self._rows_used: dict[ShapeKey, int] = {}
+        self._rows_last: dict[ShapeKey, int] = {}
+        self._numbers = 0
+
+    def reducer(self, device: torch.device) -> Reducer:
+        """The reducer of a device."""
+        found = self._reducers.get(device)
+        if found is None:
+            found = self._reducers[device] = Reducer(device)
+        return found
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was staged or reduced since `finish`."""
+        return not self._open and not self._parts
+
+    def stage(self, layout: Layout, tensors: list[Tensor], dtype: torch.dtype, minibatch: int, before: bool) -> None:
+        """Copy one minibatch: a 1-D tensor per channel, all of one length of at least 1. Gradients must be off.
+
+        `before`: no optimizer step was taken yet. What exceeds the scratch area is reduced at once.
+        """
+        first = tensors[0]
+        samples = first.shape[0]
+        key = (layout, samples, dtype, first.device)
+        block: Block | None = self._open.get(key)
+        if block is None or len(block.minibatches) == len(block.rows):
+            if 8 * samples * len(tensors) > self.scratch:
+                self.reduce_now(layout, tensors, minibatch, before)
+                return
+            block = self._make_room(key)
+            if block is None:
+                self.overflowed = True
+                return
+        torch.stack(tensors, out=block.rows[len(block.minibatches)])
+        block.minibatches.append(minibatch)
+        block.before_step += before
+
+    def reduce_now(self, layout: Layout, tensors: list[Tensor], minibatch: int, before: bool = False) -> None:
+        """Reduce one minibatch without staging it, in slices that fit the scratch area."""
+        plan = layout.plan
+        samples = tensors[0].shape[0]
+        size = max(1, self.scratch // (8 * plan.channels))
+        if samples <= size:
+            self._reduce(torch.stack(tensors).unsqueeze(0), layout, [minibatch], int(before), whole=True)
+            return
+        rest = _without_scalars(layout)
+        kept = [tensor for i, tensor in enumerate(tensors) if not plan.moments - plan.scalars <= i < plan.moments]
+        for start in range(0, samples, size):
+            sliced = torch.stack([tensor[start : start + size] for tensor in (kept if start else tensors)]).unsqueeze(0)
+            self._reduce(sliced, rest if start else layout, [minibatch], int(before), whole=False)
+
+    def finish(self) -> dict[torch.device, list[Part]]:
+        """Reduce what is staged; return every reduced vector of the update by device, and begin anew.
+
+        `overflowed` says that some were left out; the caller reads it and clears it.
+        """
+        self._numbers -= NUMBERS_MAX // 2
+        self._flush_all()
+        for shape in [shape for shape in self._free if shape not in self._rows_used]:
+            self._forget(self._free.pop(shape))
+        parts, self._parts, self._numbers = self._parts, {}, 0
+        self._rows_last, self._rows_used = self._rows_used, {}
+        return parts
+
+    def _make_room(self, key: BlockKey) -> Block | None:
+        """Return a block of `key` with a free row: a new one, else an old one after reducing it; None when full."""
+        if self._numbers > NUMBERS_MAX // 2:
+            return None
+        layout, samples, dtype, device = key
+        shape = (layout.plan.channels, samples, dtype, device)
+        block = self._open.get(key)
+        if block is not None:
+            fresh = self._allocate(shape, 2 * len(block.rows))
+            if fresh is None:
+                self._flush(key, block)
+                return block
+            self._full.append((key, block))
+        else:
+            if len(self._open) >= OPEN_BLOCKS_MAX:
+                self._flush_all()
+            wanted = self._rows_last.get(shape) or ROWS_START
+            fresh = self._take_free(shape) or self._allocate(shape, wanted)
+            if fresh is None:
+                self._flush_all()
+                for idle in list(self._free):
+                    self._forget(self._free.pop(idle))
+                fresh = self._allocate(shape, wanted)
+        if fresh is not None:
+            self._open[key] = fresh
+        return fresh
+
+    def _take_free(self, shape: ShapeKey) -> Block | None:
+        """The block left by the last update, unless it was too small for it."""
+        block = self._free.pop(shape, None)
+        if block is not None and len(block.rows) < self._rows_last.get(shape, 0):
+            self._forget(block)
+            return None
+        return block
+
+    def _allocate(self, shape: ShapeKey, rows: int) -> Block | None:
+        channels, samples, dtype, device = shape
+        row_bytes = channels * samples * dtype.itemsize
+        rows = min(rows, (self.staged_max - self.bytes_staged) // row_bytes)
+        if rows < 1:
+            return None
+        with torch.inference_mode(False):  # a buffer made inside inference mode could not be written outside it
+            buffer = torch.empty((rows, channels, samples), dtype=dtype, device=device)
+        block = Block(buffer, tuple(buffer.unbind(0)))
+        self.bytes_staged += block.nbytes
+        return block
+
+    def _flush_all(self) -> None:
+        """Reduce every block and keep the largest of each shape."""
+        for key, block in (*self._full, *self._open.items()):
+            self._flush(key, block)
+            layout, samples, dtype, device = key
+            shape = (layout.plan.channels, samples, dtype, device)
+            idle = self._free.get(shape)
+            if idle is not None:
+                self._forget(min(idle, block, key=_capacity))
+            self._free[shape] = block if idle is None else max(block, idle, key=_capacity)
+        self._full.clear()
+        self._open.clear()
+
+    def _flush(self, key: BlockKey, block: Block) -> None:
+        """Reduce the rows of a block, in chunks that fit the scratch area, and empty it."""
+        layout, samples, dtype, device = key
+        shape = (layout.plan.channels, samples, dtype, device)
+        done, before = block.minibatches, block.before_step
+        self._rows_used[shape] = self._rows_used.get(shape, 0) + len(done)
+        size = max(1, self.scratch // (8 * samples * layout.plan.channels))
+        for start in range(0, len(done), size):
+            rows = block.buffer[start : min(start + size, len(done))]
+            chunk = done[start : start + size]
+            self._reduce(rows, layout, chunk, max(0, min(before - start, len(chunk))), whole=True)
+        block.minibatches, block.before_step = [], 0
+
+    def _reduce(self, rows: Tensor, layout: Layout, minibatches: list[int], before: int, *, whole: bool) -> None:
+        segment = Segment(layout, tuple(minibatches), rows.shape[2], before, whole)
+        self._numbers += segment.length
+        if self._numbers > NUMBERS_MAX // 2:
+            self.overflowed = True
+            return
+        vector = self.reducer(rows.device).block(rows, layout.plan, before)
+        self._parts.setdefault(rows.device, []).append((vector, segment))
+
+    def _forget(self, block: Block) -> None:
+        self.bytes_staged -= block.nbytes
+
+
+def _capacity(block: Block) -> int:
+    return len(block.rows)
+
+
+def _without_scalars(layout: Layout) -> Layout:
+    """The same samples without the channels that hold one value per minibatch: they count once, not once a slice."""
+    plan = layout.plan
+    kept = plan.moments - plan.scalars
+    return Layout(replace(plan, moments=kept, scalars=0), layout.columns[:kept], layout.source)

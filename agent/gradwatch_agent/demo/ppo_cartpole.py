@@ -1,0 +1,222 @@
+"""PPO on CartPole-v1 in one file, in the manner of CleanRL, with gradwatch in it: the lines that say `mon`.
+
+    python -m gradwatch_agent.demo.ppo_cartpole --updates 150 --seed 1
+
+`--fault` breaks the trainer or its environment, never what is told to gradwatch: `nan` gives one NaN reward, `ratio`
+multiplies the learning rate by 100 for three updates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+from torch.distributions.categorical import Categorical
+
+from gradwatch_agent import watch
+
+if TYPE_CHECKING:
+    from gradwatch_agent import Monitor
+
+FAULT_LR_FACTOR = 100.0
+FAULT_LR_UPDATES = 3
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The hyperparameters; those of CleanRL's ppo.py with shorter rollouts."""
+    parser = argparse.ArgumentParser(description="PPO on CartPole-v1, watched by gradwatch.")
+    parser.add_argument("--run", default=None, help="key of the run (default: ppo-cartpole-SEED)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--num-steps", type=int, default=32)
+    parser.add_argument("--num-minibatches", type=int, default=4)
+    parser.add_argument("--update-epochs", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--gamma", type=float, default=0.99)
+    parser.add_argument("--gae-lambda", type=float, default=0.95)
+    parser.add_argument("--clip-coef", type=float, default=0.2)
+    parser.add_argument("--ent-coef", type=float, default=0.01)
+    parser.add_argument("--vf-coef", type=float, default=0.5)
+    parser.add_argument("--max-grad-norm", type=float, default=0.5)
+    parser.add_argument("--fault", choices=("none", "nan", "ratio"), default="none")
+    parser.add_argument("--fault-update", type=int, default=90)
+    parser.add_argument("--pace-ms", type=float, default=0.0, help="pause after every update")
+    parser.add_argument("--json-lines", default="", metavar="FILE", help="write one JSON line per update there (a number: fd)")
+    return parser.parse_args(arguments)
+
+
+class Agent(nn.Module):
+    """Separate tanh networks for policy and value."""
+
+    def __init__(self, observations: int, actions: int) -> None:
+        super().__init__()
+        self.critic = _network(observations, 1, 1.0)
+        self.actor = _network(observations, actions, 0.01)
+
+    def evaluate(self, obs: torch.Tensor, action: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        """Action (sampled if None), its log-probability, entropy of the policy, value; each [B]."""
+        policy: Any = Categorical(logits=self.actor(obs))  # Any: torch leaves its distributions untyped
+        action = policy.sample() if action is None else action
+        return action, policy.log_prob(action), policy.entropy(), self.critic(obs).squeeze(-1)
+
+
+def _network(inputs: int, outputs: int, gain: float) -> nn.Sequential:
+    layers = [nn.Linear(inputs, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, outputs)]
+    for layer, std in ((layers[0], math.sqrt(2)), (layers[2], math.sqrt(2)), (layers[4], gain)):
+        nn.init.orthogonal_(layer.weight, std)  # type: ignore[arg-type]
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers)
+
+
+class Rollout:
+    """Collects `num_steps` of every environment, goes on where the last one ended, and computes GAE."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        same_step = gym.vector.AutoresetMode.SAME_STEP
+        self.envs = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * args.num_envs, autoreset_mode=same_step)
+        shape = (args.num_steps, args.num_envs)
+        self.obs = torch.zeros(*shape, *self.envs.single_observation_space.shape)  # type: ignore[misc]
+        self.actions = torch.zeros(shape, dtype=torch.int64)
+        self.logp, self.rewards, self.dones, self.values = (torch.zeros(shape) for _ in range(4))
+        self.returns = self.advantages = torch.zeros(shape)
+        self.next_obs = torch.as_tensor(self.envs.reset(seed=args.seed)[0])
+        self.running = np.zeros(args.num_envs)
+        self.episode_returns: list[float] = []
+        self.total_steps = 0
+
+    @torch.no_grad()
+    def collect(self, agent: Agent, update: int) -> None:
+        """Fill the buffers."""
+        self.episode_returns = []
+        for step in range(self.args.num_steps):
+            self.obs[step] = self.next_obs
+            self.actions[step], self.logp[step], _, self.values[step] = agent.evaluate(self.next_obs)
+            obs, reward, terminated, truncated, _ = self.envs.step(self.actions[step].numpy())
+            if self.args.fault == "nan" and update == self.args.fault_update and step == self.args.num_steps // 2:
+                reward[0] = math.nan  # the planted fault: a sensor glitch in one environment
+            done = np.logical_or(terminated, truncated)
+            self.rewards[step], self.dones[step] = torch.as_tensor(reward), torch.as_tensor(done)
+            self.next_obs = torch.as_tensor(obs)
+            self.running += reward
+            self.episode_returns += self.running[done].tolist()
+            self.running[done] = 0.0
+        self.total_steps += self.args.num_steps * self.args.num_envs
+        self._estimate(agent.evaluate(self.next_obs)[3])
+
+    def _estimate(self, next_value: torch.Tensor) -> None:
+        """Generalised advantage estimation (Schulman et al., 2016)."""
+        self.advantages = torch.zeros_like(self.rewards)
+        running = torch.zeros(self.args.num_envs)
+        for step in reversed(range(self.args.num_steps)):
+            alive = 1.0 - self.dones[step]
+            delta = self.rewards[step] + self.args.gamma * next_value * alive - self.values[step]
+            running = delta + self.args.gamma * self.args.gae_lambda * alive * running
+            self.advantages[step], next_value = running, self.values[step]
+        self.returns = self.advantages + self.values
+
+
+def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Monitor) -> dict[str, float]:
+    """One PPO update; returns what the trainer itself records: means over all minibatches."""
+    args = roll.args
+    obs, actions, old_logp = roll.obs.flatten(0, 1), roll.actions.flatten(), roll.logp.flatten()
+    returns, advantages = roll.returns.flatten(), roll.advantages.flatten()
+    record: list[list[float]] = []
+    for _ in range(args.update_epochs):
+        for mb in torch.randperm(len(obs)).chunk(args.num_minibatches):
+            _, logp, entropy, value = agent.evaluate(obs[mb], actions[mb])
+            ratio = (logp - old_logp[mb]).exp()
+            adv = (advantages[mb] - advantages[mb].mean()) / (advantages[mb].std() + 1e-8)
+            clipped = ratio.clamp(1 - args.clip_coef, 1 + args.clip_coef)
+            policy_loss = -torch.min(ratio * adv, clipped * adv).mean()
+            value_loss = 0.5 * (value - returns[mb]).square().mean()
+            loss = policy_loss - args.ent_coef * entropy.mean() + args.vf_coef * value_loss
+            mon.ppo(
+                new_logp=logp,
+                old_logp=old_logp[mb],
+                entropy=entropy,
+                values=value,
+                returns=returns[mb],
+                advantages=adv,
+                clip=args.clip_coef,
+                actions=actions[mb],
+                loss=loss,
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
+            optimizer.step()
+            with torch.no_grad():
+                kl = ((ratio - 1) - ratio.log()).mean()
+            record.append([loss.item(), entropy.mean().item(), kl.item(), ratio.max().item(), norm.item()])
+    loss_, entropy_, kl_, _, norm_ = np.mean(record, axis=0).tolist()
+    largest = float(np.max(record, axis=0)[3])
+    return {"loss": loss_, "entropy": entropy_, "approx_kl": kl_, "ratio_max": largest, "grad_norm": norm_}
+
+
+def train(args: argparse.Namespace, output: IO[str] | None) -> None:
+    """The whole run. Writes a JSON line per update to `output`, or a line for people to stdout."""
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    roll = Rollout(args)
+    agent = Agent(int(np.prod(roll.obs.shape[2:])), int(roll.envs.single_action_space.n))  # type: ignore[attr-defined]
+    optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
+    mon = watch(
+        agent,
+        optimizer,
+        run=args.run or f"ppo-cartpole-{args.seed}",
+        config=vars(args),
+        updates_total=args.updates,
+        action_space=roll.envs.single_action_space,
+    )
+    for update in range(args.updates):
+        broken = args.fault == "ratio" and 0 <= update - args.fault_update < FAULT_LR_UPDATES
+        annealed = args.learning_rate * (1 - update / args.updates)
+        optimizer.param_groups[0]["lr"] = annealed * (FAULT_LR_FACTOR if broken else 1.0)
+        level = int(mon.level)
+        roll.collect(agent, update)
+        mon.rollout(
+            rewards=roll.rewards,
+            values=roll.values,
+            returns=roll.returns,
+            advantages=roll.advantages,
+            observations=roll.obs,
+        )
+        record = learn(agent, optimizer, roll, mon)
+        mean = float(np.mean(roll.episode_returns)) if roll.episode_returns else None
+        if output is not None:
+            line = {"update": update, "level": level, "env_steps": roll.total_steps, "return_mean": mean, **record}
+            output.write(json.dumps(line) + "\n")
+            output.flush()
+        else:
+            print(f"update={update} global_step={roll.total_steps} episodic_return={mean} approx_kl={record['approx_kl']:.4f}")
+        mon.step(env_steps=roll.total_steps, episode_returns=roll.episode_returns)
+        if args.pace_ms:
+            time.sleep(args.pace_ms / 1000)
+        if mon.should_stop:
+            break
+    mon.close()
+    roll.envs.close()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    args = parse_args(arguments)
+    target: int | str = int(args.json_lines) if args.json_lines.isdigit() else args.json_lines
+    if not args.json_lines:
+        train(args, None)
+        return
+    with open(target, "a", encoding="ascii") as output:
+        train(args, output)
+
+
+if __name__ == "__main__":
+    main()

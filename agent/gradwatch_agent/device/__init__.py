@@ -1,0 +1,1 @@
+"""What touches tensors: reductions, the clip hook, and the one copy to the host."""

@@ -1,0 +1,131 @@
+"""The gradient norms that `clip_grad_norm_` computes and drops, taken on their way through.
+
+`clip_grad_norm_` calls two functions of its own module, `_get_total_norm` and `_clip_grads_with_norm_`. Wrapping these
+sees every call, also of scripts that imported the name early, costs no kernel, and changes no bit: the originals do the
+work with the very arguments they were given. They are wrapped while a monitor watches parameters, and restored after.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn.utils import clip_grad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+TOTAL, SCALE = "_get_total_norm", "_clip_grads_with_norm_"
+PARAMETERS = {
+    TOTAL: ("tensors", "norm_type", "error_if_nonfinite", "foreach"),
+    SCALE: ("parameters", "max_norm", "total_norm", "foreach"),
+}
+"""Their parameters in torch 2.6 to 2.13. Anything else is left alone, and norms come from the optimizer hook."""
+
+
+class ClipObserver(Protocol):
+    """Whoever watches parameters. Called before the gradients are scaled; it must not raise."""
+
+    def on_clip(
+        self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
+    ) -> None:
+        """`total_norm` is 0-dim; `empty` says that no parameter had a gradient."""
+
+
+class ClipWatch:
+    """Which parameters are watched by whom, and the two originals while they are wrapped. One per process."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, list[tuple[weakref.ref[Any], weakref.ref[Any]]]] = {}
+        self._originals: dict[str, Callable[..., Any]] = {}
+        self._wrappers: dict[str, Callable[..., Any]] = {}
+        self._last: tuple[torch.Tensor, float, bool] | None = None
+
+    def watch(self, parameters: Iterable[torch.Tensor], observer: ClipObserver) -> bool:
+        """Tell `observer` of clips whose first parameter is among these; False when this torch cannot be wrapped."""
+        if not self._install():
+            return False
+        for parameter in parameters:
+            entry = (weakref.ref(parameter), weakref.ref(observer))
+            self._watched.setdefault(id(parameter), []).append(entry)
+        return True
+
+    def forget(self, observer: ClipObserver) -> None:
+        """End an observer's watch; with the last one torch gets its functions back."""
+        for key, entries in list(self._watched.items()):
+            kept = [entry for entry in entries if entry[0]() is not None and entry[1]() not in {None, observer}]
+            if kept:
+                self._watched[key] = kept
+            else:
+                del self._watched[key]
+        if not self._watched:
+            self._restore()
+
+    def _observers(self, parameters: object) -> list[ClipObserver]:
+        if not isinstance(parameters, (list, tuple)) or not parameters:
+            return []
+        first = parameters[0]
+        found = ((ref(), observer()) for ref, observer in self._watched.get(id(first), ()))
+        return [observer for parameter, observer in found if parameter is first and observer is not None]
+
+    def _install(self) -> bool:
+        if self._originals:
+            return True
+        if not all(_fits(name) for name in PARAMETERS):
+            return False
+        self._originals = {name: getattr(clip_grad, name) for name in PARAMETERS}
+        self._wrappers = {
+            TOTAL: _wrap_total(self._originals[TOTAL], self._note_total),
+            SCALE: _wrap_scale(self._originals[SCALE], self._note_scale),
+        }
+        for name, wrapper in self._wrappers.items():
+            setattr(clip_grad, name, wrapper)
+        return True
+
+    def _restore(self) -> None:
+        """Put the originals back, unless somebody else wrapped them after us: ours then only passes on."""
+        self._last = None
+        if all(getattr(clip_grad, name) is wrapper for name, wrapper in self._wrappers.items()):
+            for name, original in self._originals.items():
+                setattr(clip_grad, name, original)
+            self._originals, self._wrappers = {}, {}
+
+    def _note_total(self, tensors: object, norm_type: float, total: torch.Tensor) -> None:
+        self._last = (total, float(norm_type), isinstance(tensors, (list, tuple)) and not tensors) if self._watched else None
+
+    def _note_scale(self, parameters: object, max_norm: object, total_norm: torch.Tensor) -> None:
+        last, self._last = self._last, None
+        if last is None or last[0] is not total_norm or type(total_norm) is not torch.Tensor:
+            return
+        for observer in self._observers(parameters):
+            observer.on_clip(parameters, total_norm, max_norm, last[1], last[2])  # type: ignore[arg-type]
+
+
+CLIP_WATCH = ClipWatch()
+"""Wrapping torch is a process-wide act, so its state is one object, empty unless a monitor is open."""
+
+
+def _wrap_total(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+    def _get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> Any:
+        total = original(tensors, norm_type, *args, **kwargs)
+        if not torch.compiler.is_compiling():
+            note(tensors, norm_type, total)
+        return total
+
+    return _get_total_norm
+
+
+def _wrap_scale(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+    def _clip_grads_with_norm_(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            note(parameters, max_norm, total_norm)
+        return original(parameters, max_norm, total_norm, *args, **kwargs)
+
+    return _clip_grads_with_norm_
+
+
+def _fits(name: str) -> bool:
+    function = getattr(clip_grad, name, None)
+    return callable(function) and tuple(inspect.signature(function).parameters) == PARAMETERS[name]

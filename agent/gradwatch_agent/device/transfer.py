@@ -1,0 +1,114 @@
+"""The one way from a device to the host: a ring of slots, filled without waiting and read when their copies are done.
+
+No other module of the agent reads a tensor's values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+SLOTS = 4
+"""Copies under way at once, per device: a device more than four updates behind the trainer's Python does not occur."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One host buffer (pinned for CUDA), the event that says its copy is done, and the device vector it is read from."""
+
+    host: Tensor
+    event: Any = None
+    source: Tensor | None = None
+    length: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the copy has arrived. Never waits."""
+        return self.event is None or bool(self.event.query())
+
+
+@dataclass(slots=True)
+class Ticket:
+    """The copies of one update, one per device."""
+
+    slots: list[Slot] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether every value is on the host."""
+        return all(slot.done for slot in self.slots)
+
+    def take(self) -> list[list[float]]:
+        """Read the values, one list per vector, and give the slots back. Waits for those not yet done: `mode="sync"`."""
+        for slot in self.slots:
+            if slot.event is not None:
+                slot.event.synchronize()
+        values = [slot.host[: slot.length].tolist() for slot in self.slots]
+        self.release()
+        return values
+
+    def release(self) -> None:
+        """Give the slots back unread."""
+        for slot in self.slots:
+            slot.source = None
+
+
+class Transfer:
+    """Rings of host buffers, one per device, each grown to the largest vector seen."""
+
+    __slots__ = ("_rings",)
+
+    def __init__(self) -> None:
+        self._rings: dict[torch.device, list[Slot]] = {}
+
+    def submit(self, vectors: Sequence[Tensor]) -> Ticket | None:
+        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued."""
+        ticket = Ticket()
+        for vector in vectors:
+            slot = self._free(vector)
+            if slot is None:
+                ticket.release()
+                return None
+            slot.source, slot.length = vector, vector.numel()
+            ticket.slots.append(slot)
+        for slot in ticket.slots:
+            _start(slot)
+        return ticket
+
+    def _free(self, vector: Tensor) -> Slot | None:
+        ring = self._rings.setdefault(vector.device, [])
+        for slot in ring:
+            if slot.source is None:
+                if len(slot.host) < vector.numel():
+                    slot.host = _host_buffer(vector)
+                return slot
+        if len(ring) >= SLOTS:
+            return None
+        slot = Slot(_host_buffer(vector))
+        ring.append(slot)
+        return slot
+
+
+def _host_buffer(vector: Tensor) -> Tensor:
+    """A host vector with room to grow; pinned for CUDA, as a copy into pageable memory waits for the device."""
+    length = 1 << max(8, vector.numel().bit_length())
+    with torch.inference_mode(False):
+        return torch.empty(length, dtype=vector.dtype, device="cpu", pin_memory=vector.device.type == "cuda")
+
+
+def _start(slot: Slot) -> None:
+    """Copy the source into the host buffer on the current stream of its device. Without events the copy is finished."""
+    source = slot.source
+    if source is None:
+        return
+    slot.host[: slot.length].copy_(source, non_blocking=source.device.type == "cuda")
+    if source.device.type == "cuda":
+        slot.event = slot.event or torch.cuda.Event()  # type: ignore[no-untyped-call]
+        slot.event.record(torch.cuda.current_stream(source.device))

@@ -1,0 +1,131 @@
+"""`watch`: checks what it is given, raises before training starts, and puts the parts of one monitor together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from gradwatch_agent import arguments
+from gradwatch_agent.collect.host import Hints
+from gradwatch_agent.desired import DesiredState
+from gradwatch_agent.exits import EXITS
+from gradwatch_agent.link import Link
+from gradwatch_agent.monitor import Monitor
+from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.process import identify, resolve_endpoint
+from gradwatch_contracts import __version__
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.messages import Hello
+
+if TYPE_CHECKING:
+    from gradwatch_agent.arguments import Settings
+    from gradwatch_agent.process import Identity
+
+
+def watch(
+    model: object = None,
+    optimizer: object = None,
+    *,
+    run: str | None = None,
+    group: str = "",
+    tags: object = None,
+    config: object = None,
+    updates_total: int | None = None,
+    update_start: int = 0,
+    action_space: object = None,
+    endpoint: str = "auto",
+    level: object = None,
+    mode: str = "async",
+    off_policy: bool = False,
+    max_staged_bytes: int = arguments.STAGED_BYTES,
+) -> Monitor:
+    """Watch one run of this process. Training goes on whether or not a daemon is there.
+
+    Args:
+        model: the module, or modules, whose gradients and weights are measured; None for host scalars only.
+        optimizer: the optimizer, or optimizers: needed for steps, learning rate, the first-minibatch probe, and for
+            gradient norms where nothing is clipped.
+        run: key of the run; else GRADWATCH_RUN_ID, else the name of the script.
+        group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
+        updates_total: length of the run, for rules that depend on progress.
+        update_start: number of the first update, for a run resumed from a checkpoint.
+        action_space: gymnasium space, for the normalised entropy.
+        endpoint: `auto`, or where the daemon listens.
+        level: off, minimal, normal (default; else GRADWATCH_LEVEL) or debug.
+        mode: `async`, or `sync` to wait for the device at each `step`.
+        off_policy: the minibatches are not from the current policy, so ratio 1 at the start is not to be expected.
+        max_staged_bytes: device memory for staging, 64 KiB or more.
+
+    Returns:
+        The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
+
+    Raises:
+        GradwatchError: `invalid-argument`: which argument, what was expected, what came.
+    """
+    env = os.environ
+    hints = Hints()
+    settings = arguments.Settings(
+        run=arguments.check_run(run, env, sys.argv[0] if sys.argv else ""),
+        modules=arguments.check_modules(model),
+        optimizers=arguments.check_optimizers(optimizer),
+        group=arguments.check_group(group),
+        tags=arguments.check_tags(tags),
+        config=arguments.check_config(config, hints),
+        updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
+        update_start=arguments.check_count(update_start, "update_start", 0) or 0,
+        action_space=action_space,
+        level=arguments.check_level(level, env),
+        sync=arguments.check_mode(mode),
+        off_policy=bool(off_policy),
+        max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
+    )
+    address, secret = resolve_endpoint(endpoint, env)
+    identity = identify(env, host=socket.gethostname(), pid=os.getpid(), parent_pid=os.getppid())
+    if not arguments.is_enabled(env):
+        return Monitor(settings, Outbox(), DesiredState(Level.OFF), None, EXITS)
+    for other in EXITS.monitors:
+        if isinstance(other, Monitor) and other.run == settings.run:
+            if other.watches(settings):
+                return other
+            other.close()  # the same run with another model: a notebook cell run again
+    return _start(settings, identity, address, secret)
+
+
+def _start(settings: Settings, identity: Identity, address: str, secret: str) -> Monitor:
+    """Put the parts of one monitor together and start its thread."""
+    started_ns = time.time_ns()
+    outbox, desired = Outbox(), DesiredState(settings.level)
+
+    def hello() -> Hello:
+        return Hello(
+            settings.run,
+            identity.launch_id,
+            identity.session,
+            identity.rank,
+            identity.world,
+            identity.host,
+            identity.pid,
+            started_ns,
+            group=settings.group,
+            tags=settings.tags,
+            config=settings.config,
+            updates_total=settings.updates_total,
+            update_next=monitor.update,
+            level=int(monitor.level),
+            agent_version=__version__,
+        )
+
+    def refuse(sentence: str) -> None:
+        monitor.refused = True
+
+    def report(place: str, text: str) -> None:
+        outbox.put_event("agent_error", monitor.update, time.time_ns(), text, {"place": place[:256]})
+
+    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_own_error=report)
+    monitor = Monitor(settings, outbox, desired, link, EXITS)
+    monitor.open()
+    link.start()
+    return monitor

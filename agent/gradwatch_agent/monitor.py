@@ -1,0 +1,352 @@
+"""The `Monitor` that `watch` returns: the calls of a trainer, and what each update of it becomes.
+
+Nothing here raises into the trainer, blocks it or waits for a device, whatever it is given.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from gradwatch_agent.collect.host import Hints, Tally, UserScalars, moments, to_float, to_floats
+from gradwatch_agent.collect.rows import RowQueue, Waiting
+from gradwatch_agent.exits import describe
+from gradwatch_agent.guard import guarded, is_strict, note_own_error, own_errors
+from gradwatch_agent.process import disable_in_child
+from gradwatch_contracts import limits
+from gradwatch_contracts.columns import RowFlag, Status
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.names import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from gradwatch_agent.arguments import Settings
+    from gradwatch_agent.collect.measurement import Measurement, Underway
+    from gradwatch_agent.desired import DesiredState
+    from gradwatch_agent.exits import Exits
+    from gradwatch_agent.link import Link
+    from gradwatch_agent.outbox import Outbox
+
+PPO_ARGUMENTS = ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss")
+ROLLOUT_ARGUMENTS = ("rewards", "values", "returns", "advantages", "observations")
+CALL_OF = {
+    "Monitor.ppo": "ppo",
+    "Monitor.rollout": "rollout",
+    "GradientCollector.on_clip": "clip",
+    "GradientCollector._before_step": "clip",
+}
+"""Where an own error is noted → the call whose columns it spoils."""
+
+
+class Monitor:
+    """The agent of one run. Make it with `watch`.
+
+    Every method may be called at any time and in any order; what cannot be used is told in the run's data or by one
+    log line. `level` is the telemetry level of the running update, `update` its number.
+    """
+
+    def __init__(self, settings: Settings, outbox: Outbox, desired: DesiredState, link: Link | None, exits: Exits) -> None:
+        self.run = settings.run
+        self.update = settings.update_start
+        self.level = Level.OFF
+        self._settings = settings
+        self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
+        self._hints = Hints()
+        self._rows = RowQueue(outbox, sync=settings.sync)
+        self._user = UserScalars(self._hints, self._stage_scalar)
+        self._tally = Tally()
+        self._measurement: Measurement | None = None
+        self._errors_seen: dict[str, int] = {}
+        self._agent_ns = 0
+        self._clock_ns = time.time_ns() - time.monotonic_ns()
+        self._stepped_ns = time.perf_counter_ns()
+        self._open = False
+        self.refused = False
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether someone asked this run to stop. Always False with more than one rank: they would not stop together."""
+        return False
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is measured: False after `close`, with GRADWATCH_MODE=off and in a forked child."""
+        return self._open
+
+    def watches(self, settings: Settings) -> bool:
+        """Whether this monitor is already what `settings` asks for."""
+        mine, theirs = self._settings.modules, settings.modules
+        return self._open and self.run == settings.run and len(mine) == len(theirs) and all(map(_same, mine, theirs))
+
+    @guarded
+    def rollout(
+        self,
+        /,
+        *,
+        rewards: object = None,
+        values: object = None,
+        returns: object = None,
+        advantages: object = None,
+        observations: object = None,
+        **unknown: object,
+    ) -> None:
+        """Observe what was collected, once or several times an update.
+
+        Tensors, numpy arrays or sequences of any one shape, of floats, integers or booleans; reduced at once where they
+        are. `values` and `returns` of one shape also give the explained variance. `observations` may be a dict.
+        """
+        begin = time.perf_counter_ns()
+        if not self._open or self.level < Level.NORMAL:
+            return
+        if unknown:
+            self._hint_unknown("rollout", unknown, ROLLOUT_ARGUMENTS)
+        tensors = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": advantages}
+        self._rows.harvest()
+        self._measure().rollout(tensors, observations)
+        self._agent_ns += time.perf_counter_ns() - begin
+
+    @guarded
+    def ppo(
+        self,
+        /,
+        *,
+        new_logp: object = None,
+        old_logp: object = None,
+        entropy: object = None,
+        values: object = None,
+        returns: object = None,
+        advantages: object = None,
+        clip: object = None,
+        actions: object = None,
+        mask: object = None,
+        loss: object = None,
+        **unknown: object,
+    ) -> None:
+        """Observe one minibatch, before its optimizer step.
+
+        Float tensors of one shape and device: `new_logp`, `old_logp`, `values`, `returns`, `advantages`; `entropy` too,
+        or one number, or {head: either}. `mask`: bool of that shape, False where a sample does not count. `clip`: the
+        bound of |ratio - 1|. `loss`: one number. `actions` are taken and not yet measured.
+        """
+        begin = time.perf_counter_ns()
+        if not self._open or self.level < Level.NORMAL:
+            return
+        if unknown:
+            self._hint_unknown("ppo", unknown, PPO_ARGUMENTS)
+        self._rows.harvest()
+        self._measure().ppo(
+            {
+                "new_logp": new_logp,
+                "old_logp": old_logp,
+                "entropy": entropy,
+                "values": values,
+                "returns": returns,
+                "advantages": advantages,
+                "clip": clip,
+                "mask": mask,
+                "loss": loss,
+            }
+        )
+        self._agent_ns += time.perf_counter_ns() - begin
+
+    @guarded
+    def log(self, values: Mapping[str, object] | None = None, /, **scalars: object) -> None:
+        """Send scalars with the row of the running update: numbers, or tensors of one element. The last one wins."""
+        begin = time.perf_counter_ns()
+        if not self._open or self.level < Level.MINIMAL:
+            return
+        if values:
+            self._user.put(values)
+        self._user.put(scalars)
+        self._agent_ns += time.perf_counter_ns() - begin
+
+    @guarded
+    def step(self, /, env_steps: int | None = None, episode_returns: object = None, **scalars: object) -> None:
+        """End the update: queue its row, apply what the daemon wants from the next update on.
+
+        `env_steps`: environment steps since the start of the run. `episode_returns`: returns of the episodes that ended in
+        this update (sequence, array, tensor or one number).
+        """
+        begin = time.perf_counter_ns()
+        if not self._open:
+            return
+        try:
+            if self.level >= Level.MINIMAL:
+                if scalars:
+                    self._user.put(scalars)
+                if episode_returns is not None:
+                    self._put_returns(episode_returns)
+            self._finish(begin, 0, env_steps)
+        finally:
+            self.update += 1
+            self._begin()
+            self._stepped_ns = begin
+            self._agent_ns += time.perf_counter_ns() - begin
+
+    def close(self) -> None:
+        """End the run: an unfinished update is sent as partial, what is queued is sent for a second at most."""
+        self.close_with(None, "closed")
+
+    def __enter__(self) -> Monitor:
+        """The monitor; leaving the block closes it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Tell of the exception that ends the block, if any, and close."""
+        self.close_with(None if isinstance(error, SystemExit) else error, "exception" if error else "closed")
+
+    @guarded
+    def close_with(self, error: BaseException | None, reason: str) -> None:
+        """See `exits.Closable`."""
+        if not self._open:
+            return
+        try:
+            self._say_last(error)
+        except Exception as own:
+            note_own_error(self, "Monitor.close", own)
+        finally:
+            self._open = False
+            self._exits.remove(self)
+            if self._measurement is not None:
+                self._measurement.detach()
+            if self._link is not None:
+                self._link.close(limits.CLOSE_S, reason)
+
+    def disable(self) -> None:
+        """Become inert: we are in a forked child, or the daemon refused the run."""
+        self._open = False
+        if self._measurement is not None:
+            self._measurement.detach()
+
+    def open(self) -> None:
+        """Place the hooks and begin the first update; called once, by `watch`, which may raise."""
+        self._open = True
+        if self._settings.modules or self._settings.optimizers:
+            self._measure()
+        self._begin()
+        self._exits.add(self)
+        disable_in_child(self)
+
+    def _begin(self) -> None:
+        """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
+        if self.refused:
+            self.disable()
+            self._exits.remove(self)
+            return
+        self.level, notes = self._desired.boundary(self.update)
+        for note in notes:
+            self._outbox.put_result(note.id, note.state, note.update, note.reason)
+        self._tally = Tally()
+        if self._measurement is not None:
+            self._measurement.begin(self._tally, self.level)
+
+    def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
+        """Turn the running update into a row, now or when its values arrive."""
+        level, tally = self.level, self._tally
+        underway, lost = None, False
+        if level >= Level.MINIMAL:
+            underway, lost = self._bring_over(tally)
+            for key, status in self._user.take_refused().items():
+                tally.refuse("user", status, key)
+            if self._measurement is not None and self._measurement.idle and not flags:
+                flags = RowFlag.SKIPPED
+            tally.add("sys.update_ms", ((now_ns - self._stepped_ns) / 1e6,))
+            tally.add("sys.agent_ms", ((self._agent_ns + time.perf_counter_ns() - now_ns) / 1e6,))
+        self._agent_ns = now_ns - time.perf_counter_ns()  # what step() adds at its end was counted up to here
+        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else _whole(env_steps)
+        t_ns = self._clock_ns + time.monotonic_ns()
+        self._rows.put(Waiting(self.update, t_ns, steps, level, flags, tally, self._user.take(), underway, lost))
+
+    def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
+        """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""
+        measurement = self._measurement
+        if measurement is None:
+            return None, False
+        try:
+            return measurement.finish()
+        except Exception as error:
+            measurement.abandon()
+            for call in ("ppo", "rollout", "clip", "step"):
+                measurement.refuse(call, Status.OUR_ERROR)
+            if is_strict():
+                raise
+            note_own_error(self, "Monitor.step", error)
+            return None, False
+        finally:
+            self._refuse_failed(measurement)
+
+    def _refuse_failed(self, measurement: Measurement) -> None:
+        """Say of each call of ours that failed in this update that its columns are missing by our fault."""
+        counts = {**own_errors(self), **own_errors(measurement.gradients)}
+        if counts != self._errors_seen:
+            for place, count in counts.items():
+                if count != self._errors_seen.get(place, 0):
+                    measurement.refuse(CALL_OF.get(place, ""), Status.OUR_ERROR)
+            self._errors_seen = counts
+
+    def _say_last(self, error: BaseException | None) -> None:
+        """Pack the unfinished update, then tell of the exception, then wait a little for copies under way."""
+        started = self._user.values or self._tally.parts or self._tally.reasons
+        if started or (self._measurement is not None and self._measurement.touched):
+            self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
+        self._rows.drain(limits.CLOSE_S)
+        if error is not None:
+            text, detail = describe(error)
+            kind = "exception" if isinstance(error, Exception) else "note"
+            self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
+
+    def _measure(self) -> Measurement:
+        """The device side, made when it is first needed."""
+        if self._measurement is None:  # not at the top: it imports torch
+            from gradwatch_agent.collect.measurement import Measurement
+
+            settings = self._settings
+            self._measurement = Measurement(
+                settings.modules,
+                settings.optimizers,
+                self._on_own_error,
+                action_space=settings.action_space,
+                off_policy=settings.off_policy,
+                max_staged_bytes=settings.max_staged_bytes,
+            )
+            self._measurement.begin(self._tally, self.level)
+        return self._measurement
+
+    def _stage_scalar(self, key: str, value: object) -> bool:
+        """Take a tensor given to `log`; False when it is none."""
+        return "torch" in sys.modules and self._measure().scalar("user", key, value)
+
+    def _put_returns(self, returns: object) -> None:
+        number = to_float(returns)
+        if number is None and "torch" in sys.modules and self._measure().series("episode.return", returns):
+            return
+        floats = [number] if number is not None else to_floats(returns) if hasattr(returns, "__iter__") else None
+        if floats is None:
+            self._tally.refuse("episode.return", Status.DTYPE)
+        elif floats:
+            self._tally.add("episode.return", moments(floats))
+        else:
+            self._tally.refuse("episode.return", Status.UNDEFINED)
+
+    def _hint_unknown(self, call: str, unknown: Mapping[str, object], known: tuple[str, ...]) -> None:
+        for name in unknown:
+            near = nearest(name, known)
+            self._hints.say(f"{call}:{name}", f"{call}() takes no {name!r}" + (f"; did you mean {near!r}?" if near else "."))
+
+    def _on_own_error(self, place: str, text: str) -> None:
+        """Tell the daemon of a failure of ours; see guard."""
+        short = text[-limits.TRACEBACK_CHARS_MAX :]
+        self._outbox.put_event("agent_error", self.update, self._clock_ns + time.monotonic_ns(), short, {"place": place[:256]})
+
+
+def _same(left: Any, right: Any) -> bool:
+    return left is right
+
+
+def _whole(value: object) -> int:
+    """Environment steps as a whole number, -1 when they are none."""
+    number = to_float(value)
+    return int(number) if number is not None and 0 <= number < 2**63 else -1

@@ -1,0 +1,148 @@
+"""`gradwatch serve` as an operator meets it: refusals, hostile peers, the command line beside it, a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+import zmq
+
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import decode, encode
+from harness import small_agent
+from harness.daemon_process import DaemonProcess, python, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def _serve(daemon: DaemonProcess, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradwatch_daemon.cli.main", "serve", *flags]
+    return subprocess.run(command, env=daemon.environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _cli(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradwatch_daemon.cli.main", *arguments]
+    return subprocess.run(command, env=daemon.environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_serve_on_a_taken_port_says_by_whom_and_which_flag(tmp_path: Path) -> None:
+    """One line, exit code 5, nothing left behind."""
+    daemon = DaemonProcess(tmp_path)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        done = _serve(daemon, "--http", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 5
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert f"pid {os.getpid()}" in done.stderr
+    assert "--http" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "connection.json").exists()
+
+
+def test_serve_with_an_unusable_data_directory_refuses_to_start(tmp_path: Path) -> None:
+    """A record that cannot be kept is not begun."""
+    (tmp_path / "file").write_text("")
+    done = _serve(DaemonProcess(tmp_path), "--http", "127.0.0.1:0", "--data-dir", str(tmp_path / "file" / "data"))
+    assert done.returncode == 5
+    assert "Not a directory" in done.stderr
+    assert "--data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_with_an_unknown_threshold_names_the_nearest(tmp_path: Path) -> None:
+    """A typing mistake in the configuration must not leave the old limit in force silently."""
+    config = tmp_path / "gradwatch.toml"
+    config.write_text("[thresholds.kl_extrem]\nk3 = 1.0\n")
+    done = _serve(DaemonProcess(tmp_path), "--config", str(config), "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert "kl_extreme" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """One daemon for the tests that leave it as it was."""
+    with DaemonProcess(tmp_path_factory.mktemp("serve")) as process:
+        yield process
+
+
+def test_second_daemon_in_the_same_runtime_directory_is_refused(daemon: DaemonProcess) -> None:
+    """It would take over the socket of the first without a word."""
+    done = _serve(daemon, "--http", "127.0.0.1:0", "--data-dir", str(daemon.home / "other"))
+    assert done.returncode == 5
+    assert daemon.process is not None
+    assert f"pid {daemon.process.pid}" in done.stderr
+    assert daemon.get("/livez")["status"] == "alive"
+
+
+def test_hostile_peer_is_refused_and_quarantined_while_honest_rows_pass(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Random bytes, cut frames and wrong majors: the daemon lives, an honest session loses nothing."""
+    chance = random.Random(3)
+    truth = tmp_path / "truth.jsonl"
+    trainer = python(daemon, small_agent.__file__, "honest", "120", "10", str(truth))
+    good = encode(m.Ping(1))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as vandal:
+        vandal.setsockopt(zmq.LINGER, 0)
+        vandal.setsockopt(zmq.RCVTIMEO, 10_000)
+        vandal.connect(daemon.connection.ingest)
+        vandal.send(good[:4] + b"\x09" + good[5:])
+        refusal = decode(vandal.recv())
+        assert isinstance(refusal, m.Refuse)
+        assert (refusal.code, refusal.supported) == ("protocol-unsupported", (1,))
+        answers = []
+        for _ in range(20):
+            vandal.send(chance.choice([chance.randbytes(chance.randint(0, 300)), good[: chance.randint(0, len(good) - 1)]]))
+        while "quarantined" not in answers:
+            answer = decode(vandal.recv())
+            assert isinstance(answer, m.Refuse)
+            answers.append(answer.code)
+        assert trainer.wait(30) == 0
+    wait_for(lambda: daemon.run("honest")["state"] == "finished", "the honest run to end")
+    assert daemon.run("honest")["coverage"] == {"received": 120, "lost": 0, "share": 1.0}
+
+
+def test_command_line_finds_the_daemon_shows_runs_and_waits_for_an_escalation(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """The three commands of the README, against a live run."""
+    trainer = python(daemon, small_agent.__file__, "ant-ppo", "1000", "10", str(tmp_path / "truth.jsonl"))
+    wait_for(lambda: ((daemon.run("ant-ppo") or {}).get("update_last") or 0) > 3, "the first updates")
+    listed = json.loads(_cli(daemon, "runs", "--json").stdout)
+    assert [run["state"] for run in listed["items"] if run["run"] == "ant-ppo"] == ["live"]
+    done = _cli(daemon, "escalate", "ant-ppo", "--level", "debug", "--for", "500", "--wait", "--json")
+    escalation = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (escalation["state"], escalation["origin"], escalation["updates"]) == ("applied", "operator", 500)
+    assert daemon.run("ant-ppo")["level"]["effective"] in ("normal", "debug")
+    wait_for(lambda: daemon.run("ant-ppo")["level"]["effective"] == "debug", "rows at the level")
+    missing = _cli(daemon, "escalate", "ant-pp", "--level", "debug", "--for", "5")
+    assert missing.returncode == 3
+    assert "ant-ppo" in missing.stderr
+    assert _cli(daemon, "anomalies", "ant-ppo", "--json").returncode == 0
+    assert _cli(daemon, "token").stdout.strip() == daemon.connection.token
+    trainer.terminate()
+    trainer.wait(10)
+
+
+def test_sigterm_ends_open_streams_and_the_daemon_at_once(tmp_path: Path) -> None:
+    """Exit code 0, the store closed, connection.json gone."""
+    with DaemonProcess(tmp_path) as process:
+        connection = process.connection
+        request = urllib.request.Request(
+            f"{connection.url}/api/v1/stream", headers={"Authorization": f"Bearer {connection.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as stream:
+            assert b"event: hello\n" in iter(stream.readline, b"")
+            assert process.stop() == 0
+            rest = stream.read()
+        assert b"event: bye" in rest
+        assert not (process.runtime_dir / "connection.json").exists()
+        assert "Traceback" not in process.log

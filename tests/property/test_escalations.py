@@ -1,0 +1,101 @@
+"""Any history of requests, results and restarts: states go forward, the desired state is exact, the budget holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.blocks import Watch, signal_block
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_daemon.escalate.desired import Escalations
+from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, decide
+from gradwatch_daemon.records import RequestEscalation
+
+ORDER = {
+    EscalationState.REQUESTED: 0,
+    EscalationState.DELIVERED: 1,
+    EscalationState.APPLIED: 2,
+    EscalationState.ENDED: 3,
+    EscalationState.REJECTED: 3,
+    EscalationState.CANCELLED: 3,
+    EscalationState.LOST: 3,
+}
+IDS = st.sampled_from(["a", "b", "c"])
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("request"), IDS),
+        st.tuples(st.just("deliver"), st.just("")),
+        st.tuples(st.just("cancel"), IDS),
+        st.tuples(st.sampled_from(["applied", "ended", "rejected"]), IDS),
+        st.tuples(st.just("lose"), st.just("")),
+        st.tuples(st.just("restart"), st.just("")),
+    ),
+    max_size=40,
+)
+(FIRED,) = Watch().feed(signal_block(1, policy__kl__k3=0.9))
+
+
+@given(OPERATIONS)
+def test_escalations_any_history_moves_forward_and_keeps_desired_exact(operations: list[tuple[str, str]]) -> None:
+    """No state goes back, no revision shrinks or repeats with other content, desired = open and not taken back."""
+    escalations = Escalations("run")
+    taken_back: set[str] = set()
+    seen = escalations.desired()
+    for update, (what, id_) in enumerate(operations):
+        before = {record.id: record for record in escalations.records()}
+        if what == "request":
+            escalations.request(RequestEscalation("run", id_, Level.DEBUG, 5, ""), "operator", update)
+        elif what == "deliver":
+            escalations.delivered()
+        elif what == "cancel":
+            taken_back |= {record.id for record in escalations.cancel(id_)}
+        elif what == "lose":
+            escalations.lose_all("over")
+        elif what == "restart":
+            loaded = Escalations("run", revision=escalations.desired().revision)
+            loaded.load(record for record in escalations.records() if record.state.open)
+            escalations = loaded
+        else:
+            escalations.result(id_, what, update, "")
+        after = {record.id: record for record in escalations.records()}
+        for known in before.keys() & after.keys():
+            was, now = before[known], after[known]
+            assert ORDER[was.state] < ORDER[now.state] or was.state is now.state
+        taken_back &= {record.id for record in after.values() if record.state.open}
+        desired = escalations.desired()
+        wanted = {record.id for record in after.values() if record.state.open} - taken_back
+        assert {active.id for active in desired.active} == wanted
+        assert desired.revision >= seen.revision
+        assert desired.revision > seen.revision or desired == seen
+        seen = desired
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(0, 8), st.integers(0, 12))
+def test_policy_no_stream_of_anomalies_exceeds_the_budget(gaps: list[int], delay: int, end_early: int) -> None:
+    """Over every window of 500 updates the rules hold DEBUG for at most a tenth (five updates are always allowed)."""
+    escalations = Escalations("run")
+    held: list[tuple[int, int]] = []
+    update = 0
+    for number, gap in enumerate(gaps):
+        update += gap
+        for record in escalations.records():
+            if record.state is EscalationState.APPLIED and record.update_applied is not None:
+                until = record.update_applied + min(record.updates, max(1, end_early))
+                if until <= update:
+                    escalations.result(record.id, "ended", until, "done")
+        anomaly = replace(FIRED, id=f"{number:016x}", severity=Severity.CRITICAL, update_last=update)
+        request = decide(anomaly, escalations.records())
+        if request is None:
+            continue
+        escalations.request(request, f"anomaly:{anomaly.id}", 0)
+        escalations.delivered()
+        update += delay
+        escalations.result(request.id, "applied", update, "")
+        held.append((update, update + min(request.updates, max(1, end_early))))
+    for now in range(update + BUDGET_WINDOW_UPDATES):
+        first = now - BUDGET_WINDOW_UPDATES + 1
+        spent = sum(max(0, min(last, now + 1) - max(start, first)) for start, last in held)
+        assert spent <= max(BUDGET_UPDATES_LEAST, BUDGET_SHARE * min(BUDGET_WINDOW_UPDATES, now + 1))

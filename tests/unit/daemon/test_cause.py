@@ -1,0 +1,99 @@
+"""One anomaly per cause: what is attached to what, and what is not."""
+
+from __future__ import annotations
+
+from harness.blocks import Watch, signal_block
+
+from gradwatch_contracts.control import Severity
+from gradwatch_daemon.anomalies.cause import explains
+from gradwatch_daemon.detect.catalogue import load_profile
+
+RULES = load_profile("default").rules
+
+
+def test_cause_graph_explains_downstream_and_never_upstream() -> None:
+    """NaN explains all; mismatch ratio and KL; ratio KL and entropy; KL entropy; nothing itself."""
+    pairs = {(a, b) for a in RULES for b in RULES if explains(RULES[a], b)}
+    assert all(("nonfinite", kind) in pairs for kind in RULES if kind != "nonfinite")
+    assert not any(b in ("nonfinite", "rollout_mismatch") and a != "nonfinite" for a, b in pairs)
+    assert ("ratio_explosion", "kl_extreme") in pairs
+    assert ("kl_extreme", "ratio_explosion") not in pairs
+    assert {("kl_spike", "kl_extreme"), ("kl_extreme", "kl_spike"), ("kl_spike", "entropy_low")} <= pairs
+    assert not any(a == b for a, b in pairs)
+
+
+def test_cause_ratio_and_kl_in_one_update_are_one_anomaly_with_the_ratio_as_root() -> None:
+    """Both fire at update 3; the KL is attached with its own numbers."""
+    (anomaly,) = Watch().feed(
+        signal_block(4, policy__ratio__max=[1.4, 1.4, 1.4, 80.0], policy__kl__k3=[0.01, 0.01, 0.01, 0.75])
+    )
+    assert (anomaly.kind, anomaly.update_onset) == ("ratio_explosion", 3)
+    (attached,) = anomaly.attached
+    assert (attached.kind, attached.severity, attached.update_fired) == ("kl_extreme", Severity.CRITICAL, 3)
+    assert (attached.value, attached.limit) == (0.75, 0.5)
+
+
+def test_cause_spike_then_extreme_of_one_excursion_is_one_anomaly_lifted_to_critical() -> None:
+    """The graver attached finding lifts the root's severity, not its numbers."""
+    watch = Watch("classic")
+    found = watch.feed(signal_block(6, policy__kl__k3=[0.01, 0.2, 0.3, 0.7, 0.3, 0.2]))
+    assert [(a.kind, a.severity, a.update_onset, a.count) for a in found] == [("kl_spike", Severity.CRITICAL, 1, 5)]
+    assert [(a.kind, a.update_onset) for a in found[0].attached] == [("kl_extreme", 3)]
+    assert found[0].value == 0.2 or abs(found[0].value - 0.2) < 1e-6
+
+
+def test_cause_nan_is_never_hidden_below_something_else() -> None:
+    """A run that explodes and then breaks has two anomalies; one that only breaks has one, with the rest attached."""
+    watch = Watch()
+    found = watch.feed(
+        signal_block(3, policy__ratio__max=[1.4, 80.0, 80.0], policy__kl__k3=[0.01, 2.0, 2.0], loss__total__nonfinite=[0, 0, 6])
+    )
+    assert [(a.kind, a.update_onset) for a in found] == [("ratio_explosion", 1), ("nonfinite", 2)]
+    (root,) = Watch().feed(signal_block(2, obs__input__nonfinite=[0, 3], policy__kl__k3=[0.01, 2.0]))
+    assert (root.kind, root.stage, [a.kind for a in root.attached]) == ("nonfinite", "obs", ["kl_extreme"])
+
+
+def test_cause_finding_that_began_before_the_root_or_after_its_window_stands_alone() -> None:
+    """Time must agree: before the root's onset, or past its last breach and keep-firing, it is another cause."""
+    watch = Watch()
+    early = watch.feed(signal_block(3, policy__kl__k3=[0.3, 0.3, 0.3], policy__logratio__nonfinite=[0, 1, 0]))
+    assert [(a.kind, a.update_onset, len(a.attached)) for a in early] == [("nonfinite", 1, 0), ("kl_extreme", 0, 0)]
+    late = Watch()
+    late.feed(signal_block(2, policy__ratio__max=[1.4, 30.0]))
+    late.feed(signal_block(6, start=2))
+    (inside,) = late.feed(signal_block(1, start=8, policy__kl__k3=0.9))
+    assert (inside.kind, [a.kind for a in inside.attached]) == ("ratio_explosion", ["kl_extreme"])
+    beyond = Watch()
+    beyond.feed(signal_block(2, policy__ratio__max=[1.4, 30.0]))
+    beyond.feed(signal_block(8, start=2, policy__ratio__max=4.0))
+    (alone,) = beyond.feed(signal_block(1, start=10, policy__ratio__max=4.0, policy__kl__k3=0.9))
+    assert alone.kind == "kl_extreme"
+
+
+def test_cause_info_anomaly_explains_no_warning() -> None:
+    """A note in the timeline must not swallow an alarm."""
+    watch = Watch()
+    found = watch.feed(signal_block(3, policy__ratio__max=[6.0, 6.0, 6.0], policy__kl__k3=[0.01, 0.01, 0.8]))
+    assert [(a.kind, a.severity) for a in found] == [("ratio_explosion", Severity.INFO), ("kl_extreme", Severity.CRITICAL)]
+
+
+def test_cause_anomaly_stays_open_until_its_last_finding_is_over() -> None:
+    """The root's own finding ends first; the anomaly ends with the attached one."""
+    watch = Watch()
+    watch.feed(signal_block(1, policy__ratio__max=30.0, policy__kl__k3=0.9))
+    watch.feed(signal_block(8, start=1, policy__kl__k3=0.15))
+    (open_one,) = watch.lifecycle.open
+    assert (open_one.kind, open_one.state) == ("ratio_explosion", "firing")
+    (over,) = watch.feed(signal_block(8, start=9))
+    assert (over.state, over.update_resolved) == ("resolved", 16)
+
+
+def test_cause_two_heads_do_not_explain_each_other() -> None:
+    """A collapsed arm is not the cause of a low leg."""
+    watch = Watch("classic")
+    given = {"policy__entropy__norm__of__arm": 0.05, "policy__entropy__norm__of__leg": 0.25}
+    found = watch.feed(signal_block(3, drop=["policy.entropy.norm"], **given))
+    assert [(a.kind, a.subject, [x.kind for x in a.attached]) for a in found] == [
+        ("entropy_collapse", "arm", ["entropy_low"]),
+        ("entropy_low", "leg", []),
+    ]
