@@ -247,7 +247,7 @@ class Link:
         session.close(self._reason)
         if now >= self._close_at:
             session.hurry()
-        hopeless = False
+        hopeless = self.warned_absent and not session.welcomed
         nothing_to_say = not session.welcomed and self._outbox.settled
         return hopeless or nothing_to_say or now >= self._close_at + LINGER_S
 

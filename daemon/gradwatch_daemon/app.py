@@ -66,6 +66,7 @@ class Daemon:
             undo.callback(self._store.close)
             host, port = split_address(config.http, "--http")
             self._listener = bind_http(host, port)
+            self.loopback = host in ("127.0.0.1", "::1", "localhost")
             undo.callback(self._listener.close)
             over_tcp = config.ingest.startswith("tcp://")
             endpoint = config.ingest if over_tcp else self._ipc(config.ingest)
@@ -115,7 +116,7 @@ class Daemon:
             if self._thread.is_alive():
                 self._thread.join()
             self._undo.close()
-        return 1 if self._pipeline.trouble.startswith("pipeline") else 0
+        return 1 if self._pipeline.failed else 0
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -182,6 +183,8 @@ def run_daemon(config: Config) -> int:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     daemon = Daemon(config)
+    if not daemon.loopback:
+        LOG.warning("HTTP listens beyond this machine and is not encrypted: whoever can read the traffic has the token")
     print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.connection.ingest}", file=sys.stderr)
     print(f"data in {config.data_dir}; token: `gradwatch token`; stop with Ctrl-C", file=sys.stderr, flush=True)
     return daemon.run()

@@ -52,7 +52,8 @@ COMMIT_RETRY_S = 0.5
 class Pipeline:
     """Ingest to commit, in one thread. HTTP reaches it by `mailbox` only, and reads `snapshots`.
 
-    `trouble` says why the daemon is not ready, '' when it is.
+    `trouble` says why the daemon is not ready, '' when it is; anybody may read it, so it names no paths. `failed` is
+    whether the thread ended by a bug.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Pipeline:
     ) -> None:
         self.snapshots: Mapping[str, RunView] = {}
         self.trouble = ""
+        self.failed = False
         self._socket = socket
         self._store = store
         self._engine = engine
@@ -95,7 +97,7 @@ class Pipeline:
             while not self._stopping:
                 self.tick(self._socket.receive(POLL_MS, FRAMES_PER_TICK))
         except Exception as error:
-            self.trouble = f"pipeline: {type(error).__name__}: {error}"
+            self.trouble, self.failed = f"the pipeline failed: {type(error).__name__}", True
             LOG.exception("the pipeline failed; the daemon ends")
         finally:
             self.mailbox.close()
@@ -181,7 +183,7 @@ class Pipeline:
                 self._counters.commit_failures += 1
                 if not self.trouble:
                     LOG.error("the store cannot be written: %s; holding all acks until it can", error)
-                self.trouble = f"store: {error}"
+                self.trouble = "the store cannot be written; the daemon's log says why"
                 if self._stopping:
                     raise
                 time.sleep(COMMIT_RETRY_S)

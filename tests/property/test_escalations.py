@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.blocks import Watch, signal_block
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, decide
 from gradwatch_daemon.records import RequestEscalation
+from harness.blocks import Watch, signal_block
 
 ORDER = {
     EscalationState.REQUESTED: 0,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from harness.blocks import Watch, signal_block
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_daemon.detect.catalogue import PROFILES
-from gradwatch_daemon.records import Anomaly, SignalBlock, Verdicts
+from harness.blocks import Watch, signal_block
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.records import Anomaly, SignalBlock, Verdicts
 
 FIELDS = ("code", "severity", "value", "limit", "baseline", "minibatch", "stage")
 
@@ -75,7 +80,7 @@ def test_detection_any_split_gives_equal_verdicts_anomalies_and_state(
     """One block of 260 rows against any cut of it, with restarts in between."""
     whole = stream(seed, 260)
     edges = [0, *sorted(cuts), 260]
-    parts = [whole.select(slice(first, last)) for first, last in zip(edges, edges[1:], strict=False)]
+    parts = [whole.select(slice(first, last)) for first, last in itertools.pairwise(edges)]
     (expected,), anomalies, state = run(profile, [whole], set())
     pieces, split_anomalies, split_state = run(profile, parts, saves)
     for place, verdicts in enumerate(expected):

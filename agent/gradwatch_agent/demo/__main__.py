@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.updates > 0 or (fault.expected and given.updates <= fault.update):
         parser.error(f"--updates must be above {fault.update}, where the fault begins")
     narration = Narration(quiet=given.json)
-    result = Demo(fault, given.seed, given.updates, pace_ms, given.keep, narration).play()
+    demo = Demo(fault, given.seed, updates=given.updates, pace_ms=pace_ms, keep=given.keep, narration=narration)
+    result = demo.play()
     if given.json:
         print_result(result)
     narration.verdict(result, fault)

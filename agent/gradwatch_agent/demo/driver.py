@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_agent.demo.narration import Narration
 from gradwatch_agent.demo.watching import Api, Watcher
 from gradwatch_contracts.connection import FILE_NAME, Connection
 from gradwatch_contracts.control import Severity
 
 if TYPE_CHECKING:
     from gradwatch_agent.demo.faults import Fault
+    from gradwatch_agent.demo.narration import Narration
 
 START_S = 30.0
 """Longest start of the daemon: importing FastAPI on a busy machine takes seconds."""
@@ -38,9 +38,9 @@ OPERATOR_UPDATES = 10
 
 
 class Demo:
-    """One demo run; `result` is what `--json` prints."""
+    """One demo run. `keep` is a directory for the daemon's data and log; '' keeps nothing."""
 
-    def __init__(self, fault: Fault, seed: int, updates: int, pace_ms: int, keep: str, narration: Narration) -> None:
+    def __init__(self, fault: Fault, seed: int, *, updates: int, pace_ms: int, keep: str, narration: Narration) -> None:
         self._fault = fault
         self._seed = seed
         self._updates = updates
@@ -71,7 +71,7 @@ class Demo:
         return {**kept, "GRADWATCH_RUNTIME_DIR": str(runtime)}
 
     def _start_daemon(self, stack: ExitStack, home: Path, environment: dict[str, str]) -> Connection:
-        log = stack.enter_context(open(home / "daemon.log", "w", encoding="utf-8"))
+        log = stack.enter_context((home / "daemon.log").open("w", encoding="utf-8"))
         command = [sys.executable, "-m", "gradwatch_daemon.cli.main", "serve", "--http", "127.0.0.1:0"]
         command += ["--data-dir", str(home / "data")]
         daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -63,10 +63,11 @@ class Narration:
 
     def _escalation(self, escalation: dict[str, Any]) -> None:
         who = "you, over HTTP," if escalation["origin"] == "operator" else "the daemon, by itself,"
+        level = escalation["level"].upper()
         said = {
-            "requested": f"{who} asked for {escalation['level'].upper()} for {escalation['updates']} updates",
-            "applied": f"{escalation['level'].upper()} applied at update {escalation['update_applied']} (asked for by {who[:-1]})",
-            "ended": f"{escalation['level'].upper()} ended at update {escalation['update_ended']} ({escalation['ended_why']})",
+            "requested": f"{who} asked for {level} for {escalation['updates']} updates",
+            "applied": f"{level} applied at update {escalation['update_applied']} (asked for by {who[:-1]})",
+            "ended": f"{level} ended at update {escalation['update_ended']} ({escalation['ended_why']})",
         }
         order = ("requested", "applied", "ended")
         reached = {"requested": 1, "delivered": 1, "applied": 2, "ended": 3}.get(escalation["state"], 1)

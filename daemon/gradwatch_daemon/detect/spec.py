@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Check = Callable[[View, Rule], Verdicts]
 """Judges one subject over a block. Pure but for the state of the stream, which it reaches through the view."""
 
-SENTENCE = "{quantity}{subject} {value} at update {update}, limit {limit}{usual}, since update {onset}."
-"""What most findings say: the thing, the value, the limit, what is usual, the duration."""
+SENTENCE = "{quantity}{subject} {value}{usual} at update {update}, limit {limit}, since update {onset}."
+"""What most findings say: the thing, the value, what is usual, the limit, the duration."""
 
 LOGP_CALL = "pass new_logp and old_logp to mon.ppo()"
 """The line that feeds every signal of the probability ratio."""

@@ -94,10 +94,10 @@ class SqliteReader:
                 values.append(value)
         if wanted.since_ns is not None:
             terms.append("t_ns >= ?")
-            values.append(wanted.since_ns)
+            values.append(_bounded(wanted.since_ns))
         if wanted.cursor is not None:
             terms.append("(t_ns, id) < (?, ?)")
-            values.extend(wanted.cursor)
+            values.extend((_bounded(wanted.cursor[0]), wanted.cursor[1]))
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
         query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly {where} ORDER BY t_ns DESC, id DESC LIMIT ?"
         with self._snapshot() as db:
@@ -148,9 +148,9 @@ class SqliteReader:
             db.close()
 
 
-def _bounded(update: int) -> int:
-    """The nearest update that the store can hold."""
-    return min(max(update, _INT64[0]), _INT64[1])
+def _bounded(number: int) -> int:
+    """The nearest number that an integer column can hold."""
+    return min(max(number, _INT64[0]), _INT64[1])
 
 
 def _summary(key: SignalKey, totals: Totals) -> SignalSummary:

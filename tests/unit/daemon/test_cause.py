@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from harness.blocks import Watch, signal_block
-
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.cause import explains
 from gradwatch_daemon.detect.catalogue import load_profile
+from harness.blocks import Watch, signal_block
 
 RULES = load_profile("default").rules
 

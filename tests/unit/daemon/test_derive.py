@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness.blocks import STREAM, every_column, row_block
 
 from gradwatch_contracts.columns import Column, Kind, RankRule, Schema, Status
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.records import RowBlock, SignalKey
+from harness.blocks import STREAM, every_column, row_block
 
 F32_MAX = float(np.finfo(np.float32).max)
 
@@ -68,9 +68,7 @@ def test_derive_all_columns_gives_every_signal_once_in_registry_order() -> None:
 
 def test_derive_head_without_own_limit_uses_the_one_of_the_whole() -> None:
     """A second column falls back to subject '' where the head has none of its own."""
-    block = Deriver().derive(
-        row_block({("policy.entropy", "arm"): [[4.0, 0.5, 0.0]], ("policy.entropy.limit", ""): [[2.0]]})
-    )
+    block = Deriver().derive(row_block({("policy.entropy", "arm"): [[4.0, 0.5, 0.0]], ("policy.entropy.limit", ""): [[2.0]]}))
     assert block.values[block.signals.index(SignalKey("policy.entropy.norm", "arm")), 0] == pytest.approx(0.25)
 
 

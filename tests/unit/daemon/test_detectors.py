@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from harness.blocks import QUIET, Watch, signal_block
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Severity
@@ -14,6 +13,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.records import Verdict
 from gradwatch_daemon.rules import END_OF_UPDATE
+from harness.blocks import QUIET, Watch, signal_block
 
 INF, NAN = math.inf, math.nan
 BREACH, CLEAR, HOLD, BLIND, LEARNING = Verdict.BREACH, Verdict.CLEAR, Verdict.HOLD, Verdict.BLIND, Verdict.LEARNING
@@ -164,9 +164,9 @@ def test_nonfinite_value_without_a_count_is_found_too(broken: float) -> None:
 
 def test_nonfinite_user_scalar_and_index_do_not_count() -> None:
     """A trainer may log NaN while no episode has ended; +Inf as 'no minibatch' is no fault."""
-    found = Watch().check(
-        signal_block(1, user__of__ep_rew_mean=NAN, sys__update_ms=NAN, policy__logratio__nonfinite_mb=INF)
-    )["nonfinite"]
+    found = Watch().check(signal_block(1, user__of__ep_rew_mean=NAN, sys__update_ms=NAN, policy__logratio__nonfinite_mb=INF))[
+        "nonfinite"
+    ]
     assert found.code.tolist() == [CLEAR]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgpack
 import numpy as np
 import pytest
-from harness.blocks import QUIET, Watch, every_column, signal_block
 
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.engine import StreamState
 from gradwatch_daemon.records import Verdict
+from harness.blocks import QUIET, Watch, every_column, signal_block
 
 KINDS = [
     "nonfinite",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from harness.blocks import QUIET, STREAM, Watch, signal_block
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.lifecycle import Lifecycle
 from gradwatch_daemon.records import DetectorState
+from harness.blocks import QUIET, STREAM, Watch, signal_block
 
 
 def kinds(found: object) -> list[tuple[str, str]]:
@@ -106,7 +106,13 @@ def test_lifecycle_rising_severity_of_one_excursion_keeps_its_id_and_takes_the_g
     (critical,) = watch.feed(signal_block(1, start=82, policy__ratio__max=40.0))
     assert (warning.severity, critical.severity) == (Severity.WARNING, Severity.CRITICAL)
     assert warning.id == critical.id
-    assert (critical.value, critical.limit, critical.update_onset, critical.update_fired, critical.count) == (40.0, 20.0, 80, 80, 3)
+    assert (critical.value, critical.limit, critical.update_onset, critical.update_fired, critical.count) == (
+        40.0,
+        20.0,
+        80,
+        80,
+        3,
+    )
     assert "40 (" in critical.sentence
     assert "x its usual 1.45" in critical.sentence
 
@@ -153,7 +159,9 @@ def test_lifecycle_detector_states_say_armed_learning_blind_firing() -> None:
     assert states["rollout_mismatch"].state == "firing"
     assert states["kl_spike"] == DetectorState("kl_spike", "", "learning", "6 of 32 updates to learn from")
     assert states["kl_extreme"] == DetectorState("kl_extreme", "", "armed", "")
-    blind = DetectorState("ratio_collapse", "", "blind", "policy.ratio.min is not sent: pass new_logp and old_logp to mon.ppo()")
+    blind = DetectorState(
+        "ratio_collapse", "", "blind", "policy.ratio.min is not sent: pass new_logp and old_logp to mon.ppo()"
+    )
     assert states["ratio_collapse"] == blind
     assert "relative part has 6 of 32" in states["ratio_explosion"].reason
 

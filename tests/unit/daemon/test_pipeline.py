@@ -147,7 +147,7 @@ def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytes
     monkeypatch.setattr("gradwatch_daemon.pipeline.COMMIT_RETRY_S", 0.0)
     world.tick(world.rows.samples(3))
     assert troubles[0] == ("", 0)
-    assert all("disk" in trouble and acks == 0 for trouble, acks in troubles[1:])
+    assert all("cannot be written" in trouble and acks == 0 for trouble, acks in troubles[1:])
     assert world.socket.of(m.Ack) == [m.Ack(2)]
     assert world.pipeline.trouble == ""
     assert world.store.row_counts()["ant-ppo", 1, 0] == (3, 2)

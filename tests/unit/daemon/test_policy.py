@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from harness.blocks import Watch, signal_block
 
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.names import ID
 from gradwatch_daemon.escalate.policy import decide, held_updates
 from gradwatch_daemon.records import Anomaly, Escalation
+from harness.blocks import Watch, signal_block
 
 STATE = EscalationState
 
@@ -53,7 +53,9 @@ def test_policy_asks_once_per_anomaly_and_not_while_one_is_on_its_way(anomaly: A
     assert decide(anomaly, [held("a-other", 118, None, STATE.APPLIED)]) is not None
 
 
-@pytest.mark.parametrize(("update", "spent", "granted"), [(2, 0, True), (2, 1, False), (98, 1, False), (99, 1, True), (120, 2, False)])
+@pytest.mark.parametrize(
+    ("update", "spent", "granted"), [(2, 0, True), (2, 1, False), (98, 1, False), (99, 1, True), (120, 2, False)]
+)
 def test_policy_budget_is_a_tenth_of_what_has_passed_and_five_at_least(
     anomaly: Anomaly, update: int, spent: int, granted: bool
 ) -> None:

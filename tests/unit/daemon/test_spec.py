@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
-from gradwatch_daemon.detect.spec import Spec
 from gradwatch_daemon.rules import Rule, Threshold
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.spec import Spec
 
 RULES = [pytest.param(spec.rule(profile), id=f"{spec.kind}-{profile}") for spec in CATALOGUE for profile in PROFILES]
 

@@ -207,7 +207,7 @@ def test_blocks_after_gives_back_rows_bit_by_bit_before_and_after_compaction(ope
 def test_blocks_after_an_update_gives_only_later_updates(store: Store) -> None:
     """Whole chunks are skipped, and one is cut."""
     fill(store, 3000)
-    for update in (-1, 0, 1023, 1024, 1500, 2998, 2999, 10_000):
+    for update in (-1, 0, 1021, 1022, 1023, 1024, 1500, 2998, 2999, 10_000):
         assert rows_of(store.blocks_after(STREAM, update)) == rows_of([make_block(range(update + 1, 3000))])
 
 
@@ -333,6 +333,8 @@ def test_anomalies_paged_by_cursor_come_each_once_newest_first(store: Store, rea
         (AnomalyFilter(state="resolved"), ["a"]),
         (AnomalyFilter(since_ns=3), ["d", "c"]),
         (AnomalyFilter(limit=1), ["d"]),
+        (AnomalyFilter(since_ns=2**70), []),
+        (AnomalyFilter(cursor=(2**70, "")), ["d", "c", "b", "a"]),
         (AnomalyFilter(run="ant-ppo", severity="warning", since_ns=2), ["c"]),
         (AnomalyFilter(run="nobody"), []),
     ],
@@ -422,11 +424,11 @@ def test_blocks_since_checkpoint_are_those_that_arrived_later_whatever_their_upd
     """A trainer that went back repeats updates below the checkpoint's; they were not in its state."""
     store = opened.store
     assert not list(store.blocks_since_checkpoint(STREAM))
-    store.commit(Commit((make_block(range(1000)),)))
-    assert rows_of(store.blocks_since_checkpoint(STREAM)) == rows_of([make_block(range(1000))])
-    store.commit(Commit((make_block(range(1000, 1030)),), checkpoints=(Checkpoint(STREAM, 1029, "rules-1", b"s"),)))
+    store.commit(Commit((make_block(range(200, 1000)),)))
+    assert rows_of(store.blocks_since_checkpoint(STREAM)) == rows_of([make_block(range(200, 1000))])
+    store.commit(Commit((make_block(range(1000, 1230)),), checkpoints=(Checkpoint(STREAM, 1229, "rules-1", b"s"),)))
     assert not list(store.blocks_since_checkpoint(STREAM))
-    later = make_block([*range(900, 1000), 1029, 1030])
+    later = make_block([*range(900, 1000), 1229, 1230])
     store.commit(Commit((later,)))
     assert rows_of(store.blocks_since_checkpoint(STREAM)) == rows_of([later])
     assert store.compact() == 1
@@ -500,6 +502,15 @@ def test_series_in_a_range_is_raw_across_chunk_and_tail(store: Store, reader: St
         assert getattr(got, name).tolist() == getattr(block, name).tolist()
     assert got.last.tolist() == got.low.tolist() == got.high.tolist() == block.values[1].tolist()
     assert got.measured.tolist() == [1] * 101
+
+
+def test_series_of_a_signal_that_appears_late_starts_where_it_appears(store: Store, reader: StoreReader) -> None:
+    """In the middle of a roll-up entry, whose own first row does not have it."""
+    store.commit(Commit((make_block(range(100), signals=KEYS[:1]), make_block(range(100, 5000)))))
+    while store.compact():
+        pass
+    got = reader.series(STREAM, KEYS[1], None, None, 10)
+    assert (int(got.update[0]), got.rows, got.bucket, int(got.measured[0])) == (100, 4900, 512, 412)
 
 
 def test_series_bounds_beyond_any_update_are_no_bounds(store: Store, reader: StoreReader) -> None:
