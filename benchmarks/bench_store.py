@@ -62,14 +62,14 @@ def make_block(rng: np.random.Generator, first: int, n: int, *, noise: bool) -> 
     return SignalBlock(STREAM, update, t_ns, update * 2048, level, flags, KEYS, values, status)
 
 
-def median_us(call: Callable[[], object], times: int) -> tuple[float, float]:
-    """Median and 99th percentile of one call, in us."""
+def median_us(call: Callable[[], object], times: int) -> float:
+    """Median of one call, in us."""
     taken = []
     for _ in range(times):
         start = time.perf_counter()
         call()
         taken.append((time.perf_counter() - start) * 1e6)
-    return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+    return statistics.median(taken)
 
 
 def single_rows(store: SqliteStore, rng: np.random.Generator, count: int) -> list[Figure]:
@@ -77,8 +77,7 @@ def single_rows(store: SqliteStore, rng: np.random.Generator, count: int) -> lis
     batches = iter(
         [Commit((make_block(rng, i, 1, noise=True),), sessions=(Session("s", STREAM, "l", i, "h", 1),)) for i in range(count)]
     )
-    median, p99 = median_us(lambda: store.commit(next(batches)), count)
-    return [Figure("commit of one row, p50", median, 100, "us"), Figure("commit of one row, p99", p99, 1000, "us")]
+    return [Figure("commit of one row, p50", median_us(lambda: store.commit(next(batches)), count), 100, "us")]
 
 
 def many_rows(store: SqliteStore, rng: np.random.Generator, first: int, count: int, *, noise: bool) -> list[Figure]:
@@ -105,14 +104,13 @@ def many_rows(store: SqliteStore, rng: np.random.Generator, first: int, count: i
 def reading(store: SqliteStore, rows: int) -> list[Figure]:
     """Over all rows, and over the newest."""
     reader = store.reader()
-    whole, whole_p99 = median_us(lambda: reader.series(STREAM, KEYS[3], None, None, 2000), 40)
-    newest, _ = median_us(lambda: reader.series(STREAM, KEYS[3], rows - 1000, None, 2000), 40)
-    summary, _ = median_us(lambda: reader.signals(*STREAM), 40)
+    whole = median_us(lambda: reader.series(STREAM, KEYS[3], None, None, 2000), 40)
+    newest = median_us(lambda: reader.series(STREAM, KEYS[3], rows - 1000, None, 2000), 40)
+    summary = median_us(lambda: reader.signals(*STREAM), 40)
     buckets = len(reader.series(STREAM, KEYS[3], None, None, 2000).update)
     reader.close()
     return [
         Figure(f"{rows:,} updates to {buckets:,} buckets, p50", whole / 1e3, 15, "ms"),
-        Figure(f"{rows:,} updates to {buckets:,} buckets, p99", whole_p99 / 1e3, 30, "ms"),
         Figure("newest 1,000 updates, raw", newest / 1e3, 15, "ms"),
         Figure("summaries of all signals", summary / 1e3, 15, "ms"),
     ]

@@ -28,12 +28,13 @@ class Catalogue:
     Columns are only ever appended, so a row built late, from values that were on their way, still fits.
     """
 
-    __slots__ = ("_blank", "_columns", "_empty", "_places", "_schema", "_slots", "_users")
+    __slots__ = ("_blank", "_columns", "_empty", "_places", "_run", "_schema", "_slots", "_users")
 
     def __init__(self) -> None:
         self._columns: list[Column] = []
         self._places: dict[tuple[str, str], Place] = {}
         self._users: dict[str, Place] = {}
+        self._run: tuple[tuple[str, ...], Place | None] = ((), None)
         self._slots = 0
         self._schema: Schema | None = None
         self._blank: array[float] = array("d")
@@ -76,10 +77,7 @@ class Catalogue:
         for name, subject in (*tally.parts, *missing):
             if subject or COLUMNS[name].per:
                 self.place(name, subject)
-        users = self._users
-        for user_key in user:
-            if user_key not in users:
-                self.place("user", user_key)
+        run = self._place_users(user) if user else None
         schema = self.schema
         values = self._blank[:]
         status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL)))
@@ -92,11 +90,16 @@ class Catalogue:
             for offset, number in enumerate(part):
                 values[slot + offset] = number
             status[index] = 0
-        for user_key, number in user.items():
-            place = users.get(user_key)
-            if place is not None:
-                values[place[0]] = number
-                status[place[1]] = 0
+        if run is not None:
+            (slot, index), count = run, len(user)
+            values[slot : slot + count] = array("d", user.values())
+            status[index : index + count] = bytes(count)
+        else:
+            for user_key, number in user.items():
+                place = self._users.get(user_key)
+                if place is not None:
+                    values[place[0]] = number
+                    status[place[1]] = 0
         for key, reason in missing.items():
             place = places.get(key)
             if place is not None:
@@ -104,6 +107,18 @@ class Catalogue:
         if sys.byteorder == "big":
             values.byteswap()
         return schema, values.tobytes(), bytes(status)
+
+    def _place_users(self, user: Mapping[str, float]) -> Place | None:
+        """Give each key a column; the first place when they lie side by side in this order, as they do unless keys vary."""
+        keys = tuple(user)
+        if keys == self._run[0]:
+            return self._run[1]
+        places = [self._users.get(key) or self.place("user", key) for key in keys]
+        first = places[0]
+        if first is None or any(place != (first[0] + i, first[1] + i) for i, place in enumerate(places)):
+            return None
+        self._run = (keys, first)
+        return first
 
     def _missing(self, level: Level, partial: bool) -> bytes:
         """Why each column is missing before anything was measured."""

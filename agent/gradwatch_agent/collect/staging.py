@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradwatch_agent.device.reduce import BlockFacts, Plan, Reducer, block_length, read_block
+from gradwatch_agent.device.reduce import BlockFacts, Plan, Reducer, read_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ROWS_START = 16
 """Rows of a first block; the next update's block has the rows this one needed."""
 
-NUMBERS_MAX = 65_536
-"""Numbers one update may send to the host (512 kB), the second half of them kept for `finish`. A trainer that never
+NUMBERS_MAX = 262_144
+"""Numbers one update may send to the host (2 MB, some 10,000 minibatches), the second half of them kept for `finish`. A trainer that never
 calls `step` must not fill the device."""
 
 OPEN_BLOCKS_MAX = 256
@@ -55,15 +55,12 @@ class Segment:
     @property
     def length(self) -> int:
         """Numbers taken."""
-        return block_length(self.layout.plan, len(self.minibatches), self.before_step)
+        return self.layout.plan.numbers(len(self.minibatches))
 
     def read(self, values: Sequence[float]) -> BlockFacts:
         """Name them."""
         return read_block(values, self.layout.plan, len(self.minibatches), self.samples, self.before_step)
 
-    def first_minibatch(self, row: float) -> float:
-        """Minibatch number of a row, infinite for none."""
-        return row if row == float("inf") else float(self.minibatches[int(row)])
 
 
 @dataclass(slots=True)
@@ -137,20 +134,28 @@ class Staging:
         `before`: no optimizer step was taken yet. What exceeds the scratch area is reduced at once.
         """
         first = tensors[0]
-        samples = first.shape[0]
-        key = (layout, samples, dtype, first.device)
-        block: Block | None = self._open.get(key)
-        if block is None or len(block.minibatches) == len(block.rows):
-            if 8 * samples * len(tensors) > self.scratch:
+        key = (layout, first.shape[0], dtype, first.device)
+        if not self.stage_again(key, tensors, minibatch, before):
+            if 8 * key[1] * len(tensors) > self.scratch:
                 self.reduce_now(layout, tensors, minibatch, before)
-                return
-            block = self._make_room(key)
-            if block is None:
+            elif self._make_room(key) is None:
                 self.overflowed = True
-                return
+            else:
+                self.stage_again(key, tensors, minibatch, before)
+
+    def stage_again(self, key: BlockKey, tensors: list[Tensor], minibatch: int, before: bool) -> bool:
+        """Copy one more minibatch of a shape that was staged before; False when there is no room yet.
+
+        Raises:
+            RuntimeError: the tensors differ in shape or device; nothing was staged.
+        """
+        block = self._open.get(key)
+        if block is None or len(block.minibatches) == len(block.rows):
+            return False
         torch.stack(tensors, out=block.rows[len(block.minibatches)])
         block.minibatches.append(minibatch)
         block.before_step += before
+        return True
 
     def reduce_now(self, layout: Layout, tensors: list[Tensor], minibatch: int, before: bool = False) -> None:
         """Reduce one minibatch without staging it, in slices that fit the scratch area."""
@@ -258,7 +263,7 @@ class Staging:
         if self._numbers > NUMBERS_MAX // 2:
             self.overflowed = True
             return
-        vector = self.reducer(rows.device).block(rows, layout.plan, before)
+        vector = self.reducer(rows.device).block(rows, layout.plan)
         self._parts.setdefault(rows.device, []).append((vector, segment))
 
     def _forget(self, block: Block) -> None:

@@ -3,7 +3,8 @@
 Nothing here reads a value, so nothing waits for the device. Sums are taken in float64 wherever the device has it: a
 float32 sum of squares overflows at 1e19 and loses the variance of values with a large mean. Casts are multiplications
 by a float64 one and copies are `stack(out=)`, so that the only `copy_` of an update is the transfer to the host, and a
-test can count it.
+test can count it. Whatever is one number per minibatch goes to the host as it is: adding up 16 floats there costs a
+microsecond, a kernel launch five.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+set_grad: Callable[[bool], object] = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
+"""Switch gradients without the context manager, which costs 3 microseconds a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,149 +46,119 @@ class Plan:
         """Staged channels, the mask included."""
         return self.moments + self.masked
 
+    def numbers(self, rows: int) -> int:
+        """How many numbers `Reducer.block` makes of `rows` rows."""
+        ratio = 2 + (self.clip is not None) if self.ratio else 0
+        return self.moments * (rows + 2) + rows * (ratio + self.masked)
+
 
 @dataclass(frozen=True, slots=True)
 class RatioFacts:
     """What a block says about the policy ratio, in log space so that no exponential is needed on the device.
 
-    `k3_max` is the largest and `k3_last` the last of the rows' k3: means over the row, -inf where a row had no valid
-    sample. `first_dev` is max |r - 1| over the rows before the first optimizer step. None = not computed; -inf or
-    +inf in min, max and first_dev = no valid sample.
+    `k3`: mean of each row, None where the row has no valid sample. `first_dev` is max |r - 1| over the rows before the
+    first optimizer step, None when there is none. `clipped`: samples with |r - 1| > clip, None without a clip.
     """
 
     logratio_min: float
     logratio_max: float
-    k3_max: float
-    k3_last: float
-    clipped: float | None = None
-    first_dev: float | None = None
+    k3: tuple[float | None, ...]
+    clipped: float | None
+    first_dev: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFacts:
     """One reduced block on the host. Per channel: number of values, sum, sum of squared deviations from the mean,
-    number of non-finite values, and the first row that held one (inf for none)."""
+    number of non-finite values, and the first row that held one (None for none)."""
 
-    n: tuple[float, ...]
-    total: tuple[float, ...]
-    m2: tuple[float, ...]
-    nonfinite: tuple[float, ...]
-    first_row: tuple[float, ...]
+    n: list[float]
+    total: list[float]
+    m2: list[float]
+    nonfinite: list[float]
+    first_row: list[int | None]
     ratio: RatioFacts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Absence:
-    """Samples that do not count: `where` [rows, 1, samples], and how many do in each row, `row_n` [rows]."""
-
-    where: Tensor
-    row_n: Tensor
 
 
 @dataclass(slots=True)
 class Reducer:
-    """The reductions of one device, with the few constants they need."""
+    """The reductions of one device. `one` is 1 in the accumulator dtype: times it, anything becomes that dtype."""
 
     device: torch.device
     dtype: torch.dtype = field(init=False)
-    _one: Tensor = field(init=False)
-    _rows: Tensor = field(init=False)
+    one: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Choose the accumulator dtype: float64, or float32 on a device that has none (Apple's)."""
         with torch.inference_mode(False):
             try:
-                self._one = torch.ones(1, dtype=torch.float64, device=self.device)
+                self.one = torch.ones(1, dtype=torch.float64, device=self.device)
             except TypeError:
-                self._one = torch.ones(1, dtype=torch.float32, device=self.device)
-            self.dtype = self._one.dtype
-            self._rows = torch.arange(16, dtype=self.dtype, device=self.device).unsqueeze(1)
+                self.one = torch.ones(1, dtype=torch.float32, device=self.device)
+        self.dtype = self.one.dtype
 
-    def block(self, staged: Tensor, plan: Plan, before_step: int = 0) -> Tensor:
+    def block(self, staged: Tensor, plan: Plan) -> Tensor:
         """Reduce `staged` [rows, plan.channels, samples] to the vector that `read_block` reads.
 
-        `before_step` is how many leading rows precede the first optimizer step. The temporaries take about three times
-        the float64 size of the block, so the caller bounds the block.
+        The temporaries take about three times the float64 size of the block, so the caller bounds the block. Two passes
+        for the squares, as the one-pass formula cancels. x - x is 0 for finite x and NaN for the others, which
+        `count_nonzero` counts.
         """
-        x = torch.mul(staged, self._one)
-        absence = self._apply_mask(x, plan) if plan.masked else None
-        deviation = _take_ratio(x) if plan.ratio else None
+        rows, _, samples = staged.shape
+        x = torch.mul(staged, self.one)
+        absent = self._apply_mask(x, plan) if plan.masked else None
+        channels = x.unbind(1)
+        deviation = _take_ratio(channels[0], channels[1]) if plan.ratio else None
         for minuend, subtrahend in plan.errors:
-            channel = x[:, minuend]
-            torch.sub(channel, x[:, subtrahend], out=channel)
-        moments = x[:, : plan.moments] if plan.masked else x
+            torch.sub(channels[minuend], channels[subtrahend], out=channels[minuend])
+        moments = x if absent is None else x[:, : plan.moments]
         row_sum = moments.sum(2)
-        ratio = []
+        parts = [row_sum.reshape(-1)]
         if deviation is not None:
-            ratio.append(self._ratio((x[:, 0], deviation, row_sum[:, 1]), plan, before_step, absence))
-        return torch.cat([*self._moments(moments, row_sum, plan.scalars, absence), *ratio])
+            parts += self._ratio(channels[0], deviation, plan, absent)
+        centre = (row_sum.sum(0) if rows > 1 else row_sum[0]) / (rows * samples)
+        if absent is not None:
+            present = torch.logical_not(absent).sum((1, 2), dtype=self.dtype)
+            parts.append(present)
+            sampled = plan.moments - plan.scalars
+            centre = torch.cat([centre[:sampled] * (rows * samples / present.sum()), centre[sampled:]])
+        parts.append(torch.mul(torch.count_nonzero(moments - moments, (0, 2)), self.one))
+        torch.sub(moments, centre.unsqueeze(1), out=moments)
+        if absent is not None:
+            x[:, : plan.moments - plan.scalars].masked_fill_(absent, 0.0)
+        torch.mul(moments, moments, out=moments)
+        parts.append(moments.sum((0, 2)))
+        return torch.cat(parts)
 
-    def _apply_mask(self, x: Tensor, plan: Plan) -> Absence:
-        """Zero the samples that do not count, whatever they hold."""
+    def _apply_mask(self, x: Tensor, plan: Plan) -> Tensor:
+        """Zero the samples that do not count, whatever they hold; return where they are, [rows, 1, samples]."""
         absent = x[:, plan.moments :] < 0.5
         x[:, : plan.moments - plan.scalars].masked_fill_(absent, 0.0)
-        return Absence(absent, torch.logical_not(absent).sum((1, 2), dtype=self.dtype))
+        return absent
 
-    def _moments(self, x: Tensor, row_sum: Tensor, scalars: int, absence: Absence | None) -> list[Tensor]:
-        """Totals, M2, non-finite counts, first non-finite rows, and the number of valid samples when there is a mask.
-
-        Two passes over the values, as the one-pass formula cancels. x - x is 0 for finite x and NaN for the others,
-        which `count_nonzero` counts. Overwrites `x`.
-        """
-        rows, channels, samples = x.shape
-        sampled = channels - scalars
-        bad = torch.count_nonzero(x - x, 2)
-        total = row_sum.sum(0) if rows > 1 else row_sum[0]
-        centre = total / (rows * samples)
-        counted = []
-        if absence is not None:
-            valid = absence.row_n.sum(0, keepdim=True)
-            centre = torch.cat([total[:sampled] / valid, centre[sampled:]])
-            counted.append(valid)
-        torch.sub(x, centre.unsqueeze(1), out=x)
-        if absence is not None:
-            x[:, :sampled].masked_fill_(absence.where, 0.0)
-        torch.mul(x, x, out=x)
-        parts = [total, x.sum((0, 2)), bad.sum(0, dtype=self.dtype)]
-        if rows > 1:
-            parts.append(torch.where(bad > 0, self._row_numbers(rows), math.inf).amin(0))
-        return parts + counted
-
-    def _ratio(self, sources: tuple[Tensor, Tensor, Tensor], plan: Plan, before_step: int, absence: Absence | None) -> Tensor:
-        """The numbers of `RatioFacts` from log r, |r - 1| (both [rows, samples]) and the sums of k3 [rows]."""
-        log_ratio, deviation, k3 = sources
-        if absence is None:
-            low, high = torch.aminmax(log_ratio)
+    def _ratio(self, log_ratio: Tensor, deviation: Tensor, plan: Plan, absent: Tensor | None) -> list[Tensor]:
+        """Least and largest log r and number of clipped samples of each row; of no samples, inf, -inf and 0."""
+        if absent is None:
+            low, high = torch.aminmax(log_ratio, dim=1)
         else:
-            gone = absence.where[:, 0]
-            low, high = log_ratio.masked_fill(gone, math.inf).amin(), log_ratio.masked_fill(gone, -math.inf).amax()
+            gone = absent[:, 0]
+            low, high = log_ratio.masked_fill(gone, math.inf).amin(1), log_ratio.masked_fill(gone, -math.inf).amax(1)
             deviation.masked_fill_(gone, -math.inf)
-            k3 = (k3 / absence.row_n).masked_fill_(gone.all(1), -math.inf)
-        facts = [low, high, k3.amax(), k3[-1]]
-        if plan.clip is not None:
-            facts.append((deviation > plan.clip).sum(dtype=self.dtype))
-        if before_step:
-            facts.append(deviation[:before_step].amax())
-        return torch.stack(facts)
-
-    def _row_numbers(self, rows: int) -> Tensor:
-        if len(self._rows) < rows:
-            with torch.inference_mode(False):
-                self._rows = torch.arange(2 * rows, dtype=self.dtype, device=self.device).unsqueeze(1)
-        return self._rows[:rows]
+        if plan.clip is None:
+            return [low, high]
+        return [low, high, torch.mul(torch.count_nonzero(deviation > plan.clip, 1), self.one)]
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
         """L2 norm of each non-empty dense tensor, [len(tensors)], accumulated in float64 without a copy."""
         return torch.stack(foreach_norm(tensors, self.dtype))
 
-    def total_norm(self, norms: Tensor) -> Tensor:
-        """L2 norm of the whole from the norms of its parts, and how many parts have a non-finite one: [2]."""
-        return torch.stack([torch.linalg.vector_norm(norms, 2), torch.count_nonzero(norms - norms)])
+    def vector(self, scalars: list[Tensor]) -> Tensor:
+        """0-dim real tensors as one vector in the accumulator dtype."""
+        return torch.mul(torch.stack(scalars), self.one)
 
 
-def _take_ratio(x: Tensor) -> Tensor:
-    """Turn channels 0 and 1 into log r and k3, in place; return |r - 1| [rows, samples]."""
-    log_ratio, k3 = x[:, 0], x[:, 1]
+def _take_ratio(log_ratio: Tensor, k3: Tensor) -> Tensor:
+    """Turn new and old log-probabilities into log r and k3, in place; return |r - 1| [rows, samples]."""
     torch.sub(log_ratio, k3, out=log_ratio)
     ratio_minus_one = torch.expm1(log_ratio)
     torch.sub(ratio_minus_one, log_ratio, out=k3)
@@ -205,44 +179,59 @@ def foreach_norm(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [torch.linalg.vector_norm(tensor, 2, dtype=dtype) for tensor in tensors]
 
 
-def block_length(plan: Plan, rows: int, before_step: int) -> int:
-    """How many numbers `Reducer.block` returns."""
-    per_channel = 4 if rows > 1 else 3
-    ratio = (4 + (plan.clip is not None) + (before_step > 0)) if plan.ratio else 0
-    return plan.moments * per_channel + plan.masked + ratio
-
-
 def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, before_step: int) -> BlockFacts:
-    """Name the numbers of `Reducer.block` of a block [rows, channels, samples]."""
+    """Name the numbers of `Reducer.block` of a block [rows, channels, samples], `before_step` of whose rows precede the
+    first optimizer step."""
     k = plan.moments
-    total, m2, bad = values[:k], values[k : 2 * k], values[2 * k : 3 * k]
-    at = 4 * k if rows > 1 else 3 * k
-    first = values[3 * k : at] if rows > 1 else [0.0 if count else math.inf for count in bad]
-    n = [float(rows * samples)] * k
+    sums, at = values[: rows * k], rows * k
+    ratio_values = []
+    if plan.ratio:
+        width = rows * (2 + (plan.clip is not None))
+        ratio_values, at = values[at : at + width], at + width
+    row_n = [float(samples)] * rows
     if plan.masked:
-        n[: k - plan.scalars] = [values[at]] * (k - plan.scalars)
-        at += 1
-    for channel in range(k - plan.scalars, k):
-        n[channel] = float(rows)
-    share = [1.0] * (k - plan.scalars) + [float(samples)] * plan.scalars
-    return BlockFacts(
-        n=tuple(n),
-        total=tuple(value / part for value, part in zip(total, share, strict=True)),
-        m2=tuple(value / part for value, part in zip(m2, share, strict=True)),
-        nonfinite=tuple(value / part for value, part in zip(bad, share, strict=True)),
-        first_row=tuple(first),
-        ratio=_read_ratio(values[at:], plan, samples, before_step) if plan.ratio else None,
-    )
+        row_n, at = list(values[at : at + rows]), at + rows
+    bad, m2 = list(values[at : at + k]), list(values[at + k : at + 2 * k])
+    total = [sum(sums[channel::k]) for channel in range(k)]
+    n = [sum(row_n)] * (k - plan.scalars) + [float(rows)] * plan.scalars
+    for channel in range(k - plan.scalars, k):  # one value per row, repeated `samples` times
+        total[channel] /= samples
+        m2[channel] /= samples
+        bad[channel] /= samples
+    first = [_first_nonfinite(sums[channel::k]) if bad[channel] else None for channel in range(k)]
+    ratio = _read_ratio(ratio_values, sums[1::k], row_n, plan.clip is not None, before_step) if plan.ratio else None
+    return BlockFacts(n, total, m2, bad, first, ratio)
 
 
-def _read_ratio(values: Sequence[float], plan: Plan, samples: int, before_step: int) -> RatioFacts:
-    low, high, k3_max, k3_last = values[:4]
-    share = 1.0 if plan.masked else float(samples)
+def _first_nonfinite(row_sums: Sequence[float]) -> int | None:
+    """The sum over a row is non-finite when an element is."""
+    return next((row for row, value in enumerate(row_sums) if not math.isfinite(value)), None)
+
+
+def _read_ratio(
+    values: Sequence[float], k3: Sequence[float], row_n: list[float], clipped: bool, before_step: int
+) -> RatioFacts:
+    rows = len(row_n)
+    valid = [row for row in range(rows) if row_n[row]]
+    low, high = values[:rows], values[rows : 2 * rows]
+    before = [row for row in valid if row < before_step]
     return RatioFacts(
-        logratio_min=low,
-        logratio_max=high,
-        k3_max=k3_max / share,
-        k3_last=k3_last / share,
-        clipped=values[4] if plan.clip is not None else None,
-        first_dev=values[5 if plan.clip is not None else 4] if before_step else None,
+        logratio_min=least([low[row] for row in valid]),
+        logratio_max=-least([-high[row] for row in valid]),
+        k3=tuple([k3[row] / row_n[row] if row_n[row] else None for row in range(rows)]),
+        clipped=sum(values[2 * rows :]) if clipped else None,
+        first_dev=-least([-max(_expm1(high[row]), -_expm1(low[row])) for row in before]) if before else None,
     )
+
+
+def least(values: Sequence[float]) -> float:
+    """Minimum in which a NaN wins, inf of no values."""
+    total = sum(values)
+    return math.nan if total != total and any(map(math.isnan, values)) else min(values, default=math.inf)
+
+
+def _expm1(value: float) -> float:
+    try:
+        return math.expm1(value)
+    except OverflowError:
+        return math.inf

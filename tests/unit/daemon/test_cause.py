@@ -69,6 +69,12 @@ def test_cause_finding_that_began_before_the_root_or_after_its_window_stands_alo
     assert alone.kind == "kl_extreme"
 
 
+def test_cause_findings_of_one_update_are_taken_by_onset_before_catalogue() -> None:
+    """A KL that has been high since update 0 is no consequence of a ratio that exploded at update 2."""
+    found = Watch().feed(signal_block(3, policy__ratio__max=[1.4, 1.4, 30.0], policy__kl__k3=[0.3, 0.3, 0.3]))
+    assert [(a.kind, a.update_onset) for a in found] == [("kl_extreme", 0), ("ratio_explosion", 2)]
+
+
 def test_cause_info_anomaly_explains_no_warning() -> None:
     """A note in the timeline must not swallow an alarm."""
     watch = Watch()

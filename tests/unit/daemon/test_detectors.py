@@ -344,6 +344,18 @@ def test_entropy_low_falling_far_faster_than_usual_warns_before_the_floor() -> N
     assert falling[first] > 0.3
 
 
+def test_entropy_low_falling_fast_from_high_is_not_yet_a_warning() -> None:
+    """Above half of its maximum there is time to look; the same fall below it warns."""
+    watch = Watch()
+    calm = 0.95 + 0.002 * np.random.default_rng(4).normal(size=100)
+    falling = 0.95 - 0.06 * np.arange(1, 13)
+    watch.check(signal_block(100, policy__entropy__norm=calm.tolist()))
+    found = watch.check(signal_block(12, start=100, policy__entropy__norm=falling.tolist()))["entropy_low"]
+    warned = (found.code == BREACH) & (found.severity == Severity.WARNING.rank)
+    assert not warned[falling > 0.5].any()
+    assert warned[falling < 0.5].any()
+
+
 def test_entropy_low_annealed_steadily_is_at_most_info() -> None:
     """A fall that is usual for the run is no warning, however low it ends."""
     watch = Watch()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.lifecycle import Lifecycle
-from gradwatch_daemon.records import DetectorState
+from gradwatch_daemon.anomalies.votes import Change, Track
+from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.records import DetectorState, Verdict
+from gradwatch_daemon.rules import Vote
 from harness.blocks import QUIET, STREAM, Watch, signal_block
 
 
@@ -66,6 +71,17 @@ def test_lifecycle_nonfinite_stays_open_for_twenty_clear_updates() -> None:
     watch.feed(signal_block(20, policy__logratio__nonfinite=[5] + [0] * 19))
     assert [a.kind for a in watch.lifecycle.open] == ["nonfinite"]
     assert kinds(watch.feed(signal_block(1, start=20))) == [("nonfinite", "resolved")]
+
+
+def test_track_each_vote_counts_in_its_own_window() -> None:
+    """A rule of two votes: a breach older than the shorter window does not count there, though the longer keeps it."""
+    warning, critical = Severity.WARNING, Severity.CRITICAL
+    votes = (Vote(warning, 2, 2, warning), Vote(critical, 3, 5, critical))
+    rule = replace(load_profile("default").rules["kl_extreme"], votes=votes)
+    track = Track()
+    assert [track.advance(update, Verdict.BREACH, warning.rank, rule) for update in (0, 2, 4)] == [Change.NONE] * 3
+    assert track.advance(5, Verdict.BREACH, warning.rank, rule) is Change.FIRED
+    assert (track.onset, track.count) == (4, 2)
 
 
 def test_lifecycle_second_excursion_is_another_anomaly() -> None:

@@ -96,6 +96,15 @@ def join_items(parts: Sequence[Items]) -> Items:
     return parts[0] if len(parts) == 1 else Items(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
+def in_order(parts: Sequence[Items]) -> Items:
+    """Items that do not overlap, sorted by their rows."""
+    items = join_items(parts)
+    if bool((np.diff(items.ordinal) > 0).all()):
+        return items
+    order = np.argsort(items.ordinal)
+    return Items._make(column[order] for column in items)
+
+
 def bucket_rows(ordinal: I64, points: int, least: int) -> int:
     """The smallest power of two, `least` or more, that makes at most `points` buckets of rows with these ordinals."""
     size = least

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +13,7 @@ from gradwatch_daemon.store.chunks.buckets import (
     Items,
     bucket_rows,
     bucket_series,
+    in_order,
     items_of_groups,
     items_of_rows,
     join_items,
@@ -26,22 +25,26 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS, chunk_of, piece_key, row_k
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from gradwatch_daemon.records import I64, SignalKey, Stream
     from gradwatch_daemon.store.protocol import Series
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPart:
-    """A chunk that may hold rows of the range. `whole`: all of them are in it and its roll-up can stand for them."""
+class Parts(NamedTuple):
+    """The chunks that may hold rows of the range; arrays over chunks, in order.
 
-    chunk: int
-    whole: bool
-    rows: int
-    marks: bytes
-    groups: bytes
-    reasons: bytes
+    `whole`: all rows of it are in the range and its roll-up, `marks` i64[chunks, 16, 3] and `groups` GROUP[chunks, 16], can
+    stand for them; `rows` of it that have the signal.
+    """
+
+    chunk: I64
+    whole: Chosen
+    rows: I64
+    marks: I64
+    groups: NDArray[np.void]
+    reasons: list[bytes]
 
 
 class SignalRange:
@@ -61,53 +64,55 @@ class SignalRange:
         if self._stream is None or self._signal is None:
             return raw_series(self._key, join_items([]), {})
         parts = self._parts(self._stream, self._signal)
-        edges = [self._chunk_rows(self._stream, self._signal, part.chunk) for part in parts if not part.whole]
-        tail = self._tail_rows(self._stream, self._signal)
-        held = sum(part.rows for part in parts if part.whole) + sum(len(items.ordinal) for items in (*edges, tail))
-        if held > points * GROUP_ROWS // 2:
-            coarse, unmeasured = self._coarse(parts, edges, tail)
-            least = max(GROUP_ROWS, _power(held, points))
-            size = bucket_rows(coarse.ordinal, points, least)
-            return bucket_series(self._key, coarse, size, unmeasured)
-        fine = iter(edges)
-        spread = [self._chunk_rows(self._stream, self._signal, part.chunk) if part.whole else next(fine) for part in parts]
-        items = join_items([*spread, tail])
+        if parts is None:
+            held, edges = 0, []
+        else:
+            held = int(parts.rows[parts.whole].sum())
+            edges = [self._chunk_rows(self._stream, self._signal, chunk) for chunk in parts.chunk[~parts.whole].tolist()]
+        edges.append(self._tail_rows(self._stream, self._signal))
+        held += sum(len(items.ordinal) for items in edges)
+        if parts is not None and held > points * GROUP_ROWS // 2:
+            return self._coarse(parts, edges, held, points)
+        if parts is not None:
+            edges += [self._chunk_rows(self._stream, self._signal, chunk) for chunk in parts.chunk[parts.whole].tolist()]
+        items = in_order(edges)
         if held <= points:
             return raw_series(self._key, items, _unmeasured(items))
         size = bucket_rows(items.ordinal, points, _power(held, points))
         return bucket_series(self._key, items, size, _unmeasured(items))
 
-    def _parts(self, stream: int, signal: int) -> list[ChunkPart]:
+    def _coarse(self, parts: Parts, edges: list[Items], held: int, points: int) -> Series:
+        """Buckets of 64 rows and more: whole chunks by their roll-ups, the rest by its rows."""
+        first = parts.chunk[parts.whole, None] * CHUNK_ROWS + np.arange(0, CHUNK_ROWS, GROUP_ROWS)
+        marks, groups = parts.marks[parts.whole].reshape(-1, 3), parts.groups[parts.whole].reshape(-1)
+        items = in_order([items_of_groups(first.reshape(-1), marks, groups), *edges])
+        unmeasured = Counter(decode_reasons([parts.reasons[i] for i in np.flatnonzero(parts.whole)]))
+        unmeasured.update(_unmeasured(join_items(edges)))
+        size = bucket_rows(items.ordinal, points, max(GROUP_ROWS, _power(held, points)))
+        return bucket_series(self._key, items, size, dict(unmeasured))
+
+    def _parts(self, stream: int, signal: int) -> Parts | None:
         query = """SELECT id, update_min, update_max, marks FROM chunk
             WHERE id >= ? AND id < ? AND update_max >= ? AND update_min <= ? ORDER BY id"""
         bounds = row_key(stream, 0), row_key(stream + 1, 0), self._first, self._last
-        listed = [(row_of(id_), *rest) for id_, *rest in self._db.execute(query, bounds)]
+        listed = self._db.execute(query, bounds).fetchall()
         if not listed:
-            return []
+            return None
         query = "SELECT id, groups, reasons FROM piece WHERE id BETWEEN ? AND ?"
-        keys = piece_key(stream, signal, listed[0][0]), piece_key(stream, signal, listed[-1][0])
-        pieces = {chunk_of(id_): (groups, reasons or b"") for id_, groups, reasons in self._db.execute(query, keys)}
-        listed = [row for row in listed if row[0] in pieces]
-        rows = decode_groups([pieces[chunk][0] for chunk, *_ in listed])["rows"]
+        keys = piece_key(stream, signal, row_of(listed[0][0])), piece_key(stream, signal, row_of(listed[-1][0]))
+        pieces = {chunk_of(piece[0]): piece for piece in self._db.execute(query, keys)}
+        listed = [row for row in listed if row_of(row[0]) in pieces]
+        if not listed:
+            return None
+        ids, lows, highs, marks = zip(*listed, strict=True)
+        chunks = [row_of(id_) for id_ in ids]
+        groups = decode_groups([pieces[chunk][1] for chunk in chunks])
+        rows = groups["rows"]
         # A group that only in part has the signal starts at a row that its mark does not tell.
-        clean = ((rows == 0) | (rows == GROUP_ROWS)).all(axis=1).tolist()
-        counts = rows.sum(axis=1, dtype=np.int64).tolist()
-        return [
-            ChunkPart(chunk, clean[i] and self._first <= low and high <= self._last, counts[i], marks, *pieces[chunk])
-            for i, (chunk, low, high, marks) in enumerate(listed)
-        ]
-
-    def _coarse(self, parts: Sequence[ChunkPart], edges: Sequence[Items], tail: Items) -> tuple[Items, dict[int, int]]:
-        """Whole chunks by their roll-ups, the others by their rows; and what was not measured in all of it."""
-        fine, items = iter(edges), []
-        for whole, alike in itertools.groupby(parts, key=lambda part: part.whole):
-            if whole:
-                items.append(_entries(list(alike)))
-            else:
-                items.extend(next(fine) for _ in alike)
-        unmeasured = Counter(decode_reasons([part.reasons for part in parts if part.whole]))
-        unmeasured.update(_unmeasured(join_items([*edges, tail])))
-        return join_items([*items, tail]), dict(unmeasured)
+        clean = ((rows == 0) | (rows == GROUP_ROWS)).all(axis=1)
+        whole = clean & (np.array(lows, np.int64) >= self._first) & (np.array(highs, np.int64) <= self._last)
+        counts, reasons = rows.sum(axis=1, dtype=np.int64), [pieces[chunk][2] or b"" for chunk in chunks]
+        return Parts(np.array(chunks, np.int64), whole, counts, decode_marks(marks), groups, reasons)
 
     def _chunk_rows(self, stream: int, signal: int, chunk: int) -> Items:
         key = piece_key(stream, signal, chunk)
@@ -132,14 +137,6 @@ class SignalRange:
 
     def _within(self, update: I64) -> Chosen:
         return (update >= self._first) & (update <= self._last)
-
-
-def _entries(parts: Sequence[ChunkPart]) -> Items:
-    groups = decode_groups([part.groups for part in parts])
-    marks = decode_marks([part.marks for part in parts])
-    first = np.array([part.chunk for part in parts], np.int64)[:, None] * CHUNK_ROWS
-    ordinal = first + np.arange(0, CHUNK_ROWS, GROUP_ROWS)
-    return items_of_groups(ordinal.reshape(-1), marks.reshape(-1, 3), groups.reshape(-1))
 
 
 def _unmeasured(items: Items) -> dict[int, int]:
