@@ -76,7 +76,7 @@ def main() -> None:
     taken: dict[tuple[str, int], list[tuple[float, float, int]]] = {}
     plain = []
     for _ in range(rounds):
-        plain.append(checks_us(signal_blocks(BLOCK * 8, BLOCK * 8)[0]))
+        plain.append(median([checks_us(block) for block in blocks[BLOCK]]))
         for size in blocks:
             for profile in PROFILES:
                 taken.setdefault((profile, size), []).append(detect_us(blocks[size], profile))

@@ -37,6 +37,11 @@ class Service:
         """Of the daemon."""
         return self.connection.pid
 
+    def cpu_s(self) -> float:
+        """CPU seconds the daemon has used so far, all threads (Linux)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     @property
     def environment(self) -> dict[str, str]:
         """For processes that are to find this daemon."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
 
+NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
 PPO_ARGUMENTS = ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss")
 ROLLOUT_ARGUMENTS = ("rewards", "values", "returns", "advantages", "observations")
 CALL_OF = {
@@ -99,7 +100,7 @@ class Monitor:
         are. `values` and `returns` of one shape also give the explained variance. `observations` may be a dict.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self.level < Level.NORMAL:
+        if not self._open or self.level < NORMAL:
             return
         if unknown:
             self._hint_unknown("rollout", unknown, ROLLOUT_ARGUMENTS)
@@ -108,7 +109,6 @@ class Monitor:
         self._measure().rollout(tensors, observations)
         self._agent_ns += time.perf_counter_ns() - begin
 
-    @guarded
     def ppo(
         self,
         /,
@@ -132,38 +132,40 @@ class Monitor:
         bound of |ratio - 1|. `loss`: one number. `actions` are taken and not yet measured.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self.level < Level.NORMAL:
+        if not self._open or self.level < NORMAL:
             return
-        if unknown:
-            self._hint_unknown("ppo", unknown, PPO_ARGUMENTS)
-        self._rows.harvest()
-        self._measure().ppo(
-            {
-                "new_logp": new_logp,
-                "old_logp": old_logp,
-                "entropy": entropy,
-                "values": values,
-                "returns": returns,
-                "advantages": advantages,
-                "clip": clip,
-                "mask": mask,
-                "loss": loss,
-            }
-        )
+        try:  # what `guarded` does, without passing ten arguments on
+            if unknown:
+                self._hint_unknown("ppo", unknown, PPO_ARGUMENTS)
+            self._rows.harvest()
+            self._measure().policy.observe(
+                new_logp=new_logp,
+                old_logp=old_logp,
+                entropy=entropy,
+                values=values,
+                returns=returns,
+                advantages=advantages,
+                clip=clip,
+                mask=mask,
+                loss=loss,
+            )
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "Monitor.ppo", error)
         self._agent_ns += time.perf_counter_ns() - begin
 
     @guarded
     def log(self, values: Mapping[str, object] | None = None, /, **scalars: object) -> None:
         """Send scalars with the row of the running update: numbers, or tensors of one element. The last one wins."""
         begin = time.perf_counter_ns()
-        if not self._open or self.level < Level.MINIMAL:
+        if not self._open or self.level < MINIMAL:
             return
         if values:
             self._user.put(values)
         self._user.put(scalars)
         self._agent_ns += time.perf_counter_ns() - begin
 
-    @guarded
     def step(self, /, env_steps: int | None = None, episode_returns: object = None, **scalars: object) -> None:
         """End the update: queue its row, apply what the daemon wants from the next update on.
 
@@ -174,17 +176,18 @@ class Monitor:
         if not self._open:
             return
         try:
-            if self.level >= Level.MINIMAL:
+            if self.level >= MINIMAL:
                 if scalars:
                     self._user.put(scalars)
                 if episode_returns is not None:
                     self._put_returns(episode_returns)
             self._finish(begin, 0, env_steps)
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "Monitor.step", error)
         finally:
-            self.update += 1
-            self._begin()
-            self._stepped_ns = begin
-            self._agent_ns += time.perf_counter_ns() - begin
+            self._advance(begin)
 
     def close(self) -> None:
         """End the run: an unfinished update is sent as partial, what is queued is sent for a second at most."""
@@ -230,6 +233,14 @@ class Monitor:
         self._exits.add(self)
         disable_in_child(self)
 
+    @guarded
+    def _advance(self, begin_ns: int) -> None:
+        """Go on to the next update, whatever happened to this one."""
+        self.update += 1
+        self._begin()
+        self._stepped_ns = begin_ns
+        self._agent_ns += time.perf_counter_ns() - begin_ns
+
     def _begin(self) -> None:
         """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
         if self.refused:
@@ -247,7 +258,7 @@ class Monitor:
         """Turn the running update into a row, now or when its values arrive."""
         level, tally = self.level, self._tally
         underway, lost = None, False
-        if level >= Level.MINIMAL:
+        if level >= MINIMAL:
             underway, lost = self._bring_over(tally)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)

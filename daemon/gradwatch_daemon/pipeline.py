@@ -18,7 +18,7 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import __version__
 from gradwatch_daemon.derive.derive import Deriver
-from gradwatch_daemon.escalate.policy import decide
+from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
 from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
 from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.mailbox import Mailbox
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, RunView, Stream
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, RunView, Stream
     from gradwatch_daemon.runs import RunState
-    from gradwatch_daemon.store.protocol import Store
+    from gradwatch_daemon.store.protocol import Store, StoreReader
 
 LOG = logging.getLogger("gradwatch.daemon")
 
@@ -149,7 +149,7 @@ class Pipeline:
         request = decide(anomaly, state.escalations.records())
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
-        work.escalated([state.escalations.request(request, f"anomaly:{anomaly.id}", now.unix_ns, None)])
+        work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
         work.redeliver.add(anomaly.run)
 
     def _record(self, passed: Passed, work: Work) -> None:
@@ -259,9 +259,24 @@ class Pipeline:
                 state.update_last = max(state.update_last or 0, update_last)
                 if not state.detectors:
                     state.detectors = self._detection(stream, state).detector_states
+        reader = self._store.reader()
         for run, state in self._runs.states.items():
+            state.escalations.load(self._spent(reader, state.run))
             state.lost = self._store.lost_count(run)
             if state.run.state == "live":
                 # Whoever was connected will greet again; until then nobody is.
                 state.run = replace(state.run, state="lost")
+        reader.close()
         self.snapshots = {run: state.view() for run, state in self._runs.states.items()}
+
+    @staticmethod
+    def _spent(reader: StoreReader, run: Run) -> list[Escalation]:
+        """What the rules raised in the present attempt and is over: it counts against their budget."""
+        return [
+            record
+            for record in reversed(reader.escalations(run.run))
+            if not record.state.open
+            and record.origin.startswith(ANOMALY_ORIGIN)
+            and (anomaly := reader.anomaly(record.origin.removeprefix(ANOMALY_ORIGIN))) is not None
+            and anomaly.attempt == run.attempt
+        ]

@@ -9,6 +9,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.ingest.session import LiveSession
+from gradwatch_daemon.records import LossRecord
 
 if TYPE_CHECKING:
     from gradwatch_daemon.ingest.gate import Passed
@@ -39,6 +40,8 @@ class Reception:
 
     def part(self, passed: Passed, work: Work, now: Now) -> None:
         """Close the sessions that said BYE or fell silent; a run with none left has ended, or is lost."""
+        for session, bye in passed.byes:
+            self._close_gap(session, bye, passed, work)
         ended = [(session, "crashed" if bye.reason == "exception" else "finished") for session, bye in passed.byes]
         ended += [(session, "lost") for session in self._sessions.silent(now.mono_s)]
         for session, how in ended:
@@ -52,6 +55,20 @@ class Reception:
                     work.escalated(state.escalations.lose_all("the run ended"))
             work.runs[run] = state.run
             work.changed.add(run)
+
+    def _close_gap(self, session: LiveSession, bye: m.Bye, passed: Passed, work: Work) -> None:
+        """What the trainer had no time to send before it ended never comes: say so."""
+        missing = bye.last_seq - session.last_seq
+        if missing <= 0:
+            return
+        run = session.stream.run
+        passed.losses.append(
+            LossRecord(session.stream, session.id, session.last_seq + 1, bye.last_seq, "not sent before the end")
+        )
+        self._runs.states[run].lost += missing
+        session.last_seq = bye.last_seq
+        self._runs.sessions[session.id] = replace(self._runs.sessions[session.id], last_seq=bye.last_seq)
+        work.sessions[session.id] = self._runs.sessions[session.id]
 
     def _refusal(self, hello: m.Hello) -> m.Refuse | None:
         if self._secret and hello.secret != self._secret:

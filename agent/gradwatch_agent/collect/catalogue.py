@@ -74,14 +74,14 @@ class Catalogue:
         A slot without a measured value holds NaN, so that reading it by mistake shows.
         """
         missing = tally.missing()
-        for name, subject in (*tally.parts, *missing):
-            if subject or COLUMNS[name].per:
-                self.place(name, subject)
+        places = self._places
+        for key in (*tally.parts, *missing):
+            if key not in places:
+                self.place(*key)
         run = self._place_users(user) if user else None
         schema = self.schema
         values = self._blank[:]
         status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL)))
-        places = self._places
         for key, part in tally.parts.items():
             place = places.get(key)
             if place is None:

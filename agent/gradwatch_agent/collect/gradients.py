@@ -10,6 +10,7 @@ import torch
 
 from gradwatch_agent.collect.host import Tally, add_series, to_float
 from gradwatch_agent.device.clip import CLIP_WATCH
+from gradwatch_agent.device.reduce import least
 from gradwatch_agent.guard import guarded
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
+    from gradwatch_agent.device.reduce import Reducer
 
-NORMS_START = 64
 NORMS_MAX = 16_384
 """Norms of one update: 128 kB, read one by one on the host."""
+
+NORMS_HELD_MAX = 256
+"""Norms held by reference: each takes 512 bytes of a CUDA allocator."""
 
 COPY_BYTES_MAX = 64 * 1024 * 1024
 """Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
@@ -33,36 +37,32 @@ GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.
 
 @dataclass(slots=True)
 class NormBuffer:
-    """Norms of one device, one number a row, and on the host the minibatch and the bound of each."""
+    """Norms of one device, and on the host the minibatch and the bound of each.
 
-    rows: list[torch.Tensor] = field(default_factory=list)
-    chunks: list[torch.Tensor] = field(default_factory=list)
+    They are held by reference and gathered by one `stack`: each is a number that torch just made, and its version tells
+    whether anybody wrote to it since.
+    """
+
+    held: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    gathered: list[torch.Tensor] = field(default_factory=list)
     minibatches: list[int] = field(default_factory=list)
     bounds: list[float | None] = field(default_factory=list)
+    overwritten: bool = False
 
-    def add(self, norm: torch.Tensor, dtype: torch.dtype, minibatch: int, bound: float | None) -> None:
-        """Copy a 0-dim norm."""
-        if len(self.minibatches) == len(self.rows):
-            with torch.inference_mode(False):
-                chunk = torch.empty((max(NORMS_START, len(self.rows)), 1), dtype=dtype, device=norm.device)
-            self.chunks.append(chunk)
-            self.rows += chunk.unbind(0)
-        torch.stack([norm], out=self.rows[len(self.minibatches)])
+    def add(self, norm: torch.Tensor, minibatch: int, bound: float | None) -> None:
+        """Take a 0-dim norm."""
+        if norm.is_inference():  # has no version
+            norm = norm.clone()
+        self.held.append((norm, norm._version))
         self.minibatches.append(minibatch)
         self.bounds.append(bound)
 
-    def vectors(self) -> list[torch.Tensor]:
-        """The norms so far, chunk by chunk."""
-        left, found = len(self.minibatches), []
-        for chunk in self.chunks:
-            if left > 0:
-                found.append(chunk[: min(left, len(chunk)), 0])
-            left -= len(chunk)
-        return found
-
-    def clear(self) -> None:
-        """A new update, in the same memory."""
-        self.minibatches, self.bounds = [], []
+    def gather(self, reducer: Reducer) -> None:
+        """Copy the norms held; gradients must be off."""
+        if self.held:
+            self.overwritten |= any(norm._version != version for norm, version in self.held)
+            self.gathered.append(reducer.vector([norm for norm, _ in self.held]))
+            self.held = []
 
 
 class GradientCollector:
@@ -102,8 +102,7 @@ class GradientCollector:
 
     def clear(self) -> None:
         """Forget the norms of the running update."""
-        for buffer in self._buffers.values():
-            buffer.clear()
+        self._buffers = {}
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -134,7 +133,7 @@ class GradientCollector:
             bound = to_float(max_norm)
             if bound is None:
                 self.tally.refuse("grad.clipped", Status.DTYPE)
-            self._stage(total_norm, bound)
+            self._hold(total_norm.detach() if total_norm.requires_grad else total_norm, bound)
         else:
             self.tally.refuse("grad.clipped", Status.UNDEFINED)
             self._measure([parameter.grad for parameter in parameters], None)
@@ -166,19 +165,19 @@ class GradientCollector:
         with torch.no_grad():
             for device, tensors in usable.items():
                 norm = torch.linalg.vector_norm(self.staging.reducer(device).norms(_real(tensors)), 2)
-                self._stage(norm / scale if isinstance(scale, torch.Tensor) else norm, None)
+                self._hold(norm / scale if isinstance(scale, torch.Tensor) else norm, None)
 
-    def _stage(self, norm: torch.Tensor, bound: float | None) -> None:
-        buffer = self._buffers.setdefault(norm.device, NormBuffer())
+    def _hold(self, norm: torch.Tensor, bound: float | None) -> None:
+        buffer = self._buffers.get(norm.device)
+        if buffer is None:
+            buffer = self._buffers[norm.device] = NormBuffer()
         if len(buffer.minibatches) >= NORMS_MAX:
             _refuse(self.tally, Status.INCOMPLETE)
             return
-        enabled = torch.is_grad_enabled()
-        torch.set_grad_enabled(False)
-        try:
-            buffer.add(norm, self.staging.reducer(norm.device).dtype, max(0, self._policy.minibatches - 1), bound)
-        finally:
-            torch.set_grad_enabled(enabled)
+        buffer.add(norm, max(0, self._policy.minibatches - 1), bound)
+        if len(buffer.held) >= NORMS_HELD_MAX:
+            with torch.no_grad():
+                buffer.gather(self.staging.reducer(norm.device))
 
     def _copy_parameters(self) -> None:
         parameters = _by_device(self._parameters)
@@ -199,13 +198,8 @@ class GradientCollector:
         if self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
         for device, buffer in self._buffers.items():
-            start = 0
-            for vector in buffer.vectors():
-                stop = start + len(vector)
-                reader = NormReader(tuple(buffer.minibatches[start:stop]), tuple(buffer.bounds[start:stop]))
-                parts.setdefault(device, []).append((vector, reader))
-                start = stop
-            buffer.clear()
+            parts.setdefault(device, []).append(self._gather(device, buffer))
+        self._buffers = {}
         weights = Weights()
         for device, tensors in _by_device(self._parameters).items():
             parts.setdefault(device, []).append(self._weigh(device, tensors, weights))
@@ -213,16 +207,21 @@ class GradientCollector:
             self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
         return parts
 
+    def _gather(self, device: torch.device, buffer: NormBuffer) -> tuple[torch.Tensor, Reader]:
+        buffer.gather(self.staging.reducer(device))
+        if buffer.overwritten:
+            _refuse(self.tally, Status.INCOMPLETE)
+        return torch.cat(buffer.gathered), NormReader(buffer.minibatches, buffer.bounds)
+
     def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
-        reducer = self.staging.reducer(device)
-        vector = reducer.total_norm(reducer.norms(_real(tensors)))
+        norms = self.staging.reducer(device).norms(_real(tensors))
         weights.waiting += 1
         before = self._before.pop(device, None)
-        if before is not None:
-            torch._foreach_sub_(before, tensors)
-            moved = torch.linalg.vector_norm(reducer.norms(_real(before)), 2)
-            vector = torch.cat([vector, moved.unsqueeze(0)])
-        return vector, WeightReader(weights, moved=before is not None)
+        if before is None:
+            return norms, WeightReader(weights, len(tensors))
+        torch._foreach_sub_(before, tensors)
+        moved = self.staging.reducer(device).norms(_real(before))
+        return torch.cat([norms, moved]), WeightReader(weights, len(tensors))
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
         """Learning rate of the first group; a tensor one travels with the others, since reading it would wait."""
@@ -233,9 +232,7 @@ class GradientCollector:
         if number is not None:
             self.tally.add("opt.lr", (number,))
         elif isinstance(rate, torch.Tensor) and rate.numel() == 1 and not rate.is_complex():
-            dtype = self.staging.reducer(rate.device).dtype
-            vector = torch.empty(1, dtype=dtype, device=rate.device)
-            torch.stack([rate.detach().reshape(())], out=vector)
+            vector = self.staging.reducer(rate.device).vector([rate.detach().reshape(())])
             parts.setdefault(rate.device, []).append((vector, LastReader("opt.lr", "")))
         else:
             self.tally.refuse("opt.lr", Status.DTYPE)
@@ -257,14 +254,14 @@ class LastReader:
 class NormReader:
     """Gradient norms: the minibatch of each, and the bound it was clipped to, None where it was not."""
 
-    minibatches: tuple[int, ...]
-    bounds: tuple[float | None, ...]
+    minibatches: list[int]
+    bounds: list[float | None]
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader."""
         norms = list(values)
-        add_series(tally, "grad.norm", norms, list(self.minibatches))
-        tally.add("grad.norm.max", (math.nan if any(map(math.isnan, norms)) else max(norms),))
+        add_series(tally, "grad.norm", norms, self.minibatches)
+        tally.add("grad.norm.max", (-least([-norm for norm in norms]),))
         pairs = [(norm, bound) for norm, bound in zip(norms, self.bounds, strict=True) if bound is not None]
         if pairs:
             tally.add("grad.clipped", (float(sum(norm > bound for norm, bound in pairs)),))
@@ -277,34 +274,32 @@ class Weights:
     waiting: int = 0
     square: float = 0.0
     moved_square: float = 0.0
-    nonfinite: float = 0.0
+    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class WeightReader:
-    """Norm of the weights, tensors with a non-finite norm and, if `moved`, the norm of their change."""
+    """Norms of `tensors` weights and, after them, if they were copied, of their changes."""
 
     weights: Weights
-    moved: bool
+    tensors: int
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader; the last device tells for all."""
-        weights = self.weights
-        weights.square += values[0] * values[0]
-        weights.nonfinite += values[1]
-        weights.moved_square += values[2] * values[2] if self.moved else math.nan
+        weights, norms, moved = self.weights, values[: self.tensors], values[self.tensors :]
+        weights.square += sum([norm * norm for norm in norms])
+        weights.nonfinite += sum([not math.isfinite(norm) for norm in norms])
+        weights.moved_square += sum([norm * norm for norm in moved]) if moved else math.nan
         weights.waiting -= 1
         if weights.waiting:
             return
-        norm = math.sqrt(weights.square)
-        tally.add("param.norm", (norm,))
-        tally.add("param.nonfinite", (weights.nonfinite,))
-        if not self.moved:
-            return
-        if norm == 0:
+        total = math.sqrt(weights.square)
+        tally.add("param.norm", (total,))
+        tally.add("param.nonfinite", (float(weights.nonfinite),))
+        if moved and total == 0:
             tally.refuse("opt.update_ratio", Status.UNDEFINED)
-        else:
-            tally.add("opt.update_ratio", (math.sqrt(weights.moved_square) / norm,))
+        elif moved:
+            tally.add("opt.update_ratio", (math.sqrt(weights.moved_square) / total,))
 
 
 def _refuse(tally: Tally, status: Status) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradwatch_agent.collect.host import Tally, add_first, add_series, to_float
 from gradwatch_agent.collect.staging import Layout, Segment
-from gradwatch_agent.device.reduce import Plan
+from gradwatch_agent.device.reduce import Plan, least, set_grad
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeGuard
 
     from gradwatch_agent.collect.staging import Staging
     from gradwatch_agent.device.reduce import RatioFacts
@@ -40,6 +41,13 @@ RATIO_COLUMNS = tuple(
 VALUE, ERROR, ADVANTAGE, LOSS = (
     (name, f"{name}.nonfinite", f"{name}.nonfinite_mb") for name in ("value.new", "value.new.error", "adv.used", "loss.total")
 )
+NONFINITE = {name: (f"{name}.nonfinite", f"{name}.nonfinite_mb") for name in PPO_COLUMNS if f"{name}.nonfinite" in COLUMNS}
+LOSS_AT = 6
+"""Place of the loss among the tensors of a minibatch."""
+
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+"""A subclass (a DTensor, a masked tensor) does with our calls what it likes, even a collective."""
+
 LOGRATIO, K3, ENTROPY = "policy.logratio", "policy.kl.k3", "policy.entropy"
 
 
@@ -55,20 +63,54 @@ class Minibatch:
     scalar_columns: list[tuple[str, str]] = field(default_factory=list)
     ratio: bool = False
     error: bool = False
+    layout: Layout | None = None
+    dtype: torch.dtype = torch.float32
+
+    def refuse(self, tally: Tally, status: Status) -> None:
+        """Refuse every per-sample channel, also those accepted before."""
+        _refuse(tally, self.columns, status)
+        self.samples.clear()
+        self.columns.clear()
+        self.ratio = self.error = False
 
     def fault(self, tensor: object) -> Status | None:
         """Why a tensor cannot stand beside the others, None when it can."""
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
+        if not _is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
             return Status.DTYPE
         if tensor.device != self.device:
             return Status.DEVICE
         return None if tensor.shape == self.shape else Status.SHAPE
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the last minibatch was staged, so that one like it need not be examined again: `kinds` are type and dtype of
+    each tensor in the order of channels, None where there was none."""
+
+    layout: Layout
+    kinds: list[tuple[type, torch.dtype] | None]
+    shape: torch.Size
+    clip: object
+    dtype: torch.dtype
+    device: torch.device
+
+
 class PolicyCollector:
     """The minibatches of the running update."""
 
-    __slots__ = ("_before_first_only", "_layouts", "_limits", "host_losses", "minibatches", "off_policy", "staging", "stepped")
+    __slots__ = (
+        "_before_first_only",
+        "_cuda",
+        "_layouts",
+        "_limits",
+        "_recipe",
+        "host_losses",
+        "minibatches",
+        "off_policy",
+        "staging",
+        "stepped",
+        "tally",
+    )
 
     def __init__(
         self, staging: Staging, limits_: Mapping[str, float | None] | None, *, off_policy: bool, optimizer: bool
@@ -77,18 +119,20 @@ class PolicyCollector:
         self._limits = limits_
         self._layouts: dict[object, Layout] = {}
         self._before_first_only = not optimizer
+        self._cuda = torch.cuda.is_available()
         self.off_policy = off_policy
-        self.begin()
+        self.begin(Tally())
 
-    def begin(self) -> None:
+    def begin(self, tally: Tally) -> None:
         """A new update: no minibatch, no optimizer step."""
+        self.tally = tally
         self.minibatches = 0
         self.stepped = False
         self.host_losses: tuple[list[float], list[int]] = ([], [])
+        self._recipe: Recipe | None = None
 
     def observe(
         self,
-        tally: Tally,
         *,
         new_logp: object = None,
         old_logp: object = None,
@@ -100,9 +144,52 @@ class PolicyCollector:
         mask: object = None,
         loss: object = None,
     ) -> None:
-        """Stage one minibatch. What cannot be used is refused in `tally` with its reason; gradients must be off."""
+        """Stage one minibatch. What cannot be used is refused in `tally` with its reason."""
+        if self._cuda and torch.cuda.is_current_stream_capturing():
+            for name in PPO_COLUMNS:  # what we launched would become a part of the graph
+                self.tally.refuse(name, Status.CAPTURING)
+            return
         minibatch = self.minibatches
-        self.minibatches += 1
+        self.minibatches = minibatch + 1
+        given = (new_logp, old_logp, values, returns, advantages, entropy, loss, mask)
+        enabled = torch.is_grad_enabled()
+        set_grad(False)
+        try:
+            if not self._observe_again(given, clip, minibatch):
+                self._examine(given, clip, minibatch)
+        finally:
+            set_grad(enabled)
+
+    def _observe_again(self, given: tuple[Any, ...], clip: object, minibatch: int) -> bool:
+        """Stage a minibatch like the last one: half the cost of examining it. False when it is another, or nothing is known.
+
+        `stack` itself refuses tensors of different shapes or devices; then the examination says what is wrong.
+        """
+        recipe = self._recipe
+        if recipe is None or recipe.clip != clip or given[0].shape != recipe.shape:
+            return False
+        try:
+            if [None if tensor is None else (type(tensor), tensor.dtype) for tensor in given] != recipe.kinds:
+                return False
+            tensors = [tensor for tensor in given if tensor is not None]
+            loss = given[LOSS_AT]
+            if loss is not None:
+                if loss.dim():
+                    return False
+                tensors[-1 if given[-1] is None else -2] = loss.expand(recipe.shape)
+            key = (recipe.layout, recipe.shape[0], recipe.dtype, recipe.device)
+            return self.staging.stage_again(key, tensors, minibatch, recipe.layout.plan.ratio and self._before(minibatch))
+        except (AttributeError, RuntimeError):
+            return False
+
+    def _before(self, minibatch: int) -> bool:
+        """Whether the policy is still the one that collected: no optimizer step was taken in this update."""
+        return not self.off_policy and (minibatch == 0 if self._before_first_only else not self.stepped)
+
+    def _examine(self, given: tuple[Any, ...], clip: object, minibatch: int) -> None:
+        """Look at every tensor, refuse what cannot be used, stage the rest."""
+        new_logp, old_logp, values, returns, advantages, entropy, loss, mask = given
+        tally = self.tally
         heads = entropy if isinstance(entropy, Mapping) else {} if entropy is None else {"": entropy}
         reference = _reference(new_logp, old_logp, values, advantages, *heads.values(), loss)
         if reference is None:
@@ -117,11 +204,20 @@ class PolicyCollector:
         bound = self._bound(tally, clip) if batch.ratio else None
         masked = mask is not None and bool(batch.samples) and self._take_mask(batch, tally, mask)
         if batch.samples and reference.numel() == 0:
-            _refuse(tally, batch.columns, Status.UNDEFINED)
-            batch.samples.clear()
-            batch.columns.clear()
-            masked = batch.ratio = batch.error = False
+            batch.refuse(tally, Status.UNDEFINED)
+            masked = False
         self._stage(batch, bound, minibatch, masked=masked)
+        self._note(batch, given, clip)
+
+    def _note(self, batch: Minibatch, given: tuple[Any, ...], clip: object) -> None:
+        """Remember a minibatch of flat tensors all of which were accepted, so that the next one like it is known."""
+        accepted = len(batch.samples) + len(batch.scalars)
+        plain = batch.layout is not None and len(batch.shape) == 1 and accepted == sum(tensor is not None for tensor in given)
+        self._recipe = None
+        if plain and batch.layout is not None and len(batch.scalars) == (given[LOSS_AT] is not None) and _is_plain(given[0]):
+            kinds = [None if tensor is None else (type(tensor), tensor.dtype) for tensor in given]
+            if clip is None or type(clip) in {float, int}:
+                self._recipe = Recipe(batch.layout, kinds, batch.shape, clip, batch.dtype, batch.device)
 
     def _take(self, batch: Minibatch, tally: Tally, tensor: object, columns: Sequence[str]) -> bool:
         """Accept a per-sample tensor as the channel of `columns[0]`, or refuse all of them."""
@@ -213,10 +309,7 @@ class PolicyCollector:
             if mask.device == batch.device and mask.shape == batch.shape:
                 batch.samples.append(mask)
                 return True
-        _refuse(tally, batch.columns, status)
-        batch.samples.clear()
-        batch.columns.clear()
-        batch.ratio = batch.error = False
+        batch.refuse(tally, status)
         return False
 
     def _stage(self, batch: Minibatch, clip: float | None, minibatch: int, *, masked: bool) -> None:
@@ -253,11 +346,11 @@ class PolicyCollector:
             layout = self._layouts[key] = Layout(plan, columns, Source.UPDATE)
         return layout
 
-    def finish(self, tally: Tally) -> None:
+    def finish(self) -> None:
         """Add what was known on the host alone."""
-        add_series(tally, LOSS[0], *self.host_losses)
+        add_series(self.tally, LOSS[0], *self.host_losses)
         if self.off_policy and self.minibatches:
-            tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
+            self.tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
 
 
 @dataclass(slots=True)
@@ -275,7 +368,7 @@ class SlicedRows:
     def tell(self, tally: Tally) -> None:
         """Their means, as rows."""
         for minibatch, (total, n) in self.sums.items():
-            _tell_k3(tally, total / n, total / n, minibatch)
+            _tell_k3(tally, [total / n], [minibatch])
 
 
 def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced: SlicedRows) -> None:
@@ -285,11 +378,13 @@ def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced
         tally.add_moments(name, facts.n[channel], facts.total[channel], facts.m2[channel], subject)
         if name in {K3, ENTROPY}:
             continue
+        nonfinite, first = NONFINITE[name]
         if facts.n[channel] > 0:
-            tally.add(f"{name}.nonfinite", (facts.nonfinite[channel],))
+            tally.add(nonfinite, (facts.nonfinite[channel],))
         else:
-            tally.refuse(f"{name}.nonfinite", Status.UNDEFINED)
-        add_first(tally, f"{name}.nonfinite_mb", segment.first_minibatch(facts.first_row[channel]))
+            tally.refuse(nonfinite, Status.UNDEFINED)
+        row = facts.first_row[channel]
+        add_first(tally, first, None if row is None else segment.minibatches[row])
     if facts.ratio is None:
         return
     if facts.n[0] == 0:
@@ -297,10 +392,12 @@ def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced
             tally.refuse(name, Status.UNDEFINED)
         return
     _tell_ratio(tally, facts.ratio)
+    rows = [(mean, minibatch) for mean, minibatch in zip(facts.ratio.k3, segment.minibatches, strict=True) if mean is not None]
     if segment.whole:
-        _tell_k3(tally, facts.ratio.k3_max, facts.ratio.k3_last, segment.minibatches[-1])
+        _tell_k3(tally, [mean for mean, _ in rows], [minibatch for _, minibatch in rows])
     else:
-        sliced.add(segment.minibatches[-1], facts.ratio.k3_last, facts.n[0])
+        for mean, minibatch in rows:
+            sliced.add(minibatch, mean, facts.n[0])
 
 
 def _tell_ratio(tally: Tally, ratio: RatioFacts) -> None:
@@ -310,18 +407,16 @@ def _tell_ratio(tally: Tally, ratio: RatioFacts) -> None:
     tally.add("policy.ratio.min", (_exp(low),))
     if ratio.clipped is not None:
         tally.add("policy.clipped", (ratio.clipped,))
-    if ratio.first_dev is not None and ratio.first_dev != -math.inf:
+    if ratio.first_dev is not None:
         tally.add("policy.ratio.first_mb_dev", (ratio.first_dev,))
     else:
         tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
 
 
-def _tell_k3(tally: Tally, largest: float, last: float, minibatch: int) -> None:
-    """-inf stands for a row without a valid sample."""
-    if largest != -math.inf:
-        tally.add("policy.kl.k3.max", (largest,))
-    if last != -math.inf:
-        tally.add_last("policy.kl.k3.last", minibatch, last)
+def _tell_k3(tally: Tally, means: list[float], minibatches: list[int]) -> None:
+    """Largest and last of minibatch means; there is at least one."""
+    tally.add("policy.kl.k3.max", (-least([-mean for mean in means]),))
+    tally.add_last("policy.kl.k3.last", minibatches[-1], means[-1])
 
 
 def _exp(value: float) -> float:
@@ -329,6 +424,10 @@ def _exp(value: float) -> float:
         return math.exp(value)
     except OverflowError:
         return math.inf
+
+
+def _is_plain(tensor: object) -> TypeGuard[torch.Tensor]:
+    return type(tensor) in PLAIN
 
 
 def _reference(*candidates: object) -> torch.Tensor | None:

@@ -62,7 +62,6 @@ class Segment:
         return read_block(values, self.layout.plan, len(self.minibatches), self.samples, self.before_step)
 
 
-
 @dataclass(slots=True)
 class Block:
     """Rows of one shape: the buffer [rows, channels, samples], a view of each row, and the minibatches in it."""

@@ -93,7 +93,7 @@ class ClipWatch:
             self._originals, self._wrappers = {}, {}
 
     def _note_total(self, tensors: object, norm_type: float, total: torch.Tensor) -> None:
-        self._last = (total, float(norm_type), isinstance(tensors, (list, tuple)) and not tensors) if self._watched else None
+        self._last = (total, norm_type, isinstance(tensors, (list, tuple)) and not tensors)
 
     def _note_scale(self, parameters: object, max_norm: object, total_norm: torch.Tensor) -> None:
         last, self._last = self._last, None

@@ -303,6 +303,30 @@ def test_loss_is_counted_and_stored(world: World) -> None:
     assert (world.view().rows, world.view().lost) == (2, 4)  # type: ignore[attr-defined]
 
 
+def test_bye_before_everything_was_sent_records_the_rest_as_lost(world: World) -> None:
+    """The trainer ended before its link had sent all: a gap at the end is a gap too."""
+    world.greet()
+    world.tick(world.rows.samples(2), m.Bye(9, "closed"))
+    (loss,) = world.reader.losses("ant-ppo")
+    assert (loss.first_seq, loss.last_seq, loss.reason) == (2, 9, "not sent before the end")
+    assert world.view().lost == 8  # type: ignore[attr-defined]
+
+
+def test_rules_budget_survives_a_restart(world: World) -> None:
+    """Otherwise every restart of the daemon would buy a run more DEBUG."""
+    world.greet()
+    world.tick(world.rows.samples(30), world.rows.samples(1, changed=BROKEN))
+    (escalation,) = world.reader.escalations("ant-ppo")
+    world.tick(m.Result(31, escalation.id, "applied", 32), m.Result(32, escalation.id, "ended", 37, "done"))
+    world.restart()
+    world.greet()
+    kl = {"policy.kl.k3": (1024.0, 3.0, 0.1)}
+    world.rows.seq = 33
+    world.tick(world.rows.samples(21), world.rows.samples(1, changed=kl))
+    assert {a.kind for a in world.reader.anomalies(AnomalyFilter(run="ant-ppo"))} == {"nonfinite", "kl_extreme"}
+    assert [e.id for e in world.reader.escalations("ant-ppo")] == [escalation.id]
+
+
 def test_restart_shows_what_was_shown_before(world: World) -> None:
     """Detectors, open anomalies, escalations and counts come back; nobody is live until he greets."""
     world.greet()
