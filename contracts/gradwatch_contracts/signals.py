@@ -117,6 +117,14 @@ def _step(name: str, kind: Kind, rule: RankRule, level: Level, *, call: str = "s
     return ColumnSpec(name, kind, rule, level, Source.HOST, call, per)
 
 
+def _clip(name: str, kind: Kind, rule: RankRule, per: str = "") -> ColumnSpec:
+    return ColumnSpec(name, kind, rule, Level.NORMAL, Source.UPDATE, "clip", per)
+
+
+def _recurrent(name: str, kind: Kind, rule: RankRule) -> ColumnSpec:
+    return ColumnSpec(name, kind, rule, Level.NORMAL, Source.UPDATE, "recurrent", "phase")
+
+
 def _observed_rollout(name: str) -> tuple[ColumnSpec, ...]:
     """Moments of a rollout tensor, and how many of its elements were not finite."""
     return (_rollout(name, Kind.MOMENTS, RankRule.MERGE), _rollout(f"{name}.nonfinite", Kind.COUNT, RankRule.SUM))
@@ -153,15 +161,29 @@ _COLUMNS: tuple[ColumnSpec, ...] = (
     _ppo("policy.entropy", Kind.MOMENTS, RankRule.MERGE, "head"),
     _ppo("policy.entropy.limit", Kind.LAST, RankRule.EQUAL, "head"),
     *_observed_ppo("loss.total"),
-    ColumnSpec("grad.norm", Kind.MOMENTS, RankRule.MERGE, Level.NORMAL, Source.UPDATE, "clip"),
-    ColumnSpec("grad.norm.max", Kind.MAX, RankRule.MAX, Level.NORMAL, Source.UPDATE, "clip"),
-    ColumnSpec("grad.norm.nonfinite", Kind.COUNT, RankRule.SUM, Level.NORMAL, Source.UPDATE, "clip"),
-    ColumnSpec("grad.norm.nonfinite_mb", Kind.MIN, RankRule.MIN, Level.NORMAL, Source.UPDATE, "clip"),
-    ColumnSpec("grad.clipped", Kind.COUNT, RankRule.SUM, Level.NORMAL, Source.UPDATE, "clip"),
+    _recurrent("rnn.h", Kind.MOMENTS, RankRule.MERGE),
+    _recurrent("rnn.h.saturated", Kind.COUNT, RankRule.SUM),
+    _recurrent("rnn.h.nonfinite", Kind.COUNT, RankRule.SUM),
+    _recurrent("rnn.c", Kind.MOMENTS, RankRule.MERGE),
+    _recurrent("rnn.c.absmax", Kind.MAX, RankRule.MAX),
+    _recurrent("rnn.c.nonfinite", Kind.COUNT, RankRule.SUM),
+    _clip("grad.norm", Kind.MOMENTS, RankRule.MERGE),
+    _clip("grad.norm.max", Kind.MAX, RankRule.MAX),
+    _clip("grad.norm.nonfinite", Kind.COUNT, RankRule.SUM),
+    _clip("grad.norm.nonfinite_mb", Kind.MIN, RankRule.MIN),
+    _clip("grad.clipped", Kind.COUNT, RankRule.SUM),
+    _clip("grad.clip_limit", Kind.LAST, RankRule.EQUAL),
+    _clip("grad.tensors", Kind.COUNT, RankRule.SUM),
+    _clip("grad.vanishing", Kind.COUNT, RankRule.SUM),
+    _clip("grad.exploding", Kind.COUNT, RankRule.SUM),
+    _clip("grad.tensor_norm.min", Kind.MIN, RankRule.MIN),
+    _clip("grad.tensor_norm.max", Kind.MAX, RankRule.MAX),
+    _clip("grad.group_norm", Kind.MOMENTS, RankRule.MERGE, "group"),
     ColumnSpec("param.norm", Kind.LAST, RankRule.EQUAL, Level.NORMAL, Source.UPDATE, "step"),
     ColumnSpec("param.nonfinite", Kind.COUNT, RankRule.MAX, Level.NORMAL, Source.UPDATE, "step"),
     ColumnSpec("opt.update_ratio", Kind.LAST, RankRule.EQUAL, Level.DEBUG, Source.UPDATE, "step"),
     _step("opt.steps", Kind.COUNT, RankRule.EQUAL, Level.NORMAL),
+    _step("opt.skipped", Kind.COUNT, RankRule.EQUAL, Level.NORMAL),
     _step("opt.lr", Kind.LAST, RankRule.EQUAL, Level.MINIMAL),
     _step("episode.return", Kind.MOMENTS, RankRule.MERGE, Level.MINIMAL),
     _step("sys.update_ms", Kind.LAST, RankRule.MAX, Level.MINIMAL),
@@ -208,6 +230,13 @@ _SIGNALS: tuple[Signal, ...] = (
         sign="signed",
     ),
     Signal("value.error.rms", Unit.RETURN, "rms", ("value.error",), "root mean square of return - value at collection"),
+    Signal(
+        "value.nmse",
+        Unit.RATIO,
+        "nmse",
+        ("value.error", "value.target"),
+        "mean (return - value)^2 / Var(return), values at collection: 1 is no better than a constant, and sees bias",
+    ),
     *_moments("adv.raw", Unit.RETURN, "advantages before normalisation"),
     *_nonfinite("adv.raw", "advantages before normalisation"),
     *_moments("value.new", Unit.RETURN, "values of the minibatches, as the critic changes"),
@@ -281,6 +310,75 @@ _SIGNALS: tuple[Signal, ...] = (
     Signal(
         "grad.clip_fraction", Unit.FRACTION, "rate", ("grad.clipped", "grad.norm"), "share of optimizer steps that were clipped"
     ),
+    Signal(
+        "grad.clip_limit",
+        Unit.NORM,
+        "value",
+        ("grad.clip_limit",),
+        "largest norm the trainer allows",
+        window="last optimizer step",
+    ),
+    Signal(
+        "grad.tensor_norm.min",
+        Unit.NORM,
+        "value",
+        ("grad.tensor_norm.min",),
+        "smallest L2 norm of one parameter's gradient before clipping",
+        window="worst optimizer step",
+    ),
+    Signal(
+        "grad.tensor_norm.max",
+        Unit.NORM,
+        "value",
+        ("grad.tensor_norm.max",),
+        "largest L2 norm of one parameter's gradient before clipping",
+        window="worst optimizer step",
+    ),
+    Signal(
+        "grad.tensor_norm.over_clip",
+        Unit.RATIO,
+        "quotient",
+        ("grad.tensor_norm.max", "grad.clip_limit"),
+        "largest norm of one parameter's gradient / largest norm allowed",
+        window="worst optimizer step",
+    ),
+    Signal(
+        "grad.vanishing.share",
+        Unit.FRACTION,
+        "quotient",
+        ("grad.vanishing", "grad.tensors"),
+        "share of parameter gradients with a norm below 1e-7",
+    ),
+    Signal(
+        "grad.exploding.share",
+        Unit.FRACTION,
+        "quotient",
+        ("grad.exploding", "grad.tensors"),
+        "share of parameter gradients with a norm above 10 times the clip limit",
+    ),
+    Signal(
+        "grad.health",
+        Unit.FRACTION,
+        "gradient_health",
+        ("grad.vanishing", "grad.exploding", "grad.tensors", "grad.norm.nonfinite"),
+        "1 - 0.5 share vanishing - 0.8 share exploding, 0 with a non-finite norm, never below 0",
+    ),
+    Signal("grad.group_norm", Unit.NORM, "mean", ("grad.group_norm",), "mean L2 norm of the gradient of one parameter group"),
+    Signal(
+        "grad.group_ratio",
+        Unit.RATIO,
+        "mean_ratio",
+        ("grad.group_norm", "grad.norm"),
+        "mean norm of one parameter group / mean norm of all",
+    ),
+    Signal("rnn.h.rms", Unit.RATIO, "rms", ("rnn.h",), "root mean square of the hidden state, below 1 by construction"),
+    Signal(
+        "rnn.h.saturation", Unit.FRACTION, "rate", ("rnn.h.saturated", "rnn.h"), "share of the hidden state with |h| > 0.99"
+    ),
+    *_nonfinite("rnn.h", "elements of the hidden state"),
+    Signal("rnn.c.rms", Unit.RATIO, "rms", ("rnn.c",), "root mean square of the cell state"),
+    Signal("rnn.c.absmax", Unit.RATIO, "value", ("rnn.c.absmax",), "largest |c| of the cell state"),
+    *_nonfinite("rnn.c", "elements of the cell state"),
     Signal("param.norm", Unit.NORM, "value", ("param.norm",), "global L2 norm of the weights", window="end of update"),
     *_nonfinite("param", "parameter tensors"),
     Signal(
@@ -291,6 +389,7 @@ _SIGNALS: tuple[Signal, ...] = (
         "L2 norm of the change of the weights / L2 norm of the weights",
     ),
     Signal("opt.steps", Unit.COUNT, "value", ("opt.steps",), "optimizer steps taken"),
+    Signal("opt.skipped", Unit.COUNT, "value", ("opt.skipped",), "minibatches whose optimizer step did not happen"),
     Signal("opt.lr", Unit.RATE, "value", ("opt.lr",), "learning rate of the first parameter group", window="end of update"),
     *_moments("episode.return", Unit.RETURN, "returns of the episodes finished in this update"),
     Signal("episode.count", Unit.COUNT, "count", ("episode.return",), "episodes finished in this update"),
