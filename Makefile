@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all check bench fmt clean
+.PHONY: help setup demo test test-all check docs bench fmt clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,11 +42,15 @@ test: $(DEV_READY)  ## run the tests (under six minutes on two cores)
 test-all: $(DEV_READY)  ## run the tests and the long randomised campaigns
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(DEV_READY)  ## lint, format, types, import rules
+check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: $(DEV_READY)  ## write docs/signals.md, docs/detectors.md and the table in README.md from the registries
+	@$(BIN)/python docs/generate.py
 
 bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
 	@set -e; for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done

@@ -7,9 +7,12 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import signal
+import sqlite3
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,7 @@ from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon import __version__
 from gradwatch_daemon.api.app import create_api
-from gradwatch_daemon.api.context import ApiContext, DetectorInfo, NeedInfo, ThresholdInfo
+from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
@@ -59,7 +62,7 @@ class Daemon:
     def __init__(self, config: Config) -> None:
         with contextlib.ExitStack() as undo:
             self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR")
-            data_dir = private_directory(Path(config.data_dir), "--data-dir")
+            self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
             lock = DirectoryLock(self._runtime_dir, "GRADWATCH_RUNTIME_DIR")
             undo.callback(lock.release)
             self._store = SqliteStore.open(data_dir)
@@ -75,7 +78,8 @@ class Daemon:
             undo.callback(self._socket.close)
             profile = load_profile(config.profile, config.thresholds)
             self._hub = Hub(secrets.token_hex(4))
-            self._pipeline = Pipeline(self._socket, self._store, Engine(profile), Counters(), self._publish, secret=secret)
+            self._counters = Counters()
+            self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
             reader = self._store.reader()
             undo.callback(reader.close)
             token = keep_token(data_dir)
@@ -92,12 +96,14 @@ class Daemon:
                     token=token,
                     allowed_hosts=(*config.allowed_hosts, host),
                     ready=self._not_ready,
+                    health=self._health,
                     catalogue=_catalogue(profile),
                     version=__version__,
                     profile=config.profile,
                 )
             )
             self._undo = undo.pop_all()
+        self._started_ns = time.time_ns()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
         self._server = _Server(
@@ -149,6 +155,24 @@ class Daemon:
     def _not_ready(self) -> list[str]:
         return [self._pipeline.trouble] if self._pipeline.trouble else []
 
+    def _health(self) -> DaemonHealth:
+        counters, disk = self._counters, shutil.disk_usage(self._data_dir)
+        return DaemonHealth(
+            pid=os.getpid(),
+            started_ns=self._started_ns,
+            now_ns=time.time_ns(),
+            sqlite=sqlite3.sqlite_version,
+            data_dir=str(self._data_dir),
+            data_free_bytes=disk.free,
+            data_size_bytes=disk.total,
+            frames=counters.frames,
+            rows=counters.rows,
+            refused=counters.refused.copy(),  # the pipeline thread adds keys; a copy is one step under the GIL
+            quarantines=counters.quarantines,
+            commits=counters.commits,
+            commit_failures=counters.commit_failures,
+        )
+
     def _ipc(self, ingest: str) -> str:
         return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
 
@@ -163,14 +187,20 @@ def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
     return DetectorInfo(
         kind=rule.kind,
         title=rule.title,
+        meaning=rule.meaning,
         severity=max((vote.gives for vote in rule.votes), key=lambda severity: severity.rank),
-        needs=tuple(NeedInfo(need.signal, SIGNALS[need.signal].spec.call, need.add) for need in rule.needs),
+        needs=tuple(
+            NeedInfo(need.signal, SIGNALS[need.signal].spec.call, need.add, need.optional, need.undefined)
+            for need in rule.needs
+        ),
         thresholds=tuple(
             ThresholdInfo(t.key, t.limit, plain.threshold(t.key).limit, t.op, t.unit, t.quantity) for t in rule.thresholds
         ),
+        votes=tuple(VoteInfo(vote.at, vote.k, vote.n, vote.gives) for vote in rule.votes),
         formula=rule.formula,
         warm_up=f"{rule.warm_up} measured updates" if rule.warm_up else "none",
         fails_when=rule.fails_when,
+        source=rule.source,
         tries=rule.tries,
     )
 

@@ -23,7 +23,7 @@ from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
 from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.mailbox import Mailbox
 from gradwatch_daemon.reception import Reception
-from gradwatch_daemon.records import Commit, Published
+from gradwatch_daemon.records import Commit, Newest, Published
 from gradwatch_daemon.runs import Runs
 from gradwatch_daemon.stream import StreamDetection
 from gradwatch_daemon.work import Now, Work
@@ -132,6 +132,8 @@ class Pipeline:
                 state.update_last = max(state.update_last or 0, int(block.update.max()))
                 state.effective = Level(int(block.level[-1]))
                 state.detectors = detection.detector_states
+                if rows.stream.rank == 0:
+                    state.newest = Newest.of(block, now.unix_ns)
                 state.run = replace(state.run, last_seen_ns=max(state.run.last_seen_ns, int(block.t_ns[-1])))
             state.remember(anomalies)
             for anomaly in anomalies:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,25 +101,28 @@ class Verdict(IntEnum):
     BLIND = 4
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Verdicts:
-    """One detector on one subject over a block.
+Numbers = Union[NDArray[Any], tuple[float, ...]]
+"""One number for each row of a block: an array, or a tuple of one where the block is one row (an array costs more to make
+than all there is to do with it)."""
 
-    `code` u8[n] of `Verdict`; `severity` u8[n] is the rank of the severity where code is BREACH; `value`, `limit`,
-    `baseline` f64[n] are the numbers behind it (NaN where there is none); `minibatch` i64[n] is where in the update,
-    -1 for before the first. `stage` i64[n] is the causal order of the stage. `reason` says why the last row is blind
-    or how far learning is.
+
+class Verdicts(NamedTuple):
+    """One detector on one subject over the n rows of a block.
+
+    `code` is n bytes of `Verdict`; `severity` the rank of the severity where code is BREACH; `value`, `limit`,
+    `baseline` are the numbers behind it (NaN where there is none); `minibatch` is where in the update, -1 for before
+    the first; `stage` the causal order of the stage. `reason` says why the last row is blind or how far learning is.
     """
 
     kind: str
     subject: str
-    code: U8
-    severity: U8
-    value: F64
-    limit: F64
-    baseline: F64
-    minibatch: I64
-    stage: I64
+    code: bytes
+    severity: Numbers
+    value: Numbers
+    limit: Numbers
+    baseline: Numbers
+    minibatch: Numbers
+    stage: Numbers
     reason: str = ""
 
 
@@ -221,7 +224,11 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """Something that happened in a run at an update: exception, agent_error, checkpoint, note, phase, level."""
+    """Something that happened in a run at an update: exception, agent_error, checkpoint, note, phase, level.
+
+    The daemon makes two kinds itself, with seq -1, so that a replay detects on them again: `gap` (records that never
+    came) and `tick` (a deadline that passed without an update). Their `detail` says behind which row of the stream.
+    """
 
     stream: Stream
     session: str
@@ -293,6 +300,23 @@ class DetectorState:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Newest:
+    """The newest row of rank 0: `values` f32[signals] and `status` u8[signals] as in `SignalBlock`, the trainer's time of the
+    row and ours when it came, both unix ns. Not kept over a restart."""
+
+    signals: tuple[SignalKey, ...]
+    values: F32
+    status: U8
+    t_ns: int
+    received_ns: int
+
+    @classmethod
+    def of(cls, block: SignalBlock, received_ns: int) -> Newest:
+        """The last row of a block, copied: a view would keep the whole block in memory."""
+        return cls(block.signals, block.values[:, -1].copy(), block.status[:, -1].copy(), int(block.t_ns[-1]), received_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """The immutable picture of a run that HTTP reads. `effective` is what the agent last confirmed, None before that."""
@@ -306,6 +330,8 @@ class RunView:
     lost: int
     detectors: tuple[DetectorState, ...] = ()
     open_anomalies: tuple[Anomaly, ...] = ()
+    agent_version: str = ""
+    newest: Newest | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,5 +372,6 @@ class Counters:
     frames: int = 0
     rows: int = 0
     refused: dict[str, int] = field(default_factory=dict)
+    quarantines: int = 0
     commits: int = 0
     commit_failures: int = 0

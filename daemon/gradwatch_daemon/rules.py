@@ -5,16 +5,20 @@ Stages do not import each other; what one needs to know of another's rules trave
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from gradwatch_contracts.control import Severity
-    from gradwatch_daemon.records import F32
+
+V = TypeVar("V")
+"""Numbers: an array, or one float."""
 
 END_OF_UPDATE = 2**31 - 1
 """Minibatch index of what is only seen after the last minibatch; it sorts behind every real one and is shown as -1."""
@@ -37,9 +41,12 @@ class Need:
 class Threshold:
     """One configurable number. `op` is ">" or "<" and strict: a value equal to the limit does not breach.
 
-    `key` names it in the configuration (`kl_extreme.k3`); `quantity` and `unit` are the words of the sentence;
-    `severity` is that of a breach on its own, None for a part of a conjunction. `clear` x limit is the level at which
-    it counts as over; between the two the finding is held.
+    `key` names it in the configuration (`kl_extreme.k3`), `signal` what it is about ('' for what is no signal);
+    `quantity` and `unit` are the words of the sentence; `severity` is that of a breach on its own, None for a part of a
+    conjunction. `clear` x limit is the level at which it counts as over; between the two the finding is held.
+
+    Signals are stored as float32, so comparisons are with `at` and `back`, the limit and the clear level rounded the
+    same way: a stored 0.1 equals a limit of 0.1.
     """
 
     key: str
@@ -50,18 +57,24 @@ class Threshold:
     unit: str = ""
     severity: Severity | None = None
     clear: float = 1.0
+    at: float = field(init=False, repr=False, compare=False, default=0.0)
+    back: float = field(init=False, repr=False, compare=False, default=0.0)
+    rank: int = field(init=False, repr=False, compare=False, default=1)
 
-    def exceeded(self, values: F32) -> NDArray[np.bool_]:
-        """Whether each value breaches. Compared in float32, so that a stored 0.1 equals a limit of 0.1; NaN is False."""
-        limit = np.float32(self.limit)
-        breached: NDArray[np.bool_] = values > limit if self.op == ">" else values < limit
-        return breached
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", float(np.float32(self.limit)))
+        object.__setattr__(self, "back", float(np.float32(self.limit * self.clear)))
+        object.__setattr__(self, "rank", 1 if self.severity is None else self.severity.rank)
 
-    def cleared(self, values: F32) -> NDArray[np.bool_]:
-        """Whether each value is back at or beyond the clear level. NaN is False."""
-        level = np.float32(self.limit * self.clear)
-        back: NDArray[np.bool_] = values <= level if self.op == ">" else values >= level
-        return back
+    def exceeded(self, values: V) -> NDArray[np.bool_]:
+        """Whether each value breaches; NaN does not. Values are an array, or one float and so is the answer one bool."""
+        found = values > self.at if self.op == ">" else values < self.at  # type: ignore[operator]
+        return cast("NDArray[np.bool_]", found)
+
+    def cleared(self, values: V) -> NDArray[np.bool_]:
+        """Whether each value is back at or beyond the clear level; NaN is not."""
+        found = values <= self.back if self.op == ">" else values >= self.back  # type: ignore[operator]
+        return cast("NDArray[np.bool_]", found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +93,8 @@ class Rule:
 
     `keep_firing` is the number of consecutive clear updates after which a finding is over; `warm_up` the measured
     updates before its relative part can judge (0 for none). `explains` names the kinds that its finding may be the
-    cause of, "*" for all. `sentence` is a `str.format` template (see `anomalies.sentence`); `stage_order` is the causal
-    place of the stage it looks at.
+    cause of, "*" for all. `sentence` is a `str.format` template (see `anomalies.sentence`) and `subject_words` the one of
+    its subject; `stage_order` is the causal place of the stage it looks at.
     """
 
     kind: str
@@ -100,13 +113,18 @@ class Rule:
     explains: tuple[str, ...]
     sentence: str
     stage_order: int
+    subject_words: str = " of head '{}'"
+    _by_key: Mapping[str, Threshold] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_key", {threshold.key: threshold for threshold in self.thresholds})
 
     def threshold(self, key: str) -> Threshold:
         """The threshold of this key; KeyError for an unknown one (a detector names only its own)."""
-        for threshold in self.thresholds:
-            if threshold.key == key:
-                return threshold
-        raise KeyError(f"{self.kind} has no threshold {key!r} in profile {self.profile}")
+        found = self._by_key.get(key)
+        if found is None:
+            raise KeyError(f"{self.kind} has no threshold {key!r} in profile {self.profile}")
+        return found
 
     def threshold_of(self, limit: float) -> Threshold:
         """The threshold a verdict's limit came from; the first one where the limit was computed from the baseline."""

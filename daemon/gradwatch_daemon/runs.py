@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gradwatch_contracts.messages import Hello
-    from gradwatch_daemon.records import Anomaly, DetectorState
+    from gradwatch_daemon.records import Anomaly, DetectorState, Newest
 
 
 @dataclass(slots=True)
@@ -29,6 +29,8 @@ class RunState:
     effective: Level | None = None
     detectors: tuple[DetectorState, ...] = ()
     open: dict[str, Anomaly] = field(default_factory=dict)
+    agent_version: str = ""
+    newest: Newest | None = None
 
     def view(self) -> RunView:
         """The immutable picture for HTTP."""
@@ -42,6 +44,8 @@ class RunState:
             lost=self.lost,
             detectors=self.detectors,
             open_anomalies=tuple(self.open.values()),
+            agent_version=self.agent_version,
+            newest=self.newest,
         )
 
     def remember(self, anomalies: Iterable[Anomaly]) -> None:
@@ -73,9 +77,11 @@ class Runs:
         known = self.sessions.get(hello.session)
         if known is not None and known.stream.run == hello.run:
             state = self.states[hello.run]
+            state.agent_version = hello.agent_version
             state.saw("live", now_ns)
             return state, known
         state = self._attempt_of(hello, now_ns)
+        state.agent_version = hello.agent_version
         stream = Stream(hello.run, state.run.attempt, hello.rank)
         session = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
         self.sessions[session.session] = session
@@ -96,7 +102,7 @@ class Runs:
         state.run = replace(
             _described(hello, old.attempt + 1, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
-        state.update_last, state.effective, state.detectors = None, None, ()
+        state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
         return state
 
 

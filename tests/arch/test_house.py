@@ -119,7 +119,7 @@ def test_makefile_has_the_promised_targets() -> None:
     """README and CI name these targets."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-    for target in ("setup", "demo", "test", "test-all", "check", "bench", "fmt", "clean"):
+    for target in ("setup", "demo", "test", "test-all", "check", "docs", "bench", "fmt", "clean"):
         assert f"\n{target}:" in text, target
 
 

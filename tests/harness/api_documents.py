@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradwatch_contracts import __version__
+
 Document = dict[str, Any]
 
 COVERAGE: Document = {"received": 118, "lost": 2, "share": 0.98333}
@@ -40,16 +42,19 @@ def run_detail(**changes: Any) -> Document:
     return {
         **run_summary(),
         "launch_id": "slurm-7",
+        "agent_version": __version__,
+        "row_last": {"made_at": "2026-01-31T12:05:00.240Z", "received_at": "2026-01-31T12:05:00.250Z"},
         "tags": {"team": "rl"},
         "labels": {"torch": "2.13"},
         "config": {"lr": 0.0003},
         "standings": [
-            {"kind": "kl_spike", "subject": "", "state": "armed", "reason": ""},
+            {"kind": "kl_spike", "subject": "", "state": "armed", "reason": "", "add": ""},
             {
                 "kind": "entropy_low",
                 "subject": "arm",
                 "state": "blind",
                 "reason": "policy.entropy.norm: add entropy=",
+                "add": "add entropy=",
             },
         ],
         "losses": [{"reason": "outbox full", "records": 2}],
@@ -200,8 +205,17 @@ def detector(**changes: Any) -> Document:
     return {
         "kind": "kl_spike",
         "title": "The policy moved far in one update",
+        "meaning": "Several times as far as it usually does.",
         "severity": "warning",
-        "needs": [{"signal": "policy.kl.k3", "call": "ppo", "line": "mon.ppo(new_logp=..., old_logp=...)"}],
+        "needs": [
+            {
+                "signal": "policy.kl.k3",
+                "call": "ppo",
+                "line": "mon.ppo(new_logp=..., old_logp=...)",
+                "optional": False,
+                "undefined": "",
+            }
+        ],
         "thresholds": [
             {
                 "name": "k3",
@@ -212,10 +226,36 @@ def detector(**changes: Any) -> Document:
                 "meaning": "mean over the update",
             }
         ],
+        "votes": [{"at": "warning", "k": 2, "n": 3, "gives": "warning"}],
         "formula": "mean((r - 1) - log r) > k3",
         "warm_up": "none",
         "fails_when": "the ratio is clipped before it is passed",
+        "source": "Schulman 2020",
         "try": ["Lower the learning rate."],
+        **changes,
+    }
+
+
+def daemon(**changes: Any) -> Document:
+    """GET daemon: ready, with room on its disk, of our version."""
+    return {
+        "version": __version__,
+        "protocol": 1,
+        "profile": "default",
+        "pid": 4242,
+        "started_at": "2026-01-31T12:00:00.000Z",
+        "now": "2026-01-31T12:05:01.000Z",
+        "ready": True,
+        "trouble": [],
+        "sqlite": "3.51.3",
+        "data_dir": {"path": "/data/gradwatch", "free_bytes": 50_000_000_000, "size_bytes": 90_000_000_000},
+        "streams": 1,
+        "frames": 240,
+        "rows": 118,
+        "refused": {},
+        "quarantines": 0,
+        "commits": 60,
+        "commit_failures": 0,
         **changes,
     }
 

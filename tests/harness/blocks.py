@@ -32,8 +32,27 @@ QUIET: dict[str, float] = {
     "episode.return.mean": 100.0,
     "loss.total": 0.3,
     "grad.norm.nonfinite": 0.0,
+    "grad.norm.mean": 0.4,
+    "grad.health": 1.0,
+    "grad.tensor_norm.min": 1e-3,
+    "grad.tensor_norm.over_clip": 0.7,
+    "value.nmse": 0.4,
+    "value.explained_variance": 0.6,
+    "value.target.std": 5.0,
+    "episode.return.std": 10.0,
+    "episode.count": 5.0,
+    "rnn.h.rms": 0.3,
+    "rnn.h.saturation": 0.05,
+    "rnn.c.rms": 0.8,
+    "rnn.c.absmax": 3.0,
+    "opt.lr": 3e-4,
+    "opt.steps": 16.0,
+    "opt.skipped": 0.0,
 }
 """One healthy update of everything the detectors read."""
+
+UPDATES_TOTAL = 1000
+"""What tests say of the length of a run: enough for the first phases to be told apart."""
 
 
 def signal_block(
@@ -98,23 +117,37 @@ def every_column(n: int = 4) -> RowBlock:
     return row_block(cells)
 
 
+class Seen:
+    """Verdicts as arrays, whether they came of one row or of many."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self.kind, self.subject, self.reason = verdicts.kind, verdicts.subject, verdicts.reason
+        self.code = np.frombuffer(verdicts.code, np.uint8)
+        self.severity = np.array(verdicts.severity, np.uint8)
+        self.value, self.limit, self.baseline = (
+            np.array(numbers, np.float64) for numbers in (verdicts.value, verdicts.limit, verdicts.baseline)
+        )
+        self.minibatch, self.stage = np.array(verdicts.minibatch, np.int64), np.array(verdicts.stage, np.int64)
+
+
 class Watch:
     """Engine, state and lifecycle of one stream under one profile."""
 
-    def __init__(self, profile: str | Profile = "default") -> None:
+    def __init__(self, profile: str | Profile = "default", updates_total: int | None = UPDATES_TOTAL) -> None:
+        self.updates_total = updates_total
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self.engine = Engine(self.profile)
         self.state = StreamState()
         self.lifecycle = Lifecycle(STREAM, self.profile.rules, self.profile.rules_hash)
 
-    def check(self, block: SignalBlock) -> dict[str, Verdicts]:
+    def check(self, block: SignalBlock) -> dict[str, Seen]:
         """Verdicts by kind, `kind:subject` where there is one. Does not reach the lifecycle."""
-        found = self.engine.check(self.state, block)
-        return {f"{v.kind}:{v.subject}" if v.subject else v.kind: v for v in found}
+        found = self.engine.check(self.state, block, self.updates_total)
+        return {f"{v.kind}:{v.subject}" if v.subject else v.kind: Seen(v) for v in found}
 
     def feed(self, block: SignalBlock) -> list[Anomaly]:
         """Changed anomalies of a block."""
-        return self.lifecycle.step(block, self.engine.check(self.state, block))
+        return self.lifecycle.step(block, self.engine.check(self.state, block, self.updates_total))
 
     def dump(self) -> bytes:
         """The state of both."""

@@ -59,6 +59,11 @@ class DaemonStub:
         """Script the answers to a path."""
         self.reply(method, path, *(Reply(status, json.dumps(document).encode()) for document in documents))
 
+    def answer_only(self, method: str, path: str, *documents: Any) -> None:
+        """Script the answers to a path in place of those it had."""
+        self._replies.pop((method, path), None)
+        self.answer(method, path, *documents)
+
     def reply(self, method: str, path: str, *replies: Reply) -> None:
         """Script answers that are no documents."""
         self._replies.setdefault((method, path), deque()).extend(replies)

@@ -16,7 +16,7 @@ from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.app import create_api
-from gradwatch_daemon.api.context import ApiContext, DetectorInfo, NeedInfo, ThresholdInfo
+from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.records import (
     Anomaly,
@@ -26,6 +26,7 @@ from gradwatch_daemon.records import (
     Escalation,
     EventRecord,
     LossRecord,
+    Newest,
     Published,
     Run,
     RunView,
@@ -171,23 +172,29 @@ CATALOGUE = (
     DetectorInfo(
         kind="nonfinite",
         title="NaN or Inf",
+        meaning="Something is no number.",
         severity=Severity.CRITICAL,
-        needs=(NeedInfo("grad.norm.mean", "step", "mon.step()"),),
+        needs=(NeedInfo("grad.norm.mean", "step", "mon.step()", optional=True, undefined="take a step"),),
         thresholds=(ThresholdInfo("count", 1.0, 0.0, ">", "count", "elements that are not finite"),),
+        votes=(VoteInfo(Severity.WARNING, 1, 2, Severity.CRITICAL),),
         formula="count > 0",
         warm_up="none",
         fails_when="never called",
+        source="by definition",
         tries=("Lower the learning rate.",),
     ),
     DetectorInfo(
         kind="kl-spike",
         title="KL spike",
+        meaning="The policy moved far.",
         severity=Severity.WARNING,
         needs=(NeedInfo("policy.kl.k3", "ppo", "mon.ppo(...)"),),
         thresholds=(),
+        votes=(),
         formula="kl > 0.1",
         warm_up="20 updates",
         fails_when="the policy is not stochastic",
+        source="Schulman 2020",
         tries=(),
     ),
 )
@@ -322,6 +329,34 @@ class FakeDaemon:
         self.hub.publish(batch)
 
 
+def make_health(**changes: Any) -> DaemonHealth:
+    """A daemon a minute old that refused some frames."""
+    made = DaemonHealth(
+        pid=4242,
+        started_ns=T0_NS,
+        now_ns=T0_NS + 60_000_000_000,
+        sqlite="3.40.1",
+        data_dir="/data/gradwatch",
+        data_free_bytes=3_000_000_000,
+        data_size_bytes=9_000_000_000,
+        frames=77,
+        rows=66,
+        refused={"frame-crc": 3, "secret-wrong": 1},
+        quarantines=2,
+        commits=55,
+        commit_failures=4,
+    )
+    return replace(made, **changes)
+
+
+def make_newest(values: Mapping[str, float], missing: Sequence[str] = ()) -> Newest:
+    """A newest row: `name` or `name/subject` → value; what is `missing` is there and not measured."""
+    keys = tuple(SignalKey(*name.split("/", 1)) for name in (*values, *missing))
+    status = np.array([0] * len(values) + [int(Status.NOT_CALLED)] * len(missing), np.uint8)
+    numbers = np.array([*values.values(), *(0.0 for _ in missing)], np.float32)
+    return Newest(keys, numbers, status, T0_NS, T0_NS + 20_000_000)
+
+
 def make_daemon(views: Mapping[str, RunView] | None = None, **changes: Any) -> FakeDaemon:
     """An API over one run, `ant-ppo`; `changes` go to the ApiContext."""
     reader = FakeReader()
@@ -337,6 +372,7 @@ def make_daemon(views: Mapping[str, RunView] | None = None, **changes: Any) -> F
         "token": TOKEN,
         "allowed_hosts": ("127.0.0.1", "::1", "localhost"),
         "ready": lambda: reasons,
+        "health": make_health,
         "catalogue": CATALOGUE,
         "version": "1.2.3",
         "new_id": lambda: "made-by-server",

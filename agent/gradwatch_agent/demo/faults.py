@@ -1,29 +1,68 @@
-"""The faults the demo can plant: which knob of the trainer, from which update, and what must be found."""
+"""The faults the demo can plant: which knob of which trainer, from which update, and what must be found.
+
+What a fault does to the trainer is in `sabotage`; this table needs no torch, so that the demo can list it at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from gradwatch_contracts.control import Severity
+
+CARTPOLE, RECALL = "ppo_cartpole", "ppo_recall_lstm"
+TRAINERS = {CARTPOLE: "PPO on CartPole-v1", RECALL: "PPO with an LSTM on Recall"}
+"""Module beside this one → what it trains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One planted fault. `expected` is the anomaly kind it must raise, None for a healthy run.
+    """One planted fault. `expected` are the anomaly kinds of which it must raise one; none for a healthy run.
 
-    `update` is where it begins. A fault changes the trainer or its environment, never an argument of the monitor.
+    `update` is where it begins; the onset must be seen there or at most `within` updates later. `stage` is the stage the
+    anomaly must name as its root, '' for any. A fault changes the trainer or its environment, never an argument of the
+    monitor.
     """
 
     name: str
     what: str
-    expected: str | None
+    expected: tuple[str, ...]
     update: int = 90
+    within: int = 3
+    stage: str = ""
+    trainer: str = CARTPOLE
+
+    def raised(self, anomaly: dict[str, Any]) -> bool:
+        """Whether this anomaly is what the fault must raise: kind, onset, and stage where the fault has one."""
+        late = anomaly["update_onset"] - self.update
+        staged = not self.stage or anomaly["root"]["stage"] == self.stage
+        return anomaly["kind"] in self.expected and 0 <= late <= self.within and staged
+
+    def verdict(self, anomalies: list[dict[str, Any]]) -> bool:
+        """Whether a run showed what it must: what the fault raises, or nothing above info when nothing is broken."""
+        if not self.expected:
+            return all(anomaly["severity"] == Severity.INFO.value for anomaly in anomalies)
+        return any(self.raised(anomaly) for anomaly in anomalies)
 
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
-        Fault("none", "nothing is broken", None),
-        Fault("nan", "one environment returns a NaN reward once", "nonfinite"),
-        Fault("ratio", "the learning rate is 100 times too high for 3 updates", "ratio_explosion"),
+        Fault("none", "nothing is broken", ()),
+        Fault("ratio", "the learning rate is 100 times too high for 3 updates", ("ratio_explosion",)),
+        Fault("entropy", "a bad restore leaves one action with a bias of +20", ("entropy_collapse",)),
+        Fault("kl", "the learning rate is 10 times too high from then on", ("kl_spike", "kl_extreme")),
+        Fault("mismatch", "old log-probabilities are those of the rollout before", ("rollout_mismatch",)),
+        Fault("value", "the critic's head is re-initialised with gain 10", ("value_collapse",)),
+        Fault("nan", "one environment returns a NaN reward once", ("nonfinite",), stage="reward"),
+        Fault("weights-nan", "one weight of the policy becomes NaN after an update", ("nonfinite",), stage="param"),
+        Fault("gradient", "the loss is scaled by 65536 and gradients never unscaled", ("gradient_exploding",)),
+        Fault("vanishing", "observations are 1000 times too large", ("gradient_vanishing",)),
+        Fault("drift", "the scale of the loss grows by 6 % an update", ("gradient_drift",), within=20),
+        Fault("lstm", "forget and input gate biases get +20", ("lstm_unhealthy",), trainer=RECALL),
+        Fault("degradation", "the environment swaps the two actions", ("performance_degradation",)),
+        Fault("skipped", "the optimizer skips every step, as with a broken GradScaler", ("skipped_steps",)),
+        Fault("stall", "the environment hangs for 8 seconds", ("stall",)),
     )
 }
 """Name → fault."""

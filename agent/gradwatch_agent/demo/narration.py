@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_agent.demo.faults import TRAINERS
+
 if TYPE_CHECKING:
     from gradwatch_agent.demo.faults import Fault
     from gradwatch_agent.demo.watching import Watcher
@@ -24,11 +26,11 @@ class Narration:
 
     def begin(self, fault: Fault, seed: int, connection: Connection, trainer_pid: int) -> None:
         """The cast."""
-        self._line(f"gradwatch demo: PPO on CartPole-v1, seed {seed}.")
-        when = "" if fault.expected is None else f" (from update {fault.update})"
+        self._line(f"gradwatch demo: {TRAINERS[fault.trainer]}, seed {seed}.")
+        when = f" (from update {fault.update})" if fault.expected else ""
         self._line(f"  fault     {fault.name}: {fault.what}{when}")
         self._line(f"  daemon    {connection.url}, pid {connection.pid}")
-        self._line(f"  trainer   python -m gradwatch_agent.demo.ppo_cartpole, pid {trainer_pid}")
+        self._line(f"  trainer   python -m gradwatch_agent.demo.{fault.trainer}, pid {trainer_pid}")
 
     def show(self, watcher: Watcher, updates: int) -> None:
         """Say what is new, then redraw the bar."""
@@ -44,18 +46,19 @@ class Narration:
 
     def verdict(self, result: dict[str, Any], fault: Fault) -> None:
         """The last words: found or not, and where to look further."""
-        if fault.expected is None:
+        planted = " or ".join(fault.expected)
+        if not fault.expected:
             kinds = ", ".join(sorted({a["kind"] for a in result["anomalies"] if a["severity"] != "info"}))
             self._line("Healthy run: nothing above info." if result["found"] else f"FALSE ALARM on a healthy run: {kinds}.")
         elif result["found"]:
-            seen = next(a for a in result["anomalies"] if a["kind"] == fault.expected)
+            seen = next(a for a in result["anomalies"] if fault.raised(a))
             self._line(
-                f"Found: {fault.expected} planted at update {fault.update}, onset seen at update {seen['update_onset']}, "
+                f"Found: {seen['kind']} planted at update {fault.update}, onset seen at update {seen['update_onset']}, "
                 f"visible over HTTP {result['visible_ms']} ms after the update ended."
             )
         else:
             kinds = ", ".join(sorted({a["kind"] for a in result["anomalies"]})) or "nothing"
-            self._line(f"NOT FOUND: expected {fault.expected} within 3 updates of update {fault.update}, saw {kinds}.")
+            self._line(f"NOT FOUND: expected {planted} within {fault.within} updates of update {fault.update}, saw {kinds}.")
         self._line(
             "Look further: `gradwatch serve` beside your own trainer, then `gradwatch runs`, `gradwatch anomalies --follow`,"
         )

@@ -2,8 +2,8 @@
 
     python -m gradwatch_agent.demo.ppo_cartpole --updates 150 --seed 1
 
-`--fault` breaks the trainer or its environment, never what is told to gradwatch: `nan` gives one NaN reward, `ratio`
-multiplies the learning rate by 100 for three updates.
+`--fault` breaks the trainer or its environment, never what is told to gradwatch: the lines that say `broken` do nothing in
+a healthy run, and what they do in a broken one is in `sabotage`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import nn
 from torch.distributions.categorical import Categorical
 
 from gradwatch_agent import watch
+from gradwatch_agent.demo.faults import CARTPOLE, FAULTS
+from gradwatch_agent.demo.sabotage import SABOTAGE
 
 if TYPE_CHECKING:
     from gradwatch_agent import Monitor
-
-FAULT_LR_FACTOR = 100.0
-FAULT_LR_UPDATES = 3
+    from gradwatch_agent.demo.sabotage import Sabotage
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ent-coef", type=float, default=0.01)
     parser.add_argument("--vf-coef", type=float, default=0.5)
     parser.add_argument("--max-grad-norm", type=float, default=0.5)
-    parser.add_argument("--fault", choices=("none", "nan", "ratio"), default="none")
+    parser.add_argument("--fault", choices=[name for name in FAULTS if FAULTS[name].trainer == CARTPOLE], default="none")
     parser.add_argument("--fault-update", type=int, default=90)
     parser.add_argument("--pace-ms", type=float, default=0.0, help="pause after every update")
     parser.add_argument("--json-lines", default="", metavar="FILE", help="write one JSON line per update there (a number: fd)")
@@ -79,8 +79,9 @@ def _network(inputs: int, outputs: int, gain: float) -> nn.Sequential:
 class Rollout:
     """Collects `num_steps` of every environment, goes on where the last one ended, and computes GAE."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, broken: Sabotage) -> None:
         self.args = args
+        self.broken = broken
         same_step = gym.vector.AutoresetMode.SAME_STEP
         self.envs = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * args.num_envs, autoreset_mode=same_step)
         shape = (args.num_steps, args.num_envs)
@@ -94,15 +95,13 @@ class Rollout:
         self.total_steps = 0
 
     @torch.no_grad()
-    def collect(self, agent: Agent, update: int) -> None:
+    def collect(self, agent: Agent) -> None:
         """Fill the buffers."""
         self.episode_returns = []
         for step in range(self.args.num_steps):
             self.obs[step] = self.next_obs
             self.actions[step], self.logp[step], _, self.values[step] = agent.evaluate(self.next_obs)
-            obs, reward, terminated, truncated, _ = self.envs.step(self.actions[step].numpy())
-            if self.args.fault == "nan" and update == self.args.fault_update and step == self.args.num_steps // 2:
-                reward[0] = math.nan  # the planted fault: a sensor glitch in one environment
+            obs, reward, terminated, truncated, _ = self.broken.step(self.envs, self.actions[step].numpy())
             done = np.logical_or(terminated, truncated)
             self.rewards[step], self.dones[step] = torch.as_tensor(reward), torch.as_tensor(done)
             self.next_obs = torch.as_tensor(obs)
@@ -126,8 +125,8 @@ class Rollout:
 
 def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Monitor) -> dict[str, float]:
     """One PPO update; returns what the trainer itself records: means over all minibatches."""
-    args = roll.args
-    obs, actions, old_logp = roll.obs.flatten(0, 1), roll.actions.flatten(), roll.logp.flatten()
+    args, broken = roll.args, roll.broken
+    obs, actions, old_logp = roll.obs.flatten(0, 1), roll.actions.flatten(), broken.logp(roll.logp).flatten()
     returns, advantages = roll.returns.flatten(), roll.advantages.flatten()
     record: list[list[float]] = []
     for _ in range(args.update_epochs):
@@ -151,22 +150,31 @@ def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Mo
                 loss=loss,
             )
             optimizer.zero_grad()
-            loss.backward()
+            broken.loss(loss).backward()
             norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
-            optimizer.step()
+            broken.optimize(optimizer)
             with torch.no_grad():
                 kl = ((ratio - 1) - ratio.log()).mean()
-            record.append([loss.item(), entropy.mean().item(), kl.item(), ratio.max().item(), norm.item()])
-    loss_, entropy_, kl_, _, norm_ = np.mean(record, axis=0).tolist()
-    largest = float(np.max(record, axis=0)[3])
-    return {"loss": loss_, "entropy": entropy_, "approx_kl": kl_, "ratio_max": largest, "grad_norm": norm_}
+            record.append([loss.item(), value_loss.item(), entropy.mean().item(), kl.item(), norm.item(), ratio.max().item()])
+    broken.after_update(agent)
+    loss_, value_loss_, entropy_, kl_, norm_, _ = np.mean(record, axis=0).tolist()
+    largest = float(np.max(record, axis=0)[5])
+    return {
+        "loss": loss_,
+        "value_loss": value_loss_,
+        "entropy": entropy_,
+        "approx_kl": kl_,
+        "ratio_max": largest,
+        "grad_norm": norm_,
+    }
 
 
 def train(args: argparse.Namespace, output: IO[str] | None) -> None:
     """The whole run. Writes a JSON line per update to `output`, or a line for people to stdout."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    roll = Rollout(args)
+    broken = SABOTAGE[args.fault](args.fault_update)
+    roll = Rollout(args, broken)
     agent = Agent(int(np.prod(roll.obs.shape[2:])), int(roll.envs.single_action_space.n))  # type: ignore[attr-defined]
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
     mon = watch(
@@ -178,11 +186,10 @@ def train(args: argparse.Namespace, output: IO[str] | None) -> None:
         action_space=roll.envs.single_action_space,
     )
     for update in range(args.updates):
-        broken = args.fault == "ratio" and 0 <= update - args.fault_update < FAULT_LR_UPDATES
-        annealed = args.learning_rate * (1 - update / args.updates)
-        optimizer.param_groups[0]["lr"] = annealed * (FAULT_LR_FACTOR if broken else 1.0)
+        optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - update / args.updates)
+        broken.before_update(update, agent, optimizer)
         level = int(mon.level)
-        roll.collect(agent, update)
+        roll.collect(agent)
         mon.rollout(
             rewards=roll.rewards,
             values=roll.values,

@@ -21,13 +21,13 @@ from gradwatch_daemon.records import Anomaly, Attached, DetectorState, Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gradwatch_daemon.records import SignalBlock, Stream, Verdicts
+    from gradwatch_daemon.records import Numbers, SignalBlock, Stream, Verdicts
     from gradwatch_daemon.rules import Rule
 
 FORMAT = 1
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
-BREACH_BYTE = bytes([Verdict.BREACH])
+BREACH = int(Verdict.BREACH)
 
 STATE_OF = {Verdict.LEARNING: "learning", Verdict.BLIND: "blind"}
 """How a detector stands after a verdict; armed after any other."""
@@ -35,14 +35,14 @@ STATE_OF = {Verdict.LEARNING: "learning", Verdict.BLIND: "blind"}
 
 @dataclass(slots=True)
 class _Lane:
-    """One detector and subject over the present block: its track, and its columns as lists (rows are taken one by one)."""
+    """One detector and subject over the present block: its track, and its columns."""
 
     order: int
     verdicts: Verdicts
     rule: Rule
     track: Track
-    codes: list[int]
-    ranks: list[int]
+    codes: bytes
+    ranks: Numbers
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,12 +74,20 @@ class Lifecycle:
         """
         if not len(block):
             return []
-        self._standing = [(v.kind, v.subject, int(v.code[-1]), v.reason) for v in verdicts]
-        lanes = [self._lane(v) for v in verdicts if self._matters(v)]
+        self._standing = [(v.kind, v.subject, v.code[-1], v.reason) for v in verdicts]
+        lanes = [self._lane(v) for v in verdicts if BREACH in v.code or self._active(v)]
         if not lanes:
             return []
+        return self._advance(list(zip(block.update.tolist(), block.t_ns.tolist(), strict=True)), lanes)
+
+    def observe(self, update: int, t_ns: int, verdicts: Sequence[Verdicts]) -> list[Anomaly]:
+        """Take verdicts that no row gave (a lost record, a deadline that passed), each of one entry, at the last update."""
+        lanes = [self._lane(v) for v in verdicts]
+        return self._advance([(update, t_ns)], lanes) if lanes else []
+
+    def _advance(self, rows: list[tuple[int, int]], lanes: list[_Lane]) -> list[Anomaly]:
         self._changed = {}
-        for row, (update, t_ns) in enumerate(zip(block.update.tolist(), block.t_ns.tolist(), strict=True)):
+        for row, (update, t_ns) in enumerate(rows):
             self._row(row, update, t_ns, lanes)
         changed, self._changed = self._changed, {}
         return [self._record(anomaly) for anomaly in changed.values()]
@@ -115,25 +123,24 @@ class Lifecycle:
         self._open = {anomaly.id: anomaly for anomaly in restored}
         self._standing = [(kind, subject, code, reason) for kind, subject, code, reason in standing]
 
-    def _matters(self, verdicts: Verdicts) -> bool:
+    def _active(self, verdicts: Verdicts) -> bool:
         track = self._tracks.get((verdicts.kind, verdicts.subject))
-        # A search in the raw bytes: a quarter of the cost of comparing and reducing, and this runs for every detector.
-        return (track is not None and not track.idle) or BREACH_BYTE in verdicts.code.tobytes()
+        return track is not None and not track.idle
 
     def _lane(self, verdicts: Verdicts) -> _Lane:
         track = self._tracks.setdefault((verdicts.kind, verdicts.subject), Track())
-        codes, ranks = verdicts.code.tolist(), verdicts.severity.tolist()
-        return _Lane(self._order[verdicts.kind], verdicts, self._rules[verdicts.kind], track, codes, ranks)
+        rule = self._rules[verdicts.kind]
+        return _Lane(self._order[verdicts.kind], verdicts, rule, track, verdicts.code, verdicts.severity)
 
     def _row(self, row: int, update: int, t_ns: int, lanes: list[_Lane]) -> None:
         """One update: first what goes on or ends, then what is new, so that a finding joins only what is still open."""
         fired: list[_Lane] = []
         for lane in lanes:
             track, code = lane.track, lane.codes[row]
-            if track.idle and code != Verdict.BREACH:
+            if code != BREACH and track.idle:
                 continue
             before = track.anomaly
-            change = track.advance(update, code, lane.ranks[row], lane.rule)
+            change = track.advance(update, code, int(lane.ranks[row]), lane.rule)
             if change in (Change.FIRED, Change.REPLACED):
                 fired.append(lane)
             if change in (Change.OVER, Change.REPLACED):

@@ -40,7 +40,7 @@ def describe(rule: Rule, verdicts: Verdicts, row: int, update: int, onset: int) 
     unit = f" {threshold.unit}" if threshold.unit else ""
     return rule.sentence.format(
         quantity=threshold.quantity,
-        subject=f" of head '{subject}'" if subject else "",
+        subject=rule.subject_words.format(subject) if subject else "",
         value=_number(value) + unit,
         update=update,
         limit=_number(limit) + unit,
@@ -48,6 +48,8 @@ def describe(rule: Rule, verdicts: Verdicts, row: int, update: int, onset: int) 
         stage=STAGE_WORDS[list(Stage)[int(verdicts.stage[row])]],
         where=_where(int(verdicts.minibatch[row])),
         onset=onset,
+        direction="Collapse" if value < 0 else "Divergence",
+        best=_best(float(verdicts.baseline[row])),
     )
 
 
@@ -67,6 +69,11 @@ def _usual(value: float, baseline: float) -> str:
     if times >= USUAL_RATIO_LEAST:
         return f" ({_number(times)}x its usual {_number(baseline)})"
     return f" (usual: {_number(baseline)})"
+
+
+def _best(baseline: float) -> str:
+    """For rules whose baseline is the best there was."""
+    return f", best {_number(baseline)}" if math.isfinite(baseline) else ""
 
 
 def _where(minibatch: int) -> str:

@@ -62,7 +62,8 @@ class Track:
         """Take one update's verdict."""
         longest = max(vote.n for vote in rule.votes)
         if self.recent:
-            self.recent = [vote for vote in self.recent if vote[0] > update - longest]
+            # After a trainer went back, votes of updates to come are of a past that did not happen.
+            self.recent = [vote for vote in self.recent if update - longest < vote[0] <= update]
         if code == _BREACH:
             return self._breach(update, rank, rule)
         if self.firing and code == _HOLD:

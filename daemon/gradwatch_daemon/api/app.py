@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api import anomalies, detectors, document, escalations, health, runs, series, stream
+from gradwatch_daemon.api import anomalies, daemon, detectors, document, escalations, health, metrics, runs, series, stream
 from gradwatch_daemon.api.auth import Door
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.models import EscalationBody
@@ -113,9 +113,10 @@ def create_api(context: ApiContext) -> FastAPI:
     app.state.context = context
     app.state.body_fields = tuple(EscalationBody.model_fields)
     api = APIRouter(prefix=PREFIX)
-    for room in (runs, series, anomalies, escalations, detectors, stream):
+    for room in (runs, series, anomalies, escalations, detectors, daemon, stream):
         api.include_router(room.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(api)
     # Added last is outermost.
     app.add_middleware(BodyLimit)

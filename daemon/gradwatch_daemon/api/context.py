@@ -30,11 +30,26 @@ class ThresholdInfo:
 
 @dataclass(frozen=True, slots=True)
 class NeedInfo:
-    """A signal a detector reads, the agent call that feeds it, and the line to add to the trainer."""
+    """A signal a detector reads, the agent call that feeds it, and the line to add to the trainer.
+
+    Without an `optional` one the detector still judges. `undefined` is what to do where it is sent but not defined.
+    """
 
     signal: str
     call: str
     line: str
+    optional: bool = False
+    undefined: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteInfo:
+    """`k` of the last `n` updates breached at severity `at` or worse: then it fires with severity `gives`."""
+
+    at: Severity
+    k: int
+    n: int
+    gives: Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +58,35 @@ class DetectorInfo:
 
     kind: str
     title: str
+    meaning: str
     severity: Severity
     needs: tuple[NeedInfo, ...]
     thresholds: tuple[ThresholdInfo, ...]
+    votes: tuple[VoteInfo, ...]
     formula: str
     warm_up: str
     fails_when: str
+    source: str
     tries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonHealth:
+    """What the daemon knows of itself at one moment: clocks in unix ns, its disk in bytes, and counts since it started."""
+
+    pid: int
+    started_ns: int
+    now_ns: int
+    sqlite: str
+    data_dir: str
+    data_free_bytes: int
+    data_size_bytes: int
+    frames: int
+    rows: int
+    refused: Mapping[str, int]
+    quarantines: int
+    commits: int
+    commit_failures: int
 
 
 def make_id() -> str:
@@ -63,8 +100,9 @@ class ApiContext:
 
     `snapshots` returns the newest immutable view of every known run, live or not. `submit` hands a request to the
     pipeline thread; its future gives the committed escalation or raises GradwatchError. `ready` lists why the daemon is
-    not ready, empty when it is; /readyz shows these words without asking for a token. `allowed_hosts` are names or
-    addresses without brackets; one with a port (`name:port`, `[v6]:port`) matches that port only.
+    not ready, empty when it is; /readyz shows these words without asking for a token. `health` looks at the disk, so it
+    is called in a worker thread. `allowed_hosts` are names or addresses without brackets; one with a port (`name:port`,
+    `[v6]:port`) matches that port only.
     """
 
     snapshots: Callable[[], Mapping[str, RunView]]
@@ -74,6 +112,7 @@ class ApiContext:
     token: str
     allowed_hosts: Collection[str]
     ready: Callable[[], Sequence[str]]
+    health: Callable[[], DaemonHealth]
     catalogue: Sequence[DetectorInfo]
     version: str
     profile: str = "default"

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import service_models as models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.numbers import Answer
 
@@ -15,6 +15,7 @@ def detector_item(info: DetectorInfo) -> models.DetectorItem:
     """One entry of the catalogue."""
     fields = asdict(info)
     fields["try"] = fields.pop("tries")
+    fields["votes"] = [{"at": vote.at.value, "k": vote.k, "n": vote.n, "gives": vote.gives.value} for vote in info.votes]
     return models.DetectorItem.model_validate({**fields, "severity": info.severity.value})
 
 

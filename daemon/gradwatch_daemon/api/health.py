@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import service_models as models
 from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.problems import ApiError, FieldFault

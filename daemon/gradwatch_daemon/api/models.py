@@ -98,6 +98,7 @@ class DetectorStanding(Model):
     subject: str
     state: Literal["armed", "learning", "blind", "firing"]
     reason: str
+    add: str = Field(description="Line for the trainer that opens its eyes; empty when no line would", examples=[""])
 
 
 class RunSummary(Model):
@@ -128,10 +129,21 @@ class LossReason(Model):
     records: int
 
 
+class RowTimes(Model):
+    """When the trainer made a row, by its clock, and when it came here, by ours."""
+
+    made_at: Time
+    received_at: Time
+
+
 class RunDetail(RunSummary):
     """A run with everything known of it."""
 
     launch_id: str
+    agent_version: str = Field(
+        description="Version of gradwatch in the trainer; empty when it has not greeted since we started"
+    )
+    row_last: RowTimes | None = Field(description="Newest row of rank 0; null when none came since the daemon started")
     tags: dict[str, str]
     labels: dict[str, str]
     config: dict[str, Any]
@@ -284,39 +296,6 @@ class EventItem(Model):
     detail: dict[str, Any]
 
 
-class ThresholdItem(Model):
-    """One number a detector compares with. `default` is the profile's, before the configuration changed it."""
-
-    name: str
-    value: float
-    default: float
-    comparison: str = Field(description="How the value is compared with it", examples=[">"])
-    unit: str
-    meaning: str
-
-
-class NeedItem(Model):
-    """A signal a detector reads, and the line in the trainer that feeds it."""
-
-    signal: str
-    call: str
-    line: str
-
-
-class DetectorItem(Model):
-    """One anomaly kind this daemon looks for."""
-
-    kind: str
-    title: str
-    severity: SeverityName
-    needs: list[NeedItem]
-    thresholds: list[ThresholdItem]
-    formula: str
-    warm_up: str
-    fails_when: str
-    tries: list[str] = Field(alias="try")
-
-
 class RunList(Model):
     """Runs, last seen first."""
 
@@ -356,14 +335,6 @@ class EventList(Model):
     coverage: Coverage
 
 
-class DetectorList(Model):
-    """The catalogue of the profile in use."""
-
-    items: list[DetectorItem]
-    next: str | None
-    profile: str
-
-
 class EscalationBody(BaseModel):
     """What POST …/escalations takes."""
 
@@ -376,23 +347,3 @@ class EscalationBody(BaseModel):
     updates: int = Field(strict=True, description="How many updates the level holds, from the one it is applied at")
     reason: str = Field(default="", max_length=500)
     id: str | None = Field(default=None, description="Made by the client: the same request sent again changes nothing")
-
-
-class VersionAnswer(Model):
-    """What runs here."""
-
-    name: Literal["gradwatch"]
-    version: str
-    api: Literal["v1"]
-
-
-class LiveAnswer(Model):
-    """The event loop answers."""
-
-    status: Literal["alive"]
-
-
-class ReadyAnswer(Model):
-    """Data can come in, be stored and be read."""
-
-    status: Literal["ready"]

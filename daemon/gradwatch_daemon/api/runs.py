@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query, Request
 
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.api import models
-from gradwatch_daemon.api.context import context_of
+from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
 from gradwatch_daemon.api.sentences import run_sentence
-from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, RunView
+from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
 STATES = ("live", "lost", "finished", "crashed")
 EVENTS_READ_MAX = 10_000
@@ -78,7 +78,24 @@ def run_summary(view: RunView) -> models.RunSummary:
     return models.RunSummary(**_summary(view))
 
 
-def run_detail(view: RunView, losses: Iterable[LossRecord]) -> models.RunDetail:
+def _row_times(newest: Newest) -> models.RowTimes:
+    return models.RowTimes(made_at=time_text(newest.t_ns), received_at=time_text(newest.received_ns))
+
+
+def line_to_add(state: DetectorState, catalogue: Iterable[DetectorInfo]) -> str:
+    """What to add to the trainer for a blind detector, '' when nothing there would help.
+
+    A blind detector's reason ends with the line of the need that it lacks; this finds which of its needs that is. The
+    wiring test holds every detector to it.
+    """
+    if state.state != "blind":
+        return ""
+    info = next((info for info in catalogue if info.kind == state.kind), None)
+    lines = [text for need in info.needs for text in (need.line, need.undefined) if text] if info else []
+    return max((line for line in lines if line in state.reason), key=len, default="")
+
+
+def run_detail(view: RunView, losses: Iterable[LossRecord], catalogue: Iterable[DetectorInfo]) -> models.RunDetail:
     """A run with its configuration, each detector's standing, and why records were lost."""
     reasons: Counter[str] = Counter()
     for loss in losses:
@@ -86,10 +103,15 @@ def run_detail(view: RunView, losses: Iterable[LossRecord]) -> models.RunDetail:
     return models.RunDetail(
         **_summary(view),
         launch_id=view.run.launch_id,
+        agent_version=view.agent_version,
+        row_last=None if view.newest is None else _row_times(view.newest),
         tags=dict(view.run.tags),
         labels=dict(view.run.labels),
         config=plain(view.run.config),
-        standings=[models.DetectorStanding.model_validate(asdict(state)) for state in view.detectors],
+        standings=[
+            models.DetectorStanding.model_validate({**asdict(state), "add": line_to_add(state, catalogue)})
+            for state in view.detectors
+        ],
         losses=[models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
     )
 
@@ -141,7 +163,7 @@ async def get_run(request: Request, run: RunName) -> Answer:
     """Everything known of a run."""
     context, view = find_run(request, run)
     losses = await anyio.to_thread.run_sync(context.reader.losses, run)
-    return Answer(run_detail(view, losses).model_dump())
+    return Answer(run_detail(view, losses, context.catalogue).model_dump())
 
 
 @router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")

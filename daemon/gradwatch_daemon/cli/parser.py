@@ -73,7 +73,10 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     # Everything behind `demo` goes to the demo itself, --help too.
     verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
-    _verb(verbs, "status", "show the daemon and one line for each run")
+    status = _verb(verbs, "status", "show the daemon and one line for each live run")
+    status.add_argument("--all", action="store_true", help="also runs that are lost, finished or crashed")
+    doctor = _verb(verbs, "doctor", "look for the usual mistakes, and say what to do about each")
+    doctor.add_argument("run", nargs="?", metavar="RUN", help="look at this run only")
     _verb(verbs, "health", "ask whether the daemon is alive; for container health checks")
     _verb(verbs, "version", "print the version of this command")
 
@@ -98,6 +101,8 @@ def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
     _add_anomalies(verbs)
     detectors = _verb(verbs, "detectors", "list what the daemon looks for, with the thresholds in force")
     detectors.add_argument("kind", nargs="?", metavar="KIND", help="show everything about one")
+    explain = _verb(verbs, "explain", "say what a kind of anomaly means, or why one fired, and what to try")
+    explain.add_argument("what", metavar="KIND|ID", help="a kind of `gradwatch detectors`, or the id of an anomaly")
 
 
 def _add_anomalies(verbs: argparse._SubParsersAction[Parser]) -> None:

@@ -1,49 +1,73 @@
-"""`gradwatch status`: the daemon, and a sentence for each run."""
+"""`gradwatch status`: the daemon in two lines, and a line for each live run."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_daemon.cli.client import Client, connect
-from gradwatch_daemon.cli.failure import EXIT_UNREACHABLE, CommandError
+from gradwatch_daemon.cli.client import connect
+from gradwatch_daemon.cli.failure import EXIT_UNREACHABLE
+from gradwatch_daemon.cli.output import known, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from gradwatch_daemon.cli.output import Output
 
+ENDED = ("lost", "crashed", "finished")
+
 
 def run(args: Namespace, output: Output) -> int:
     """Print what the daemon says of itself and its runs; 4 when it is not ready."""
     client = connect(os.environ)
-    version = client.get("/version")
-    trouble = _trouble(client)
+    daemon = client.get("/api/v1/daemon")
     runs = client.listed("/api/v1/runs")
     if output.as_json:
-        output.document(
-            {"url": client.address.url, "version": version["version"], "ready": not trouble, "trouble": trouble, **runs}
-        )
+        output.document({"url": client.address.url, "daemon": daemon, **runs})
     else:
-        output.line(f"gradwatch {version['version']} at {client.address.url}: {trouble or 'ready'}")
-        for item in runs["items"]:
+        _say(client.address.url, daemon, runs["items"], args.all, output)
+    return 0 if daemon["ready"] else EXIT_UNREACHABLE
+
+
+def _say(url: str, daemon: dict[str, Any], items: list[dict[str, Any]], everything: bool, output: Output) -> None:
+    trouble = "; ".join(daemon["trouble"]) or "ready"
+    output.line(f"gradwatch {daemon['version']} at {url}: {trouble}")
+    output.line(_health(daemon))
+    for item in items:
+        if item["live"] or everything:
             output.line(_line(item, output))
-        if not runs["items"]:
-            output.note("No run has connected yet.")
-    return EXIT_UNREACHABLE if trouble else 0
+    if not items:
+        output.note("No run has connected yet.")
+    elif not everything:
+        _say_ended(items, output)
 
 
-def _trouble(client: Client) -> str:
-    """Why the daemon is not ready, '' when it is."""
-    try:
-        client.get("/readyz")
-    except CommandError as failure:
-        if failure.code != "not-ready":
-            raise
-        return failure.why or failure.what
-    return ""
+def _health(daemon: dict[str, Any]) -> str:
+    """What the daemon did and what it refused, since it started."""
+    refused = sum(daemon["refused"].values())
+    disk = daemon["data_dir"]
+    said = [
+        f"profile {daemon['profile']}",
+        f"since {daemon['started_at']}",
+        f"{daemon['rows']} updates in {daemon['commits']} commits",
+        f"{disk['free_bytes'] / 1e9:.1f} GB free",
+    ]
+    if refused:
+        said.append(f"{refused} frames refused")
+    if daemon["commit_failures"]:
+        said.append(f"{daemon['commit_failures']} commits failed")
+    return ", ".join(said)
+
+
+def _say_ended(items: list[dict[str, Any]], output: Output) -> None:
+    ended = [item["state"] for item in items if not item["live"]]
+    counts = [f"{ended.count(state)} {state}" for state in ENDED if state in ended]
+    if ended:
+        live = "" if len(ended) < len(items) else "No run is live. "
+        output.note(f"{live}Not shown: {', '.join(counts)}; `gradwatch status --all` shows them.")
 
 
 def _line(item: dict[str, Any], output: Output) -> str:
     state = output.paint(f"{item['state']:<8}", item["state"])
-    return f"{item['run']:<24}  {state}  {item['sentence']}"
+    level = known(item["level"]["effective"])
+    return f"{item['run']:<24}  {state}  {level:<7}  {printable(item['sentence'])}"

@@ -87,6 +87,30 @@ def tail_index(a: Slots, b: Slots) -> tuple[F64, Undefined]:
     return a.x / (spread * expected), (b.n <= 1) | (spread == 0)
 
 
+def nmse(error: Slots, target: Slots) -> tuple[F64, Undefined]:
+    """Mean squared error over the variance of the targets; unlike explained variance it sees a constant bias."""
+    variance = _variance(target)
+    squared = error.mean * error.mean + _variance(error)
+    return squared / variance, (error.n <= 0) | (target.n <= 0) | (variance == 0)
+
+
+def quotient(a: Slots, b: Slots) -> tuple[F64, Undefined]:
+    """`a` over `b`; undefined where `b` is 0."""
+    return a.x / b.x, b.x == 0
+
+
+def mean_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
+    """Mean of `a` over mean of `b`; undefined without samples of either or where the latter is 0."""
+    return a.mean / b.mean, (a.n <= 0) | (b.n <= 0) | (b.mean == 0)
+
+
+def gradient_health(vanishing: Slots, exploding: Slots, tensors: Slots, nonfinite: Slots) -> tuple[F64, Undefined]:
+    """1 - 0.5 x share vanishing - 0.8 x share exploding, at least 0; 0 with a non-finite norm, whatever the counts are."""
+    health = 1.0 - (0.5 * vanishing.x + 0.8 * exploding.x) / tensors.x
+    clamped: F64 = np.where(health < 0, 0.0, health)
+    return np.where(nonfinite.x > 0, 0.0, clamped), tensors.x <= 0
+
+
 def _variance(a: Slots) -> F64:
     """M2 / n; a sum that rounding left a hair below 0 counts as 0."""
     variance = a.m2 / a.n
@@ -112,5 +136,9 @@ FORMULAS: Mapping[str, Formula] = {
     "share": Formula(share, (True, False)),
     "explained_variance": Formula(explained_variance, (True, True)),
     "tail_index": Formula(tail_index, (False, True)),
+    "nmse": Formula(nmse, (True, True)),
+    "quotient": Formula(quotient, (False, False)),
+    "mean_ratio": Formula(mean_ratio, (True, True)),
+    "gradient_health": Formula(gradient_health, (False, False, False, False)),
 }
 """Name in `Signal.formula` → formula. Every name the registry uses is here; a test compares the two."""

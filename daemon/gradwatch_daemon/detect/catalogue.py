@@ -16,12 +16,22 @@ from gradwatch_contracts.names import nearest
 from gradwatch_daemon.detect.kinds import (
     entropy_collapse,
     entropy_low,
+    gradient_drift,
+    gradient_exploding,
+    gradient_unhealthy,
+    gradient_vanishing,
     kl_extreme,
     kl_spike,
+    lstm_unhealthy,
     nonfinite,
+    performance_degradation,
     ratio_collapse,
     ratio_explosion,
     rollout_mismatch,
+    skipped_steps,
+    stall,
+    telemetry_gap,
+    value_collapse,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 
 CATALOGUE: tuple[Spec, ...] = (
     nonfinite.SPEC,
+    value_collapse.SPEC,
     rollout_mismatch.SPEC,
     ratio_explosion.SPEC,
     kl_extreme.SPEC,
@@ -39,21 +50,32 @@ CATALOGUE: tuple[Spec, ...] = (
     ratio_collapse.SPEC,
     entropy_collapse.SPEC,
     entropy_low.SPEC,
+    gradient_exploding.SPEC,
+    gradient_vanishing.SPEC,
+    gradient_unhealthy.SPEC,
+    gradient_drift.SPEC,
+    skipped_steps.SPEC,
+    lstm_unhealthy.SPEC,
+    performance_degradation.SPEC,
+    stall.SPEC,
+    telemetry_gap.SPEC,
 )
 
 PROFILES = ("default", "classic")
 
-REVISION = 1
+REVISION = 2
 """Raised when the code of a detector changes what it finds, so that the rules hash changes with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """A rule and the function that applies it; `per` as in `Spec`."""
+    """A rule and the function that applies it; `per`, `subjects` and `meets` as in `Spec`."""
 
     rule: Rule
     check: Check
     per: str
+    subjects: tuple[str, ...]
+    meets: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +105,7 @@ def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None
     for spec in CATALOGUE:
         rule = spec.rule(name)
         rule = replace(rule, thresholds=tuple(_override(spec.kind, t, given) for t in rule.thresholds))
-        detectors.append(Detector(rule, spec.profiles[name].check, spec.per))
+        detectors.append(Detector(rule, spec.profiles[name].check, spec.per, spec.subjects, spec.meets))
     rules = {detector.rule.kind: detector.rule for detector in detectors}
     return Profile(name, tuple(detectors), rules, _hash(name, rules))
 

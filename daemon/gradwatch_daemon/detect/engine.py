@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from gradwatch_daemon.detect.kinds import stall, telemetry_gap
 from gradwatch_daemon.detect.state import StreamState
 from gradwatch_daemon.detect.view import Constants, Layout, View
+from gradwatch_daemon.records import Verdicts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gradwatch_daemon.detect.catalogue import Detector, Profile
-    from gradwatch_daemon.records import SignalBlock, SignalKey, Verdicts
+    from gradwatch_daemon.records import Numbers, SignalBlock, SignalKey
 
 __all__ = ["Engine", "StreamState"]
 
@@ -28,20 +35,52 @@ class Engine:
         self._constants: dict[int, Constants] = {}
 
     def check(self, state: StreamState, block: SignalBlock, updates_total: int | None = None) -> list[Verdicts]:
-        """Judge the rows of one stream, in order of update, and let `state` learn from them.
+        """Judge the rows of one stream in the order they came, and let `state` learn from them.
 
         One `Verdicts` per detector, per subject for those that have any, in the order of the catalogue; a subject seen
         before that is not in these rows any more is blind. Rows may be split into blocks in any way: verdicts and state
-        are the same. `updates_total` is for rules that depend on progress.
+        are the same. Where an update is not after the one before it, the trainer went back (to a checkpoint), and what
+        hangs on update numbers follows it. `updates_total` is for rules that depend on progress.
         """
         if not len(block):
             return []
-        view = View(block, self._layout(block.signals), self._constants_of(len(block)), state, updates_total)
+        if len(block) == 1:
+            return self._check_rising(state, block, updates_total)
+        backs = (np.flatnonzero(block.update[1:] <= block.update[:-1]) + 1).tolist()
+        if not backs:
+            return self._check_rising(state, block, updates_total)
+        edges = [0, *backs, len(block)]
+        return _joined(
+            [
+                (last - first, self._check_rising(state, block.select(slice(first, last)), updates_total))
+                for first, last in itertools.pairwise(edges)
+            ]
+        )
+
+    def lose(self, state: StreamState, reason: str, count: int) -> list[Verdicts]:
+        """Judge that `count` records never came, for a `reason`. The verdicts are of the update before them."""
+        return telemetry_gap.judge_loss(state, self.profile.rules[telemetry_gap.SPEC.kind], reason, count)
+
+    def deadline_ns(self, state: StreamState) -> int | None:
+        """Time by which the next update is due, on the trainer's clock; None when it is not known or was told already."""
+        return stall.deadline_ns(state, self.profile.rules[stall.SPEC.kind])
+
+    def tick(self, state: StreamState, t_ns: int) -> list[Verdicts]:
+        """Judge that it is `t_ns`, on the trainer's clock, and no further update came; nothing before the deadline."""
+        return stall.judge_tick(state, self.profile.rules[stall.SPEC.kind], t_ns)
+
+    def _check_rising(self, state: StreamState, block: SignalBlock, updates_total: int | None) -> list[Verdicts]:
+        first = int(block.update[0])
+        if state.update_last is not None and first <= state.update_last:
+            state.rewind(first)
+        n = len(block)
+        view = View(block, self._layout(block.signals), self._constants_of(n) if n > 1 else None, state, updates_total)
         verdicts = []
         for detector in self.profile.detectors:
             for subject in self._subjects(detector, view):
                 view.subject = subject
                 verdicts.append(detector.check(view, detector.rule))
+        state.update_last = int(block.update[-1])
         return verdicts
 
     def _layout(self, signals: tuple[SignalKey, ...]) -> Layout:
@@ -62,11 +101,41 @@ class Engine:
         return constants
 
     @staticmethod
-    def _subjects(detector: Detector, view: View) -> tuple[str, ...]:
-        if not detector.per:
-            return ("",)
-        known, sent = view.state.subjects.get(detector.per, ()), view.layout.subjects.get(detector.per, ())
-        new = tuple(subject for subject in sent if subject not in known)
-        if new:
-            known = view.state.subjects[detector.per] = known + new
-        return known or ("",)
+    def _subjects(detector: Detector, view: View) -> Iterator[str] | tuple[str, ...]:
+        if detector.per:
+            known, sent = view.state.subjects.get(detector.per, ()), view.layout.subjects.get(detector.per, ())
+            if known != sent:
+                new = tuple(subject for subject in sent if subject not in known)
+                if new:
+                    known = view.state.subjects[detector.per] = known + new
+            return known or ("",)
+        return _met(detector.rule.kind, view) if detector.meets else detector.subjects
+
+
+def _met(kind: str, view: View) -> Iterator[str]:
+    """The detector as a whole, then the subjects it has met, also those it meets in this block."""
+    yield ""
+    yield from view.state.subjects.get(kind, ())
+
+
+def _joined(parts: list[tuple[int, list[Verdicts]]]) -> list[Verdicts]:
+    """Verdicts over consecutive parts of a block as those of the whole; a subject met later has nothing before."""
+    found: dict[tuple[str, str], list[Verdicts | int]] = {}
+    for place, (_, verdicts) in enumerate(parts):
+        for v in verdicts:
+            held = found.setdefault((v.kind, v.subject), [rows for rows, _ in parts[:place]])
+            held.append(v)
+    return [_concatenate(pieces) for pieces in found.values()]
+
+
+def _concatenate(pieces: list[Verdicts | int]) -> Verdicts:
+    last = next(piece for piece in reversed(pieces) if isinstance(piece, Verdicts))
+    every = [_nothing(last, piece) if isinstance(piece, int) else piece for piece in pieces]
+    columns: list[Numbers] = [np.concatenate([piece[place] for piece in every]) for place in range(3, 9)]  # type: ignore[misc]
+    return Verdicts(last.kind, last.subject, b"".join(piece.code for piece in every), *columns, last.reason)
+
+
+def _nothing(like: Verdicts, rows: int) -> Verdicts:
+    none = np.full(rows, np.nan)
+    zeros, stage = np.zeros(rows, np.int64), np.full(rows, int(like.stage[0]), np.int64)
+    return Verdicts(like.kind, like.subject, bytes(rows), zeros, none, none, none, zeros - 1, stage)

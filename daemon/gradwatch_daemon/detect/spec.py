@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.detect.view import Finding, View
 from gradwatch_daemon.records import Verdicts
@@ -26,6 +24,10 @@ LOGP_CALL = "pass new_logp and old_logp to mon.ppo()"
 """The line that feeds every signal of the probability ratio."""
 
 
+CLIP_CALL = "call clip_grad_norm_, or pass the optimizer to watch()"
+"""The line that feeds every signal of the gradients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A detector in one profile."""
@@ -41,7 +43,8 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One anomaly kind. `per` is the signal whose subjects it judges one by one ('' for a detector of the whole run)."""
+    """One anomaly kind. `per` is the signal whose subjects it judges one by one ('' for a detector of the whole run);
+    `subjects` are fixed ones of its own, and with `meets` it meets further ones as it judges ''."""
 
     kind: str
     stage: Stage
@@ -53,7 +56,10 @@ class Spec:
     profiles: Mapping[str, Variant]
     explains: tuple[str, ...] = ()
     per: str = ""
+    subjects: tuple[str, ...] = ("",)
+    meets: bool = False
     sentence: str = SENTENCE
+    subject_words: str = " of head '{}'"
 
     def rule(self, profile: str) -> Rule:
         """What this detector declares in a profile, as the plain record the other stages read."""
@@ -75,6 +81,7 @@ class Spec:
             explains=self.explains,
             sentence=self.sentence,
             stage_order=self.stage.order,
+            subject_words=self.subject_words,
         )
 
 
@@ -98,10 +105,9 @@ def _check_fixed(view: View, rule: Rule, *, invariant: bool) -> Verdicts:
     given = view.input(threshold.signal)
     found = Finding(
         breach=given.readable & threshold.exceeded(given.values),
-        severity=view.constants.rank(threshold.severity or Severity.WARNING),
+        severity=threshold.rank,
         clear=threshold.cleared(given.values),
-        value=given.values.astype(np.float64),
-        limit=view.constants.limit(threshold.limit),
-        usual=view.constants.nothing,
+        value=given.values,
+        limit=threshold.limit,
     )
     return view.answer(rule, (given,), found, invariant=invariant)

@@ -1,6 +1,7 @@
 """Where a series is going: its slope over the last updates, and whether the return stands at its own best.
 
-Both keep only the few points before the block. Medians of fixed windows, no running sums: equal bits for any split.
+Both keep only the few points before the block. Medians of fixed windows, no running sums: equal bits for any split, and
+for the path of a single row.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import F64, I64
 
 SLOPE_POINTS = 10
-"""Points of a slope: about 10 updates (rl-diagnostics S16)."""
+"""Points of a slope: fewer follow the noise, more see a fall too late."""
 
 RETURN_POINTS = 5
 """Updates whose median return is compared with the run's best."""
@@ -26,7 +27,7 @@ RETURNS_LEARNED = 20
 """Updates with finished episodes before the range of the returns means anything."""
 
 RETURN_NEAR_BEST = 0.1
-"""Share of the run's own range of returns that counts as being at its best (D07)."""
+"""Share of the run's own range of returns that counts as being at its best."""
 
 _PAIRS = tuple(itertools.combinations(range(SLOPE_POINTS), 2))
 _EARLY = np.array([a for a, _ in _PAIRS])
@@ -37,16 +38,26 @@ _MIDDLE = len(_PAIRS) // 2
 class Trend:
     """Theil-Sen slope (median over all pairs) per update over the last `SLOPE_POINTS` measured values."""
 
+    TAG = "trend"
+
     __slots__ = ("_updates", "_values")
 
     def __init__(self) -> None:
         self._updates: list[int] = []
         self._values: list[float] = []
 
-    @property
-    def points(self) -> int:
-        """Values kept from before, at most `SLOPE_POINTS - 1`."""
-        return len(self._values)
+    def slope(self, update: int, value: float) -> float:
+        """Slope at one new point; the same number as `slopes` gives."""
+        updates, values = [*self._updates, update], [*self._values, value]
+        self._updates, self._values = updates[1 - SLOPE_POINTS :], values[1 - SLOPE_POINTS :]
+        if len(values) < SLOPE_POINTS:
+            return math.nan
+        pairs = []
+        for late in range(1, SLOPE_POINTS):
+            u, x = updates[late], values[late]
+            pairs += [(x - values[early]) / (u - updates[early]) for early in range(late)]
+        pairs.sort()
+        return pairs[_MIDDLE]
 
     def slopes(self, updates: I64, values: F64) -> F64:
         """Slope at each of the new points (finite values at growing updates); NaN for the first `SLOPE_POINTS - 1`."""
@@ -56,13 +67,17 @@ class Trend:
         if len(all_values) >= SLOPE_POINTS:
             windows = np.arange(len(all_values) - SLOPE_POINTS + 1)[:, None]
             late, early = windows + _LATE, windows + _EARLY
-            steps = np.maximum(all_updates[late] - all_updates[early], 1.0)
-            pairs = (all_values[late] - all_values[early]) / steps
+            pairs = (all_values[late] - all_values[early]) / (all_updates[late] - all_updates[early])
             slopes[SLOPE_POINTS - 1 :] = np.partition(pairs, _MIDDLE, axis=1)[:, _MIDDLE]
         result = slopes[len(self._values) :]
         self._updates = all_updates[1 - SLOPE_POINTS :].astype(np.int64).tolist()
         self._values = all_values[1 - SLOPE_POINTS :].tolist()
         return result
+
+    def rewind(self, update: int) -> None:
+        """The trainer went back: the points after that did not happen."""
+        kept = sum(known < update for known in self._updates)
+        del self._updates[kept:], self._values[kept:]
 
     def state(self) -> list[Any]:
         """Everything it remembers."""
@@ -78,6 +93,8 @@ class Trend:
 
 class Best:
     """Whether the recent return is within `RETURN_NEAR_BEST` of the best of the run, by its own range."""
+
+    TAG = "best"
 
     __slots__ = ("_count", "_high", "_last", "_low", "_near")
 
@@ -112,6 +129,30 @@ class Best:
         self._near = bool(answers[-1])
         result: NDArray[np.bool_] = answers[np.cumsum(usable)]
         return result
+
+    def step(self, value: float) -> bool:
+        """The answer at one row with a usable return, as `near` gives it."""
+        series = [*self._last, value]
+        self._last = series[1 - RETURN_POINTS :]
+        self._count = min(self._count + 1, RETURNS_LEARNED)
+        if len(series) < RETURN_POINTS:
+            self._near = False
+            return False
+        median = sorted(series)[RETURN_POINTS // 2]
+        self._high, self._low = max(median, self._high), min(median, self._low)
+        high, low = self._high, self._low
+        known = self._count >= RETURNS_LEARNED
+        self._near = known and high > low and median >= high - RETURN_NEAR_BEST * (high - low)
+        return self._near
+
+    @property
+    def standing(self) -> bool:
+        """The last answer."""
+        return self._near
+
+    def rewind(self, update: int) -> None:
+        """The trainer went back; its best stays its best."""
+        self._last = []
 
     def state(self) -> list[Any]:
         """Everything it remembers."""

@@ -59,6 +59,7 @@ class Gate:
     def _refuse(self, peer: bytes, error: ContractError, now_s: float, passed: Passed) -> None:
         self._count(error.code.slug)
         if self._sessions.blame(peer, now_s):
+            self._counters.quarantines += 1
             passed.replies.append((peer, m.Refuse("quarantined", error.detail)))
             return
         final = error.code.slug == "protocol-unsupported"

@@ -15,6 +15,8 @@ EVERYWHERE = [
     ("POST", "/api/v1/runs/ant-ppo/escalations"),
     ("DELETE", "/api/v1/runs/ant-ppo/escalations/e1"),
     ("GET", "/version"),
+    ("GET", "/metrics"),
+    ("GET", "/api/v1/daemon"),
     ("GET", "/openapi.json"),
     ("GET", "/nothing/here"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import service_models
 from harness.fake_api import make_daemon
 
 
@@ -10,14 +10,17 @@ async def test_detectors_round_trip_every_field() -> None:
     """The thresholds in force beside those of the profile, and the line that feeds each signal."""
     document = (await make_daemon(profile="classic").get("/detectors")).json()
 
-    models.DetectorList.model_validate(document)
+    service_models.DetectorList.model_validate(document)
     assert (document["profile"], document["next"]) == ("classic", None)
     assert [item["kind"] for item in document["items"]] == ["nonfinite", "kl-spike"]
     assert document["items"][0] == {
         "kind": "nonfinite",
         "title": "NaN or Inf",
+        "meaning": "Something is no number.",
         "severity": "critical",
-        "needs": [{"signal": "grad.norm.mean", "call": "step", "line": "mon.step()"}],
+        "needs": [
+            {"signal": "grad.norm.mean", "call": "step", "line": "mon.step()", "optional": True, "undefined": "take a step"}
+        ],
         "thresholds": [
             {
                 "name": "count",
@@ -28,8 +31,10 @@ async def test_detectors_round_trip_every_field() -> None:
                 "meaning": "elements that are not finite",
             }
         ],
+        "votes": [{"at": "warning", "k": 1, "n": 2, "gives": "critical"}],
         "formula": "count > 0",
         "warm_up": "none",
         "fails_when": "never called",
+        "source": "by definition",
         "try": ["Lower the learning rate."],
     }

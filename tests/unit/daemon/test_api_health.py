@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import service_models
 from harness.fake_api import make_daemon, problem_of
 
 
@@ -44,5 +44,5 @@ async def test_version_names_daemon_and_api() -> None:
     async with make_daemon().client() as client:
         document = (await client.get("/version")).json()
 
-    models.VersionAnswer.model_validate(document)
+    service_models.VersionAnswer.model_validate(document)
     assert document == {"name": "gradwatch", "version": "1.2.3", "api": "v1"}

@@ -13,6 +13,7 @@ from harness.fake_api import (
     make_anomaly,
     make_daemon,
     make_event,
+    make_newest,
     make_run,
     make_view,
     problem_of,
@@ -45,7 +46,13 @@ async def test_run_state_filter_unknown_names_the_nearest() -> None:
 
 async def test_run_detail_round_trips_every_field() -> None:
     """Every field of the snapshot arrives with its own value."""
-    daemon = make_daemon({"ant-ppo": make_view(make_run(pin=Level.MINIMAL), open_anomalies=(make_anomaly(),))})
+    view = make_view(
+        make_run(pin=Level.MINIMAL),
+        open_anomalies=(make_anomaly(),),
+        agent_version="0.9",
+        newest=make_newest({"loss.total": 1}),
+    )
+    daemon = make_daemon({"ant-ppo": view})
     stream = Stream("ant-ppo", 2, 0)
     daemon.reader.lost = [LossRecord(stream, "s", 5, 5, "device busy"), LossRecord(stream, "s", 7, 9, "outbox full")]
 
@@ -55,7 +62,7 @@ async def test_run_detail_round_trips_every_field() -> None:
     models.RunDetail.model_validate(document)
     assert document.pop("sentence").startswith("Training, update 120 of 500.")
     standings = document.pop("standings")
-    assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7"}
+    assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7", "add": ""}
     assert document == {
         "run": "ant-ppo",
         "attempt": 2,
@@ -73,11 +80,40 @@ async def test_run_detail_round_trips_every_field() -> None:
         "detectors": {"armed": 4, "learning": 0, "blind": 3, "firing": 1},
         "anomalies_open": 1,
         "launch_id": "launch-7",
+        "agent_version": "0.9",
+        "row_last": {"made_at": T0_TEXT, "received_at": "2026-01-31T12:00:00.143Z"},
         "tags": {"team": "locomotion"},
         "labels": {"env": "Ant-v5"},
         "config": {"lr": 3e-4, "clip": "Infinity", "anneal": True},
         "losses": [{"reason": "outbox full", "records": 3}, {"reason": "device busy", "records": 1}],
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "add"),
+    [
+        ("blind", "policy.kl.k3 is not sent: mon.ppo(...)", "mon.ppo(...)"),
+        ("blind", "policy.kl.k3: not collected at this telemetry level; raise the level to normal", ""),
+        ("learning", "12 of 50 updates to learn from", ""),
+        ("armed", "mon.ppo(...)", ""),
+    ],
+)
+async def test_run_detail_names_the_line_that_a_blind_detector_lacks(state: str, reason: str, add: str) -> None:
+    """A field of its own, so that nobody has to read prose to find it."""
+    standing = DetectorState("kl-spike", "arm", state, reason)
+
+    document = (await make_daemon({"ant-ppo": make_view(detectors=(standing,))}).get("/runs/ant-ppo")).json()
+
+    assert document["standings"] == [{"kind": "kl-spike", "subject": "arm", "state": state, "reason": reason, "add": add}]
+
+
+async def test_run_detail_of_an_undefined_signal_names_what_makes_it_defined() -> None:
+    """Entropy of a policy whose action space nobody passed."""
+    standing = DetectorState("nonfinite", "", "blind", "grad.norm.mean: not defined for these inputs; take a step")
+
+    document = (await make_daemon({"ant-ppo": make_view(detectors=(standing,))}).get("/runs/ant-ppo")).json()
+
+    assert document["standings"][0]["add"] == "take a step"
 
 
 async def test_run_before_its_first_update_has_no_coverage_and_no_level() -> None:

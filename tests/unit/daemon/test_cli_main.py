@@ -23,7 +23,7 @@ HEAVY = {"numpy", "pydantic", "fastapi", "starlette", "uvicorn", "zmq", "torch",
 NETWORK = {"urllib.request", "http.client", "ssl", "socket"}
 VERBS = (
     *("serve", "demo", "status", "health", "version", "runs", "signals", "series", "anomalies", "detectors", "escalate"),
-    "token",
+    *("explain", "doctor", "token"),
 )
 
 
@@ -53,7 +53,11 @@ def test_verbs_without_a_daemon_load_neither_network_nor_anything_heavy(tmp_path
     assert _loaded(tmp_path, *argv) & (HEAVY | NETWORK) == set()
 
 
-@pytest.mark.parametrize("argv", [("runs",), ("anomalies",), ("escalate", "r", "--for", "1"), ("token",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv",
+    [("runs",), ("anomalies",), ("escalate", "r", "--for", "1"), ("token",), ("doctor",), ("explain", "x")],
+    ids=" ".join,
+)
 def test_verbs_over_http_load_nothing_heavy(tmp_path: Path, argv: tuple[str, ...]) -> None:
     """They work where the daemon extra is not installed."""
     loaded = _loaded(tmp_path, *argv)
@@ -105,7 +109,16 @@ def test_usage_mistake_exits_2_with_what_was_expected(gradwatch: CommandLine, ar
 
 def test_no_daemon_exits_4_and_says_how_to_start_one(gradwatch: CommandLine) -> None:
     """Every verb over HTTP says the same."""
-    for argv in (("runs",), ("status",), ("health",), ("signals", "r"), ("token",), ("detectors",), ("anomalies", "--follow")):
+    for argv in (
+        ("runs",),
+        ("status",),
+        ("health",),
+        ("signals", "r"),
+        ("token",),
+        ("detectors",),
+        ("explain", "x"),
+        ("anomalies", "--follow"),
+    ):
         ended = gradwatch(*argv)
         assert (ended.code, ended.out) == (4, ""), argv
         assert "gradwatch serve" in ended.err, argv

@@ -104,33 +104,6 @@ def test_run_detail_shows_blind_reason_and_losses(stub: DaemonStub, gradwatch: C
     assert "sessions   1 of 4" in said
 
 
-def test_status_shows_daemon_and_sentences(stub: DaemonStub, gradwatch: CommandLine) -> None:
-    """Ready, and one line for each run."""
-    stub.answer("GET", "/version", {"name": "gradwatch", "version": "9.9.9", "api": "v1"})
-    stub.answer("GET", "/readyz", {"status": "ready"})
-    stub.answer("GET", RUNS, documents.listed(documents.run_summary()))
-
-    ended = gradwatch("status")
-
-    assert ended.code == 0
-    assert ended.out.splitlines()[0] == f"gradwatch 9.9.9 at {stub.url}: ready"
-    assert documents.run_summary()["sentence"] in ended.out
-
-
-def test_status_of_a_daemon_that_is_not_ready_exits_4_with_the_reason(stub: DaemonStub, gradwatch: CommandLine) -> None:
-    """It answers, and still cannot do its work."""
-    stub.answer("GET", "/version", {"name": "gradwatch", "version": "9.9.9", "api": "v1"})
-    refusal = documents.problem("not-ready", "The daemon is not ready to serve.", 503, detail="store: the disk is full")
-    stub.answer("GET", "/readyz", refusal, status=503)
-    stub.answer("GET", RUNS, documents.listed())
-
-    ended = gradwatch("status", "--json")
-    document = json.loads(ended.out)
-
-    assert ended.code == 4
-    assert (document["ready"], document["trouble"], document["items"]) == (False, "store: the disk is full", [])
-
-
 def test_health_asks_without_a_token(stub: DaemonStub, gradwatch: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container's health check has none."""
     monkeypatch.delenv("GRADWATCH_TOKEN")

@@ -70,7 +70,7 @@ def test_gate_quarantines_after_the_bound_and_leaves_others_alone(door: Door) ->
     replies = len(door.passed.replies)
     door.send(hello("other"), b"vandal")
     assert (len(door.passed.replies), door.passed.hellos) == (replies, [])
-    assert door.counters.refused["quarantined"] == 1
+    assert (door.counters.refused["quarantined"], door.counters.quarantines) == (1, 1)
     assert len(door.send(door.rows.samples()).rows) == 1
     door.send(hello("other"), b"vandal", now=limits.QUARANTINE_S + 1)
     assert len(door.passed.hellos) == 1

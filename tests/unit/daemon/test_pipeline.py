@@ -15,7 +15,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.pipeline import Pipeline
-from gradwatch_daemon.records import CancelEscalation, Commit, Counters, Published, RequestEscalation
+from gradwatch_daemon.records import CancelEscalation, Commit, Counters, Published, RequestEscalation, SignalKey
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from gradwatch_daemon.store.sqlite import SqliteStore
 from gradwatch_daemon.work import Now
@@ -151,6 +151,29 @@ def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytes
     assert world.socket.of(m.Ack) == [m.Ack(2)]
     assert world.pipeline.trouble == ""
     assert world.store.row_counts()["ant-ppo", 1, 0] == (3, 2)
+
+
+def test_snapshot_holds_the_newest_row_of_rank_0_and_the_agent_version(world: World) -> None:
+    """What /metrics and the doctor show of a run: its last values, when they were made and when they came."""
+    world.greet(agent_version="0.9")
+    world.tick(world.rows.samples(2), world.rows.samples(1, changed={"opt.lr": (0.125,)}))
+    view = world.view()
+    values = dict(zip(view.newest.signals, view.newest.values.tolist(), strict=True))
+
+    assert values[SignalKey("opt.lr")] == 0.125
+    assert (view.newest.t_ns, view.newest.received_ns) == (T0_NS + 2_000_000, T0_NS + 100_000_000_000)
+    assert view.newest.status[view.newest.signals.index(SignalKey("opt.lr"))] == 0
+    assert view.agent_version == "0.9"
+    world.tick(hello(session="s2", launch_id="another"))
+    assert world.view().newest is None
+
+
+def test_snapshot_holds_no_row_of_another_rank(world: World) -> None:
+    """Ranks send in any order; a figure that jumps between them would be none."""
+    world.greet(rank=1, world=2)
+    world.tick(world.rows.samples())
+
+    assert (world.view().update_last, world.view().newest) == (0, None)
 
 
 def test_resent_rows_are_stored_once_and_acked_again(world: World) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.kinds.entropy_low import NORM, NORM_NEED, NORM_WORDS
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Verdicts
     from gradwatch_daemon.rules import Rule
 
-_INFO, _CRITICAL = np.uint8(Severity.INFO.rank), np.uint8(Severity.CRITICAL.rank)
+_INFO, _CRITICAL = Severity.INFO.rank, Severity.CRITICAL.rank
 _RETURN_NEED = Need("episode.return.mean", "pass episode_returns to mon.step()", optional=True)
 
 
@@ -29,13 +27,13 @@ def check(view: View, rule: Rule) -> Verdicts:
     converged = view.at_best_return()
     found = Finding(
         collapsed,
-        np.where(converged, _INFO, _CRITICAL),
+        view.math.where(converged, _INFO, _CRITICAL),
         low.cleared(norm.values),
-        norm.values.astype(np.float64),
-        view.constants.limit(low.limit),
-        view.constants.nothing,
+        norm.values,
+        low.limit,
     )
-    note = "" if view.input("episode.return.mean").readable[-1] else "cannot tell a solved task apart in this update"
+    told = view.input("episode.return.mean").readable
+    note = "" if (told if view.single else told[-1]) else "cannot tell a solved task apart in this update"
     return view.answer(rule, (norm,), found, note=note)
 
 
@@ -44,7 +42,8 @@ SPEC = Spec(
     stage=Stage.POLICY,
     title="Entropy collapsed",
     meaning="The policy takes one action almost surely in almost every state, so it meets nothing new and cannot recover.",
-    source="rl-diagnostics D07; streak of 3 and recovery at 1.5 times the limit as used in practice; Cui et al. 2025",
+    source="streak of 3 and recovery at 1.5 times the limit: as used in practice; Cui et al. 2025, The Entropy Mechanism of "
+    "Reinforcement Learning for Reasoning Language Models; verl #5953, ray #5133",
     fails_when="A policy that collapses while its return stands at the best it ever had looks converged and is info. Without "
     "episode returns a solved task looks collapsed. Not defined for continuous actions.",
     tries=(

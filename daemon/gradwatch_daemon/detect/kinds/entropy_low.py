@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import Spec, Variant, check_fixed
 from gradwatch_daemon.detect.trend import SLOPE_POINTS
 from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.records import SignalKey
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -28,33 +25,34 @@ NORM_NEED = Need(
     undefined="it needs discrete actions with more than one choice; pass action_space to watch()",
 )
 
-_INFO, _WARNING = np.uint8(Severity.INFO.rank), np.uint8(Severity.WARNING.rank)
+_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
 SLOPE_SCALE = Scale(log=False, mad_least=0.002)
 SLOPE_SERIES = "policy.entropy.norm slope"
 """Name of the baseline of slopes; no signal has a blank in its name."""
 
+ENDLESS = float("inf")
 FALL_LEAST = 1e-6
 """Slower falls than this per update count as none: the time to the floor is then endless."""
 
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Level is info (a solved task ends there); falling far faster than usual towards the floor, soon there, is a warning."""
+    math = view.math
     norm, low = view.input(NORM), rule.threshold("norm")
-    values, slopes = norm.values.astype(np.float64), view.slopes(NORM)
-    scores = view.scores_of(SignalKey(SLOPE_SERIES, view.subject), SLOPE_SCALE, slopes, np.isfinite(slopes))
+    values, slopes = norm.values, view.slopes(NORM)
+    scores = view.scores_of((SLOPE_SERIES, view.subject), SLOPE_SCALE, slopes, math.finite(slopes))
     falling = slopes < -FALL_LEAST
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(falling, np.maximum(values - rule.threshold("floor").limit, 0.0) / -slopes, np.inf)
+    height = math.larger(values - rule.threshold("floor").limit, 0.0)
+    left = math.where(falling, math.divide(height, -slopes), ENDLESS)
     soon = rule.threshold("updates_left")
     fast = norm.readable & falling & (left < soon.limit) & (scores.z < rule.threshold("z").limit)
-    fast &= rule.threshold("falling_norm").exceeded(norm.values)
+    fast = fast & rule.threshold("falling_norm").exceeded(norm.values)
     found = Finding(
         fast | (norm.readable & low.exceeded(norm.values)),
-        np.where(fast, _WARNING, _INFO),
+        math.where(fast, _WARNING, _INFO),
         low.cleared(norm.values),
-        np.where(fast, left, values),
-        np.where(fast, soon.limit, low.limit),
-        view.constants.nothing,
+        math.where(fast, left, values),
+        math.where(fast, soon.limit, low.limit),
     )
     note = "" if scores.learned >= LEARNED else f"its rate part has {scores.learned} of {LEARNED} updates to learn from"
     return view.answer(rule, (norm,), found, note=note)
@@ -65,7 +63,8 @@ SPEC = Spec(
     stage=Stage.POLICY,
     title="Entropy low",
     meaning="The policy is close to deterministic, or falls there fast. Right when the task is solved, too early before.",
-    source="rl-diagnostics D07; streak of 3 and recovery at 1.5 times the limit as used in practice; Cui et al. 2025",
+    source="streak of 3 and recovery at 1.5 times the limit: as used in practice; Cui et al. 2025, The Entropy Mechanism of "
+    "Reinforcement Learning for Reasoning Language Models; slope: Theil 1950, Sen 1968",
     fails_when="A solved task, an annealed entropy coefficient, one legal action: the level alone is therefore info in "
     "`default`. Not defined for continuous actions.",
     tries=(

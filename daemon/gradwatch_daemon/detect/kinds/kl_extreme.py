@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.kinds.kl_spike import SCALE
@@ -19,22 +17,23 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 _K3 = "policy.kl.k3"
-_WARNING, _CRITICAL = np.uint8(Severity.WARNING.rank), np.uint8(Severity.CRITICAL.rank)
+_WARNING, _CRITICAL = Severity.WARNING.rank, Severity.CRITICAL.rank
 _WORDS = "KL (k3, mean over the update)"
 
 
 def check(view: View, rule: Rule) -> Verdicts:
     """An absolute backstop that needs no history, so that a run broken from its first update is found."""
+    math = view.math
     k3 = view.input(_K3)
     extreme, sustained = rule.threshold("k3"), rule.threshold("sustained")
     at_once = k3.readable & extreme.exceeded(k3.values)
     high = k3.readable & sustained.exceeded(k3.values)
     found = Finding(
         at_once | high,
-        np.where(at_once, _CRITICAL, _WARNING),
+        math.where(at_once, _CRITICAL, _WARNING),
         sustained.cleared(k3.values),
-        k3.values.astype(np.float64),
-        np.where(at_once | ~high, extreme.limit, sustained.limit),
+        k3.values,
+        math.where(at_once | math.negate(high), extreme.limit, sustained.limit),
         view.scores(_K3, SCALE).usual,
     )
     return view.answer(rule, (k3,), found)
@@ -46,7 +45,7 @@ SPEC = Spec(
     title="KL extreme",
     meaning="The policy after the update has little to do with the one that collected the data. What it learned from that data "
     "no longer applies to it.",
-    source="rl-diagnostics D05; stable-baselines3 #1593 (KL 33 many updates before NaN), baselines #975; k3: Schulman 2020",
+    source="stable-baselines3 #1593 (KL 33 many updates before NaN), baselines #975; k3: Schulman 2020, Approximating KL Divergence",
     fails_when="k3 grows like the ratio itself, so a few samples can carry it: ratio_explosion then names the cause. Policies "
     "with very many action dimensions have a larger KL by nature; raise the limits there.",
     tries=(
@@ -55,7 +54,7 @@ SPEC = Spec(
         "Check the rewards and advantages of that update for outliers.",
         "Check that old_logp belongs to these observations and actions (see rollout_mismatch).",
     ),
-    explains=("kl_spike", "ratio_collapse", "entropy_collapse", "entropy_low"),
+    explains=("kl_spike", "ratio_collapse", "entropy_collapse", "entropy_low", "performance_degradation"),
     profiles={
         "default": Variant(
             check,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
+from gradwatch_daemon.detect.view import Finding, learning_reason
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
 
 SCALE = Scale(log=True, mad_least=0.05, least=1e-8)
 CLEAR_TIMES_USUAL = 1.5
-"""Back below this multiple of the usual value, a spike is over (D05)."""
+"""Back below this multiple of the usual value, a spike is over."""
+
+FINITE_MOST = sys.float_info.max
 
 _K3 = "policy.kl.k3"
 _WORDS = "KL (k3, mean over the update)"
@@ -28,22 +29,23 @@ _WORDS = "KL (k3, mean over the update)"
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Odd for this run (z), and large in itself (floor and multiple of the usual): both, or a quiet run would cry at noise."""
+    math = view.math
     k3 = view.input(_K3)
     scores = view.scores(_K3, SCALE)
     floor, times = rule.threshold("k3"), rule.threshold("times_usual").limit
-    values = k3.values.astype(np.float64)
-    infinite = k3.readable & np.isposinf(values)
+    values = k3.values
+    infinite = k3.readable & (values > FINITE_MOST)
     large = k3.readable & floor.exceeded(k3.values)
     breach = (large & (scores.z > rule.threshold("z").limit) & (values > times * scores.usual)) | infinite
     found = Finding(
         breach,
-        view.constants.rank(Severity.WARNING),
+        floor.rank,
         floor.cleared(k3.values) | (values <= CLEAR_TIMES_USUAL * scores.usual),
         values,
-        np.fmax(np.fmax(scores.limit, times * scores.usual), floor.limit),
+        math.larger(math.larger(scores.limit, times * scores.usual), floor.limit),
         scores.usual,
     )
-    return view.answer(rule, (k3,), found, learning=(np.isnan(scores.z) & ~infinite, scores.learned))
+    return view.answer(rule, (k3,), found, learning=(math.unknown(scores.usual), learning_reason(scores.learned)))
 
 
 SPEC = Spec(
@@ -52,8 +54,8 @@ SPEC = Spec(
     title="KL spike",
     meaning="The policy changed several times as much in one update as it usually does. Often survivable, and often the first "
     "sign of what comes next.",
-    source="rl-diagnostics D05 and 2.3 (2 of 3 at z > 4: at most 0.06 false alarms per 1,000 updates on AR(1) noise); "
-    "k3: Schulman 2020",
+    source="1.5 times the target KL as a stop: stable-baselines3, Spinning Up; robust z > 4 in 2 of 3: at most 0.06 false alarms "
+    "per 1,000 healthy updates of synthetic log-normal AR(1) noise; k3: Schulman 2020, Approximating KL Divergence",
     fails_when="In the first updates nothing is usual yet (kl_extreme covers them); a slow rise becomes usual itself. The rule "
     "finds about 8 of 10 steps by a factor of 4 when log-noise is 0.35; fewer when it is more.",
     tries=(
@@ -62,7 +64,7 @@ SPEC = Spec(
         "Look at the advantages of that update: one huge value moves the whole policy.",
         "Clip gradients at a smaller norm.",
     ),
-    explains=("kl_extreme", "ratio_collapse", "entropy_collapse", "entropy_low"),
+    explains=("kl_extreme", "ratio_collapse", "entropy_collapse", "entropy_low", "performance_degradation"),
     profiles={
         "default": Variant(
             check,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS, Source, Stage, Unit
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, EARLY, NOTHING
 from gradwatch_daemon.records import SignalKey, Verdicts
 from gradwatch_daemon.rules import END_OF_UPDATE, Need, Threshold
 
@@ -40,7 +41,10 @@ _STAGES = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """Watched signals: their rows in the block, which are counts, where in the update, and how they order."""
+    """Watched signals: their rows in the block, which are counts, where in the update, and how they order.
+
+    `count_rows` are the rows of the counts; `reasons` remembers what is said for each set of counts that are measured.
+    """
 
     rows: I64
     counts: Mask
@@ -51,6 +55,9 @@ class _Plan:
     ratio_max: int
     log_ratio_count: int
     stages: tuple[str, ...]
+    count_rows: tuple[int, ...]
+    count_stages: tuple[str, ...]
+    reasons: dict[bytes, str]
 
 
 def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
@@ -61,6 +68,7 @@ def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
         if SIGNALS[key.name].stage not in NOT_WATCHED and SIGNALS[key.name].unit is not Unit.INDEX
     ]
     rollout = [SIGNALS[key.name].spec.source is Source.ROLLOUT for _, key in watched]
+    counts = [(row, key) for row, key in watched if key.name.endswith(COUNTED)]
     return _Plan(
         rows=np.array([row for row, _ in watched], np.int64),
         counts=np.array([key.name.endswith(COUNTED) for _, key in watched], np.bool_),
@@ -71,6 +79,9 @@ def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
         ratio_max=index.get(_RATIO_MAX, -1),
         log_ratio_count=index.get(_LOG_RATIO_COUNT, -1),
         stages=tuple(SIGNALS[key.name].stage.value for _, key in watched),
+        count_rows=tuple(row for row, _ in counts),
+        count_stages=tuple(SIGNALS[key.name].stage.value for _, key in counts),
+        reasons={},
     )
 
 
@@ -86,34 +97,50 @@ def check_all(view: View, rule: Rule) -> Verdicts:
 
 def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
     plan = view.layout.plan(rule.kind, _make_plan)
-    values, measured = view.block.values[plan.rows], view.measured[plan.rows]
+    if view.single:
+        calm = _calm_row(view, rule, plan)
+        if calm is not None:
+            return calm
+    values, measured = view.block.values[plan.rows], view.block.status[plan.rows] == 0
     counted = measured & plan.counts[:, None]
     hits = (measured & ~np.isfinite(values)) | (counted & (values > 0))
     if not overflow_counts and plan.overflowing.any():
         hits[plan.overflowing] &= ~_overflowed(view, plan)
     hit = hits.any(axis=0)
-    code = np.where(hit, BREACH, np.where(counted.any(axis=0), CLEAR, BLIND))
-    constants = view.constants
-    value, minibatch, stage = constants.nothing, constants.early, constants.stage(rule.stage_order)
+    code = np.where(hit, BREACH, np.where(counted.any(axis=0), CLEAR, BLIND)).astype(np.uint8)
+    n = view.n
+    value, minibatch, stage = np.full(n, NOTHING), np.full(n, EARLY, np.int64), np.full(n, rule.stage_order, np.int64)
     if hit.any():
-        value, minibatch, stage = value.copy(), minibatch.copy(), stage.copy()
         first, place = _earliest(view, plan, hits)
         found = np.flatnonzero(hit)
         value[found] = values[first[found], found]
         minibatch[found] = place[first[found], found]
         stage[found] = plan.stage[first[found]]
-    return Verdicts(
-        kind=rule.kind,
-        subject=view.subject,
-        code=code,
-        severity=constants.rank(Severity.CRITICAL),
-        value=value,
-        limit=constants.limit(0.0),
-        baseline=constants.nothing,
-        minibatch=minibatch,
-        stage=stage,
-        reason=_reason(plan, rule, counted[:, -1]),
-    )
+    severity, limit, usual = np.full(n, Severity.CRITICAL.rank), np.zeros(n), np.full(n, NOTHING)
+    reason = _reason(plan, rule, counted[plan.counts, -1].tobytes())
+    return Verdicts(rule.kind, view.subject, code.tobytes(), severity, value, limit, usual, minibatch, stage, reason)
+
+
+def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
+    """The verdict of a row without anything amiss; None where the arrays have to be looked at.
+
+    What was not measured is 0 in a row, so one sum of all values is finite only if each of them is: float32 values
+    cannot overflow it.
+    """
+    values, status = view.row
+    if not isfinite(sum(values)):
+        return None
+    seen = bytearray()
+    for row in plan.count_rows:
+        if values[row] > 0.0:
+            return None
+        seen.append(not status[row])
+    code = CODES[CLEAR if 1 in seen else BLIND]
+    reason = _reason(plan, rule, bytes(seen))
+    return Verdicts(rule.kind, view.subject, code, _CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _NOTHING_ROW, _EARLY_ROW, (0,), reason)
+
+
+_CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _EARLY_ROW = (Severity.CRITICAL.rank,), (NOTHING,), (0.0,), (EARLY,)
 
 
 def _overflowed(view: View, plan: _Plan) -> Mask:
@@ -137,13 +164,22 @@ def _earliest(view: View, plan: _Plan, hits: NDArray[np.bool_]) -> tuple[I64, I6
     return np.argmin(order, axis=0), place
 
 
-def _reason(plan: _Plan, rule: Rule, counted: Mask) -> str:
-    """What is not watched in the last row: nothing at all makes it blind, the rest is said beside the verdict."""
-    if not counted.any():
-        return f"no count of non-finite values is sent: {rule.needs[0].add}"
-    watched = {stage for stage, seen in zip(plan.stages, counted.tolist(), strict=True) if seen}
-    missing = [stage for stage in dict.fromkeys(need.signal.split(".", 1)[0] for need in rule.needs) if stage not in watched]
-    return f"not watched in this update: {', '.join(missing)}" if missing else ""
+def _reason(plan: _Plan, rule: Rule, seen: bytes) -> str:
+    """What is not watched in the last row: nothing at all makes it blind, the rest is said beside the verdict.
+
+    `seen` says for each count whether it was measured. A policy without recurrence has no state to watch.
+    """
+    found = plan.reasons.get(seen)
+    if found is None:
+        watched = {stage for stage, measured in zip(plan.count_stages, seen, strict=True) if measured}
+        stages = dict.fromkeys(need.signal.split(".", 1)[0] for need in rule.needs)
+        recurrent = Stage.RNN.value in plan.count_stages
+        missing = [stage for stage in stages if stage not in watched and (recurrent or stage != Stage.RNN.value)]
+        found = f"not watched in this update: {', '.join(missing)}" if missing else ""
+        if not watched:
+            found = f"no count of non-finite values is sent: {rule.needs[0].add}"
+        plan.reasons[seen] = found
+    return found
 
 
 _NEEDS = (
@@ -155,6 +191,7 @@ _NEEDS = (
     Need("loss.total.nonfinite", "pass loss to mon.ppo()", optional=True),
     Need("grad.norm.nonfinite", "call clip_grad_norm_, or pass the optimizer to watch()", optional=True),
     Need("param.nonfinite", "pass the model to watch()", optional=True),
+    Need("rnn.h.nonfinite", "call mon.recurrent(h, c) if the policy is recurrent", optional=True),
 )
 _ANY = Threshold("count", "policy.logratio.nonfinite", ">", 0.0, "NaN or infinite values", severity=Severity.CRITICAL)
 _FORMULA = "a count of non-finite values > 0, or a NaN or infinite signal"
@@ -165,7 +202,7 @@ SPEC = Spec(
     title="NaN or infinity",
     meaning="Something in the update is no longer a number. From the first optimizer step after it the weights are lost, and "
     "every later update is wasted.",
-    source="true by definition; rl-diagnostics D01; stable-baselines3 #1593, ray #7923, verl #747, IsaacLab #1999",
+    source="true by definition; stable-baselines3 #1593, ray #7923, verl #747, IsaacLab #1999",
     fails_when="A mixed-precision loss scaler that probes its limit makes infinite gradients on purpose and skips those steps. "
     "Non-finite numbers inside the model that cancel before the loss are not seen. Logged scalars are not judged.",
     tries=(

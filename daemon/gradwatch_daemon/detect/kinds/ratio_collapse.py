@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 _MIN, _STD = "policy.ratio.min", "policy.logratio.std"
-_INFO, _WARNING = np.uint8(Severity.INFO.rank), np.uint8(Severity.WARNING.rank)
+_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
 _RATIO = "Smallest ratio of new to old probability (over the update)"
 
 
@@ -34,11 +32,10 @@ def check(view: View, rule: Rule) -> Verdicts:
     wide = spread.readable & rule.threshold("spread").exceeded(spread.values)
     found = Finding(
         small,
-        np.where(wide, _WARNING, _INFO),
+        view.math.where(wide, _WARNING, _INFO),
         low.cleared(ratio.values),
-        ratio.values.astype(np.float64),
-        view.constants.limit(low.limit),
-        view.constants.nothing,
+        ratio.values,
+        low.limit,
     )
     return view.answer(rule, (ratio, spread), found)
 
@@ -49,7 +46,7 @@ SPEC = Spec(
     title="Probability ratio collapsed",
     meaning="Some taken actions became almost impossible within one update. For bad actions that is learning; for a wide share "
     "of them it is a step too large, and those actions will hardly be tried again.",
-    source="rl-diagnostics D04; classic limit from practice",
+    source="the ratio of PPO (Schulman et al. 2017), whose clipping does not bound it; limits as used in practice",
     fails_when="A long left tail of rare, truly bad actions is healthy and shows as info. A spread that comes from the right "
     "tail counts here too; ratio_explosion names that.",
     tries=(

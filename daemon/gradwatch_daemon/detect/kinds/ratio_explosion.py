@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
+from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -23,12 +21,13 @@ SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 
 _MAX, _TAIL, _K3 = "policy.ratio.max", "policy.ratio.tail_index", "policy.kl.k3"
 _RATIO = "Largest ratio of new to old probability (over the update)"
-_INFO, _WARNING, _CRITICAL = (np.uint8(severity.rank) for severity in Severity)
+_INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
 _TAIL_WORDS = "Tail of the log-ratio (largest, in units of the largest expected)"
 
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Backstop on the maximum, a tail with a real KL, a tail that is odd for this run; a bare maximum > 5 is info."""
+    math = view.math
     ratio, tail, k3 = view.input(_MAX), view.input(_TAIL), view.input(_K3)
     # Log-ratios that are all equal have no spread and so no tail index: that is no tail, and no reason to be blind.
     tail = tail._replace(readable=tail.readable | (tail.status == Status.UNDEFINED))
@@ -36,18 +35,18 @@ def check(view: View, rule: Rule) -> Verdicts:
     top, far, bare = rule.threshold("max"), rule.threshold("tail"), rule.threshold("max_info")
     by_max = ratio.readable & top.exceeded(ratio.values)
     by_tail = tail.readable & far.exceeded(tail.values)
-    by_tail &= k3.readable & rule.threshold("tail_k3").exceeded(k3.values)
+    by_tail = by_tail & k3.readable & rule.threshold("tail_k3").exceeded(k3.values)
     odd_tail = tail.readable & rule.threshold("tail_odd").exceeded(tail.values)
     odd = odd_tail & (scores.z > rule.threshold("z").limit)
     large = ratio.readable & bare.exceeded(ratio.values)
-    tail_only = by_tail & ~by_max
+    tail_only = by_tail & math.negate(by_max)
     found = Finding(
         by_max | by_tail | odd | large,
-        np.where(by_max | by_tail, _CRITICAL, np.where(odd, _WARNING, _INFO)),
-        bare.cleared(ratio.values) & ~odd_tail,
-        np.where(tail_only, tail.values, ratio.values).astype(np.float64),
-        np.where(by_max, top.limit, np.where(by_tail, far.limit, np.where(odd, scores.limit, bare.limit))),
-        np.where(tail_only, np.nan, scores.usual),
+        math.where(by_max | by_tail, _CRITICAL, math.where(odd, _WARNING, _INFO)),
+        bare.cleared(ratio.values) & math.negate(odd_tail),
+        math.where(tail_only, tail.values, ratio.values),
+        math.where(by_max, top.limit, math.where(by_tail, far.limit, math.where(odd, scores.limit, bare.limit))),
+        math.where(tail_only, NOTHING, scores.usual),
     )
     note = "" if scores.learned >= LEARNED else f"its relative part has {scores.learned} of {LEARNED} updates to learn from"
     return view.answer(rule, (ratio, tail, k3), found, note=note)
@@ -59,7 +58,7 @@ SPEC = Spec(
     title="Probability ratio exploded",
     meaning="Some actions became many times as likely within one update. Clipping hides their gradient, not the step that "
     "already happened: the policy has left the region where the surrogate loss means anything.",
-    source="rl-diagnostics D03; trl #101 and #1857 (batches skipped at a mean ratio above 10); classic limit from practice",
+    source="trl #101 and #1857 (batches skipped at a mean ratio above 10); classic limit from practice",
     fails_when="The maximum grows with minibatch size, action dimensions and epochs, so one outlier is survivable: the tail "
     "index divides that growth out. A tail index of rare large values cannot see a broad, even shift; kl_extreme does.",
     tries=(
@@ -68,7 +67,18 @@ SPEC = Spec(
         "Check that advantages are normalised and have no single huge value.",
         "Go back to the last checkpoint before the onset: clipping does not bring the policy back.",
     ),
-    explains=("kl_extreme", "kl_spike", "ratio_collapse", "entropy_collapse", "entropy_low"),
+    explains=(
+        "kl_extreme",
+        "kl_spike",
+        "ratio_collapse",
+        "entropy_collapse",
+        "entropy_low",
+        "value_collapse",
+        "gradient_exploding",
+        "gradient_unhealthy",
+        "gradient_drift",
+        "performance_degradation",
+    ),
     profiles={
         "default": Variant(
             check,

@@ -30,7 +30,8 @@ SPEC = Spec(
     title="Rollout and training disagree",
     meaning="Before the first optimizer step of an update nothing has changed since the rollout, so every ratio must be 1. "
     "It is not: the log-probabilities of the rollout and of the update come from different computations.",
-    source="Huang et al. 2022, The 37 Implementation Details of PPO; rl-diagnostics D02; trl #454, verl #2305",
+    source="Huang et al. 2022, The 37 Implementation Details of PPO (the ratio is 1 on the first minibatch); trl #454, trlX #107, "
+    "verl #2305, sb3-contrib #75",
     fails_when="Weights or rollouts in bf16, another inference engine (up to 3e-2 is then normal), dropout left on, or a lag "
     "that is intended: say off_policy=True.",
     tries=(
@@ -39,7 +40,7 @@ SPEC = Spec(
         "With a recurrent policy, check that the update starts from the hidden state of the rollout.",
         "With dropout or batch norm, freeze them in both passes.",
     ),
-    explains=("ratio_explosion", "ratio_collapse", "kl_spike", "kl_extreme"),
+    explains=("ratio_explosion", "ratio_collapse", "kl_spike", "kl_extreme", "performance_degradation"),
     profiles={
         "default": Variant(
             check_invariant,

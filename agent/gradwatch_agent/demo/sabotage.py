@@ -1,0 +1,220 @@
+"""What each fault does to a trainer: a few hooks that a healthy trainer runs through unchanged.
+
+The demo's trainers call them at the lines that say `broken`. No hook sees the monitor: what is told to gradwatch is what
+the trainer believes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Sabotage:
+    """No fault. `active` from update `begin` on, which `before_update` notes before any other hook of that update."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+        self.update = -1
+
+    @property
+    def age(self) -> int:
+        """Updates since the fault began; negative before."""
+        return self.update - self.begin
+
+    @property
+    def active(self) -> bool:
+        """Whether the fault is on."""
+        return self.age >= 0
+
+    def before_update(self, update: int, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Before the rollout: weights and learning rate."""
+        self.update = update
+        if self.active:
+            self.tamper(agent, optimizer)
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Once an update while active, before its rollout."""
+
+    def step(self, envs: Any, action: Any) -> Any:
+        """One step of the environments; `envs` is a gymnasium vector environment or like one."""
+        return envs.step(action)
+
+    def logp(self, logp: torch.Tensor) -> torch.Tensor:
+        """The rollout's log-probabilities, as the update will use them."""
+        return logp
+
+    def loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """What is differentiated."""
+        return loss
+
+    def optimize(self, optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step."""
+        optimizer.step()
+
+    def after_update(self, agent: nn.Module) -> None:
+        """After the last optimizer step."""
+
+
+class LearningRate(Sabotage):
+    """Learning rate times `factor` for `updates` updates."""
+
+    factor, updates = 100.0, 3
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """The trainer sets its annealed rate anew in every update."""
+        if self.age < self.updates:
+            optimizer.param_groups[0]["lr"] *= self.factor
+
+
+class SustainedLearningRate(LearningRate):
+    """Large enough for the KL to leave its usual range, too small for single ratios to explode."""
+
+    factor, updates = 10.0, 1_000_000
+
+
+class OneAction(Sabotage):
+    """The policy takes its first action always, and has no gradient to leave it by."""
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Once."""
+        if self.age == 0:
+            with torch.no_grad():
+                agent.get_parameter("actor.4.bias")[0] += 20.0
+
+
+class StaleLogp(Sabotage):
+    """Log-probabilities of the rollout before: the same shape, other actions."""
+
+    def __init__(self, begin: int) -> None:
+        super().__init__(begin)
+        self.last = torch.zeros(0)
+
+    def logp(self, logp: torch.Tensor) -> torch.Tensor:
+        """Swap them."""
+        stale, self.last = self.last, logp.clone()
+        return stale if self.active else logp
+
+
+class NewCritic(Sabotage):
+    """A fresh head of the critic with a standard deviation ten times the usual."""
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Once."""
+        if self.age == 0:
+            nn.init.orthogonal_(agent.get_parameter("critic.4.weight"), 10.0)  # type: ignore[arg-type]
+
+
+class NanReward(Sabotage):
+    """A sensor glitch in one environment, once."""
+
+    def step(self, envs: Any, action: Any) -> Any:
+        """The first step of the first update."""
+        obs, reward, *rest = envs.step(action)
+        if self.age == 0 and not self.glitched:
+            reward[0], self.glitched = math.nan, True
+        return obs, reward, *rest
+
+    glitched = False
+
+
+class NanWeight(Sabotage):
+    """Memory corruption, a bad all-reduce: one weight is no number, between two updates."""
+
+    def after_update(self, agent: nn.Module) -> None:
+        """Once."""
+        if self.age == 0:
+            with torch.no_grad():
+                agent.get_parameter("actor.2.weight")[0, 0] = math.nan
+
+
+class LossScale(Sabotage):
+    """Gradients scaled for mixed precision and never unscaled. Adam hides it: the steps stay the same."""
+
+    def loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """A GradScaler starts at this."""
+        return loss * 65536.0 if self.active else loss
+
+
+class GrowingLossScale(Sabotage):
+    """The same, slowly."""
+
+    def loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Twice as large every 12 updates."""
+        return loss * 1.06**self.age if self.active else loss
+
+
+class HugeObservations(Sabotage):
+    """The normaliser is lost: every tanh saturates and passes no gradient."""
+
+    def step(self, envs: Any, action: Any) -> Any:
+        """From then on."""
+        obs, *rest = envs.step(action)
+        return (obs * 1e3 if self.active else obs, *rest)
+
+
+class OpenGates(Sabotage):
+    """An LSTM that forgets nothing and takes everything in: its cell state only grows."""
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Once. torch keeps the gates as input, forget, cell, output."""
+        if self.age == 0:
+            bias = agent.get_parameter("lstm.bias_ih")
+            with torch.no_grad():
+                bias[: bias.numel() // 2] += 20.0
+
+
+class SwappedActions(Sabotage):
+    """The environment does the opposite of what it is told; nothing in the trainer changes."""
+
+    def step(self, envs: Any, action: Any) -> Any:
+        """From then on."""
+        return envs.step(1 - action if self.active else action)
+
+
+class NoSteps(Sabotage):
+    """A GradScaler that finds an overflow in every step: gradients are computed and clipped, then dropped."""
+
+    def optimize(self, optimizer: torch.optim.Optimizer) -> None:
+        """From then on, nothing."""
+        if not self.active:
+            optimizer.step()
+
+
+class Hang(Sabotage):
+    """An environment that answers late, once: well over ten usual updates, and over the five seconds of the rule."""
+
+    seconds = 8.0
+    hung = False
+
+    def step(self, envs: Any, action: Any) -> Any:
+        """The first step of the first update."""
+        if self.age == 0 and not self.hung:
+            self.hung = True
+            time.sleep(self.seconds)
+        return envs.step(action)
+
+
+SABOTAGE: dict[str, type[Sabotage]] = {
+    "none": Sabotage,
+    "ratio": LearningRate,
+    "entropy": OneAction,
+    "kl": SustainedLearningRate,
+    "mismatch": StaleLogp,
+    "value": NewCritic,
+    "nan": NanReward,
+    "weights-nan": NanWeight,
+    "gradient": LossScale,
+    "vanishing": HugeObservations,
+    "drift": GrowingLossScale,
+    "lstm": OpenGates,
+    "degradation": SwappedActions,
+    "skipped": NoSteps,
+    "stall": Hang,
+}
+"""Name of the fault → what it does. The names are those of `faults.FAULTS`."""
+

@@ -1,0 +1,97 @@
+"""`gradwatch explain`: what an anomaly means, why it fired, what to try, and what its detector cannot see."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from gradwatch_contracts.names import nearest
+from gradwatch_daemon.cli.anomalies import lines as anomaly_lines
+from gradwatch_daemon.cli.client import connect, segment
+from gradwatch_daemon.cli.failure import EXIT_NOT_FOUND, CommandError
+from gradwatch_daemon.cli.output import number, printable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from gradwatch_daemon.cli.client import Client
+    from gradwatch_daemon.cli.output import Output
+
+
+def run(args: Namespace, output: Output) -> int:
+    """Explain a kind, or one anomaly with the numbers of its run.
+
+    Raises:
+        CommandError: 3 for what is neither a kind of the profile in use nor the id of an anomaly, naming the nearest kind.
+    """
+    client = connect(os.environ)
+    answer = client.listed("/api/v1/detectors", limit=None)
+    detectors = {item["kind"]: item for item in answer["items"]}
+    anomaly = None if args.what in detectors else _anomaly(client, args.what, list(detectors))
+    detector = detectors.get(anomaly["kind"] if anomaly else args.what)
+    if output.as_json:
+        output.document({"profile": answer["profile"], "detector": detector, "anomaly": anomaly})
+        return 0
+    if anomaly is not None:
+        _say_anomaly(anomaly, detectors, output)
+    if detector is not None:
+        _say_detector(detector, output, tries=anomaly is None)
+    elif anomaly is not None:
+        output.note(f"The profile {answer['profile']} has no detector {anomaly['kind']} now: it was found under other rules.")
+    return 0
+
+
+def _anomaly(client: Client, id_: str, kinds: list[str]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = client.get(f"/api/v1/anomalies/{segment(id_)}")
+    except CommandError as failure:
+        if failure.code != "anomaly-not-found":
+            raise
+        raise CommandError(
+            "No detector and no anomaly has this name.",
+            why=f"got {id_!r}",
+            next_step="List kinds with `gradwatch detectors`, and anomalies with `gradwatch anomalies --json`.",
+            exit_code=EXIT_NOT_FOUND,
+            did_you_mean=nearest(id_, kinds) or "",
+        ) from None
+    return found
+
+
+def _say_anomaly(item: dict[str, Any], detectors: dict[str, Any], output: Output) -> None:
+    """The finding with its numbers, what it explains, and every step to try."""
+    for line in anomaly_lines({**item, "try": []}, output):
+        output.line(line)
+    root = item["root"]
+    minibatch = "" if root["minibatch"] is None else f", minibatch {root['minibatch']}"
+    output.line(f"began       update {root['update']}{minibatch}, in stage {root['stage']}")
+    for found in item["attached"]:
+        title = detectors.get(found["kind"], {}).get("title", "")
+        numbers = f"value {number(found['value'])}, limit {number(found['limit'], 'the rule has none')}"
+        output.line(f"explains    {found['kind']} at update {found['update_fired']} ({title}): {numbers}")
+    for place, step in enumerate(item["try"], 1):
+        output.line(printable(f"try {place}       {step}"))
+    for address in item["evidence"]["series"]:
+        output.line(f"evidence    {address}")
+
+
+def _say_detector(item: dict[str, Any], output: Output, *, tries: bool) -> None:
+    output.line(f"{item['kind']}: {item['title']} ({item['severity']})")
+    output.line(f"means       {item['meaning']}")
+    output.line(f"fires when  {item['formula']}")
+    for one in item["thresholds"]:
+        changed = f" (the profile has {number(one['default'])})" if one["value"] != one["default"] else ""
+        limit = f"{one['name']} {one['comparison']} {number(one['value'])} {one['unit']}".rstrip()
+        output.line(f"threshold   {limit}{changed}: {one['meaning']}")
+    for vote in item["votes"]:
+        output.line(f"vote        {vote['gives']} after {vote['k']} of {vote['n']} updates at {vote['at']} or above")
+    output.line(f"warm-up     {item['warm_up']}")
+    if tries:
+        for place, step in enumerate(item["try"], 1):
+            output.line(f"try {place}       {step}")
+    for need in item["needs"]:
+        without = "sees less" if need["optional"] else "blind"
+        output.line(f"needs       {need['signal']}; {without} without it: {need['line']}")
+        if need["undefined"]:
+            output.line(f"            where it is not defined: {need['undefined']}")
+    output.line(f"fails when  {item['fails_when']}")
+    output.line(f"source      {item['source']}")

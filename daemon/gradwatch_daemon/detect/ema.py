@@ -1,0 +1,143 @@
+"""Where a series stands against its own slow past: a bias-corrected exponential moving average and the signed drift from it.
+
+Intuition: the average of a run that slides away lags behind it, so the relative distance of a new value says how far,
+and its sign which way. Dividing by 1 - momentum^n (Kingma and Ba 2015, section 3) makes the first averages right,
+instead of pulling them towards the first value.
+
+Values that are no finite number, or that lie further than a factor of `OUTLIER_FACTOR` from the average, never enter it;
+64 of those in a row mean that the run has changed, and averaging starts again. A trainer that goes back to a checkpoint
+takes the average with it: the one as of that update is restored from a bounded history.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from typing import Any
+
+MOMENTUM = 0.99
+"""Weight of the past: a memory of about 100 updates."""
+
+WARM_UP = 50
+"""Updates of its own before a drift is given: the average then has the weight of 40 values."""
+
+OUTLIER_FACTOR = 8.0
+"""Healthy gradient norms with a log-noise of 0.7 stay within it 997 times in 1,000."""
+
+REJECTIONS = 64
+"""Outliers in a row after which averaging starts again; as for the baselines."""
+
+HISTORY = 512
+"""Past averages kept at least, to follow a trainer back; 12 kB. Twice as many are kept at most."""
+
+LEAST = 1e-12
+"""An average below it counts as it: drift from an average of 0 is large, not undefined."""
+
+
+class Ema:
+    """The moving average of one series of one stream, and how far each new value drifted from it."""
+
+    TAG = "ema"
+
+    __slots__ = ("_count", "_counts", "_mean", "_means", "_momentum", "_rejected", "_updates", "_weight")
+
+    def __init__(self, momentum: float = MOMENTUM) -> None:
+        self._momentum = momentum
+        self._count = self._rejected = 0
+        self._mean, self._weight = 0.0, 1.0
+        self._updates, self._counts, self._means = array("q"), array("q"), array("d")
+
+    @property
+    def count(self) -> int:
+        """Values averaged since it began or began again."""
+        return self._count
+
+    @property
+    def average(self) -> float:
+        """The bias-corrected average; NaN before the first value."""
+        return self._mean / (1.0 - self._weight) if self._count else math.nan
+
+    def step(self, update: int, value: float) -> float:
+        """Signed drift of the value from the average before it, as a share of that; NaN while warming up. Then learn it.
+
+        0.5 is half as much again, -0.5 half; +inf for a value that is infinite. NaN teaches nothing and has no drift.
+        """
+        count = self._count
+        if count:
+            average = self._mean / (1.0 - self._weight)
+            if average < LEAST:
+                average = LEAST
+            if not -math.inf < value < math.inf:
+                return value if count >= WARM_UP and value == math.inf else math.nan
+            drift = (value - average) / average
+            if count >= WARM_UP:
+                if value > OUTLIER_FACTOR * average or value * OUTLIER_FACTOR < average:
+                    self._reject()
+                    return drift
+            else:
+                drift = math.nan
+        elif -math.inf < value < math.inf:
+            drift = math.nan
+        else:
+            return math.nan
+        momentum = self._momentum
+        self._mean = momentum * self._mean + (1.0 - momentum) * value
+        self._weight *= momentum
+        self._count = count + 1
+        self._rejected = 0
+        self._updates.append(update)
+        self._counts.append(count + 1)
+        self._means.append(self._mean)
+        if len(self._updates) >= 2 * HISTORY:
+            for kept in (self._updates, self._counts, self._means):
+                del kept[:HISTORY]
+        return drift
+
+    def rewind(self, update: int) -> None:
+        """The trainer goes on from before this update: become the average as of the last value before it.
+
+        Where the history does not reach back that far averaging starts again: a wrong average would call health drift.
+        """
+        place = bisect_left(self._updates, update)
+        if place == len(self._updates):
+            return
+        for kept in (self._updates, self._counts, self._means):
+            del kept[place:]
+        self._rejected = 0
+        if not place:
+            self._count, self._mean, self._weight = 0, 0.0, 1.0
+            return
+        self._count, self._mean = self._counts[-1], self._means[-1]
+        self._weight = _power(self._momentum, self._count)
+
+    def _reject(self) -> None:
+        self._rejected += 1
+        if self._rejected >= REJECTIONS:
+            self._count = self._rejected = 0
+            self._mean, self._weight = 0.0, 1.0
+
+    def state(self) -> list[Any]:
+        """Everything it remembers, as plain values (its `state_dict`)."""
+        kept = [series.tobytes() for series in (self._updates, self._counts, self._means)]
+        return [self._momentum, self._count, self._rejected, self._mean, self._weight, *kept]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Ema:
+        """The one that gave this `state`."""
+        momentum, count, rejected, mean, weight, *kept = state
+        ema = cls(momentum)
+        ema._count, ema._rejected, ema._mean, ema._weight = count, rejected, mean, weight
+        for series, data in zip((ema._updates, ema._counts, ema._means), kept, strict=True):
+            series.frombytes(data)
+        return ema
+
+
+def _power(momentum: float, count: int) -> float:
+    """Momentum multiplied `count` times, rounded each time as `step` does, so that going back gives the same bits."""
+    weight = 1.0
+    for _ in range(count):
+        weight *= momentum
+        if not weight:
+            break
+    return weight

@@ -1,0 +1,83 @@
+"""Too many parameter tensors have gradients that vanish or explode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.view import Finding, learning_reason
+from gradwatch_daemon.rules import Need, Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+HEALTH = "grad.health"
+HEALTH_SCALE = Scale(log=False, mad_least=0.02)
+HEALTH_WORDS = "Gradient health (1 is all tensors well, 0 none)"
+
+_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """Low, and low for this run: a run whose clip limit is always exceeded tenfold is merely configured so."""
+    math = view.math
+    health, low = view.input(HEALTH), rule.threshold("health")
+    scores = view.scores(HEALTH, HEALTH_SCALE)
+    unwell = health.readable & low.exceeded(health.values)
+    fallen = unwell & (health.values < rule.threshold("share_of_usual").limit * scores.usual)
+    found = Finding(
+        unwell,
+        math.where(fallen, _WARNING, _INFO),
+        low.cleared(health.values),
+        health.values,
+        low.limit,
+        scores.usual,
+    )
+    return view.answer(rule, (health,), found, (math.unknown(scores.usual), learning_reason(scores.learned)))
+
+
+_NEED = Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient")
+
+SPEC = Spec(
+    kind="gradient_unhealthy",
+    stage=Stage.GRAD,
+    title="Gradients unhealthy",
+    meaning="Part of the network learns far too fast or not at all, whatever the norm of the whole says.",
+    source="share of tensors below 1e-7 and above 10 times the clip limit, as used in practice; layer-wise norms as in SageMaker "
+    "Debugger's VanishingGradient and ExplodingTensor rules",
+    fails_when="Frozen or unused parameters count as vanishing. With a small clip limit on a large network every tensor counts as "
+    "exploding for ever; alone that is info in `default`.",
+    tries=(
+        "Raise the level to debug and look at the table of layers: which tensors vanish, which explode?",
+        "Give parts of the network that are frozen requires_grad=False.",
+        "Raise the clip limit if everything is above ten times it: the learning rate is then what really bounds the step.",
+    ),
+    explains=("gradient_drift",),
+    profiles={
+        "default": Variant(
+            check,
+            (_NEED,),
+            (
+                Threshold("health", HEALTH, "<", 0.5, HEALTH_WORDS, severity=Severity.WARNING, clear=1.2),
+                Threshold("share_of_usual", HEALTH, "<", 0.7, "Gradient health over its usual value"),
+            ),
+            (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
+            keep_firing=5,
+            formula="warning: health < 0.5 and < 0.7 x usual in 3 of 5 updates; info: health < 0.5 in 3 of 5",
+            warm_up=LEARNED + GUARD,
+        ),
+        "classic": Variant(
+            check_fixed,
+            (_NEED,),
+            (Threshold("health", HEALTH, "<", 0.5, HEALTH_WORDS, severity=Severity.WARNING, clear=1.2),),
+            once(Severity.WARNING),
+            keep_firing=3,
+            formula="1 - 0.5 x share vanishing - 0.8 x share exploding < 0.5",
+        ),
+    },
+)

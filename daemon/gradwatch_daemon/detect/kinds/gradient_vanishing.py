@@ -1,0 +1,99 @@
+"""Gradients have become so small that the update changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.view import NOTHING, Finding, learning_reason
+from gradwatch_daemon.rules import Need, Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+NORM, TENSOR, LR = "grad.norm.mean", "grad.tensor_norm.min", "opt.lr"
+NORM_SCALE = Scale(log=True, mad_least=0.05, least=1e-12)
+NORM_WORDS = "Gradient norm (mean over the update, before clipping)"
+
+_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """The whole gradient a thousandth of what it usually is, while the learning rate is not 0; one tiny tensor is info."""
+    math = view.math
+    norm, tensor, lr = view.input(NORM), view.input(TENSOR), view.input(LR)
+    scores = view.scores(NORM, NORM_SCALE)
+    limit = rule.threshold("share_of_usual").limit * scores.usual
+    # A learning rate that is not sent counts as not 0: what is small then is still said.
+    moving = math.negate(lr.readable & (lr.values <= 0))
+    gone = norm.readable & moving & (norm.values < limit)
+    small = rule.threshold("tensor")
+    tiny = tensor.readable & small.exceeded(tensor.values)
+    alone = tiny & math.negate(gone)
+    found = Finding(
+        gone | tiny,
+        math.where(gone, _WARNING, _INFO),
+        (norm.values >= 2 * limit) & math.negate(tiny),
+        math.where(alone, tensor.values, norm.values),
+        math.where(alone, small.limit, limit),
+        math.where(alone, NOTHING, scores.usual),
+    )
+    return view.answer(rule, (norm,), found, (math.unknown(scores.usual), learning_reason(scores.learned)))
+
+
+_NEED = Need(TENSOR, CLIP_CALL)
+_TINY = Threshold(
+    "tensor",
+    TENSOR,
+    "<",
+    1e-7,
+    "Smallest gradient norm of a parameter tensor",
+    severity=Severity.WARNING,
+    clear=2.0,
+)
+
+SPEC = Spec(
+    kind="gradient_vanishing",
+    stage=Stage.GRAD,
+    title="Gradients vanished",
+    meaning="The loss no longer reaches the weights: optimizer steps are taken and change nothing.",
+    source="1e-7 per tensor: as in the VanishingGradient rule of SageMaker Debugger; the rest against the run's own norm; "
+    "verl #2501 (ratio always 1: the model is not updating)",
+    fails_when="Advantages that are all 0 give no gradient, and that is not the network's fault. A frozen or unused layer, or an "
+    "embedding whose rows are not visited, has a tiny gradient for ever: alone that is info in `default`.",
+    tries=(
+        "Check that the loss depends on the parameters: a detach, a no_grad or an argmax on its way is the usual cause.",
+        "Check the advantages: if all are 0, the reward carries no signal.",
+        "Look for saturated activations (tanh, softmax); normalise the inputs or initialise smaller.",
+        "With mixed precision, check that the loss is scaled: small gradients underflow in float16.",
+    ),
+    explains=("gradient_unhealthy", "gradient_drift"),
+    profiles={
+        "default": Variant(
+            check,
+            (Need(NORM, CLIP_CALL), Need(TENSOR, CLIP_CALL, optional=True), Need(LR, "pass the optimizer to watch()", optional=True)),
+            (
+                Threshold("share_of_usual", NORM, "<", 1e-3, NORM_WORDS),
+                Threshold("tensor", TENSOR, "<", 1e-7, _TINY.quantity, severity=Severity.INFO, clear=2.0),
+            ),
+            (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
+            keep_firing=3,
+            formula="warning: gradient norm < 0.001 x usual in 3 of 5 updates while the learning rate is above 0; info: smallest "
+            "gradient norm of a tensor < 1e-7 in 3 of 5",
+            warm_up=LEARNED + GUARD,
+        ),
+        "classic": Variant(
+            check_fixed,
+            (_NEED,),
+            (_TINY,),
+            once(Severity.WARNING),
+            keep_firing=3,
+            formula="smallest gradient norm of a tensor < 1e-7",
+        ),
+    },
+)

@@ -1,0 +1,158 @@
+"""The return has fallen well below the best this run had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.returns import (
+    EPISODES_LEAST,
+    NOISES,
+    ROLLING_POINTS,
+    WINDOWS_LEARNED,
+    EpisodeWindow,
+    RollingBest,
+)
+from gradwatch_daemon.detect.spec import Spec, Variant, once
+from gradwatch_daemon.detect.view import NOTHING, UPDATES_TOTAL_CALL, Finding, learning_reason
+from gradwatch_daemon.rules import Need, Threshold, Vote
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+RETURN, SPREAD, COUNT = "episode.return.mean", "episode.return.std", "episode.count"
+BORDER = ((1, 10),)
+"""Before this share of the run nothing is judged."""
+
+BEST_LEAST = 1e-8
+"""A best return nearer to 0 than this has no 10 %."""
+
+NO_PROGRESS = f"how far the run is is not known: {UPDATES_TOTAL_CALL}"
+_WARNING, _CRITICAL = Severity.WARNING.rank, Severity.CRITICAL.rank
+_CALL = "pass episode_returns to mon.step()"
+
+
+def check_rolling(view: View, rule: Rule) -> Verdicts:
+    """Rolling mean against its best, as a share of the best: what is usual in practice, with its dependence on progress."""
+    math = view.math
+    given, usable = view.input(RETURN), view.usable(view.input(RETURN))
+    rolling = view.state.memory(RollingBest, "")
+    if view.single:
+        mean, best = rolling.step(given.values) if usable else (NOTHING, NOTHING)  # type: ignore[arg-type]
+    else:
+        steps = view.each(usable, given.values, step=rolling.step, skip=lambda: (NOTHING, NOTHING))
+        mean, best = np.array(steps).T  # type: ignore[assignment]
+    drop = math.divide(best - mean, math.larger(abs(best), BEST_LEAST))  # type: ignore[arg-type]
+    limit = rule.threshold("drop")
+    if view.updates_total is None:
+        nothing = Finding(math.finite(drop) & False, _WARNING, given.readable, drop, limit.limit)
+        return view.answer(rule, (given,), nothing, blind=NO_PROGRESS)
+    early = view.update * BORDER[0][1] < view.updates_total * BORDER[0][0]
+    found = Finding(
+        limit.exceeded(drop) & math.negate(early),  # type: ignore[arg-type]
+        _WARNING,
+        limit.cleared(drop),
+        drop,
+        limit.limit,
+    )
+    reason = f"nothing is judged before update {-(-view.updates_total // BORDER[0][1])}, nor before {ROLLING_POINTS} returns"
+    return view.answer(rule, (given,), found, (early | math.unknown(drop), reason), note=view.progress_note())  # type: ignore[arg-type]
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """Drop from the best as a share of what the run has gained, over windows of enough episodes, held for a while."""
+    math = view.math
+    given, spread, count = view.input(RETURN), view.input(SPREAD), view.input(COUNT)
+    counted = view.usable(count)
+    ended = counted & (count.values > 0) & view.usable(given) & view.usable(spread)
+    window = view.state.memory(EpisodeWindow, "")
+    if view.single:
+        mean, best, drop = window.step(count.values, given.values, spread.values) if ended else window.latest  # type: ignore[arg-type]
+    else:
+        columns = (count.values, given.values, spread.values)
+        steps = view.each(ended, *columns, step=window.step, skip=lambda: window.latest)
+        mean, best, drop = np.array(steps).T  # type: ignore[assignment]
+    fallen, lost = rule.threshold("drop"), rule.threshold("drop_critical")
+    # Only updates in which episodes ended say something new.
+    low, lower = ended & fallen.exceeded(drop), ended & lost.exceeded(drop)
+    held = view.agreed("performance_degradation", low, 5, 10)
+    long = view.agreed("performance_degradation critical", lower, 10, 20)
+    found = Finding(
+        held | long,
+        math.where(long, _CRITICAL, _WARNING),
+        ended & fallen.cleared(drop),
+        mean,  # type: ignore[arg-type]
+        best - math.where(long, lost.limit, fallen.limit) * _gained(drop, mean, best, view),  # type: ignore[operator]
+        best,  # type: ignore[arg-type]
+    )
+    learning = math.unknown(drop)
+    reason = (
+        f"its returns have not risen above their noise since the start ({learning_reason(window.windows, WINDOWS_LEARNED)})"
+        if window.windows >= WINDOWS_LEARNED
+        else learning_reason(window.windows, WINDOWS_LEARNED).replace("updates", f"windows of {EPISODES_LEAST} episodes")
+    )
+    return view.answer(rule, (count,), found, (learning, reason))
+
+
+def _gained(drop: Any, mean: Any, best: Any, view: View) -> Any:
+    """What the run had gained: the drop in returns over the drop as a share of it; 0 where nothing dropped."""
+    fall = view.math.divide(best - mean, drop)
+    return view.math.where(view.math.finite(fall), fall, 0.0)
+
+
+_NEED = Need(RETURN, _CALL, undefined="no episode ended in the update")
+_WORDS = "Mean return"
+
+SPEC = Spec(
+    kind="performance_degradation",
+    stage=Stage.EPISODE,
+    title="Performance degraded",
+    meaning="The policy collects much less than it already could. Whatever the losses say, this is what training is for.",
+    source="10 % below the rolling best: as used in practice, where healthy CartPole runs trigger it; in `default` a drop measured "
+    f"by episodes against the range the run has gained, beyond {NOISES:g} standard errors; hill-a/stable-baselines #837, "
+    "stable-baselines3 #324",
+    fails_when="A curriculum or an environment that becomes harder lowers the return of a policy that is as good as before. "
+    "Training returns with exploration noise are not evaluation returns. A run that never improved has nothing to lose.",
+    tries=(
+        "Keep the checkpoint of the best update; go back to it if the return does not recover.",
+        "Look at KL, clip fraction and entropy in the updates before the onset: too large steps come first.",
+        "Lower or anneal the learning rate; policies near their optimum need smaller steps.",
+        "Check whether the environment changed at the onset (curriculum, seeds, a worker that was restarted).",
+    ),
+    sentence="{quantity} {value} at update {update}, limit {limit}{best}, since update {onset}.",
+    profiles={
+        "default": Variant(
+            check,
+            (Need(COUNT, _CALL), Need(RETURN, _CALL, optional=True), Need(SPREAD, _CALL, optional=True)),
+            (
+                Threshold("drop", RETURN, ">", 0.35, _WORDS, clear=4 / 7),
+                Threshold("drop_critical", RETURN, ">", 0.6, _WORDS),
+            ),
+            (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 1, 1, Severity.WARNING)),
+            keep_firing=3,
+            formula=f"windows of at least {EPISODES_LEAST} episodes: (best - mean) / (best - first) > 0.35 and > {NOISES:g} standard "
+            "errors in 5 updates of the last 10; critical: > 0.6 in 10 of the last 20",
+            warm_up=WINDOWS_LEARNED,
+        ),
+        "classic": Variant(
+            check_rolling,
+            (_NEED,),
+            (
+                Threshold(
+                    "drop", RETURN, ">", 0.1, "Drop of the rolling mean return below its best", severity=Severity.WARNING, clear=0.5
+                ),
+            ),
+            once(Severity.WARNING),
+            keep_firing=3,
+            formula=f"mean return over {ROLLING_POINTS} updates more than 10 % below its best so far, after 10 % of the run",
+            warm_up=ROLLING_POINTS,
+        ),
+    },
+)

@@ -1,0 +1,235 @@
+"""Writes docs/signals.md, docs/detectors.md and the table of detectors in README.md from the registries.
+
+`python docs/generate.py` writes; with `--check` it writes nothing and exits 1 when one of them is stale.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
+from gradwatch_daemon.derive.formulas import FORMULAS
+from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gradwatch_contracts.signals import ColumnSpec, Signal
+    from gradwatch_daemon.detect.spec import Spec
+    from gradwatch_daemon.rules import Rule, Threshold, Vote
+
+ROOT = Path(__file__).parents[1]
+NOTICE = "<!-- Written by docs/generate.py from the registries: change those, then run `make docs`. -->"
+BEGIN, END = "<!-- detectors: written by docs/generate.py -->", "<!-- end of detectors -->"
+
+SIGNALS_INTRO = """\
+# Signals
+
+Every series a run can have. A signal is derived in the daemon from columns, which are what travels; the name is
+`stage.subject.stat`, and a head, layer, phase or key is a field beside it, never a part of it.
+
+- **estimator, window**: what exactly is computed, and over what. Libraries give one name to different numbers, so a threshold
+  always names one of these. `r` is the probability ratio, new over old.
+- **measured on**: the *rollout* once, every minibatch of the *update*, or the *host*.
+- **from**: the call of the trainer that feeds it. `clip` is no call: it is what `clip_grad_norm_` or the optimizer's step
+  shows by itself when `watch()` was given model and optimizer.
+- **level**: the lowest telemetry level that collects it.
+
+A value that is missing has a status that says why ([protocol.md](protocol.md)); it is never 0 and never NaN.
+"""
+
+DETECTORS_INTRO = """\
+# Detectors
+
+What the daemon looks for, in the order of causes: of two findings of one update, the first here is the root. All limits can
+be set by `thresholds.KIND.KEY` in the configuration; `gradwatch detectors` lists those in force.
+
+- Every comparison is **strict**: a value equal to its limit does not fire. Values are compared as stored, in float32.
+- **over at** is the level at which a finding ends; between it and the limit it is held as it was.
+- A threshold that gives no severity of its own is a part of a conjunction, spelled out in the formula.
+- `z` is a robust score against the run's own usual values: (value - median) / (1.4826 MAD) over its last good updates.
+- A detector that lacks what it needs is **blind**, says why, and names the line to add. One that has seen too few updates is
+  **learning**. Neither says anything about health.
+"""
+
+
+def signals_page() -> str:
+    """docs/signals.md."""
+    parts = [NOTICE, SIGNALS_INTRO]
+    for stage in Stage:
+        signals = [signal for signal in SIGNALS.values() if signal.stage is stage]
+        if signals:
+            parts += [f"## {stage.value}\n", _table(_SIGNAL_HEADS, map(_signal_row, signals))]
+    columns = _table(
+        ("column", "kind", "ranks combine by", "measured on", "level", "from", "one for each"), map(_column_row, _columns())
+    )
+    formulas = _table(("formula", "value"), ((f"`{name}`", _first_line(f.function.__doc__)) for name, f in FORMULAS.items()))
+    parts += [
+        "## Columns\n\nWhat the agent sends.\n",
+        columns,
+        "## Formulas\n\n`a` is the first column, `b` the second.\n",
+        formulas,
+    ]
+    return "\n".join(parts)
+
+
+_SIGNAL_HEADS = ("signal", "unit", "sign", "estimator", "window", "measured on", "level", "from", "columns", "formula")
+
+
+def _signal_row(signal: Signal) -> tuple[str, ...]:
+    spec = signal.spec
+    each = f" for each {spec.per}" if spec.per else ""
+    columns = ", ".join(f"`{name}`" for name in signal.columns)
+    return (
+        f"`{signal.name}`{each}",
+        signal.unit.value,
+        signal.sign,
+        signal.estimator,
+        signal.window,
+        spec.source.value,
+        spec.level.name.lower(),
+        f"`{spec.call}`",
+        columns,
+        f"`{signal.formula}`",
+    )
+
+
+def _columns() -> Iterable[ColumnSpec]:
+    return COLUMNS.values()
+
+
+def _column_row(spec: ColumnSpec) -> tuple[str, ...]:
+    level = spec.level.name.lower()
+    return (
+        f"`{spec.name}`",
+        spec.kind.value,
+        spec.rank_rule.value,
+        spec.source.value,
+        level,
+        f"`{spec.call}`",
+        spec.per or "run",
+    )
+
+
+def detectors_page() -> str:
+    """docs/detectors.md."""
+    rows = ((f"[{spec.kind}](#{spec.kind})", spec.title, *(_worst(spec.rule(name)) for name in PROFILES)) for spec in CATALOGUE)
+    parts = [NOTICE, DETECTORS_INTRO, _table(("kind", "title", *PROFILES), rows)]
+    return "\n".join([*parts, *map(_section, CATALOGUE)])
+
+
+def _worst(rule: Rule) -> str:
+    return max((vote.gives for vote in rule.votes), key=lambda severity: severity.rank).value
+
+
+def _section(spec: Spec) -> str:
+    explains = ", ".join(spec.explains)
+    about = [f"## {spec.kind}\n", f"**{spec.title}.** {spec.meaning}\n"]
+    if explains:
+        about.append(f"May be the cause of: {'every other kind' if explains == '*' else explains}.\n")
+    profiles = [_profile(spec.rule(name)) for name in PROFILES]
+    tries = "\n".join(f"{place}. {step}" for place, step in enumerate(spec.tries, 1))
+    rest = [f"**Fails when.** {spec.fails_when}\n", f"**Try.**\n\n{tries}\n", f"**Source.** {spec.source}\n"]
+    return "\n".join([*about, *profiles, *rest])
+
+
+def _profile(rule: Rule) -> str:
+    """One profile of a detector: formula, thresholds, votes, warm-up, needs."""
+    warm_up = f"{rule.warm_up} measured updates" if rule.warm_up else "none"
+    over = "1 clear update" if rule.keep_firing == 1 else f"{rule.keep_firing} clear updates in a row"
+    votes = "; ".join(map(_vote, rule.votes))
+    parts = [f"### {rule.kind} in `{rule.profile}`\n", f"Fires when: {rule.formula}.\n"]
+    if rule.thresholds:
+        heads = ("key", "signal", "breach", "over at", "alone gives", "quantity")
+        parts.append(_table(heads, map(_threshold_row, rule.thresholds)))
+    parts.append(f"Votes: {votes}. Over after {over}. Warm-up: {warm_up}.\n")
+    if rule.needs:
+        rows = ((f"`{n.signal}`", n.add, "sees less" if n.optional else "blind", n.undefined or "") for n in rule.needs)
+        parts.append(_table(("needs", "line to add", "without it", "where it is not defined"), rows))
+    return "\n".join(parts)
+
+
+def _vote(vote: Vote) -> str:
+    """`warning after 2 of 3 updates at warning or above`."""
+    return f"{vote.gives.value} after {vote.k} of {vote.n} updates at {vote.at.value} or above"
+
+
+def _threshold_row(threshold: Threshold) -> tuple[str, ...]:
+    unit = f" {threshold.unit}" if threshold.unit else ""
+    back = "≤" if threshold.op == ">" else "≥"
+    return (
+        f"`{threshold.key}`",
+        f"`{threshold.signal}`",
+        f"{threshold.op} {threshold.limit:g}{unit}",
+        f"{back} {threshold.limit * threshold.clear:g}{unit}",
+        threshold.severity.value if threshold.severity else "",
+        threshold.quantity,
+    )
+
+
+def readme_table() -> str:
+    """The table of README.md: kind, failure, signals needed in the profile `default`."""
+    rows = []
+    for spec in CATALOGUE:
+        needs = spec.rule("default").needs
+        required = [f"`{need.signal}`" for need in needs if not need.optional]
+        wanted = (
+            ", ".join(required) or f"any of {', '.join(f'`{need.signal}`' for need in needs)}" if needs else "that rows come"
+        )
+        failure = f"{spec.meaning.split('. ')[0].rstrip('.')}."
+        rows.append((f"[`{spec.kind}`](docs/detectors.md#{spec.kind})", failure, wanted))
+    return _table(("kind", "failure", "signals needed"), rows)
+
+
+def readme(text: str) -> str:
+    """README.md with its table written anew."""
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md: expected the lines {BEGIN!r} and {END!r} around the table of detectors")
+    return f"{head}{BEGIN}\n\n{readme_table()}\n{END}{tail}"
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a bar inside a cell is escaped, or |r - 1| would be three cells."""
+    lines = [heads, ["---"] * len(heads), *([cell.replace("|", r"\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def pages() -> dict[Path, str]:
+    """Every file this script writes, with the text it should have."""
+    path = ROOT / "README.md"
+    return {
+        ROOT / "docs" / "signals.md": signals_page(),
+        ROOT / "docs" / "detectors.md": detectors_page(),
+        path: readme(path.read_text(encoding="utf-8")),
+    }
+
+
+def stale() -> list[Path]:
+    """The files that differ from what this script would write."""
+    return [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write, or with `--check` only compare."""
+    if arguments not in ([], ["--check"]):
+        print("usage: python docs/generate.py [--check]", file=sys.stderr)
+        return 2
+    for path in (changed := stale()):
+        if arguments:
+            print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
+        else:
+            path.write_text(pages()[path], encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return 1 if arguments and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,119 @@
+"""A trainer that uses every call of the agent, and the rows it gave: which columns were measured, and why others not.
+
+Tiny, recurrent, with two heads, on the CPU, without a daemon. Of two updates the second has a NaN in everything it passes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradwatch_agent.arguments import STAGED_BYTES, Settings
+from gradwatch_agent.desired import DesiredState
+from gradwatch_agent.exits import Exits
+from gradwatch_agent.monitor import Monitor
+from gradwatch_agent.outbox import Outbox
+from gradwatch_contracts.columns import Status
+
+if TYPE_CHECKING:
+    from gradwatch_agent.row import Row
+    from gradwatch_contracts.control import Level
+
+BATCH, HIDDEN = 8, 4
+
+
+class Rows(Outbox):
+    """An outbox that remembers the rows it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+
+    def put_row(self, row: Row) -> None:
+        """Keep it, too."""
+        self.rows.append(row)
+        super().put_row(row)
+
+
+class Policy(torch.nn.Module):
+    """An LSTM, an actor and a critic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(3, HIDDEN)
+        self.actor = torch.nn.Linear(HIDDEN, 1)
+        self.critic = torch.nn.Linear(HIDDEN, 1)
+
+
+def train(level: Level) -> list[dict[str, Status]]:
+    """Two updates at a level: of each, column name → status (the best one over its subjects)."""
+    torch.manual_seed(0)
+    model, rows = Policy(), Rows()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    settings = Settings(
+        run="whole",
+        modules=(model,),
+        optimizers=(optimizer,),
+        group="",
+        tags={},
+        config={},
+        updates_total=2,
+        update_start=0,
+        action_space=_Discrete(),
+        level=level,
+        sync=True,
+        off_policy=False,
+        max_staged_bytes=STAGED_BYTES,
+    )
+    monitor = Monitor(settings, rows, DesiredState(level), None, Exits())
+    monitor.open()
+    for poison in (0.0, math.nan):
+        _update(monitor, model, optimizer, poison)
+    monitor.close()
+    return [_statuses(row) for row in rows.rows]
+
+
+class _Discrete:
+    """A gymnasium space of five actions, as the agent looks at one."""
+
+    n = 5
+
+
+def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poison: float) -> None:
+    def given() -> torch.Tensor:
+        values = torch.randn(BATCH)
+        values[0] += poison
+        return values
+
+    monitor.rollout(rewards=given(), values=given(), returns=given(), advantages=given(), observations=given())
+    for _ in range(2):
+        out, (h, c) = model.lstm(given().reshape(1, BATCH, 1).expand(1, BATCH, 3).contiguous())
+        logp, value = model.actor(out).reshape(BATCH), model.critic(out).reshape(BATCH)
+        loss = (logp.square() + value.square()).mean()
+        monitor.ppo(
+            new_logp=logp,
+            old_logp=logp.detach() + 0.1 * given(),
+            entropy=given().abs(),
+            values=value,
+            returns=given(),
+            advantages=given(),
+            clip=0.2,
+            loss=loss,
+        )
+        if hasattr(monitor, "recurrent"):
+            monitor.recurrent(h, c)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+    monitor.log({"charts/x": 1.0})
+    monitor.step(env_steps=BATCH, episode_returns=[1.0, 2.0])
+
+
+def _statuses(row: Row) -> dict[str, Status]:
+    found: dict[str, Status] = {}
+    for column, code in zip(row.schema.columns, row.status, strict=True):
+        found[column.name] = min(found.get(column.name, Status(code)), Status(code))
+    return found

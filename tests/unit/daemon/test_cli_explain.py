@@ -1,0 +1,117 @@
+"""`gradwatch explain`: of a kind, and of one anomaly with the numbers of its run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness import api_documents as documents
+from harness.command_line import CommandLine
+from harness.daemon_stub import DaemonStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def stub() -> Iterator[DaemonStub]:
+    """A daemon with one detector and one anomaly of another kind."""
+    with DaemonStub() as running:
+        running.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic"))
+        running.answer("GET", "/api/v1/anomalies/a1b2c3", documents.anomaly())
+        running.answer("GET", "/api/v1/anomalies/k1", documents.anomaly(id="k1", kind="kl_spike"))
+        missing = documents.problem("anomaly-not-found", "No anomaly has this id.", 404)
+        running.answer("GET", "/api/v1/anomalies/kl_spik", missing, status=404)
+        yield running
+
+
+@pytest.fixture
+def gradwatch(
+    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    """The command line pointed at the stub."""
+    return CommandLine(monkeypatch, capsys, tmp_path, stub)
+
+
+def test_explain_unknown_word_exits_3_and_names_the_nearest_kind(gradwatch: CommandLine) -> None:
+    """Neither a kind nor an id."""
+    ended = gradwatch("explain", "kl_spik")
+
+    assert (ended.code, ended.out) == (3, "")
+    assert "Did you mean kl_spike?" in ended.err
+
+
+def test_explain_with_a_wrong_token_is_a_refusal_and_not_a_missing_anomaly(
+    gradwatch: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `anomaly-not-found` means that there is none."""
+    monkeypatch.setenv("GRADWATCH_TOKEN", "wrong")
+
+    assert gradwatch("explain", "kl_spike").code == 5
+
+
+def test_explain_kind_says_everything_of_its_detector(gradwatch: CommandLine) -> None:
+    """Meaning, formula, the threshold in force beside the profile's, votes, what to try, what blinds it, sources."""
+    said = gradwatch("explain", "kl_spike").out.splitlines()
+
+    assert said == [
+        "kl_spike: The policy moved far in one update (warning)",
+        "means       Several times as far as it usually does.",
+        "fires when  mean((r - 1) - log r) > k3",
+        "threshold   k3 > 0.2 nats (the profile has 0.1): mean over the update",
+        "vote        warning after 2 of 3 updates at warning or above",
+        "warm-up     none",
+        "try 1       Lower the learning rate.",
+        "needs       policy.kl.k3; blind without it: mon.ppo(new_logp=..., old_logp=...)",
+        "fails when  the ratio is clipped before it is passed",
+        "source      Schulman 2020",
+    ]
+
+
+def test_explain_optional_and_undefined_needs_are_told_apart(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """What it can do without, and what to do where a signal is sent but not defined."""
+    need = {"signal": "s", "call": "ppo", "line": "pass x", "optional": True, "undefined": "pass action_space to watch()"}
+    kind = documents.detector(kind="other", needs=[need])
+    stub.answer_only("GET", "/api/v1/detectors", documents.listed(kind, profile="classic"))
+
+    said = gradwatch("explain", "other").out.splitlines()
+
+    assert "needs       s; sees less without it: pass x" in said
+    assert "            where it is not defined: pass action_space to watch()" in said
+
+
+def test_explain_anomaly_says_why_it_fired_with_its_numbers(gradwatch: CommandLine) -> None:
+    """The run's numbers, what it explains, the steps in order, where the data is; then the detector."""
+    said = gradwatch("explain", "k1").out.splitlines()
+
+    assert "ant-ppo  update 118  kl_spike" in said[0]
+    assert said[2] == "   value 7.5, limit 5; onset 117, seen 3x"
+    assert "began       update 117, minibatch 4, in stage policy" in said
+    assert "explains    kl_spike at update 118 (The policy moved far in one update): value NaN, limit 0.1" in said
+    assert [line for line in said if line.startswith("try")] == [
+        "try 1       Lower the learning rate.",
+        "try 2       Use fewer epochs.",
+    ]
+    assert "evidence    /api/v1/runs/ant-ppo/series?signal=policy.ratio.max" in said
+    assert "means       Several times as far as it usually does." in said
+
+
+def test_explain_anomaly_of_a_kind_that_is_gone_is_still_shown(gradwatch: CommandLine) -> None:
+    """Found under other rules: said, not hidden."""
+    ended = gradwatch("explain", "a1b2c3")
+
+    assert ended.code == 0
+    assert "ratio_explosion" in ended.out
+    assert "The profile classic has no detector ratio_explosion now" in ended.err
+
+
+def test_explain_json_holds_both_documents(gradwatch: CommandLine) -> None:
+    """Of a kind there is no anomaly."""
+    of_kind, of_anomaly = (json.loads(gradwatch("explain", word, "--json").out) for word in ("kl_spike", "k1"))
+
+    assert of_kind == {"profile": "classic", "detector": documents.detector(), "anomaly": None}
+    assert of_anomaly["anomaly"] == documents.anomaly(id="k1", kind="kl_spike")
+    assert of_anomaly["detector"] == documents.detector()

@@ -1,0 +1,95 @@
+"""`gradwatch status`: the daemon and its live runs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness import api_documents as documents
+from harness.command_line import CommandLine
+from harness.daemon_stub import DaemonStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+RUNS = "/api/v1/runs"
+DAEMON = "/api/v1/daemon"
+
+
+@pytest.fixture
+def stub() -> Iterator[DaemonStub]:
+    """A daemon that answers what a test scripts."""
+    with DaemonStub() as running:
+        yield running
+
+
+@pytest.fixture
+def gradwatch(
+    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    """The command line pointed at the stub."""
+    return CommandLine(monkeypatch, capsys, tmp_path, stub)
+
+
+def test_status_of_a_daemon_that_is_not_ready_exits_4_with_the_reason(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """It answers, and still cannot do its work."""
+    stub.answer("GET", DAEMON, documents.daemon(ready=False, trouble=["store: the disk is full"]))
+    stub.answer("GET", RUNS, documents.listed())
+
+    ended = gradwatch("status")
+    document = json.loads(gradwatch("status", "--json").out)
+
+    assert ended.code == 4
+    assert ended.out.splitlines()[0].endswith(": store: the disk is full")
+    assert ended.err == "No run has connected yet.\n"
+    assert (document["daemon"]["ready"], document["items"], document["url"]) == (False, [], stub.url)
+
+
+def test_status_shows_refusals_and_failed_commits(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """What went wrong since the start stays visible when it is over."""
+    stub.answer("GET", DAEMON, documents.daemon(refused={"gap": 2, "frame-crc": 1}, commit_failures=5))
+    stub.answer("GET", RUNS, documents.listed())
+
+    health = gradwatch("status").out.splitlines()[1]
+
+    assert "3 frames refused" in health
+    assert "5 commits failed" in health
+
+
+def test_status_shows_the_daemon_and_one_line_for_each_live_run(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """Ready, what it did, and the sentence of each run that trains; the others are counted, not hidden."""
+    ended_run = documents.run_summary(run="old", live=False, state="crashed", sentence="Crashed after update 9.")
+    stub.answer("GET", DAEMON, documents.daemon())
+    stub.answer("GET", RUNS, documents.listed(documents.run_summary(), ended_run))
+
+    ended = gradwatch("status")
+
+    first, health, line = ended.out.splitlines()
+    assert ended.code == 0
+    assert first == f"gradwatch {documents.daemon()['version']} at {stub.url}: ready"
+    assert health == "profile default, since 2026-01-31T12:00:00.000Z, 118 updates in 60 commits, 50.0 GB free"
+    assert line.split()[:3] == ["ant-ppo", "live", "debug"]
+    assert line.endswith(documents.run_summary()["sentence"])
+    assert ended.err == "Not shown: 1 crashed; `gradwatch status --all` shows them.\n"
+
+
+def test_status_without_a_live_run_says_so(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """An empty list of live runs is not an empty daemon."""
+    stub.answer("GET", DAEMON, documents.daemon())
+    stub.answer("GET", RUNS, documents.listed(documents.run_summary(live=False, state="lost")))
+
+    assert gradwatch("status").err.startswith("No run is live. Not shown: 1 lost;")
+
+
+def test_status_all_shows_ended_runs_too(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """On request."""
+    stub.answer("GET", DAEMON, documents.daemon())
+    stub.answer("GET", RUNS, documents.listed(documents.run_summary(run="old", live=False, state="finished")))
+
+    ended = gradwatch("status", "--all")
+
+    assert ended.out.splitlines()[2].split()[:2] == ["old", "finished"]
+    assert ended.err == ""
