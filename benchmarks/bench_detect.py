@@ -10,9 +10,8 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-from feed import SCHEMA, frames, values_of
-from table import Figure, arguments, median, print_table
 
+from feed import SCHEMA, frames, values_of
 from gradwatch_contracts.codec import decode
 from gradwatch_contracts.messages import Samples
 from gradwatch_daemon.anomalies.lifecycle import Lifecycle
@@ -21,6 +20,7 @@ from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.detect.engine import Engine, StreamState
 from gradwatch_daemon.ingest.gate import row_block
 from gradwatch_daemon.records import SignalBlock, Stream
+from table import Figure, arguments, median, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def signal_blocks(updates: int, size: int) -> list[SignalBlock]:
     for _, frame in frames(values_of(np.random.default_rng(3), updates), size):
         message = decode(frame)
         if isinstance(message, Samples):
-            found.append(deriver.derive(row_block(STREAM, SCHEMA, message)))
+            found.append(deriver.derive(row_block(STREAM, "bench", SCHEMA, message)))
     return found
 
 
@@ -77,9 +77,9 @@ def main() -> None:
     plain = []
     for _ in range(rounds):
         plain.append(median([checks_us(block) for block in blocks[BLOCK]]))
-        for size in blocks:
+        for size, stream in blocks.items():
             for profile in PROFILES:
-                taken.setdefault((profile, size), []).append(detect_us(blocks[size], profile))
+                taken.setdefault((profile, size), []).append(detect_us(stream, profile))
     baseline = (f"{CHECKS} comparisons", median(plain))
     figures = []
     for (profile, size), results in sorted(taken.items(), key=lambda item: (-item[0][1], item[0][0])):
@@ -89,7 +89,9 @@ def main() -> None:
         figures.append(Figure(f"  of it engine, {profile}, {said}", median([engine for engine, _, _ in results]), "us"))
     signals, detectors = len(blocks[1][0].signals), len(load_profile("default").detectors)
     changes = max(count for results in taken.values() for _, _, count in results)
-    notes = [f"{signals} signals, {detectors} detectors, {rounds} rounds, CPU time; at most {changes} changes of anomalies a run"]
+    notes = [
+        f"{signals} signals, {detectors} detectors, {rounds} rounds, CPU time; at most {changes} changes of anomalies a run"
+    ]
     print_table("detection an update", figures, notes=notes, quick=args.quick)
 
 

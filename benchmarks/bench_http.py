@@ -11,11 +11,11 @@ import sys
 import time
 
 import numpy as np
+
 from feed import Feed, frames, slots_of, values_of
+from gradwatch_contracts.connection import Connection
 from service import Client, Service
 from table import Figure, arguments, median, percentile, print_table
-
-from gradwatch_contracts.connection import Connection
 
 LISTED = 100
 RATE = 10_000
@@ -97,9 +97,10 @@ def main() -> None:
             rates.append(rate)
     baseline = ("GET /livez, idle, p50", median(floor) / 1e3)
     figures = []
-    for name, found, limit in (("idle", idle, 10.0), (f"at {median(rates):,.0f} updates/s", busy, 10.0)):
+    for name, found in (("idle", idle), (f"at {median(rates):,.0f} updates/s", busy)):
+        p99 = percentile(found, 0.99) / 1e3
         figures.append(Figure(f"list of {listed} anomalies, {name}, p50", median(found) / 1e3, "ms", baseline=baseline))
-        figures.append(Figure(f"list of {listed} anomalies, {name}, p99", percentile(found, 0.99) / 1e3, "ms", limit, baseline=baseline))
+        figures.append(Figure(f"list of {listed} anomalies, {name}, p99", p99, "ms", 10.0, baseline=baseline))
     figures.append(Figure("updates committed a second under load", median(rates), "rows/s", RATE * 0.97, at_least=True))
     notes = [f"{size:,} bytes of JSON; {len(idle)} requests idle, {len(busy)} under load"]
     print_table("a list of anomalies over HTTP", figures, notes=notes, quick=args.quick)

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import zmq
-from feed import SCHEMA, Feed, frames, values_of
-from service import Service
-from table import Figure, arguments, median, print_table
 
+from feed import SCHEMA, Feed, frames, values_of
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.control import Desired
+from service import Service
+from table import Figure, arguments, median, print_table
 
 BATCH = 32
 ROWS = {BATCH: 131_072, 1: 32_768}

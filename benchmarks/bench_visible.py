@@ -16,10 +16,8 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-from feed import SCHEMA, status_of_row, values_of
-from service import Client, Service
-from table import Figure, arguments, median, percentile, print_table
 
+from feed import SCHEMA, status_of_row, values_of
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.link import Link
 from gradwatch_agent.outbox import Outbox
@@ -27,6 +25,8 @@ from gradwatch_agent.process import identify, resolve_endpoint
 from gradwatch_agent.row import Row
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.messages import Hello
+from service import Client, Service
+from table import Figure, arguments, median, percentile, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -90,7 +90,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         address = urlsplit(connection.url)
         self._http = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-        self._headers = {"Authorization": f"Bearer {connection.token}"}
+        self._headers = {"Authorization": f"Bearer {Path(connection.token_file).read_text().strip()}"}
 
     def read(self, path: str) -> bytes:
         """The body at a path.

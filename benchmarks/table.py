@@ -46,7 +46,7 @@ class Figure:
 
 
 def arguments(doc: str | None, **options: str) -> argparse.ArgumentParser:
-    """A parser with `--quick`, described by the first line of a module's docstring; `options` are further flags and their help."""
+    """A parser with `--quick`, described by the first line of a module's docstring; `options` are further flags with help."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, figures not to be quoted")
     for name, text in options.items():
@@ -72,7 +72,8 @@ def _version(name: str) -> str:
 def _commit() -> str:
     try:
         found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+        status = ["git", "status", "--porcelain", "--", "contracts", "agent", "daemon"]  # what is measured
+        changed = subprocess.run(status, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
@@ -85,9 +86,8 @@ def print_table(title: str, figures: Sequence[Figure], *, notes: Sequence[str] =
     width = max(len(figure.name) for figure in figures)
     print(f"  {'figure':<{width}}  {'measured':>18}  {'budget':>14}  {'met':<4} ratio to a baseline of this run")
     for figure in figures:
-        print(
-            f"  {figure.name:<{width}}  {_number(figure.got):>10} {figure.unit:<7}  {_budget(figure):>14}  {figure.met:<4} {_ratio(figure)}"
-        )
+        measured = f"{_number(figure.got):>10} {figure.unit:<7}"
+        print(f"  {figure.name:<{width}}  {measured}  {_budget(figure):>14}  {figure.met:<4} {_ratio(figure)}")
     for note in notes:
         print(f"  {note}")
     print(flush=True)

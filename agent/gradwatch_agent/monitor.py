@@ -265,8 +265,10 @@ class Monitor:
             if self._measurement is not None and self._measurement.idle and not flags:
                 flags = RowFlag.SKIPPED
             tally.add("sys.update_ms", ((now_ns - self._stepped_ns) / 1e6,))
-            tally.add("sys.agent_ms", ((self._agent_ns + time.perf_counter_ns() - now_ns) / 1e6,))
-        self._agent_ns = now_ns - time.perf_counter_ns()  # what step() adds at its end was counted up to here
+            if self._measurement is not None:
+                self._agent_ns += self._measurement.take_spent_ns()
+            tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
+        self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else _whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         self._rows.put(Waiting(self.update, t_ns, steps, level, flags, tally, self._user.take(), underway, lost))
@@ -328,11 +330,11 @@ class Monitor:
 
     def _stage_scalar(self, key: str, value: object) -> bool:
         """Take a tensor given to `log`; False when it is none."""
-        return "torch" in sys.modules and self._measure().scalar("user", key, value)
+        return sys.modules.get("torch") is not None and self._measure().scalar("user", key, value)
 
     def _put_returns(self, returns: object) -> None:
         number = to_float(returns)
-        if number is None and "torch" in sys.modules and self._measure().series("episode.return", returns):
+        if number is None and sys.modules.get("torch") is not None and self._measure().series("episode.return", returns):
             return
         floats = [number] if number is not None else to_floats(returns) if hasattr(returns, "__iter__") else None
         if floats is None:

@@ -21,12 +21,15 @@ TCP_DEFAULT = "tcp://127.0.0.1:9471"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Ingest endpoint (ZeroMQ), HTTP base URL, the secret that ingest over TCP asks for, the daemon's pid."""
+    """Ingest endpoint (ZeroMQ), HTTP base URL, the secret that ingest over TCP asks for, the daemon's pid.
+
+    `token_file` is where the HTTP token lies: not the token itself, for whoever may send data need not be an operator.
+    """
 
     ingest: str
     url: str
     secret: str
-    token: str
+    token_file: str
     pid: int
 
     def to_json(self) -> str:
@@ -42,7 +45,7 @@ class Connection:
         """
         try:
             raw = json.loads(text)
-            return cls(str(raw["ingest"]), str(raw["url"]), str(raw["secret"]), str(raw["token"]), int(raw["pid"]))
+            return cls(str(raw["ingest"]), str(raw["url"]), str(raw["secret"]), str(raw["token_file"]), int(raw["pid"]))
         except (ValueError, KeyError, TypeError) as error:
             raise GradwatchError(
                 "config-invalid",

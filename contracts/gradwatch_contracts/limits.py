@@ -41,7 +41,7 @@ WINDOW_RECORDS = 4096
 """Records in flight without an ack: 10 s of a trainer doing 400 updates a second."""
 
 OUTBOX_BYTES = 16 * 1024 * 1024
-"""Bytes the agent holds for an absent daemon: about 30,000 updates of 60 slots."""
+"""Bytes the agent holds for an absent daemon: about 15,000 updates of 80 slots, 400 B of bookkeeping each included."""
 
 OUTBOX_RESERVE_BYTES = 2 * 1024 * 1024
 """On top, for evidence and results only: a full queue of rows must not push out the last words of a dying run."""
@@ -71,10 +71,13 @@ ESCALATION_UPDATES_MAX = 1_000_000
 """Longest escalation; an operator who wants a level for good changes the base."""
 
 PROTOCOL_ERRORS_MAX = 8
-"""Bad frames in a row that one peer may send before it is quarantined."""
+"""Bad frames that one peer may send in a short time before it is quarantined (one is forgiven every 10 s)."""
 
 QUARANTINE_S = 60.0
 """How long a quarantined peer is ignored."""
+
+LOSS_RECORDS_MAX = 1 << 32
+"""Records one LOSS or BYE may declare lost: 13 years of ten updates a second. More is a broken sender, not a loss."""
 
 USER_KEYS_MAX = 256
 """Distinct `log` keys of one run; further ones are counted and reported, not sent."""

@@ -29,7 +29,14 @@ from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, split_address
 from gradwatch_daemon.pipeline import Pipeline
-from gradwatch_daemon.places import DirectoryLock, keep_token, private_directory, remove_connection, write_connection
+from gradwatch_daemon.places import (
+    DirectoryLock,
+    keep_token,
+    private_directory,
+    remove_connection,
+    token_path,
+    write_connection,
+)
 from gradwatch_daemon.records import Counters
 from gradwatch_daemon.store.sqlite import SqliteStore
 
@@ -60,8 +67,9 @@ class Daemon:
     """One daemon. Construction takes every resource and raises `GradwatchError` when one is not to be had."""
 
     def __init__(self, config: Config) -> None:
+        profile = load_profile(config.profile, config.thresholds)
         with contextlib.ExitStack() as undo:
-            self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR")
+            self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR", others=0o077)
             self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
             lock = DirectoryLock(self._runtime_dir, "GRADWATCH_RUNTIME_DIR")
             undo.callback(lock.release)
@@ -76,7 +84,6 @@ class Daemon:
             secret = secrets.token_urlsafe(24) if over_tcp else ""
             self._socket = IngestSocket(endpoint)
             undo.callback(self._socket.close)
-            profile = load_profile(config.profile, config.thresholds)
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
             self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
@@ -86,7 +93,7 @@ class Daemon:
             bound_port = self._listener.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
             self.url = f"http://{shown}:{bound_port}"
-            self.connection = Connection(self._socket.endpoint, self.url, secret, token, os.getpid())
+            self.connection = Connection(self._socket.endpoint, self.url, secret, str(token_path(data_dir)), os.getpid())
             self._api = create_api(
                 ApiContext(
                     snapshots=lambda: self._pipeline.snapshots,

@@ -23,7 +23,7 @@ from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
 from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.mailbox import Mailbox
 from gradwatch_daemon.reception import Reception
-from gradwatch_daemon.records import Commit, Newest, Published
+from gradwatch_daemon.records import Commit, LossRecord, Newest, Published
 from gradwatch_daemon.runs import Runs
 from gradwatch_daemon.stream import StreamDetection
 from gradwatch_daemon.work import Now, Work
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, RunView, Stream
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, RowBlock, Run, RunView, SignalBlock, Stream
     from gradwatch_daemon.runs import RunState
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
@@ -44,6 +44,9 @@ FRAMES_PER_TICK = 512
 
 POLL_MS = 500
 """Longest sleep without frames: bounds how late silence is noticed."""
+
+RESTORED_RUNS_MAX = 64
+"""Runs whose detectors are replayed at start: about 10 ms each."""
 
 COMMIT_RETRY_S = 0.5
 """Pause after a failed commit (a full disk does not free itself faster)."""
@@ -112,6 +115,7 @@ class Pipeline:
         self._detect(passed, work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
+        self._retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
         self._deliver(work)
@@ -123,7 +127,9 @@ class Pipeline:
         for rows in join_rows(passed.rows):
             state = self._runs.states[rows.stream.run]
             detection = self._detection(rows.stream, state)
-            block = self._deriver.derive(rows)
+            block = self._derive(rows, passed)
+            if block is None:
+                continue
             anomalies = detection.advance(block)
             work.blocks.append(block)
             work.changed.add(rows.stream.run)
@@ -131,19 +137,30 @@ class Pipeline:
             if rows.stream.attempt == state.run.attempt:
                 state.update_last = max(state.update_last or 0, int(block.update.max()))
                 state.effective = Level(int(block.level[-1]))
-                state.detectors = detection.detector_states
+                state.run = replace(state.run, last_seen_ns=now.unix_ns)
+                if rows.stream.rank == 0 or not state.detectors:
+                    state.detectors = detection.detector_states
                 if rows.stream.rank == 0:
                     state.newest = Newest.of(block, now.unix_ns)
-                state.run = replace(state.run, last_seen_ns=max(state.run.last_seen_ns, int(block.t_ns[-1])))
-            state.remember(anomalies)
+                state.remember(anomalies)
+            work.noted(anomalies)
             for anomaly in anomalies:
-                work.anomalies[anomaly.id] = anomaly
                 self._escalate(anomaly, state, work, now)
         # After all blocks of a stream: a checkpoint covers everything that its transaction writes.
         for stream in {block.stream for block in work.blocks}:
             checkpoint = self._streams[stream].checkpoint_if_due()
             if checkpoint is not None:
                 work.checkpoints.append(checkpoint)
+
+    def _derive(self, rows: RowBlock, passed: Passed) -> SignalBlock | None:
+        """Signals of rows; None when we fail on them: then they are a loss of ours, and no other run suffers."""
+        try:
+            return self._deriver.derive(rows)
+        except Exception:
+            LOG.exception("rows %d to %d of %s cannot be derived; they are recorded as lost", *rows.seqs, rows.stream)
+            # Counted with the other losses of this tick, in `_record`.
+            passed.losses.append(LossRecord(rows.stream, rows.session, *rows.seqs, "the daemon failed on them"))
+            return None
 
     def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
         if not state.live or anomaly.attempt != state.run.attempt:
@@ -157,8 +174,9 @@ class Pipeline:
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""
         for stream, result in passed.results:
-            escalations = self._runs.states[stream.run].escalations
-            work.escalated(escalations.result(result.id, result.state, result.update, result.reason))
+            state = self._runs.states[stream.run]
+            if stream.attempt == state.run.attempt:
+                work.escalated(state.escalations.result(result.id, result.state, result.update, result.reason))
         work.events.extend(passed.events)
         for loss in passed.losses:
             self._runs.states[loss.stream.run].lost += loss.last_seq - loss.first_seq + 1
@@ -166,6 +184,12 @@ class Pipeline:
         for session in passed.touched.values():
             record = replace(self._runs.sessions[session.id], last_seq=session.last_seq)
             self._runs.sessions[session.id] = work.sessions[session.id] = record
+
+    def _retire(self, work: Work) -> None:
+        """Detection of runs that nobody feeds is put away; checkpoint and rows bring it back."""
+        idle = {run for run in work.changed if not self._runs.states[run].live}
+        for stream in [stream for stream in self._streams if stream.run in idle]:
+            del self._streams[stream]
 
     def _commit(self, passed: Passed, work: Work) -> None:
         for run in work.changed:
@@ -222,7 +246,8 @@ class Pipeline:
         for run in work.redeliver:
             escalations = self._runs.states[run].escalations
             frame = encode(m.LevelMessage(escalations.desired()))
-            sent = [self._socket.send(session.peer, frame) for session in self._sessions.of_run(run)]
+            live = self._sessions.of_attempt(run, self._runs.states[run].run.attempt)
+            sent = [self._socket.send(session.peer, frame) for session in live]
             if any(sent):
                 delivered += escalations.delivered()
         if delivered:
@@ -249,18 +274,30 @@ class Pipeline:
         return detection
 
     def _restore(self) -> None:
-        """Bring back the newest attempt of every run, so that what is shown after a restart is what was shown before."""
+        """Bring back the newest attempt of every run, so that what is shown after a restart is what was shown before.
+
+        Detectors are replayed only for the runs heard of last; those of the others come back with their next row.
+        """
+        closed: list[Anomaly] = []
+        by_age = sorted(self._runs.states.values(), key=lambda state: state.run.last_seen_ns, reverse=True)
+        recent = {state.run.run for state in by_age[:RESTORED_RUNS_MAX]}
         for record in self._store.open_escalations():
             self._runs.states[record.run].escalations.load([record])
         for anomaly in self._store.open_anomalies():
             self._runs.states[anomaly.run].remember([anomaly])
+        for state in self._runs.states.values():
+            if any(a.rules_hash != self._engine.profile.rules_hash for a in state.open.values()):
+                closed += state.close_anomalies("the rules changed")
         for stream, (rows, update_last) in sorted(self._store.row_counts().items()):
             state = self._runs.states[stream.run]
             state.rows += rows
             if rows and stream.attempt == state.run.attempt:
                 state.update_last = max(state.update_last or 0, update_last)
-                if not state.detectors:
+                if stream.run in recent and not state.detectors:
                     state.detectors = self._detection(stream, state).detector_states
+        self._streams.clear()
+        if closed:
+            self._store.commit(Commit(anomalies=tuple(closed)))
         reader = self._store.reader()
         for run, state in self._runs.states.items():
             state.escalations.load(self._spent(reader, state.run))

@@ -20,8 +20,11 @@ TOKEN_FILE = "token"
 LOCK_FILE = "daemon.lock"
 
 
-def private_directory(path: Path, flag: str) -> Path:
-    """Make a directory of mode 0700, or check that it is ours and nobody else can write it.
+def private_directory(path: Path, flag: str, others: int = stat.S_IWGRP | stat.S_IWOTH) -> Path:
+    """Make a directory of mode 0700, or check that it is ours and that group and others have none of the bits `others`.
+
+    Nobody else may write the data directory; the runtime directory nobody else may even enter (0o077), since agents
+    refuse one that is open.
 
     Raises:
         GradwatchError: `data-dir-unusable`, naming the directory, the reason and the flag.
@@ -31,8 +34,8 @@ def private_directory(path: Path, flag: str) -> Path:
         info = path.stat()
         if info.st_uid != os.getuid():
             raise _unusable(path, flag, f"it belongs to user {info.st_uid}")
-        if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _unusable(path, flag, f"others may write it (mode {stat.S_IMODE(info.st_mode):o})")
+        if info.st_mode & others:
+            raise _unusable(path, flag, f"it is open to others (mode {stat.S_IMODE(info.st_mode):o}; try chmod 700)")
         probe = path / f".probe-{os.getpid()}"
         probe.touch(mode=0o600)
         probe.unlink()
@@ -45,7 +48,7 @@ def _unusable(path: Path, flag: str, why: str) -> GradwatchError:
     return GradwatchError(
         "data-dir-unusable",
         where=str(path),
-        expected="a directory of this user, writable by it alone",
+        expected="a directory of this user alone",
         got=why,
         next_step=f"Choose another with {flag}, or fix its permissions.",
     )
@@ -82,9 +85,14 @@ class DirectoryLock:
         self._file.close()
 
 
+def token_path(data_dir: Path) -> Path:
+    """Where the bearer token of a data directory lies."""
+    return data_dir.resolve() / TOKEN_FILE
+
+
 def keep_token(data_dir: Path) -> str:
     """The bearer token of this data directory: read, or made with 256 random bits and mode 0600."""
-    path = data_dir / TOKEN_FILE
+    path = token_path(data_dir)
     try:
         token = path.read_text(encoding="ascii").strip()
         if token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,12 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.ingest.session import LiveSession
-from gradwatch_daemon.records import LossRecord
 
 if TYPE_CHECKING:
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import Sessions
     from gradwatch_daemon.records import Counters
-    from gradwatch_daemon.runs import Runs
+    from gradwatch_daemon.runs import Runs, RunState
     from gradwatch_daemon.work import Now, Work
 
 
@@ -40,38 +40,28 @@ class Reception:
 
     def part(self, passed: Passed, work: Work, now: Now) -> None:
         """Close the sessions that said BYE or fell silent; a run with none left has ended, or is lost."""
-        for session, bye in passed.byes:
-            self._close_gap(session, bye, passed, work)
         ended = [(session, "crashed" if bye.reason == "exception" else "finished") for session, bye in passed.byes]
         ended += [(session, "lost") for session in self._sessions.silent(now.mono_s)]
         for session, how in ended:
             self._sessions.close(session)
-            run = session.stream.run
-            state = self._runs.states[run]
-            state.live = len(self._sessions.of_run(run))
-            if state.live == 0:
-                state.saw(how, now.unix_ns)
-                if how != "lost":
-                    work.escalated(state.escalations.lose_all("the run ended"))
-            work.runs[run] = state.run
-            work.changed.add(run)
+            state = self._runs.states[session.stream.run]
+            if session.stream.attempt == state.run.attempt:
+                self._leave(state, how, work, now)
 
-    def _close_gap(self, session: LiveSession, bye: m.Bye, passed: Passed, work: Work) -> None:
-        """What the trainer had no time to send before it ended never comes: say so."""
-        missing = bye.last_seq - session.last_seq
-        if missing <= 0:
-            return
-        run = session.stream.run
-        passed.losses.append(
-            LossRecord(session.stream, session.id, session.last_seq + 1, bye.last_seq, "not sent before the end")
-        )
-        self._runs.states[run].lost += missing
-        session.last_seq = bye.last_seq
-        self._runs.sessions[session.id] = replace(self._runs.sessions[session.id], last_seq=bye.last_seq)
-        work.sessions[session.id] = self._runs.sessions[session.id]
+    def _leave(self, state: RunState, how: str, work: Work, now: Now) -> None:
+        """One process of the present attempt is gone. The run ends with the last, as badly as the worst of them."""
+        run = state.run.run
+        state.live = len(self._sessions.of_attempt(run, state.run.attempt))
+        state.crashed |= how == "crashed"
+        if state.live == 0:
+            state.saw("crashed" if state.crashed else how, now.unix_ns)
+            if how != "lost":
+                work.escalated(state.escalations.lose_all("the run ended"))
+        work.runs[run] = state.run
+        work.changed.add(run)
 
     def _refusal(self, hello: m.Hello) -> m.Refuse | None:
-        if self._secret and hello.secret != self._secret:
+        if self._secret and not hmac.compare_digest(hello.secret.encode(), self._secret.encode()):
             return m.Refuse("secret-wrong", "HELLO.secret")
         try:
             check_name(hello.run, RUN, "HELLO.run")
@@ -86,11 +76,12 @@ class Reception:
         state, session = self._runs.greet(hello, now.unix_ns)
         if attempt_before and state.run.attempt != attempt_before:
             work.escalated(state.escalations.lose_all("another attempt began"))
+            work.noted(state.close_anomalies("another attempt began"))
         live = self._sessions.by_id.get(hello.session)
         last_seq = live.last_seq if live is not None else session.last_seq
         opened = LiveSession(hello.session, peer, session.stream, hello, last_seq, session.last_seq, now.mono_s)
         self._sessions.open(opened)
-        state.live = len(self._sessions.of_run(hello.run))
+        state.live = len(self._sessions.of_attempt(hello.run, state.run.attempt))
         work.runs[hello.run] = state.run
         work.sessions[session.session] = replace(session, last_seq=last_seq)
         work.changed.add(hello.run)

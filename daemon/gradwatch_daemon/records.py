@@ -42,9 +42,11 @@ class SignalKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBlock:
-    """Rows as they came, in order of update: `values` f64[n, slots], `status` u8[n, columns]; `seq` of the first and last."""
+    """Rows of one session as they came: `values` f64[n, slots], `status` u8[n, columns]; `seqs` of the first and last row."""
 
     stream: Stream
+    session: str
+    seqs: tuple[int, int]
     schema: Schema
     update: I64
     t_ns: I64

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class RunState:
-    """One run, as the pipeline thread holds it. `effective` is the level of the newest row, the agent's own word."""
+    """One run, as the pipeline thread holds it.
+
+    `live` counts the connected processes of the present attempt, `crashed` says whether one of them ended by an
+    exception; `effective` is the level of the newest row, the agent's own word.
+    """
 
     run: Run
     escalations: Escalations
     live: int = 0
+    crashed: bool = False
     rows: int = 0
     lost: int = 0
     update_last: int | None = None
@@ -56,6 +61,15 @@ class RunState:
             else:
                 self.open[anomaly.id] = anomaly
 
+    def close_anomalies(self, why: str) -> list[Anomaly]:
+        """Resolve what is open because nothing can be said of it any more; returns the closed."""
+        closed = [
+            replace(a, state="resolved", update_resolved=a.update_last, sentence=f"{a.sentence} Closed: {why}.")
+            for a in self.open.values()
+        ]
+        self.open.clear()
+        return closed
+
     def saw(self, state: str, now_ns: int) -> None:
         """Move the run's state and the time it was last heard of."""
         self.run = replace(self.run, state=state, last_seen_ns=now_ns)
@@ -67,6 +81,7 @@ class Runs:
     def __init__(self, runs: Iterable[Run], sessions: Iterable[Session]) -> None:
         self.states = {run.run: RunState(run, Escalations(run.run, run.base, run.pin, run.revision)) for run in runs}
         self.sessions = {session.session: session for session in sessions}
+        self._lived = {session.stream for session in self.sessions.values()}
 
     def greet(self, hello: Hello, now_ns: int) -> tuple[RunState, Session]:
         """Find or make the run, the attempt and the session of a HELLO.
@@ -85,6 +100,7 @@ class Runs:
         stream = Stream(hello.run, state.run.attempt, hello.rank)
         session = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
         self.sessions[session.session] = session
+        self._lived.add(stream)
         return state, session
 
     def _attempt_of(self, hello: Hello, now_ns: int) -> RunState:
@@ -93,7 +109,7 @@ class Runs:
             run = _described(hello, attempt=1, base=Level(hello.level), first_seen_ns=now_ns, now_ns=now_ns)
             state = self.states[hello.run] = RunState(run, Escalations(hello.run, run.base, run.pin, run.revision))
             return state
-        lived = any(session.stream == Stream(hello.run, state.run.attempt, hello.rank) for session in self.sessions.values())
+        lived = Stream(hello.run, state.run.attempt, hello.rank) in self._lived
         if state.run.launch_id == hello.launch_id and not lived:
             state.saw("live", now_ns)
             return state
@@ -103,6 +119,7 @@ class Runs:
             _described(hello, old.attempt + 1, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
+        state.crashed = False
         return state
 
 

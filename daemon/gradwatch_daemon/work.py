@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gradwatch_daemon.records import Commit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from concurrent.futures import Future
 
     from gradwatch_daemon.ingest.gate import Passed
@@ -48,6 +49,12 @@ class Work:
         """Note changed escalations."""
         for record in records:
             self.escalations[record.run, record.id] = record
+            self.changed.add(record.run)
+
+    def noted(self, records: Iterable[Anomaly]) -> None:
+        """Note changed anomalies."""
+        for record in records:
+            self.anomalies[record.id] = record
             self.changed.add(record.run)
 
     def batch(self, passed: Passed) -> Commit:

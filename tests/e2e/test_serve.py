@@ -127,7 +127,7 @@ def test_command_line_finds_the_daemon_shows_runs_and_waits_for_an_escalation(da
     assert missing.returncode == 3
     assert "ant-ppo" in missing.stderr
     assert _cli(daemon, "anomalies", "ant-ppo", "--json").returncode == 0
-    assert _cli(daemon, "token").stdout.strip() == daemon.connection.token
+    assert _cli(daemon, "token").stdout.strip() == daemon.token
     trainer.terminate()
     trainer.wait(10)
 
@@ -137,7 +137,7 @@ def test_sigterm_ends_open_streams_and_the_daemon_at_once(tmp_path: Path) -> Non
     with DaemonProcess(tmp_path) as process:
         connection = process.connection
         request = urllib.request.Request(
-            f"{connection.url}/api/v1/stream", headers={"Authorization": f"Bearer {connection.token}"}
+            f"{connection.url}/api/v1/stream", headers={"Authorization": f"Bearer {process.token}"}
         )
         with urllib.request.urlopen(request, timeout=30) as stream:
             assert b"event: hello\n" in iter(stream.readline, b"")

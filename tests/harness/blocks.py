@@ -104,7 +104,7 @@ def row_block(cells: Mapping[tuple[str, str], Sequence[Sequence[float]]], status
         codes[:, place] = (status or {}).get(column.name, 0)
     update = np.arange(n)
     zeros = np.zeros(n, np.uint8)
-    return RowBlock(STREAM, schema, update, update * 1_000, update, zeros, zeros, values, codes)
+    return RowBlock(STREAM, "s1", (0, n - 1), schema, update, update * 1_000, update, zeros, zeros, values, codes)
 
 
 def every_column(n: int = 4) -> RowBlock:

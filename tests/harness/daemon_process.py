@@ -77,6 +77,10 @@ class DaemonProcess:
     def connection(self) -> Connection:
         return Connection.from_json((self.runtime_dir / FILE_NAME).read_text())
 
+    @property
+    def token(self) -> str:
+        return (self.data_dir / "token").read_text().strip()
+
     def kill(self) -> None:
         """As the kernel would: no last words."""
         self._end(signal.SIGKILL)
@@ -119,7 +123,7 @@ class DaemonProcess:
         request = urllib.request.Request(
             connection.url + path,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {connection.token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
             method=method,
         )
         with urllib.request.urlopen(request, timeout=60) as response:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradwatch_agent.collect.host import Tally, add_series, to_float
+from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.series import Series
 from gradwatch_agent.device.clip import CLIP_WATCH
-from gradwatch_agent.device.reduce import least
+from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.guard import guarded
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -21,48 +23,11 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
-    from gradwatch_agent.device.reduce import Reducer
-
-NORMS_MAX = 16_384
-"""Norms of one update: 128 kB, read one by one on the host."""
-
-NORMS_HELD_MAX = 256
-"""Norms held by reference: each takes 512 bytes of a CUDA allocator."""
 
 COPY_BYTES_MAX = 64 * 1024 * 1024
 """Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
 
 GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb")
-
-
-@dataclass(slots=True)
-class NormBuffer:
-    """Norms of one device, and on the host the minibatch and the bound of each.
-
-    They are held by reference and gathered by one `stack`: each is a number that torch just made, and its version tells
-    whether anybody wrote to it since.
-    """
-
-    held: list[tuple[torch.Tensor, int]] = field(default_factory=list)
-    gathered: list[torch.Tensor] = field(default_factory=list)
-    minibatches: list[int] = field(default_factory=list)
-    bounds: list[float | None] = field(default_factory=list)
-    overwritten: bool = False
-
-    def add(self, norm: torch.Tensor, minibatch: int, bound: float | None) -> None:
-        """Take a 0-dim norm."""
-        if norm.is_inference():  # has no version
-            norm = norm.clone()
-        self.held.append((norm, norm._version))
-        self.minibatches.append(minibatch)
-        self.bounds.append(bound)
-
-    def gather(self, reducer: Reducer) -> None:
-        """Copy the norms held; gradients must be off."""
-        if self.held:
-            self.overwritten |= any(norm._version != version for norm, version in self.held)
-            self.gathered.append(reducer.vector([norm for norm, _ in self.held]))
-            self.held = []
 
 
 class GradientCollector:
@@ -81,11 +46,12 @@ class GradientCollector:
         self.staging = staging
         self._policy = policy
         self._report = on_own_error
-        self._buffers: dict[torch.device, NormBuffer] = {}
+        self._norms = Series(staging, "grad.norm")
         self._before: dict[torch.device, list[torch.Tensor]] = {}
         self._clipped = False
         self._ratio_status = Status.LEVEL
         self.steps = 0
+        self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
         self._handles: list[Any] = [optimizer.register_step_pre_hook(self._before_step) for optimizer in optimizers]
@@ -102,7 +68,7 @@ class GradientCollector:
 
     def clear(self) -> None:
         """Forget the norms of the running update."""
-        self._buffers = {}
+        self._norms = Series(self.staging, "grad.norm")
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -123,7 +89,14 @@ class GradientCollector:
     def on_clip(
         self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
     ) -> None:
-        """Stage the norm that clipping is about to use; of another order than 2, compute the L2 norm."""
+        """Take the norm that clipping is about to use; of another order than 2, compute the L2 norm."""
+        begin = time.perf_counter_ns()
+        self._take_norm(parameters, total_norm, max_norm, norm_type, empty)
+        self.spent_ns += time.perf_counter_ns() - begin
+
+    def _take_norm(
+        self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
+    ) -> None:
         self._clipped = True
         if self.level < Level.NORMAL or _capturing(total_norm, self.tally):
             return
@@ -133,7 +106,7 @@ class GradientCollector:
             bound = to_float(max_norm)
             if bound is None:
                 self.tally.refuse("grad.clipped", Status.DTYPE)
-            self._hold(total_norm.detach() if total_norm.requires_grad else total_norm, bound)
+            self._hold(total_norm, bound)
         else:
             self.tally.refuse("grad.clipped", Status.UNDEFINED)
             self._measure([parameter.grad for parameter in parameters], None)
@@ -143,6 +116,7 @@ class GradientCollector:
         """Count the step; measure the gradients when nothing clipped them."""
         if torch.compiler.is_compiling():
             return
+        begin = time.perf_counter_ns()
         seen, self._clipped = self._clipped, False
         if self.level >= Level.NORMAL and not seen:
             held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
@@ -150,6 +124,7 @@ class GradientCollector:
                 self._measure(held, getattr(optimizer, "grad_scale", None))
         self.steps += 1
         self._policy.stepped = True
+        self.spent_ns += time.perf_counter_ns() - begin
 
     def _measure(self, gradients: Sequence[torch.Tensor | None], scale: object) -> None:
         """Stage the float64 L2 norm of gradients on one device each; divide by the scale a fused AMP optimizer still has on."""
@@ -168,16 +143,8 @@ class GradientCollector:
                 self._hold(norm / scale if isinstance(scale, torch.Tensor) else norm, None)
 
     def _hold(self, norm: torch.Tensor, bound: float | None) -> None:
-        buffer = self._buffers.get(norm.device)
-        if buffer is None:
-            buffer = self._buffers[norm.device] = NormBuffer()
-        if len(buffer.minibatches) >= NORMS_MAX:
+        if not self._norms.add(norm, max(0, self._policy.minibatches - 1), bound):
             _refuse(self.tally, Status.INCOMPLETE)
-            return
-        buffer.add(norm, max(0, self._policy.minibatches - 1), bound)
-        if len(buffer.held) >= NORMS_HELD_MAX:
-            with torch.no_grad():
-                buffer.gather(self.staging.reducer(norm.device))
 
     def _copy_parameters(self) -> None:
         parameters = _by_device(self._parameters)
@@ -186,7 +153,7 @@ class GradientCollector:
             self._ratio_status = Status.THINNED
             return
         with torch.no_grad(), torch.inference_mode(False):
-            self._before = {device: torch._foreach_mul(tensors, 1.0) for device, tensors in parameters.items()}  # type: ignore[misc]
+            self._before = {device: copy_all(tensors) for device, tensors in parameters.items()}
 
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """Return the vectors of this update by device, and what each is. Host facts go straight into the tally."""
@@ -197,21 +164,17 @@ class GradientCollector:
             return parts
         if self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
-        for device, buffer in self._buffers.items():
-            parts.setdefault(device, []).append(self._gather(device, buffer))
-        self._buffers = {}
+        for device, part in self._norms.finish().items():
+            parts.setdefault(device, []).append(part)
+        if self._norms.overwritten:
+            _refuse(self.tally, Status.INCOMPLETE)
+        self._norms = Series(self.staging, "grad.norm")
+        if self._parameters and not self._before:
+            self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
         weights = Weights()
         for device, tensors in _by_device(self._parameters).items():
             parts.setdefault(device, []).append(self._weigh(device, tensors, weights))
-        if self._parameters and not self._before:
-            self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
         return parts
-
-    def _gather(self, device: torch.device, buffer: NormBuffer) -> tuple[torch.Tensor, Reader]:
-        buffer.gather(self.staging.reducer(device))
-        if buffer.overwritten:
-            _refuse(self.tally, Status.INCOMPLETE)
-        return torch.cat(buffer.gathered), NormReader(buffer.minibatches, buffer.bounds)
 
     def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
         norms = self.staging.reducer(device).norms(_real(tensors))
@@ -219,8 +182,7 @@ class GradientCollector:
         before = self._before.pop(device, None)
         if before is None:
             return norms, WeightReader(weights, len(tensors))
-        torch._foreach_sub_(before, tensors)
-        moved = self.staging.reducer(device).norms(_real(before))
+        moved = self.staging.reducer(device).norms(_real(subtract_all(before, tensors)))
         return torch.cat([norms, moved]), WeightReader(weights, len(tensors))
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
@@ -248,23 +210,6 @@ class LastReader:
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader."""
         tally.add(self.name, (values[0],), self.subject)
-
-
-@dataclass(frozen=True, slots=True)
-class NormReader:
-    """Gradient norms: the minibatch of each, and the bound it was clipped to, None where it was not."""
-
-    minibatches: list[int]
-    bounds: list[float | None]
-
-    def tell(self, tally: Tally, values: Sequence[float]) -> None:
-        """See Reader."""
-        norms = list(values)
-        add_series(tally, "grad.norm", norms, self.minibatches)
-        tally.add("grad.norm.max", (-least([-norm for norm in norms]),))
-        pairs = [(norm, bound) for norm, bound in zip(norms, self.bounds, strict=True) if bound is not None]
-        if pairs:
-            tally.add("grad.clipped", (float(sum(norm > bound for norm, bound in pairs)),))
 
 
 @dataclass(slots=True)
@@ -321,10 +266,11 @@ def _wraps(tensor: torch.Tensor) -> bool:
 
 
 def _by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch.Tensor]]:
+    """Dense plain tensors by where they are now; a model may move between updates."""
     grouped: dict[torch.device, list[torch.Tensor]] = {}
     for tensor in tensors:
         if tensor.layout is torch.strided and not _wraps(tensor):
-            grouped.setdefault(tensor.device, []).append(tensor.detach())
+            grouped.setdefault(tensor.device, []).append(tensor)
     return grouped
 
 

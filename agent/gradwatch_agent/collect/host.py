@@ -39,9 +39,12 @@ class Tally:
 
     def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:
         """Merge `part` of column `name`."""
-        key = (name, subject)
+        self.put((name, subject), part)
+
+    def put(self, key: Key, part: tuple[float, ...]) -> None:
+        """Merge `part` of the column `key`."""
         held = self.parts.get(key)
-        self.parts[key] = part if held is None else merge(COLUMNS[name].kind, held, part)
+        self.parts[key] = part if held is None else merge(COLUMNS[key[0]].kind, held, part)
 
     def add_last(self, name: str, order: int, value: float, subject: str = "") -> None:
         """Keep the value with the largest `order`: blocks come by shape, not by time."""
@@ -49,13 +52,6 @@ class Tally:
         if self._order.get(key, -1) <= order:
             self._order[key] = order
             self.parts[key] = (value,)
-
-    def add_moments(self, name: str, n: float, total: float, m2: float, subject: str = "") -> None:
-        """Merge n values with their sum and their sum of squared deviations; no values at all are UNDEFINED."""
-        if n > 0:
-            self.add(name, (n, total / n, m2), subject)
-        else:
-            self.refuse(name, Status.UNDEFINED, subject)
 
     def refuse(self, name: str, status: Status, subject: str = "") -> None:
         """Say why the column, or a part of it, is missing. A weak reason never hides a strong one."""
@@ -65,7 +61,8 @@ class Tally:
 
     def missing(self) -> dict[Key, Status]:
         """The reasons that stand: a weak one falls once anything was measured."""
-        return {key: status for key, status in self.reasons.items() if status not in WEAK or key not in self.parts}
+        parts = self.parts
+        return {key: status for key, status in self.reasons.items() if key not in parts or status not in WEAK}
 
 
 class Reader(Protocol):
@@ -184,14 +181,18 @@ def _sum(values: list[float]) -> float:
         return sum(values)
 
 
-def add_series(tally: Tally, name: str, values: list[float], minibatches: list[int]) -> None:
-    """Moments, non-finite count and first non-finite minibatch of one value per minibatch."""
+def add_series(tally: Tally, name: str, values: list[float], minibatches: list[int], subject: str = "") -> None:
+    """Add one value per minibatch: its moments and, as far as the registry has them, the largest, the number of
+    non-finite ones and the first minibatch with one."""
     if not values:
         return
-    tally.add(name, moments(values))
+    tally.add(name, moments(values), subject)
     bad = [minibatch for value, minibatch in zip(values, minibatches, strict=True) if not math.isfinite(value)]
-    tally.add(f"{name}.nonfinite", (float(len(bad)),))
-    add_first(tally, f"{name}.nonfinite_mb", min(bad, default=None))
+    if f"{name}.max" in COLUMNS:
+        tally.add(f"{name}.max", (math.nan if any(map(math.isnan, values)) else max(values),))
+    if f"{name}.nonfinite" in COLUMNS:
+        tally.add(f"{name}.nonfinite", (float(len(bad)),))
+        add_first(tally, f"{name}.nonfinite_mb", min(bad, default=None))
 
 
 def add_first(tally: Tally, name: str, minibatch: int | None) -> None:

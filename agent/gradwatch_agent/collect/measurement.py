@@ -9,10 +9,12 @@ import torch
 
 from gradwatch_agent.collect.gradients import GradientCollector, LastReader
 from gradwatch_agent.collect.host import Tally
-from gradwatch_agent.collect.policy import PolicyCollector, SlicedRows, entropy_limits
-from gradwatch_agent.collect.policy import tell_segment as tell_policy
+from gradwatch_agent.collect.policy import PolicyCollector
+from gradwatch_agent.collect.policy_facts import SlicedRows
+from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
 from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
+from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_agent.collect.staging import Segment, Staging
 from gradwatch_agent.device.transfer import Ticket, Transfer
 from gradwatch_contracts.columns import Status
@@ -104,6 +106,11 @@ class Measurement:
         """Whether an optimizer is watched and the running update neither observed a minibatch nor took a step."""
         return self.gradients.has_optimizer and not self.gradients.steps and not self.policy.minibatches
 
+    def take_spent_ns(self) -> int:
+        """Time spent in hooks since the last call."""
+        spent, self.gradients.spent_ns = self.gradients.spent_ns, 0
+        return spent
+
     def begin(self, tally: Tally, level: Level) -> None:
         """A new update."""
         self.tally, self.level = tally, level
@@ -172,16 +179,16 @@ class Measurement:
             self.staging.overflowed = False
             self.refuse("ppo", Status.INCOMPLETE)
             self.refuse("rollout", Status.INCOMPLETE)
-        for device, found in self.gradients.finish().items():
-            parts.setdefault(device, []).extend(found)
+        for found in (self.policy.finish(), self.gradients.finish()):
+            for device, part in found.items():
+                parts.setdefault(device, []).extend(part)
         for (name, subject), row in self._scalars.items():
             parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
         self._scalars = {}
-        self.policy.finish()
         vectors = []
-        for found in parts.values():
-            vectors.append(torch.cat([vector for vector, _ in found]))
-            underway.readers.append([(reader, len(vector)) for vector, reader in found])
+        for packed in parts.values():
+            vectors.append(torch.cat([vector for vector, _ in packed]))
+            underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
         return vectors, underway
 
     def _capturing(self, tensors: Mapping[str, object], call: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gradwatch_agent.collect.staging import Layout
+from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.device.reduce import Plan
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
@@ -91,18 +91,14 @@ class RolloutCollector:
         layout = self._layouts.get(columns)
         if layout is None:
             errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
-            layout = Layout(Plan(len(columns), errors=errors), tuple((name, "") for name in columns), Source.ROLLOUT)
+            layout = Layout(Plan(len(columns), errors=errors), tuple(Channel.of(name) for name in columns), Source.ROLLOUT)
             self._layouts[columns] = layout
         self.staging.reduce_now(layout, tensors, 0)
 
 
 def tell_segment(tally: Tally, segment: Segment, values: Sequence[float]) -> None:
     """Turn one reduced block of rollout tensors into columns."""
-    facts = segment.read(values)
-    for channel, (name, _) in enumerate(segment.layout.columns):
-        tally.add_moments(name, facts.n[channel], facts.total[channel], facts.m2[channel])
-        for column in _family(name)[1:]:
-            tally.add(column, (facts.nonfinite[channel],))
+    segment.tell(tally, segment.read(values))
 
 
 def _family(name: str) -> tuple[str, ...]:

@@ -6,38 +6,55 @@ one, and `finish` reduces all rows of one shape together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from gradwatch_agent.device.reduce import BlockFacts, Plan, Reducer, read_block
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from gradwatch_agent.collect.host import Key, Tally
     from gradwatch_contracts.signals import Source
 
 ROWS_START = 16
 """Rows of a first block; the next update's block has the rows this one needed."""
 
 NUMBERS_MAX = 262_144
-"""Numbers one update may send to the host (2 MB, some 10,000 minibatches), the second half of them kept for `finish`. A trainer that never
-calls `step` must not fill the device."""
+"""Numbers one update may send to the host (2 MB, some 10,000 minibatches), the second half of them kept for `finish`. A
+trainer that never calls `step` must not fill the device."""
 
 OPEN_BLOCKS_MAX = 256
 """Shapes staged at once: a trainer with minibatches of any length makes one block for each length."""
 
 
+class Channel(NamedTuple):
+    """The columns of one channel: its moments and, where the registry has them, the number of non-finite values and the
+    first minibatch that held one."""
+
+    moments: Key
+    nonfinite: Key | None
+    first: Key | None
+
+    @classmethod
+    def of(cls, name: str, subject: str = "") -> Channel:
+        """The channel whose moments are column `name`."""
+        count, first = f"{name}.nonfinite", f"{name}.nonfinite_mb"
+        return cls((name, subject), (count, "") if count in COLUMNS else None, (first, "") if first in COLUMNS else None)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Layout:
-    """A plan, what its moment channels are called, (column, subject), and which call they come from. Compared by
-    identity, so make each once."""
+    """A plan, the columns of its moment channels, and which call they come from. Compared by identity, so make each once."""
 
     plan: Plan
-    columns: tuple[tuple[str, str], ...]
+    channels: tuple[Channel, ...]
     source: Source
 
 
@@ -60,6 +77,24 @@ class Segment:
     def read(self, values: Sequence[float]) -> BlockFacts:
         """Name them."""
         return read_block(values, self.layout.plan, len(self.minibatches), self.samples, self.before_step)
+
+    def tell(self, tally: Tally, facts: BlockFacts) -> None:
+        """Add the columns that every channel has."""
+        put, minibatches = tally.put, self.minibatches
+        columns = zip(self.layout.channels, facts.n, facts.total, facts.m2, facts.nonfinite, facts.first_row, strict=True)
+        for (moments, nonfinite, first), n, total, m2, bad, row in columns:
+            if not n:
+                for key in (moments, nonfinite, first):
+                    if key is not None:
+                        tally.refuse(key[0], Status.UNDEFINED, key[1])
+                continue
+            put(moments, (n, total / n, m2))
+            if nonfinite is not None:
+                put(nonfinite, (bad,))
+            if first is not None and row is None:
+                tally.reasons.setdefault(first, Status.UNDEFINED)
+            elif first is not None and row is not None:
+                put(first, (float(minibatches[row]),))
 
 
 @dataclass(slots=True)
@@ -158,17 +193,14 @@ class Staging:
 
     def reduce_now(self, layout: Layout, tensors: list[Tensor], minibatch: int, before: bool = False) -> None:
         """Reduce one minibatch without staging it, in slices that fit the scratch area."""
-        plan = layout.plan
         samples = tensors[0].shape[0]
-        size = max(1, self.scratch // (8 * plan.channels))
+        size = max(1, self.scratch // (8 * len(tensors)))
         if samples <= size:
             self._reduce(torch.stack(tensors).unsqueeze(0), layout, [minibatch], int(before), whole=True)
             return
-        rest = _without_scalars(layout)
-        kept = [tensor for i, tensor in enumerate(tensors) if not plan.moments - plan.scalars <= i < plan.moments]
         for start in range(0, samples, size):
-            sliced = torch.stack([tensor[start : start + size] for tensor in (kept if start else tensors)]).unsqueeze(0)
-            self._reduce(sliced, rest if start else layout, [minibatch], int(before), whole=False)
+            sliced = torch.stack([tensor[start : start + size] for tensor in tensors]).unsqueeze(0)
+            self._reduce(sliced, layout, [minibatch], int(before), whole=False)
 
     def finish(self) -> dict[torch.device, list[Part]]:
         """Reduce what is staged; return every reduced vector of the update by device, and begin anew.
@@ -271,10 +303,3 @@ class Staging:
 
 def _capacity(block: Block) -> int:
     return len(block.rows)
-
-
-def _without_scalars(layout: Layout) -> Layout:
-    """The same samples without the channels that hold one value per minibatch: they count once, not once a slice."""
-    plan = layout.plan
-    kept = plan.moments - plan.scalars
-    return Layout(replace(plan, moments=kept, scalars=0), layout.columns[:kept], layout.source)

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Api:
 
     def __init__(self, connection: Connection) -> None:
         self._base = connection.url
-        self._token = connection.token
+        self._token = Path(connection.token_file).read_text(encoding="ascii").strip()
 
     def request(self, path: str, body: Document | None = None) -> urllib.request.Request:
         """A GET, or a POST when there is a body."""

@@ -28,14 +28,12 @@ set_grad: Callable[[bool], object] = getattr(torch._C, "_set_grad_enabled", torc
 class Plan:
     """How one block [rows, channels, samples] is reduced.
 
-    `moments` channels come first, the last `scalars` of them hold one value per row, repeated along the samples. `ratio`:
-    channels 0 and 1 are new and old log-probabilities and become log r and k3 = (r - 1) - log r. `errors`: pairs (a, b),
-    channel a becomes channel a - channel b. `clip`: bound of |r - 1|, None for no count. `masked`: one more channel, the
-    last, is 1 where a sample counts.
+    `moments` channels come first. `ratio`: channels 0 and 1 are new and old log-probabilities and become log r and
+    k3 = (r - 1) - log r. `errors`: pairs (a, b), channel a becomes channel a - channel b. `clip`: bound of |r - 1|, None
+    for no count. `masked`: one more channel, the last, is 1 where a sample counts.
     """
 
     moments: int
-    scalars: int = 0
     ratio: bool = False
     errors: tuple[tuple[int, int], ...] = ()
     clip: float | None = None
@@ -116,16 +114,16 @@ class Reducer:
         parts = [row_sum.reshape(-1)]
         if deviation is not None:
             parts += self._ratio(channels[0], deviation, plan, absent)
-        centre = (row_sum.sum(0) if rows > 1 else row_sum[0]) / (rows * samples)
+        count: Tensor | int = rows * samples
         if absent is not None:
             present = torch.logical_not(absent).sum((1, 2), dtype=self.dtype)
             parts.append(present)
-            sampled = plan.moments - plan.scalars
-            centre = torch.cat([centre[:sampled] * (rows * samples / present.sum()), centre[sampled:]])
+            count = present.sum()
+        centre = (row_sum.sum(0) if rows > 1 else row_sum[0]) / count
         parts.append(torch.mul(torch.count_nonzero(moments - moments, (0, 2)), self.one))
         torch.sub(moments, centre.unsqueeze(1), out=moments)
         if absent is not None:
-            x[:, : plan.moments - plan.scalars].masked_fill_(absent, 0.0)
+            moments.masked_fill_(absent, 0.0)
         torch.mul(moments, moments, out=moments)
         parts.append(moments.sum((0, 2)))
         return torch.cat(parts)
@@ -133,7 +131,7 @@ class Reducer:
     def _apply_mask(self, x: Tensor, plan: Plan) -> Tensor:
         """Zero the samples that do not count, whatever they hold; return where they are, [rows, 1, samples]."""
         absent = x[:, plan.moments :] < 0.5
-        x[:, : plan.moments - plan.scalars].masked_fill_(absent, 0.0)
+        x[:, : plan.moments].masked_fill_(absent, 0.0)
         return absent
 
     def _ratio(self, log_ratio: Tensor, deviation: Tensor, plan: Plan, absent: Tensor | None) -> list[Tensor]:
@@ -156,6 +154,10 @@ class Reducer:
         """0-dim real tensors as one vector in the accumulator dtype."""
         return torch.mul(torch.stack(scalars), self.one)
 
+    def join(self, vectors: list[Tensor]) -> Tensor:
+        """Vectors of this device as one."""
+        return torch.cat(vectors)
+
 
 def _take_ratio(log_ratio: Tensor, k3: Tensor) -> Tensor:
     """Turn new and old log-probabilities into log r and k3, in place; return |r - 1| [rows, samples]."""
@@ -165,8 +167,22 @@ def _take_ratio(log_ratio: Tensor, k3: Tensor) -> Tensor:
     return ratio_minus_one.abs_()
 
 
+def copy_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """A copy of each tensor: times one, so that `copy_` stays the mark of a transfer."""
+    private = getattr(torch, "_foreach_mul", None)
+    return [torch.mul(tensor, 1.0) for tensor in tensors] if private is None else list(private(list(tensors), 1.0))
+
+
+def subtract_all(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The differences, pair by pair."""
+    private = getattr(torch, "_foreach_sub", None)
+    if private is None:
+        return [torch.sub(tensor, other) for tensor, other in zip(tensors, others, strict=True)]
+    return list(private(list(tensors), list(others)))
+
+
 def foreach_norm(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """L2 norm of each tensor in `dtype`: the only place that calls the private multi-tensor kernel.
+    """L2 norm of each tensor in `dtype`.
 
     One kernel for all tensors where torch has it, since about 2024 with `dtype=`; else one public call per tensor.
     """
@@ -183,21 +199,15 @@ def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, bef
     """Name the numbers of `Reducer.block` of a block [rows, channels, samples], `before_step` of whose rows precede the
     first optimizer step."""
     k = plan.moments
-    sums, at = values[: rows * k], rows * k
-    ratio_values = []
-    if plan.ratio:
-        width = rows * (2 + (plan.clip is not None))
-        ratio_values, at = values[at : at + width], at + width
+    width = rows * (2 + (plan.clip is not None)) if plan.ratio else 0
+    sums, ratio_values = values[: rows * k], values[rows * k : rows * k + width]
+    at = rows * k + width
     row_n = [float(samples)] * rows
     if plan.masked:
         row_n, at = list(values[at : at + rows]), at + rows
     bad, m2 = list(values[at : at + k]), list(values[at + k : at + 2 * k])
     total = [sum(sums[channel::k]) for channel in range(k)]
-    n = [sum(row_n)] * (k - plan.scalars) + [float(rows)] * plan.scalars
-    for channel in range(k - plan.scalars, k):  # one value per row, repeated `samples` times
-        total[channel] /= samples
-        m2[channel] /= samples
-        bad[channel] /= samples
+    n = [sum(row_n)] * k
     first = [_first_nonfinite(sums[channel::k]) if bad[channel] else None for channel in range(k)]
     ratio = _read_ratio(ratio_values, sums[1::k], row_n, plan.clip is not None, before_step) if plan.ratio else None
     return BlockFacts(n, total, m2, bad, first, ratio)
@@ -226,8 +236,9 @@ def _read_ratio(
 
 def least(values: Sequence[float]) -> float:
     """Minimum in which a NaN wins, inf of no values."""
-    total = sum(values)
-    return math.nan if total != total and any(map(math.isnan, values)) else min(values, default=math.inf)
+    if math.isnan(sum(values)) and any(map(math.isnan, values)):  # the sum of inf and -inf is NaN too
+        return math.nan
+    return min(values, default=math.inf)
 
 
 def _expm1(value: float) -> float:

@@ -52,14 +52,22 @@ def find_daemon(env: Mapping[str, str], uid: int) -> Address:
     url = env.get("GRADWATCH_URL", "").rstrip("/")
     if not url:
         found = _read_connection(path, uid)
-        return Address(found.url, env.get("GRADWATCH_TOKEN") or found.token, str(path))
+        return Address(found.url, env.get("GRADWATCH_TOKEN") or _read_token(found), str(path))
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise GradwatchError("config-invalid", where="GRADWATCH_URL", expected="http://HOST:PORT", got=repr(url[:80]))
     token = env.get("GRADWATCH_TOKEN", "")
     if not token and path.exists():
         found = _read_connection(path, uid)
-        token = found.token if found.url == url else ""
+        token = _read_token(found) if found.url == url else ""
     return Address(url, token, "GRADWATCH_URL")
+
+
+def _read_token(connection: Connection) -> str:
+    """The token of a daemon, '' when its file is not ours to read: the daemon then says what it wants."""
+    try:
+        return Path(connection.token_file).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _read_connection(path: Path, uid: int) -> Connection:

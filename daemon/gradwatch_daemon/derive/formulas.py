@@ -83,7 +83,8 @@ def tail_index(a: Slots, b: Slots) -> tuple[F64, Undefined]:
     # One logarithm per distinct N by libm: numpy's vector log may differ in the last bit between array shapes,
     # and a split of a stream must derive the same numbers.
     logs = {n: math.log(n) if n > 1 else math.nan for n in set(b.n.ravel().tolist())}
-    expected = np.sqrt(2.0 * np.array([logs[n] for n in b.n.ravel().tolist()]).reshape(b.n.shape))
+    # `get`, because an unmeasured slot may hold NaN, which is not even equal to itself.
+    expected = np.sqrt(2.0 * np.array([logs.get(n, math.nan) for n in b.n.ravel().tolist()]).reshape(b.n.shape))
     return a.x / (spread * expected), (b.n <= 1) | (spread == 0)
 
 

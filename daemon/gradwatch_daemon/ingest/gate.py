@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradwatch_contracts import PROTOCOL_MAJOR
+from gradwatch_contracts import PROTOCOL_MAJOR, limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import check_rows, decode
 from gradwatch_contracts.columns import Schema
@@ -37,8 +37,11 @@ class Passed:
     touched: dict[str, LiveSession] = field(default_factory=dict)
 
 
+RESULT_STATES = frozenset({"applied", "ended", "rejected"})
+
+
 class Gate:
-    """Admits frames. One bad frame costs its sender that frame; many in a row cost it the connection."""
+    """Admits frames. One bad frame costs its sender that frame; many in a short time cost it the connection."""
 
     def __init__(self, sessions: Sessions, counters: Counters) -> None:
         self._sessions = sessions
@@ -52,7 +55,6 @@ class Gate:
             return
         try:
             self._dispatch(peer, decode(frame), now_s, passed)
-            self._sessions.absolve(peer)
         except ContractError as error:
             self._refuse(peer, error, now_s, passed)
 
@@ -81,12 +83,11 @@ class Gate:
         if isinstance(message, m.Samples):
             self._take_rows(session, message, passed)
         elif isinstance(message, m.SchemaMessage):
-            schema = Schema.of(message.columns)
-            session.schemas[schema.id] = schema
+            session.learn(Schema.of(message.columns))
         elif isinstance(message, m.Ping):
             passed.replies.append((peer, m.Pong(message.t_ns)))
         elif isinstance(message, m.Bye):
-            passed.byes.append((session, message))
+            self._take_bye(session, message, passed)
         elif isinstance(message, m.Loss):
             self._take_loss(session, message, passed)
         elif isinstance(message, (m.Event, m.Table, m.Result, m.Artifact)):
@@ -116,9 +117,12 @@ class Gate:
         skip = self._in_order(session, rows.first_seq, rows.n, passed)
         if skip is not None and skip < rows.n:
             self._counters.rows += rows.n - skip
-            passed.rows.append(row_block(session.stream, schema, rows, skip))
+            passed.rows.append(row_block(session.stream, session.id, schema, rows, skip))
 
     def _take_record(self, session: LiveSession, message: m.Event | m.Table | m.Result | m.Artifact, passed: Passed) -> None:
+        if isinstance(message, m.Result) and message.state not in RESULT_STATES:
+            expected = ", ".join(sorted(RESULT_STATES))
+            raise ContractError("body-malformed", where="RESULT.state", expected=expected, got=repr(message.state))
         if self._in_order(session, message.seq, 1, passed) != 0:
             return
         stream = session.stream
@@ -133,10 +137,27 @@ class Gate:
         elif isinstance(message, m.Result):
             passed.results.append((stream, message))
 
-    def _take_loss(self, session: LiveSession, loss: m.Loss, passed: Passed) -> None:
-        if loss.last_seq < loss.first_seq:
+    def _take_bye(self, session: LiveSession, bye: m.Bye, passed: Passed) -> None:
+        """What the trainer had no time to send before it ended never comes: that is a loss, and told."""
+        missing = bye.last_seq - session.last_seq
+        if missing > limits.LOSS_RECORDS_MAX:
             raise ContractError(
-                "body-malformed", where="LOSS.last_seq", expected=f"at least {loss.first_seq}", got=str(loss.last_seq)
+                "body-malformed",
+                where="BYE.last_seq",
+                expected=f"at most {limits.LOSS_RECORDS_MAX} records after {session.last_seq}",
+                got=str(bye.last_seq),
+            )
+        if missing > 0:
+            self._take_loss(session, m.Loss(session.last_seq + 1, bye.last_seq, "not sent before the end"), passed)
+        passed.byes.append((session, bye))
+
+    def _take_loss(self, session: LiveSession, loss: m.Loss, passed: Passed) -> None:
+        if not loss.first_seq <= loss.last_seq < loss.first_seq + limits.LOSS_RECORDS_MAX:
+            raise ContractError(
+                "body-malformed",
+                where="LOSS.last_seq",
+                expected=f"{loss.first_seq} and at most {limits.LOSS_RECORDS_MAX} records on",
+                got=str(loss.last_seq),
             )
         count = loss.last_seq - loss.first_seq + 1
         skip = self._in_order(session, loss.first_seq, count, passed)
@@ -153,7 +174,7 @@ def _table(stream: Stream, session: str, message: m.Table) -> TableRecord:
     return TableRecord(stream, session, message.seq, message.kind, message.update, message.index, message.names, message.values)
 
 
-def row_block(stream: Stream, schema: Schema, rows: m.Samples, skip: int = 0) -> RowBlock:
+def row_block(stream: Stream, session: str, schema: Schema, rows: m.Samples, skip: int = 0) -> RowBlock:
     """View the raw arrays of a SAMPLES message as columns of numbers, without the first `skip` rows."""
     n = rows.n
     status = (
@@ -163,6 +184,8 @@ def row_block(stream: Stream, schema: Schema, rows: m.Samples, skip: int = 0) ->
     )
     return RowBlock(
         stream,
+        session,
+        (rows.first_seq + skip, rows.first_seq + n - 1),
         schema,
         np.frombuffer(rows.update, "<i8")[skip:],
         np.frombuffer(rows.t_ns, "<i8")[skip:],
@@ -182,7 +205,7 @@ def join_rows(blocks: list[RowBlock]) -> list[RowBlock]:
     by_stream: dict[Stream, list[list[RowBlock]]] = {}
     for block in blocks:
         runs = by_stream.setdefault(block.stream, [])
-        if runs and runs[-1][0].schema.id == block.schema.id:
+        if runs and (runs[-1][0].schema.id, runs[-1][0].session) == (block.schema.id, block.session):
             runs[-1].append(block)
         else:
             runs.append([block])
@@ -194,4 +217,5 @@ def _concatenate(blocks: list[RowBlock]) -> RowBlock:
         return blocks[0]
     names = ("update", "t_ns", "env_steps", "level", "flags", "values", "status")
     joined = [np.concatenate([getattr(block, name) for block in blocks]) for name in names]
-    return RowBlock(blocks[0].stream, blocks[0].schema, *joined)
+    first, last = blocks[0], blocks[-1]
+    return RowBlock(first.stream, first.session, (first.seqs[0], last.seqs[1]), first.schema, *joined)

@@ -31,6 +31,12 @@ class LiveSession:
     schemas: dict[str, Schema] = field(default_factory=dict)
     asked_to_resend: bool = False
 
+    def learn(self, schema: Schema) -> None:
+        """Remember a schema that rows will name."""
+        self.schemas[schema.id] = schema
+        if len(self.schemas) > SCHEMAS_MAX:
+            del self.schemas[next(iter(self.schemas))]
+
     def accept(self, first_seq: int, count: int) -> int | None:
         """How many of `count` records from `first_seq` are duplicates to skip; None for a gap before them.
 
@@ -46,9 +52,10 @@ class LiveSession:
 
 @dataclass(slots=True)
 class Misconduct:
-    """Bad frames of one peer: `errors` in a row, and until when it is ignored."""
+    """Bad frames of one peer: `errors` at `last_s`, one forgiven every `FORGIVE_S`, and until when it is ignored."""
 
-    errors: int = 0
+    errors: float = 0.0
+    last_s: float = 0.0
     until_s: float = 0.0
 
 
@@ -77,9 +84,9 @@ class Sessions:
         self.by_id.pop(session.id, None)
         self._by_peer.pop(session.peer, None)
 
-    def of_run(self, run: str) -> list[LiveSession]:
-        """The live sessions of one run."""
-        return [session for session in self.by_id.values() if session.stream.run == run]
+    def of_attempt(self, run: str, attempt: int) -> list[LiveSession]:
+        """The live sessions of one attempt: what a process of an older one says or hears no longer counts."""
+        return [s for s in self.by_id.values() if s.stream.run == run and s.stream.attempt == attempt]
 
     def silent(self, now_s: float) -> list[LiveSession]:
         """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats."""
@@ -95,19 +102,22 @@ class Sessions:
         """Count a bad frame; returns whether the peer is quarantined by it."""
         if len(self._misconduct) >= _MISCONDUCT_MAX:
             self._misconduct.pop(next(iter(self._misconduct)))
-        record = self._misconduct.setdefault(peer, Misconduct())
-        record.errors += 1
+        record = self._misconduct.setdefault(peer, Misconduct(last_s=now_s))
+        # By time and not by good frames in between: a PING costs a vandal nothing.
+        record.errors = max(0.0, record.errors - (now_s - record.last_s) / FORGIVE_S) + 1
+        record.last_s = now_s
         if record.errors >= limits.PROTOCOL_ERRORS_MAX:
-            record.errors, record.until_s = 0, now_s + limits.QUARANTINE_S
+            record.errors, record.until_s = 0.0, now_s + limits.QUARANTINE_S
             return True
         return False
 
-    def absolve(self, peer: bytes) -> None:
-        """A good frame came: errors in a row start again."""
-        record = self._misconduct.get(peer)
-        if record is not None:
-            record.errors = 0
 
+FORGIVE_S = 10.0
+"""Time after which one bad frame of a peer is forgiven: an honest agent behind a bad cable stays welcome."""
+
+SCHEMAS_MAX = 64
+"""Schemas remembered per connection, oldest forgotten first. An agent has a handful; one that comes back to a forgotten
+one is told and sends it again."""
 
 _MISCONDUCT_MAX = 4096
 """Peers remembered for bad frames: each new connection has a new id, so the list needs a bound."""

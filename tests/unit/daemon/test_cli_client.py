@@ -35,7 +35,9 @@ def stub() -> Iterator[DaemonStub]:
 
 def _write_connection(directory: Path, url: str = "http://127.0.0.1:9470", mode: int = 0o600) -> Path:
     path = directory / "connection.json"
-    path.write_text(Connection("ipc:///x", url, "secret", "file-token", 7).to_json(), encoding="utf-8")
+    token_file = directory / "token"
+    token_file.write_text("file-token\n", encoding="ascii")
+    path.write_text(Connection("ipc:///x", url, "secret", str(token_file), 7).to_json(), encoding="utf-8")
     path.chmod(mode)
     return path
 

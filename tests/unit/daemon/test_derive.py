@@ -88,7 +88,9 @@ def test_derive_column_of_a_foreign_kind_or_name_is_not_used() -> None:
         )
     )
     one, zero = np.array([0]), np.zeros(1, np.uint8)
-    rows = RowBlock(STREAM, schema, one, one, one, zero, zero, np.array([[1.0, 2.0, 3e-4]]), np.zeros((1, 3), np.uint8))
+    rows = RowBlock(
+        STREAM, "s1", (0, 0), schema, one, one, one, zero, zero, np.array([[1.0, 2.0, 3e-4]]), np.zeros((1, 3), np.uint8)
+    )
     block = Deriver().derive(rows)
     assert block.signals == (SignalKey("opt.lr"),)
     assert block.values[0, 0] == np.float32(3e-4)
@@ -111,6 +113,8 @@ def test_derive_split_rows_give_the_same_bytes() -> None:
     for first, last in ((0, 1), (1, 2), (2, 17), (17, 40)):
         cut = slice(first, last)
         arrays = (rows.update[cut], rows.t_ns[cut], rows.env_steps[cut], rows.level[cut], rows.flags[cut])
-        parts.append(deriver.derive(RowBlock(STREAM, rows.schema, *arrays, rows.values[cut], rows.status[cut])))
+        parts.append(
+            deriver.derive(RowBlock(STREAM, "s1", (first, last - 1), rows.schema, *arrays, rows.values[cut], rows.status[cut]))
+        )
     assert np.concatenate([part.values for part in parts], axis=1).tobytes() == whole.values.tobytes()
     assert np.concatenate([part.status for part in parts], axis=1).tobytes() == whole.status.tobytes()

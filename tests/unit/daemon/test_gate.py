@@ -11,7 +11,7 @@ from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
-from gradwatch_daemon.ingest.session import LiveSession, Sessions
+from gradwatch_daemon.ingest.session import SCHEMAS_MAX, LiveSession, Sessions
 from gradwatch_daemon.records import Counters, Stream
 from harness.rows import FULL, RowMaker, hello
 
@@ -76,12 +76,44 @@ def test_gate_quarantines_after_the_bound_and_leaves_others_alone(door: Door) ->
     assert len(door.passed.hellos) == 1
 
 
-def test_gate_forgives_errors_that_are_not_in_a_row(door: Door) -> None:
-    """Two bad frames a day are no attack."""
-    for _ in range(3 * limits.PROTOCOL_ERRORS_MAX):
+def test_gate_forgives_errors_that_are_far_apart(door: Door) -> None:
+    """A bad frame a minute is a bad cable, no attack."""
+    for minute in range(3 * limits.PROTOCOL_ERRORS_MAX):
+        door.raw(b"junk", now=60.0 * minute)
+    assert "quarantined" not in door.counters.refused
+    assert all(not reply.final for _, reply in door.passed.replies if isinstance(reply, m.Refuse))
+
+
+def test_gate_is_not_deceived_by_good_frames_between_the_bad(door: Door) -> None:
+    """A PING costs a vandal nothing."""
+    for _ in range(limits.PROTOCOL_ERRORS_MAX):
         door.raw(b"junk")
         door.send(m.Ping(1))
-    assert "quarantined" not in door.counters.refused
+    assert [reply for _, reply in door.passed.replies if isinstance(reply, m.Refuse)][-1].code == "quarantined"
+
+
+def test_gate_remembers_a_bounded_number_of_schemas(door: Door) -> None:
+    """A flood of schemas is no way to fill the daemon's memory."""
+    column = FULL.columns[0]
+    for number in range(3 * SCHEMAS_MAX):
+        door.send(m.SchemaMessage((replace(column, subject=str(number)),)))
+    assert len(door.session.schemas) == SCHEMAS_MAX
+
+
+def test_gate_with_an_unknown_result_refuses_it_with_what_it_may_be(door: Door) -> None:
+    """A word that means nothing must not pass for one that does."""
+    refusal = door.send(m.Result(0, "esc", "wibble", 5)).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert "RESULT.state: expected applied, ended, rejected, got 'wibble'" in refusal.detail
+
+
+@pytest.mark.parametrize("message", [m.Loss(0, 2**63, "x"), m.Bye(2**64 - 1)])
+def test_gate_with_an_absurd_loss_refuses_it(door: Door, message: m.Message) -> None:
+    """One broken number would stand in the coverage of the run for ever."""
+    refusal = door.send(message).replies[-1][1]
+    assert isinstance(refusal, m.Refuse)
+    assert f"{limits.LOSS_RECORDS_MAX} records" in refusal.detail
+    assert not door.passed.losses
 
 
 def test_gate_with_data_before_hello_asks_for_it(door: Door) -> None:

@@ -12,10 +12,19 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.pipeline import Pipeline
-from gradwatch_daemon.records import CancelEscalation, Commit, Counters, Published, RequestEscalation, SignalKey
+from gradwatch_daemon.records import (
+    CancelEscalation,
+    Commit,
+    Counters,
+    Published,
+    RequestEscalation,
+    SignalBlock,
+    SignalKey,
+)
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from gradwatch_daemon.store.sqlite import SqliteStore
 from gradwatch_daemon.work import Now
@@ -55,6 +64,7 @@ class World:
     def __init__(self, home: Path, secret: str = "") -> None:
         self.home, self.secret = home, secret
         self.now_s = 100.0
+        self.profile = load_profile("default")
         self.published: list[Published] = []
         self.rows = RowMaker()
         self.open()
@@ -66,7 +76,7 @@ class World:
         self.pipeline = Pipeline(
             self.socket,  # type: ignore[arg-type]
             self.store,
-            Engine(load_profile("default")),
+            Engine(self.profile),
             Counters(),
             self.published.extend,
             secret=self.secret,
@@ -348,6 +358,137 @@ def test_rules_budget_survives_a_restart(world: World) -> None:
     world.tick(world.rows.samples(21), world.rows.samples(1, changed=kl))
     assert {a.kind for a in world.reader.anomalies(AnomalyFilter(run="ant-ppo"))} == {"nonfinite", "kl_extreme"}
     assert [e.id for e in world.reader.escalations("ant-ppo")] == [escalation.id]
+
+
+@pytest.mark.parametrize("failing", ["derive", "detect"])
+def test_row_that_we_fail_on_costs_its_run_only_that(world: World, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """A bug of ours in one run: the others are detected on, the record says what is missing, the daemon lives."""
+    world.greet()
+    world.tick(hello("other", "s9"), peer=b"q")
+    world.tick(m.SchemaMessage(FULL.columns), peer=b"q")
+    other = RowMaker()
+
+    def fail(*_: object) -> None:
+        raise KeyError("bug")
+
+    owner = Deriver if failing == "derive" else Engine
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, failing.replace("detect", "check"), fail)
+        world.tick(world.rows.samples(3))
+    assert world.socket.of(m.Ack) == [m.Ack(2)]
+    world.tick(world.rows.samples(2, changed=BROKEN))
+    world.tick(other.samples(1, changed=BROKEN), peer=b"q")
+    view, losses = world.view(), world.reader.losses("ant-ppo")
+    assert [a.run for a in world.reader.anomalies(AnomalyFilter(run="other"))] == ["other"]
+    if failing == "derive":
+        assert [(loss.first_seq, loss.last_seq, loss.reason) for loss in losses] == [(0, 2, "the daemon failed on them")]
+        assert (view.rows, view.lost) == (2, 3)  # type: ignore[attr-defined]
+    else:
+        assert (view.rows, losses) == (5, [])  # type: ignore[attr-defined]
+        assert {(d.state, "failed on update 2" in d.reason) for d in view.detectors} == {("blind", True)}  # type: ignore[attr-defined]
+
+
+def test_process_of_an_older_attempt_neither_hears_nor_decides(world: World) -> None:
+    """It may live on for a while beside its successor."""
+    world.greet()
+    world.tick(hello(session="s2"), peer=b"q")
+    world.ask(_want())
+    assert not any(a.id == "e1" for level in world.socket.of(m.LevelMessage) for a in level.desired.active)  # type: ignore[attr-defined]
+    assert any(a.id == "e1" for level in world.socket.of(m.LevelMessage, b"q") for a in level.desired.active)  # type: ignore[attr-defined]
+    world.tick(m.Result(0, "e1", "applied", 777))
+    assert world.stored("e1").update_applied is None  # type: ignore[attr-defined]
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    assert [e.id for e in world.reader.escalations("ant-ppo")] == ["e1"]
+
+
+def test_end_of_the_present_attempt_ends_the_run_though_an_older_process_lingers(world: World) -> None:
+    """The old one falls silent later and must not turn finished into lost."""
+    world.greet()
+    world.tick(hello(session="s2"), peer=b"q")
+    world.tick(m.Bye(-1, "closed"), peer=b"q")
+    assert world.view().run.state == "finished"  # type: ignore[attr-defined]
+    world.now_s += 60
+    world.tick()
+    assert world.view().run.state == "finished"  # type: ignore[attr-defined]
+
+
+def test_run_ends_as_badly_as_the_worst_of_its_ranks(world: World) -> None:
+    """Rank 0 crashed, rank 1 was told to stop."""
+    world.greet(launch_id="L", session="r0", world=2)
+    world.tick(hello(launch_id="L", session="r1", rank=1, world=2), peer=b"q")
+    world.tick(m.Bye(-1, "exception"))
+    assert world.view().live  # type: ignore[attr-defined]
+    world.tick(m.Bye(-1, "closed"), peer=b"q")
+    assert world.view().run.state == "crashed"  # type: ignore[attr-defined]
+
+
+def test_anomalies_of_an_older_attempt_are_closed_with_the_reason(world: World) -> None:
+    """Nothing can be said of them any more."""
+    world.greet()
+    world.tick(world.rows.samples(1, changed=BROKEN), m.Bye(0, "exception"))
+    assert len(world.view().open_anomalies) == 1  # type: ignore[attr-defined]
+    world.greet(session="s2")
+    assert world.view().open_anomalies == ()  # type: ignore[attr-defined]
+    (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    assert (anomaly.state, anomaly.update_resolved) == ("resolved", 0)
+    assert anomaly.sentence.endswith("Closed: another attempt began.")
+
+
+def test_anomalies_under_other_rules_are_closed_at_the_start(world: World) -> None:
+    """Their detector is judged anew; the old verdict must not stay for ever."""
+    world.greet()
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.profile = load_profile("classic")
+    world.restart()
+    (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    assert (anomaly.state, anomaly.sentence.endswith("Closed: the rules changed.")) == ("resolved", True)
+    assert world.view().open_anomalies == ()  # type: ignore[attr-defined]
+
+
+def test_revision_survives_a_restart(world: World) -> None:
+    """Were it to fall back, a connected agent would ignore what is wanted until its next WELCOME."""
+    world.greet()
+    world.ask(_want())
+    before = world.view().run.revision  # type: ignore[attr-defined]
+    assert before > 0
+    world.restart()
+    assert world.view().run.revision == before  # type: ignore[attr-defined]
+    world.greet()
+    world.ask(_want("e2"))
+    level = world.socket.of(m.LevelMessage)[-1]
+    assert isinstance(level, m.LevelMessage)
+    assert level.desired.revision == before + 1
+
+
+def test_checkpoint_bounds_what_a_restart_replays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one in a format that is not read makes it replay everything, to the same picture."""
+    world.greet()
+    for _ in range(5):
+        world.tick(world.rows.samples(100))
+    shown, replayed = world.view().detectors, []  # type: ignore[attr-defined]
+    check = Engine.check
+
+    def count(self: Engine, state: object, block: SignalBlock, total: int | None) -> object:
+        replayed.append(len(block))
+        return check(self, state, block, total)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "check", count)
+    world.restart()
+    assert (0 < sum(replayed) < 300, world.view().detectors) == (True, shown)  # type: ignore[attr-defined]
+    replayed.clear()
+    monkeypatch.setattr("gradwatch_daemon.detect.state.FORMAT", 99)
+    world.restart()
+    assert (sum(replayed), world.view().detectors) == (500, shown)  # type: ignore[attr-defined]
+
+
+def test_detection_of_an_ended_run_is_put_away(world: World) -> None:
+    """A daemon that lives for months sees thousands of runs."""
+    world.greet()
+    world.tick(world.rows.samples(5))
+    assert len(world.pipeline._streams) == 1
+    world.tick(m.Bye(4, "closed"))
+    assert len(world.pipeline._streams) == 0
+    assert world.view().detectors  # type: ignore[attr-defined]
 
 
 def test_restart_shows_what_was_shown_before(world: World) -> None:

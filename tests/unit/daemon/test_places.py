@@ -39,8 +39,16 @@ def test_directory_that_is_a_file_is_refused_with_the_flag(tmp_path: Path) -> No
 def test_directory_writable_by_others_is_refused(tmp_path: Path) -> None:
     """Whoever can write there could take the place of the daemon."""
     tmp_path.chmod(0o777)
-    with pytest.raises(GradwatchError, match=r"others may write it \(mode 777\)"):
+    with pytest.raises(GradwatchError, match=r"open to others \(mode 777"):
         private_directory(tmp_path, "--data-dir")
+
+
+def test_runtime_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    """Agents refuse it, so a daemon in it would wait for ever."""
+    tmp_path.chmod(0o755)
+    assert private_directory(tmp_path, "--data-dir") == tmp_path
+    with pytest.raises(GradwatchError, match=r"mode 755; try chmod 700.*GRADWATCH_RUNTIME_DIR"):
+        private_directory(tmp_path, "GRADWATCH_RUNTIME_DIR", others=0o077)
 
 
 def test_directory_is_made_private(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""One number per minibatch: losses, gradient norms. Held by reference, gathered by one `stack`, read one by one on the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gradwatch_agent.collect.host import Tally, add_series
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from gradwatch_agent.collect.host import Reader
+    from gradwatch_agent.collect.staging import Staging
+
+NUMBERS_MAX = 16_384
+"""Numbers of one series in one update: 128 kB."""
+
+HELD_MAX = 256
+"""Numbers held by reference: each takes 512 bytes of a CUDA allocator."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Numbers from one device: those held, with the version each had, those gathered, and their minibatches."""
+
+    held: list[tuple[torch.Tensor, int]] = field(default_factory=list)
+    gathered: list[torch.Tensor] = field(default_factory=list)
+    minibatches: list[int] = field(default_factory=list)
+    bounds: list[float | None] = field(default_factory=list)
+
+
+class Series:
+    """The numbers of column `name`, `subject` in the running update.
+
+    A number is a tensor of one element that torch has just made. Keeping it costs a tenth of copying it; its version
+    tells whether anybody wrote to it since, and then the series is INCOMPLETE.
+    """
+
+    __slots__ = ("_chunks", "_name", "_staging", "_subject", "overwritten")
+
+    def __init__(self, staging: Staging, name: str, subject: str = "") -> None:
+        self._staging = staging
+        self._name, self._subject = name, subject
+        self._chunks: dict[torch.device, Chunk] = {}
+        self.overwritten = False
+
+    def add(self, number: torch.Tensor, minibatch: int, bound: float | None = None) -> bool:
+        """Take a number, and the bound it is compared with, if any; False when the series is full."""
+        chunk = self._chunks.get(number.device)
+        if chunk is None:
+            chunk = self._chunks[number.device] = Chunk()
+        if len(chunk.minibatches) >= NUMBERS_MAX:
+            return False
+        held = number.clone() if number.is_inference() else number.detach()  # an inference tensor has no version
+        chunk.held.append((held if held.dim() == 0 else held.reshape(()), 0 if held.is_inference() else held._version))
+        chunk.minibatches.append(minibatch)
+        chunk.bounds.append(bound)
+        if len(chunk.held) >= HELD_MAX:
+            self._gather(chunk, number.device)
+        return True
+
+    def finish(self) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
+        """The vector of each device, and what it is. Gradients must be off."""
+        found: dict[torch.device, tuple[torch.Tensor, Reader]] = {}
+        for device, chunk in self._chunks.items():
+            self._gather(chunk, device)
+            vector = chunk.gathered[0] if len(chunk.gathered) == 1 else self._staging.reducer(device).join(chunk.gathered)
+            found[device] = (vector, SeriesReader(self._name, self._subject, chunk.minibatches, chunk.bounds))
+        self._chunks = {}
+        return found
+
+    def _gather(self, chunk: Chunk, device: torch.device) -> None:
+        if chunk.held:
+            self.overwritten |= any(held._version != version for held, version in chunk.held if not held.is_inference())
+            chunk.gathered.append(self._staging.reducer(device).vector([held for held, _ in chunk.held]))
+            chunk.held = []
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesReader:
+    """The numbers of one column on the host."""
+
+    name: str
+    subject: str
+    minibatches: list[int]
+    bounds: list[float | None]
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See host.Reader."""
+        add_series(tally, self.name, list(values), self.minibatches, self.subject)
+        if self.name != "grad.norm":
+            return
+        bounded = [(value, bound) for value, bound in zip(values, self.bounds, strict=True) if bound is not None]
+        if bounded:
+            tally.add("grad.clipped", (float(sum([value > bound for value, bound in bounded])),))

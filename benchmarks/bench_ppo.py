@@ -1,0 +1,163 @@
+"""Whole runs of the demo's PPO trainer, paired: off, NORMAL, DEBUG. Wall and CPU ratio with interval; equal parameters.
+
+One process per mode stays alive and trains again and again, taking turns with the others in an order that changes. The seed
+is the same and so is every update of every run, hence update k of one mode is compared with update k of `off` in the same
+round. The first update is left out; imports, `watch` and `close` are not in it, and what `close` takes is said apart. CPU is of
+the whole trainer process, with our sender thread. The parameters at the end are compared bit by bit (SHA-256).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from service import Service
+from table import Figure, arguments, median, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MODES = {
+    "off": {"GRADWATCH_MODE": "off"},
+    "NORMAL": {"GRADWATCH_LEVEL": "normal"},
+    "DEBUG": {"GRADWATCH_LEVEL": "debug"},
+}
+SHAPE = ["--num-envs", "4", "--num-steps", "128", "--seed", "1"]
+BUDGET_PERCENT = {"NORMAL": 1.0, "DEBUG": 5.0}
+RESAMPLES = 2000
+
+
+class Marks:
+    """Takes the trainer's own line per update as a mark on the clocks."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def write(self, line: str) -> None:
+        """One finished update."""
+        self.wall.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def trainer() -> None:
+    """Train once for every line `run updates` on stdin; answer with a line of JSON."""
+    from gradwatch_agent.demo import ppo_cartpole  # noqa: PLC0415 - the parent must not load torch
+
+    models: list[Any] = []
+
+    class Kept(ppo_cartpole.Agent):
+        """The trainer's own network, kept to look at its parameters afterwards."""
+
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            models.append(self)
+
+    ppo_cartpole.Agent = Kept  # type: ignore[misc]  # the trainer makes its network by this name
+    for line in sys.stdin:
+        run, updates = line.split()
+        marks = Marks()
+        ppo_cartpole.train(ppo_cartpole.parse_args([*SHAPE, "--run", run, "--updates", updates]), marks)  # type: ignore[arg-type]
+        ended = time.perf_counter()
+        digest = hashlib.sha256()
+        for parameter in models.pop().parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        answer = {
+            "wall": steps(marks.wall),
+            "cpu": steps(marks.cpu),
+            "close": ended - marks.wall[-1],
+            "hash": digest.hexdigest(),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+def steps(marks: Sequence[float]) -> list[float]:
+    """Seconds of each update but the first."""
+    return [after - before for before, after in itertools.pairwise(marks)]
+
+
+def interval(rounds: Sequence[Sequence[float]], seed: int = 1) -> tuple[float, float, float]:
+    """Median of the log ratios of all updates and its 95 % interval, in per cent; whole rounds are resampled."""
+    rng = random.Random(seed)
+    resampled = sorted(median([log for part in rng.choices(rounds, k=len(rounds)) for log in part]) for _ in range(RESAMPLES))
+    picked = (
+        median([log for part in rounds for log in part]),
+        resampled[int(0.025 * RESAMPLES)],
+        resampled[int(0.975 * RESAMPLES)],
+    )
+    middle, low, high = [(math.exp(value) - 1) * 100 for value in picked]
+    return middle, low, high
+
+
+def quietest(mine: Sequence[Sequence[float]], off: Sequence[Sequence[float]]) -> float:
+    """Per cent added when of each update the fastest of all rounds counts: what is left where nobody else disturbs."""
+    fastest = [sum(min(times) for times in zip(*runs, strict=True)) for runs in (mine, off)]
+    return (fastest[0] / fastest[1] - 1) * 100
+
+
+def collect(rounds: int, updates: int) -> dict[str, list[dict[str, Any]]]:
+    """All modes in turns; the first round warms up and is dropped."""
+    found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
+    with Service() as service:
+        command = [sys.executable, __file__, "--trainer"]
+        processes = {
+            mode: subprocess.Popen(
+                command, env={**service.environment, **extra}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            for mode, extra in MODES.items()
+        }
+        order = list(MODES)
+        for number in range(rounds + 1):
+            random.Random(number).shuffle(order)
+            for mode in order:
+                stdin, stdout = processes[mode].stdin, processes[mode].stdout
+                if stdin is None or stdout is None:
+                    raise RuntimeError("a trainer has no pipes")
+                stdin.write(f"{mode.lower()}-{number} {updates}\n")
+                stdin.flush()
+                answer = json.loads(stdout.readline())
+                if number:
+                    found[mode].append(answer)
+        for process in processes.values():
+            process.communicate(timeout=30)
+    return found
+
+
+def main() -> None:
+    """Print the table, or be a trainer."""
+    if sys.argv[1:2] == ["--trainer"]:
+        trainer()
+        return
+    args = arguments(__doc__).parse_args()
+    rounds, updates = (2, 4) if args.quick else (24, 8)
+    found = collect(rounds, updates)
+    figures = []
+    for mode, limit in BUDGET_PERCENT.items():
+        for clock, budget in (("wall", limit), ("cpu", None)):
+            mine, off = [run[clock] for run in found[mode]], [run[clock] for run in found["off"]]
+            logs = [[math.log(a / b) for a, b in zip(*pair, strict=True)] for pair in zip(mine, off, strict=True)]
+            middle, low, high = interval(logs)
+            figures.append(Figure(f"{mode}: {clock} time added", middle, "%", budget))
+            figures.append(Figure(f"  95 % interval, from, {mode} {clock}", low, "%"))
+            figures.append(Figure(f"  95 % interval, to, {mode} {clock}", high, "%"))
+            figures.append(Figure(f"  fastest of all rounds, {mode} {clock}", quietest(mine, off), "%"))
+        figures.append(Figure(f"  close(), {mode}", median([run["close"] for run in found[mode]]) * 1e3, "ms"))
+    hashes = {run["hash"] for runs in found.values() for run in runs}
+    figures.append(Figure("different final parameters over all runs", len(hashes), "", 1))
+    update_s = median([seconds for run in found["off"] for seconds in run["wall"]])
+    notes = [f"{rounds} rounds of {updates - 1} updates of {update_s * 1e3:.0f} ms each (off), 16 minibatches of 128"]
+    print_table("whole PPO runs, paired with the agent off", figures, notes=notes, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()

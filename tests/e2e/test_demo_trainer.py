@@ -1,0 +1,81 @@
+"""The demo's trainer, in this process: what the agent reports is what the trainer itself recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gradwatch_contracts.columns import RowFlag, Status
+from harness.recording import monitoring, read
+
+if TYPE_CHECKING:
+    from harness.recording import Record
+
+ppo_cartpole = pytest.importorskip("gradwatch_agent.demo.ppo_cartpole")
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[list[dict[str, Any]], Record, Exception | None]:
+    """The trainer's own lines, the agent's record, and how it ended."""
+    monkeypatch.setenv("GRADWATCH_STRICT", "1")
+    output, ended = io.StringIO(), None
+    args = ppo_cartpole.parse_args(["--num-envs", "2", "--num-steps", "32", *arguments])
+
+    with monitoring() as (_, record):
+        pass
+
+    def watch(model: Any, optimizer: Any, **given: Any) -> Any:
+        manager = monitoring(modules=(model,), optimizers=(optimizer,), action_space=given["action_space"])
+        monitor, made = manager.__enter__()
+        for name in ("rows", "events"):
+            setattr(made, name, getattr(record, name))
+        return monitor
+
+    monkeypatch.setattr(ppo_cartpole, "watch", watch)
+    try:
+        ppo_cartpole.train(args, output)
+    except ValueError as error:
+        ended = error
+    return [json.loads(line) for line in output.getvalue().splitlines()], record, ended
+
+
+def test_trainer_record_and_agent_rows_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, entropy, KL, ratios, gradient norms and episodes of every update."""
+    lines, record, ended = trained(monkeypatch, "--updates", "4")
+    assert ended is None
+    assert [line["update"] for line in lines] == [row.update for row in record.rows] == [0, 1, 2, 3]
+    for line, row in zip(lines, map(read, record.rows), strict=True):
+        assert row["loss.total"][1] == pytest.approx(line["loss"], rel=1e-6)
+        assert row["policy.entropy"][1] == pytest.approx(line["entropy"], rel=1e-6)
+        assert row["policy.kl.k3"][1] == pytest.approx(line["approx_kl"], abs=1e-6)
+        assert row["policy.ratio.max"] == pytest.approx(line["ratio_max"], rel=1e-6)
+        assert row["grad.norm"][1] == pytest.approx(line["grad_norm"], rel=1e-6)
+        assert row["policy.ratio.first_mb_dev"] < 1e-5
+        assert row["opt.steps"] == 16.0
+        assert row["policy.entropy.limit"] == math.log(2)
+        if line["return_mean"] is None:
+            assert row["episode.return"] is Status.UNDEFINED
+        else:
+            assert row["episode.return"][1] == pytest.approx(line["return_mean"])
+    assert [row.env_steps for row in record.rows] == [line["env_steps"] for line in lines]
+
+
+def test_trainer_with_a_nan_reward_dies_and_its_last_update_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment glitches once; `Categorical` kills the run in the same update."""
+    lines, record, ended = trained(monkeypatch, "--updates", "4", "--fault", "nan", "--fault-update", "2")
+    assert ended is not None
+    assert [line["update"] for line in lines] == [0, 1]
+    assert [row.update for row in record.rows] == [0, 1]
+
+
+def test_trainer_with_a_huge_learning_rate_changes_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three updates at a hundred times the rate; before them the run is the healthy one."""
+    healthy, _, _ = trained(monkeypatch, "--updates", "6")
+    lines, record, _ = trained(monkeypatch, "--updates", "6", "--fault", "ratio", "--fault-update", "2")
+    assert lines[:2] == healthy[:2]
+    rates = [read(row)["opt.lr"] for row in record.rows]
+    assert rates == pytest.approx([1e-3 * (1 - u / 6) * (100 if u in (2, 3, 4) else 1) for u in range(6)])
+    assert max(line["ratio_max"] for line in lines) > 2 * max(line["ratio_max"] for line in healthy)

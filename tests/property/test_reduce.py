@@ -1,0 +1,146 @@
+"""Every reduction against a float64 reference that looks at one minibatch after the other."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gradwatch_contracts.columns import Status
+from harness.recording import monitoring
+
+CLIP = 0.2
+NAMES = ("new_logp", "old_logp", "values", "returns", "advantages", "entropy")
+SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e20, -3.0]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Minibatches: ragged, one dtype each, some with special values, masked, non-contiguous or two-dimensional."""
+    seed = draw(st.integers(0, 2**31))
+    generator = torch.Generator().manual_seed(seed)
+    sizes = draw(st.lists(st.sampled_from([1, 2, 6, 33]), min_size=1, max_size=6))
+    dtype = draw(st.sampled_from(DTYPES))
+    masked = draw(st.booleans())
+    calls = []
+    for size in sizes:
+        call: dict[str, Any] = {name: torch.randn(size, generator=generator).to(dtype) for name in NAMES}
+        for _ in range(draw(st.integers(0, 2))):
+            value = draw(st.sampled_from(SPECIAL))
+            call[draw(st.sampled_from(NAMES))][draw(st.integers(0, size - 1))] = value
+        shape = draw(st.sampled_from(["flat", "strided", "square"]))
+        if shape == "strided":
+            call = {name: torch.stack([tensor, tensor], 1)[:, 0] for name, tensor in call.items()}
+        elif shape == "square" and size % 2 == 0:
+            call = {name: tensor.reshape(2, -1) for name, tensor in call.items()}
+        if masked:
+            call["mask"] = torch.rand(call["values"].shape, generator=generator) > 0.3
+        calls.append({**call, "loss": call["values"].sum(), "clip": CLIP})
+    return calls
+
+
+def reference(calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same columns, eagerly, in float64."""
+    found: dict[str, Any] = {}
+    rows = []
+    for call in calls:
+        keep = call.get("mask", torch.ones_like(call["values"], dtype=torch.bool))
+        rows.append({name: call[name].double()[keep] for name in NAMES})
+    log_ratios = [row["new_logp"] - row["old_logp"] for row in rows]
+    k3s = [torch.expm1(log_ratio) - log_ratio for log_ratio in log_ratios]
+    series = {
+        "policy.logratio": log_ratios,
+        "policy.kl.k3": k3s,
+        "value.new": [row["values"] for row in rows],
+        "value.new.error": [row["returns"] - row["values"] for row in rows],
+        "adv.used": [row["advantages"] for row in rows],
+        "policy.entropy": [row["entropy"] for row in rows],
+        "loss.total": [call["loss"].double().reshape(1) for call in calls],
+    }
+    for name, parts in series.items():
+        whole = torch.cat(parts)
+        bad = [i for i, part in enumerate(parts) if not torch.isfinite(part).all()]
+        found[name] = (len(whole), whole.mean(), ((whole - whole.mean()) ** 2).sum()) if len(whole) else Status.UNDEFINED
+        found[f"{name}.nonfinite"] = float((~torch.isfinite(whole)).sum()) if len(whole) else Status.UNDEFINED
+        found[f"{name}.nonfinite_mb"] = float(bad[0]) if bad else Status.UNDEFINED
+    whole = torch.cat(log_ratios)
+    if len(whole):
+        deviation = torch.expm1(whole).abs()
+        means = [part.mean() for part in k3s if len(part)]
+        found["policy.ratio.max"], found["policy.ratio.min"] = whole.max().exp(), whole.min().exp()
+        found["policy.logratio.absmax"] = whole.abs().max()
+        found["policy.clipped"] = (deviation > CLIP).sum()
+        found["policy.kl.k3.max"], found["policy.kl.k3.last"] = torch.stack(means).max(), means[-1]
+        found["policy.ratio.first_mb_dev"] = torch.expm1(log_ratios[0]).abs().max() if len(log_ratios[0]) else Status.UNDEFINED
+    return found
+
+
+def same(got: Any, expected: Any, scale: float) -> bool:
+    """Equal up to float64 rounding of values as large as `scale`; what is not finite only has to be so in both, as merging
+    turns an infinity into NaN."""
+    if isinstance(expected, Status) or isinstance(got, Status):
+        return got is expected
+    if isinstance(expected, tuple):
+        n, mean, m2 = expected
+        return got[0] == n and same(got[1], mean, scale) and same(got[2], m2, n * scale * scale)
+    if not math.isfinite(expected):
+        return not math.isfinite(got)
+    return math.isclose(got, float(expected), rel_tol=1e-9, abs_tol=1e-12 * scale)
+
+
+def measured(calls: list[dict[str, Any]], **given_: Any) -> dict[str, Any]:
+    """The row of one update."""
+    with monitoring(**given_) as (monitor, record):
+        for call in calls:
+            monitor.ppo(**call)
+        monitor.step()
+        return record.last
+
+
+def check(calls: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Compare every column of the reference that the registry has."""
+    finite = [tensor[torch.isfinite(tensor)].double().abs() for call in calls for tensor in map(call.__getitem__, NAMES)]
+    scale = 4.0 * max([1.0, *(float(tensor.max()) for tensor in finite if len(tensor))])
+    for name, expected in reference(calls).items():
+        if name in row:
+            assert same(row[name], expected, scale), (name, row[name], expected)
+
+
+@given(updates())
+@settings(max_examples=150, deadline=None)
+def test_reductions_of_any_update_equal_the_reference(calls: list[dict[str, Any]]) -> None:
+    """However minibatches are shaped, the staged and merged columns are those of the concatenated samples."""
+    check(calls, measured(calls))
+
+
+@given(updates())
+@settings(max_examples=50, deadline=None)
+def test_reductions_in_a_tiny_staging_area_equal_the_reference(calls: list[dict[str, Any]]) -> None:
+    """Blocks that overflow and minibatches that are sliced merge to the same columns."""
+    check(calls, measured(calls, max_staged_bytes=1024))
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+@example([1e20, 1e20])
+@example([1e8, 1e8 + 8])
+@settings(max_examples=100, deadline=None)
+def test_rollout_moments_of_any_floats_equal_the_reference(values: list[float]) -> None:
+    """Also where a float32 sum of squares overflows or cancels."""
+    with monitoring() as (monitor, record):
+        monitor.rollout(rewards=torch.tensor(values))
+        monitor.step()
+        n, mean, m2 = record.last["reward.step"]
+    whole = torch.tensor(values).double()
+    assert n == len(values)
+    if torch.isfinite(whole).all():
+        assert mean == pytest.approx(float(whole.mean()), rel=1e-12, abs=1e-300)
+        assert m2 == pytest.approx(
+            float(((whole - whole.mean()) ** 2).sum()), rel=1e-6, abs=1e-6 * float(whole.abs().max()) ** 2
+        )
+    else:
+        assert not math.isfinite(mean)

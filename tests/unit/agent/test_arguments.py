@@ -1,0 +1,147 @@
+"""What `watch` refuses before training starts, and what it makes of the rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gradwatch_agent import GradwatchError, arguments, watch
+from gradwatch_agent.collect.host import Hints
+from gradwatch_contracts import limits
+from gradwatch_contracts.control import Level
+
+ENDPOINT = "ipc:///nowhere/gradwatch"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": 3}, "watch(model): expected a torch.nn.Module"),
+        ({"model": [torch.nn.Linear(1, 1), None]}, "watch(model)"),
+        ({"optimizer": torch.nn.Linear(1, 1)}, "watch(optimizer): expected a torch.optim.Optimizer"),
+        ({"run": "Ant PPO"}, "(try 'ant-ppo')"),
+        ({"run": 7}, "watch(run)"),
+        ({"run": "x" * 65}, "watch(run)"),
+        ({"group": 3}, "watch(group)"),
+        ({"tags": "fast"}, "watch(tags)"),
+        ({"tags": {"a": object()}}, "watch(tags)"),
+        ({"tags": {"": "b"}}, "watch(tags)"),
+        ({"tags": {f"t{i}": "" for i in range(limits.TAGS_MAX + 1)}}, "watch(tags)"),
+        ({"config": [1]}, "watch(config): expected a mapping such as vars(args)"),
+        ({"updates_total": 0}, "watch(updates_total): expected a whole number from 1 or None, got 0"),
+        ({"updates_total": 1.5}, "watch(updates_total)"),
+        ({"updates_total": True}, "watch(updates_total)"),
+        ({"update_start": -1}, "watch(update_start)"),
+        ({"update_start": None}, "watch(update_start)"),
+        ({"level": "debgu"}, "did you mean debug?"),
+        ({"level": 9}, "watch(level)"),
+        ({"mode": "fast"}, "watch(mode): expected async or sync"),
+        ({"max_staged_bytes": 10}, "watch(max_staged_bytes)"),
+        ({"endpoint": "http://x"}, "endpoint: expected auto"),
+    ],
+)
+def test_watch_bad_argument_is_refused_in_a_sentence(given: dict[str, Any], words: str) -> None:
+    """Where, what was expected, what came; and nothing of ours is left behind."""
+    with pytest.raises(GradwatchError) as caught:
+        watch(given.pop("model", None), **{"endpoint": ENDPOINT, **given})
+    assert words in str(caught.value)
+    assert caught.value.code.slug == "invalid-argument"
+
+
+@pytest.mark.parametrize(("name", "value"), [("GRADWATCH_MODE", "maybe"), ("GRADWATCH_LEVEL", "loud"), ("RANK", "one")])
+def test_watch_bad_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The sentence names the variable."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(GradwatchError, match=name):
+        watch(endpoint=ENDPOINT)
+
+
+def test_run_is_argument_then_environment_then_script() -> None:
+    """The first that is there."""
+    env = {"GRADWATCH_RUN_ID": "from-env"}
+    assert arguments.check_run("given", env, "train.py") == "given"
+    assert arguments.check_run(None, env, "train.py") == "from-env"
+    assert arguments.check_run(None, {}, "/home/me/My Train.py") == "my-train"
+    assert arguments.check_run(None, {}, "") == "run"
+
+
+def test_run_from_environment_is_checked_too() -> None:
+    """`GRADWATCH_RUN_ID` may be anything."""
+    with pytest.raises(GradwatchError, match="try 'a-b'"):
+        arguments.check_run(None, {"GRADWATCH_RUN_ID": "A B"}, "")
+
+
+def test_level_is_argument_then_environment_then_normal() -> None:
+    """Names in any case and numbers."""
+    assert arguments.check_level("DEBUG", {"GRADWATCH_LEVEL": "off"}) is Level.DEBUG
+    assert arguments.check_level(None, {"GRADWATCH_LEVEL": "off"}) is Level.OFF
+    assert arguments.check_level(None, {}) is Level.NORMAL
+
+
+def test_config_keeps_scalars_and_redacts_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot travel is named once; a secret never leaves the process."""
+    config = {
+        "lr": 1e-3,
+        "seed": 7,
+        "anneal": True,
+        "name": "ant",
+        "nothing": None,
+        "huge": 2**80,
+        "bad\udcff": "text\udcff",
+        "tensor": torch.tensor(1.0),
+        "layers": [64, 64],
+        "path": Path("x"),
+        "wandb_api_key": "abc",
+        "GITHUB_TOKEN": "def",
+        "password": ["p"],
+        "aws-credentials": "ghi",
+    }
+    kept = arguments.check_config(config, Hints())
+    assert kept == {
+        "lr": 1e-3,
+        "seed": 7,
+        "anneal": True,
+        "name": "ant",
+        "nothing": None,
+        "huge": str(2**80),
+        "bad?": "text?",
+        **dict.fromkeys(("wandb_api_key", "GITHUB_TOKEN", "password", "aws-credentials"), "[redacted]"),
+    }
+    assert caplog.messages == ["gradwatch: config keys not sent, as they are no scalars or too large: tensor, layers, path."]
+
+
+def test_config_beyond_the_limit_keeps_what_fits() -> None:
+    """A value that is too large does not take the others with it."""
+    kept = arguments.check_config({"a": 1, "blob": "x" * limits.CONFIG_BYTES_MAX, "b": 2}, Hints())
+    assert kept == {"a": 1, "b": 2}
+
+
+def test_tags_may_be_words_or_pairs() -> None:
+    """A list of words, a mapping of text and numbers."""
+    assert arguments.check_tags(["fast", "ant"]) == {"fast": "", "ant": ""}
+    assert arguments.check_tags({"seed": 3}) == {"seed": "3"}
+    assert arguments.check_tags(None) == {}
+
+
+def test_watch_with_mode_off_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread, no hook; every call returns; arguments are still checked."""
+    monkeypatch.setenv("GRADWATCH_MODE", "off")
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else []
+    monitor = watch(network, optimizer, endpoint=ENDPOINT)
+    monitor.rollout(rewards=[1.0])
+    monitor.ppo(loss=1.0)
+    monitor.log(a=1.0)
+    monitor.step()
+    assert not monitor.active
+    assert monitor.should_stop is False
+    assert len(optimizer._optimizer_step_pre_hooks) == 0
+    assert (os.listdir("/proc/self/task") if before else []) == before
+    monitor.close()
+    with pytest.raises(GradwatchError):
+        watch(3)

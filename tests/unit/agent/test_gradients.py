@@ -1,0 +1,187 @@
+"""Optimizer steps, gradient norms without clipping, weights, learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gradwatch_agent.collect import gradients as gradients_module
+from gradwatch_contracts.columns import RowFlag, Status
+from gradwatch_contracts.control import Level
+from harness.recording import monitoring, read
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+def setting(lr: Any = 0.5) -> tuple[nn.Linear, torch.optim.SGD]:
+    """A model with known weights and gradients: weights 3, 4, gradients 6, 8."""
+    network = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    network.weight.grad = torch.tensor([[6.0, 8.0]])
+    return network, torch.optim.SGD(network.parameters(), lr=lr)
+
+
+def test_gradients_without_clipping_are_measured_at_the_optimizer_step() -> None:
+    """One norm per step; nothing was clipped."""
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step()
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == (2.0, 10.0, 0.0)
+        assert record.last["grad.clipped"] is Status.NOT_CALLED
+        assert record.last["opt.steps"] == 2.0
+
+
+def test_gradients_clipped_before_the_step_are_measured_once() -> None:
+    """The optimizer hook must not measure the clipped gradient as well."""
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"][:2] == (1.0, 10.0)
+
+
+def test_gradients_all_none_say_so() -> None:
+    """A step without a gradient is a wiring fault worth seeing."""
+    network, optimizer = setting()
+    network.weight.grad = None
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] is Status.NO_GRADIENT
+
+
+def test_gradients_that_are_sparse_are_not_measured() -> None:
+    """An embedding with sparse gradients: said, not guessed."""
+    network = nn.Embedding(4, 2, sparse=True)
+    network(torch.tensor([1])).sum().backward()
+    optimizer = torch.optim.SparseAdam(network.parameters())
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] is Status.DTYPE
+
+
+def test_gradients_of_a_fused_amp_step_are_unscaled() -> None:
+    """A fused optimizer still sees scaled gradients and carries the scale."""
+    network, _ = setting()
+    optimizer: Any = torch.optim.SGD(network.parameters(), lr=0.5, fused=True)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(0.0)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == (1.0, 2.5, 0.0)
+
+
+def test_weights_of_several_dtypes_have_one_norm() -> None:
+    """bfloat16, complex, empty and float64 parameters in one model."""
+    network = nn.Module()
+    network.a = nn.Parameter(torch.tensor([3.0], dtype=torch.bfloat16))
+    network.b = nn.Parameter(torch.tensor([0.0 + 4.0j]))
+    network.c = nn.Parameter(torch.zeros(0))
+    network.d = nn.Parameter(torch.tensor([12.0], dtype=torch.float64))
+    with monitoring(modules=(network,)) as (monitor, record):
+        monitor.step()
+        assert record.last["param.norm"] == pytest.approx(13.0)
+        assert record.last["param.nonfinite"] == 0.0
+
+
+def test_weights_with_nan_are_counted_by_tensor() -> None:
+    """Two broken tensors of three."""
+    network = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        network[0].weight.fill_(math.nan)
+        network[2].weight[0, 0] = math.inf
+    with monitoring(modules=(network,)) as (monitor, record):
+        monitor.step()
+        assert record.last["param.nonfinite"] == 2.0
+        assert not math.isfinite(record.last["param.norm"])
+
+
+def test_update_ratio_is_measured_at_debug_only() -> None:
+    """Change of the weights over the weights after the update."""
+    network, optimizer = setting(lr=0.05)
+    with monitoring(modules=(network,), optimizers=(optimizer,), level=Level.DEBUG) as (monitor, record):
+        for _ in range(2):
+            optimizer.step()
+            monitor.step()
+        weights = float(network.weight.detach().norm())
+        assert record.last["opt.update_ratio"] == pytest.approx(0.5 / weights)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        monitor.step()
+        assert record.last["opt.update_ratio"] is Status.LEVEL
+
+
+def test_update_ratio_of_a_large_model_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy of the weights has a bound."""
+    monkeypatch.setattr(gradients_module, "COPY_BYTES_MAX", 4)
+    network, _ = setting()
+    with monitoring(modules=(network,), level=Level.DEBUG) as (monitor, record):
+        monitor.step()
+        assert record.last["opt.update_ratio"] is Status.THINNED
+
+
+def test_update_ratio_of_zero_weights_is_undefined() -> None:
+    """Nothing to divide by."""
+    network = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    with monitoring(modules=(network,), level=Level.DEBUG) as (monitor, record):
+        monitor.step()
+        assert record.last["opt.update_ratio"] is Status.UNDEFINED
+
+
+@pytest.mark.parametrize("lr", [0.25, torch.tensor(0.25), torch.tensor([0.25], dtype=torch.float64)])
+def test_learning_rate_is_that_of_the_first_group(lr: Any) -> None:
+    """A tensor learning rate travels with the tensors, unread."""
+    network, optimizer = setting()
+    optimizer.param_groups[0]["lr"] = lr
+    for level in (Level.MINIMAL, Level.NORMAL):
+        with monitoring(modules=(network,), optimizers=(optimizer,), level=level) as (monitor, record):
+            monitor.step()
+            assert record.last["opt.lr"] == 0.25
+
+
+def test_learning_rate_that_is_no_number_says_so() -> None:
+    """Some trainers put a schedule there."""
+    network, optimizer = setting()
+    optimizer.param_groups[0]["lr"] = "linear"
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        monitor.step()
+        assert record.last["opt.lr"] is Status.DTYPE
+
+
+def test_update_without_minibatch_and_step_is_flagged_skipped() -> None:
+    """A skipped update sends a row too, and says that it is one."""
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        monitor.step()
+        optimizer.step()
+        monitor.step()
+        assert [row.flags for row in record.rows] == [RowFlag.SKIPPED, 0]
+        assert read(record.rows[0])["opt.steps"] == 0.0
+
+
+def test_hooks_are_removed_with_the_monitor() -> None:
+    """The optimizer keeps no reference to us."""
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)):
+        assert len(optimizer._optimizer_step_pre_hooks) == 1
+    assert len(optimizer._optimizer_step_pre_hooks) == 0
+
+
+def test_two_optimizers_count_their_steps_together() -> None:
+    """Actor and critic with an optimizer each."""
+    (actor, first), (critic, second) = setting(), setting()
+    with monitoring(modules=(actor, critic), optimizers=(first, second)) as (monitor, record):
+        first.step()
+        second.step()
+        monitor.step()
+        assert record.last["opt.steps"] == 2.0
+        assert record.last["grad.norm"][0] == 2.0

@@ -1,0 +1,109 @@
+"""A level really changes what is collected, and escalations change the level at update boundaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.control import Active, Desired, Level
+from gradwatch_contracts.signals import COLUMNS
+from harness.recording import monitoring, read
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operators that reach the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.total += 1
+        return func(*args, **(kwargs or {}))
+
+
+def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """An update in which everything is called."""
+    monitor.rollout(**{name: torch.ones(4, 2) for name in ("rewards", "values", "returns", "advantages", "observations")})
+    for _ in range(4):
+        output = network(torch.ones(8, 3))[:, 0]
+        monitor.ppo(
+            new_logp=output, old_logp=output.detach(), entropy=output, values=output, returns=torch.ones(8),
+            advantages=torch.ones(8), clip=0.2, loss=output.sum(),
+        )  # fmt: skip
+        optimizer.zero_grad()
+        output.sum().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+    monitor.step(env_steps=1, episode_returns=[1.0], scalar=2.0)
+
+
+def trained(level: Level, updates: int = 3) -> tuple[dict[str, Any], int]:
+    """The last row at a level, and the operators of its update."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(network.parameters())
+    space = type("Discrete", (), {"n": 2})()
+    with monitoring(modules=(network,), optimizers=(optimizer,), level=level, action_space=space) as (monitor, record):
+        for _ in range(updates - 1):
+            one_update(monitor, network, optimizer)
+        with Counter() as counter:
+            one_update(monitor, network, optimizer)
+        return record.last, counter.total
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_level_decides_for_every_column_of_the_registry(level: Level) -> None:
+    """With everything called, a column is measured if and only if the level includes it; the rest says LEVEL."""
+    row, _ = trained(level)
+    for name, spec in COLUMNS.items():
+        key = f"{name}/scalar" if name == "user" else name
+        if spec.level > level:
+            assert row.get(key, Status.LEVEL) is Status.LEVEL, key
+        elif name.endswith("nonfinite_mb"):
+            assert row[key] is Status.UNDEFINED, key
+        else:
+            assert not isinstance(row[key], Status), (key, row[key])
+
+
+def test_level_operators_rise_from_off_to_debug() -> None:
+    """What a level costs on the device; OFF and MINIMAL cost nothing there."""
+    counts = {level: trained(level)[1] for level in Level}
+    assert counts[Level.OFF] == counts[Level.MINIMAL] < counts[Level.NORMAL] < counts[Level.DEBUG]
+
+
+def test_level_from_escalation_applies_at_the_next_boundary_and_ends_by_itself() -> None:
+    """Applied at the first update collected wholly at the level; the results say when."""
+    network = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        one_update(monitor, network, optimizer)
+        monitor._desired.receive(Desired(1, active=(Active("mine", Level.DEBUG, 2),)))
+        for _ in range(5):
+            one_update(monitor, network, optimizer)
+        assert [row.level for row in record.rows] == [2, 2, 3, 3, 2, 2]
+        measured = [not isinstance(read(row)["opt.update_ratio"], Status) for row in record.rows]
+        assert measured == [False, False, True, True, False, False]
+        assert record.results == [("mine", "applied", 2, ""), ("mine", "ended", 4, "done")]
+        assert (monitor.level, monitor.update) == (Level.NORMAL, 6)
+
+
+def test_level_change_down_to_off_sends_rows_with_update_and_time_only() -> None:
+    """And up again."""
+    with monitoring() as (monitor, record):
+        monitor._desired.receive(Desired(1, base=Level.OFF))
+        monitor.step(scalar=1.0)
+        monitor.step(scalar=2.0, episode_returns=[1.0])
+        monitor._desired.receive(Desired(2, base=Level.MINIMAL))
+        monitor.step(scalar=3.0)
+        monitor.step(scalar=4.0)
+        assert [row.level for row in record.rows] == [2, 0, 0, 1]
+        assert set(read(record.rows[1]).values()) == {Status.LEVEL}
+        assert read(record.rows[3])["user/scalar"] == 4.0
