@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STREAM = Stream("bench", 1, 0)
 BLOCK = 256
 CHECKS = 15
+UPDATES_TOTAL = 1_000_000
 BUDGET_US = {("classic", BLOCK): 3.0, ("default", BLOCK): 20.0, ("classic", 1): 80.0, ("default", 1): 80.0}
 
 
@@ -49,7 +50,7 @@ def detect_us(blocks: Sequence[SignalBlock], profile: str) -> tuple[float, float
     changed = 0
     for block in blocks:
         start = time.process_time()
-        verdicts = engine.check(state, block, None)
+        verdicts = engine.check(state, block, UPDATES_TOTAL)
         checked = time.process_time()
         changed += len(lifecycle.step(block, verdicts))
         lifecycle_s += time.process_time() - checked

@@ -37,12 +37,23 @@ CENTRES = {
     "policy.entropy.limit": (0.6931471805599453,),
     "grad.norm": (0.4, 0.08),
     "grad.norm.max": (0.6,),
+    "grad.clip_limit": (0.5,),
+    "grad.tensors": (192.0,),
+    "grad.vanishing": (0.0,),
+    "grad.exploding": (0.0,),
+    "grad.tensor_norm.min": (1e-3,),
+    "grad.tensor_norm.max": (0.4,),
+    "value.error": (0.0, 0.5),
+    "rnn.h": (0.0, 0.3),
+    "rnn.h.saturated": (20.0,),
+    "opt.skipped": (0.0,),
+    "episode.return": (120.0, 30.0),
     "opt.steps": (16.0,),
     "opt.lr": (2.5e-4,),
 }
 """Typical values: (mean, standard deviation) of moments, else (value,). Everything else is about 1."""
 
-FIXED = frozenset({"policy.entropy.limit", "opt.steps", "opt.lr"})
+FIXED = frozenset({"policy.entropy.limit", "opt.steps", "opt.lr", "grad.tensors", "grad.clip_limit"})
 
 
 def values_of(rng: np.random.Generator, n: int) -> np.ndarray:

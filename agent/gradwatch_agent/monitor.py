@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_agent.collect.episodes import tell_episodes
 from gradwatch_agent.collect.host import Hints, Tally, UserScalars, moments, to_float, to_floats
 from gradwatch_agent.collect.rows import RowQueue, Waiting
 from gradwatch_agent.exits import describe
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
 
 NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
 PPO_ARGUMENTS = ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss")
+PHASES = ("rollout", "update")
+RECURRENT_ARGUMENTS = ("h", "c", "phase")
 ROLLOUT_ARGUMENTS = ("rewards", "values", "returns", "advantages", "observations")
 CALL_OF = {
     "Monitor.ppo": "ppo",
     "Monitor.rollout": "rollout",
+    "Monitor.recurrent": "recurrent",
     "GradientCollector.on_clip": "clip",
     "GradientCollector._before_step": "clip",
 }
@@ -129,7 +133,7 @@ class Monitor:
 
         Float tensors of one shape and device: `new_logp`, `old_logp`, `values`, `returns`, `advantages`; `entropy` too,
         or one number, or {head: either}. `mask`: bool of that shape, False where a sample does not count. `clip`: the
-        bound of |ratio - 1|. `loss`: one number. `actions` are taken and not yet measured.
+        bound of |ratio - 1|. `loss`: one number. `actions`: one or several numbers per sample, shown beside the worst ratios at DEBUG.
         """
         begin = time.perf_counter_ns()
         if not self._open or self.level < NORMAL:
@@ -138,7 +142,10 @@ class Monitor:
             if unknown:
                 self._hint_unknown("ppo", unknown, PPO_ARGUMENTS)
             self._rows.harvest()
-            self._measure().policy.observe(
+            measurement = self._measure()
+            measurement.gradients.minibatch()
+            minibatch = measurement.policy.minibatches
+            measurement.policy.observe(
                 new_logp=new_logp,
                 old_logp=old_logp,
                 entropy=entropy,
@@ -149,10 +156,42 @@ class Monitor:
                 mask=mask,
                 loss=loss,
             )
+            if self.level >= Level.DEBUG:
+                measurement.exemplars.observe(
+                    minibatch,
+                    new_logp,
+                    old_logp,
+                    mask=mask,
+                    actions=actions,
+                    values=values,
+                    advantages=advantages,
+                )
         except Exception as error:
             if is_strict():
                 raise
             note_own_error(self, "Monitor.ppo", error)
+        self._agent_ns += time.perf_counter_ns() - begin
+
+    @guarded
+    def recurrent(self, /, h: object = None, c: object = None, phase: str = "update", **unknown: object) -> None:
+        """Observe a recurrent state: of an LSTM `h` and `c`, or the pair as `h`; of a GRU `h` alone.
+
+        Float tensors of any shape, which may change from call to call. `phase`: "rollout" for a state met while collecting,
+        "update" for one of a minibatch; the two are told apart because only a stale rollout state explains a difference.
+        """
+        begin = time.perf_counter_ns()
+        if not self._open or self.level < NORMAL:
+            return
+        if unknown:
+            self._hint_unknown("recurrent", unknown, RECURRENT_ARGUMENTS)
+        if phase not in PHASES:
+            near = nearest(str(phase), PHASES)
+            hint = f"; did you mean {near!r}?" if near else "."
+            sentence = f"recurrent(phase=…) is 'rollout' or 'update', got {str(phase)[:40]!r}: not measured{hint}"
+            self._hints.say("recurrent:phase", sentence)
+            return
+        self._rows.harvest()
+        self._measure().recurrent(h, c, phase)
         self._agent_ns += time.perf_counter_ns() - begin
 
     @guarded
@@ -282,7 +321,7 @@ class Monitor:
             return measurement.finish()
         except Exception as error:
             measurement.abandon()
-            for call in ("ppo", "rollout", "clip", "step"):
+            for call in ("ppo", "rollout", "recurrent", "clip", "step"):
                 measurement.refuse(call, Status.OUR_ERROR)
             if is_strict():
                 raise
@@ -334,13 +373,14 @@ class Monitor:
 
     def _put_returns(self, returns: object) -> None:
         number = to_float(returns)
-        if number is None and sys.modules.get("torch") is not None and self._measure().series("episode.return", returns):
+        if number is None and sys.modules.get("torch") is not None and self._measure().returns(returns):
             return
         floats = [number] if number is not None else to_floats(returns) if hasattr(returns, "__iter__") else None
         if floats is None:
             self._tally.refuse("episode.return", Status.DTYPE)
         elif floats:
             self._tally.add("episode.return", moments(floats))
+            tell_episodes(self._tally, floats)
         else:
             self._tally.refuse("episode.return", Status.UNDEFINED)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, RowBlock, Run, RunView, SignalBlock, Stream
     from gradwatch_daemon.runs import RunState
     from gradwatch_daemon.store.protocol import Store, StoreReader
+    from gradwatch_daemon.work import Gap
 
 LOG = logging.getLogger("gradwatch.daemon")
 
@@ -47,6 +49,12 @@ POLL_MS = 500
 
 RESTORED_RUNS_MAX = 64
 """Runs whose detectors are replayed at start: about 10 ms each."""
+
+PACE_LEAST_S = 1.0
+"""Time without an update below which nobody asks whether that is long."""
+
+ANSWERS_S = 1.5 * limits.HEARTBEAT_S
+"""A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
 
 COMMIT_RETRY_S = 0.5
 """Pause after a failed commit (a full disk does not free itself faster)."""
@@ -85,6 +93,7 @@ class Pipeline:
         self._runs = Runs(store.runs(), store.sessions())
         self._reception = Reception(self._sessions, self._runs, counters, secret)
         self._streams: dict[Stream, StreamDetection] = {}
+        self._moved: dict[Stream, float] = {}
         self._stopping = False
         self.mailbox = Mailbox(self._runs, store, socket.wake)
         self._restore()
@@ -110,9 +119,11 @@ class Pipeline:
         now, passed, work = self._clock(), Passed(), Work()
         for peer, frame in frames:
             self._gate.admit(peer, frame, now.mono_s, passed)
+            work.place_losses(passed)
         self._reception.greet(passed, work, now)
         self.mailbox.take(work, now)
         self._detect(passed, work, now)
+        self._watch_pace(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
         self._retire(work)
@@ -124,16 +135,25 @@ class Pipeline:
             self._compact()
 
     def _detect(self, passed: Passed, work: Work, now: Now) -> None:
+        gaps: dict[Stream, deque[Gap]] = {}
+        for gap in work.gaps:
+            gaps.setdefault(gap.loss.stream, deque()).append(gap)
+        seen: dict[Stream, int] = {}
         for rows in join_rows(passed.rows):
             state = self._runs.states[rows.stream.run]
             detection = self._detection(rows.stream, state)
             block = self._derive(rows, passed)
+            before = seen.get(rows.stream, 0)
+            seen[rows.stream] = before + len(rows.update)
             if block is None:
+                work.place_losses(passed)
+                self._lose(work.gaps[-1].loss, work, now)
                 continue
-            anomalies = detection.advance(block)
+            self._advance(detection, block, before=before, gaps=gaps.get(rows.stream, deque()), work=work, now=now)
             work.blocks.append(block)
             work.changed.add(rows.stream.run)
             state.rows += len(block)
+            self._moved[rows.stream] = now.mono_s
             if rows.stream.attempt == state.run.attempt:
                 state.update_last = max(state.update_last or 0, int(block.update.max()))
                 state.effective = Level(int(block.level[-1]))
@@ -142,15 +162,63 @@ class Pipeline:
                     state.detectors = detection.detector_states
                 if rows.stream.rank == 0:
                     state.newest = Newest.of(block, now.unix_ns)
-                state.remember(anomalies)
-            work.noted(anomalies)
-            for anomaly in anomalies:
-                self._escalate(anomaly, state, work, now)
+        for of_stream in gaps.values():
+            for gap in of_stream:
+                self._lose(gap.loss, work, now)
         # After all blocks of a stream: a checkpoint covers everything that its transaction writes.
         for stream in {block.stream for block in work.blocks}:
             checkpoint = self._streams[stream].checkpoint_if_due()
             if checkpoint is not None:
                 work.checkpoints.append(checkpoint)
+
+    def _advance(
+        self, detection: StreamDetection, block: SignalBlock, *, before: int, gaps: deque[Gap], work: Work, now: Now
+    ) -> None:
+        """Detect on a block, and on the losses within it where they happened; `before` rows of this tick are done."""
+        done = 0
+        while gaps and gaps[0].rows_before - before < len(block):
+            gap = gaps.popleft()
+            until = gap.rows_before - before
+            if until > done:
+                self._found(detection.advance(block.select(slice(done, until))), work, now)
+                done = until
+            self._lose(gap.loss, work, now)
+        self._found(detection.advance(block.select(slice(done, len(block))) if done else block), work, now)
+
+    def _lose(self, loss: LossRecord, work: Work, now: Now) -> None:
+        state = self._runs.states[loss.stream.run]
+        detection = self._detection(loss.stream, state)
+        anomalies, mark = detection.lose(loss, now.unix_ns)
+        work.events.append(mark)
+        self._found(anomalies, work, now)
+
+    def _watch_pace(self, work: Work, now: Now) -> None:
+        """Tell detection when a trainer that answers has not ended an update for too long. On the daemon's own monotonic
+        clock since its last row came: the trainer's may stand anywhere."""
+        for session in work.welcomes:
+            self._moved[session.stream] = now.mono_s
+        for session in self._sessions.by_id.values():
+            stream, state = session.stream, self._runs.states[session.stream.run]
+            waited_s = now.mono_s - self._moved.setdefault(stream, now.mono_s)
+            answers = now.mono_s - session.heard_s <= ANSWERS_S
+            if waited_s < PACE_LEAST_S or not answers or stream.attempt != state.run.attempt:
+                continue
+            detection = self._detection(stream, state)
+            told = detection.tick(int(waited_s * 1e9))
+            if told is not None:
+                work.events.append(told[1])
+                self._found(told[0], work, now)
+                if stream.rank == 0:
+                    state.detectors = detection.detector_states
+
+    def _found(self, anomalies: list[Anomaly], work: Work, now: Now) -> None:
+        """Note what detection changed, and raise the level where that asks for it."""
+        for anomaly in anomalies:
+            state = self._runs.states[anomaly.run]
+            if anomaly.attempt == state.run.attempt:
+                state.remember([anomaly])
+            work.noted([anomaly])
+            self._escalate(anomaly, state, work, now)
 
     def _derive(self, rows: RowBlock, passed: Passed) -> SignalBlock | None:
         """Signals of rows; None when we fail on them: then they are a loss of ours, and no other run suffers."""
@@ -190,6 +258,7 @@ class Pipeline:
         idle = {run for run in work.changed if not self._runs.states[run].live}
         for stream in [stream for stream in self._streams if stream.run in idle]:
             del self._streams[stream]
+            self._moved.pop(stream, None)
 
     def _commit(self, passed: Passed, work: Work) -> None:
         for run in work.changed:

@@ -111,9 +111,10 @@ than all there is to do with it)."""
 class Verdicts(NamedTuple):
     """One detector on one subject over the n rows of a block.
 
-    `code` is n bytes of `Verdict`; `severity` the rank of the severity where code is BREACH; `value`, `limit`,
-    `baseline` are the numbers behind it (NaN where there is none); `minibatch` is where in the update, -1 for before
-    the first; `stage` the causal order of the stage. `reason` says why the last row is blind or how far learning is.
+    `code` is n bytes of `Verdict`. The rest says something only where that is BREACH: `severity` is the rank of the severity;
+    `value`, `limit`, `baseline` are the numbers behind it (NaN where there is none); `minibatch` is where in the update,
+    -1 for before the first; `stage` the causal order of the stage. `reason` says why the last row is blind or how far
+    learning is.
     """
 
     kind: str

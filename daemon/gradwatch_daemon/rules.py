@@ -6,7 +6,7 @@ Stages do not import each other; what one needs to know of another's rules trave
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -68,13 +68,11 @@ class Threshold:
 
     def exceeded(self, values: V) -> NDArray[np.bool_]:
         """Whether each value breaches; NaN does not. Values are an array, or one float and so is the answer one bool."""
-        found = values > self.at if self.op == ">" else values < self.at  # type: ignore[operator]
-        return cast("NDArray[np.bool_]", found)
+        return values > self.at if self.op == ">" else values < self.at  # type: ignore[operator, return-value]
 
     def cleared(self, values: V) -> NDArray[np.bool_]:
         """Whether each value is back at or beyond the clear level; NaN is not."""
-        found = values <= self.back if self.op == ">" else values >= self.back  # type: ignore[operator]
-        return cast("NDArray[np.bool_]", found)
+        return values <= self.back if self.op == ">" else values >= self.back  # type: ignore[operator, return-value]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,47 @@
-"""Detection over one stream: signal rows in, changed anomalies out, state that survives a restart bit for bit."""
+"""Detection over one stream: signal rows in, changed anomalies out, state that survives a restart bit for bit.
+
+What is no row but counts for detection (a loss, a deadline that passed) becomes an event of the daemon's own, a mark: it says
+behind which row it came, so that a replay of rows and marks gives the same anomalies and the same state.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgpack
 
 from gradwatch_daemon.anomalies.lifecycle import Lifecycle
 from gradwatch_daemon.detect.engine import StreamState
-from gradwatch_daemon.records import Checkpoint, DetectorState
+from gradwatch_daemon.records import Checkpoint, DetectorState, EventRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gradwatch_daemon.detect.engine import Engine
-    from gradwatch_daemon.records import Anomaly, SignalBlock, Stream
+    from gradwatch_daemon.records import Anomaly, LossRecord, SignalBlock, Stream, Verdicts
     from gradwatch_daemon.store.protocol import Store
 
 LOG = logging.getLogger("gradwatch.daemon")
+
+GAP, TICK = "gap", "tick"
+MARKS = (GAP, TICK)
+"""Kinds of the events that detection makes and replays."""
 
 CHECKPOINT_UPDATES = 256
 """Rows between two checkpoints: a restart replays at most these, under 10 ms at 20 us a row."""
 
 
 class StreamDetection:
-    """The detectors and the anomalies of one (run, attempt, rank). A pure function of the rows it was given."""
+    """The detectors and the anomalies of one (run, attempt, rank). A pure function of the rows and marks it was given."""
 
     def __init__(self, stream: Stream, engine: Engine, updates_total: int | None) -> None:
         self.stream = stream
         self.rows = 0
         self.update_last = -1
+        self._marks = 0
+        self._t_ns = 0
         self._engine = engine
         self._updates_total = updates_total
         self._state = StreamState()
@@ -41,10 +54,51 @@ class StreamDetection:
         self.rows += len(block)
         self.update_last = max(self.update_last, int(block.update[-1]))
         self._since_checkpoint += len(block)
+        self._t_ns = int(block.t_ns[-1])
+        return self._guarded(lambda: self._lifecycle.step(block, self._engine.check(self._state, block, self._updates_total)))
+
+    def lose(self, loss: LossRecord, now_ns: int) -> tuple[list[Anomaly], EventRecord]:
+        """Detect that these records never came; the anomalies that changed, and the mark to store. `now_ns` is the time of
+        the mark where no row came before it."""
+        count = loss.last_seq - loss.first_seq + 1
+        mark = self._mark(GAP, loss.session, self._t_ns or now_ns, loss.reason, records=count)
+        return self._apply(mark), mark
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the next update is due, on the trainer's clock: a tick after it is a stall. None while there is no telling."""
+        return None if self._failure else self._engine.deadline_ns(self._state)
+
+    def tick(self, waited_ns: int) -> tuple[list[Anomaly], EventRecord] | None:
+        """Detect that no update came for `waited_ns` since the last row; None where that is not past the deadline."""
+        deadline, t_ns = self.deadline_ns, self._t_ns + waited_ns
+        if deadline is None or t_ns <= deadline:
+            return None
+        mark = self._mark(TICK, "", t_ns, "")
+        return self._apply(mark), mark
+
+    def _mark(self, kind: str, session: str, t_ns: int, text: str, **detail: int) -> EventRecord:
+        place = {**detail, "rows": self.rows, "mark": self._marks}
+        return EventRecord(self.stream, session, -1, max(self.update_last, 0), t_ns, kind, text, place)
+
+    def _apply(self, mark: EventRecord) -> list[Anomaly]:
+        self._marks += 1
+
+        def judge() -> list[Anomaly]:
+            verdicts: list[Verdicts]
+            if mark.kind == GAP:
+                verdicts = self._engine.lose(self._state, mark.text, int(mark.detail["records"] or 0))
+            else:
+                verdicts = self._engine.tick(self._state, mark.t_ns)
+            return self._lifecycle.observe(mark.update, mark.t_ns, verdicts)
+
+        return self._guarded(judge)
+
+    def _guarded(self, judge: Callable[[], list[Anomaly]]) -> list[Anomaly]:
         if self._failure:
             return []
         try:
-            return self._lifecycle.step(block, self._engine.check(self._state, block, self._updates_total))
+            return judge()
         except Exception as error:
             # One run that we fail on must not stop the record of it, nor the detection of the others.
             LOG.exception("detection of %s failed at update %d; its rows are kept", self.stream, self.update_last)
@@ -63,11 +117,11 @@ class StreamDetection:
         if self._since_checkpoint < CHECKPOINT_UPDATES or self._failure:
             return None
         self._since_checkpoint = 0
-        state = msgpack.packb([self.rows, self._state.dump(), self._lifecycle.dump()])
+        state = msgpack.packb([self.rows, self._marks, self._t_ns, self._state.dump(), self._lifecycle.dump()])
         return Checkpoint(self.stream, self.update_last, self._engine.profile.rules_hash, state)
 
     def restore(self, store: Store) -> None:
-        """Load the newest checkpoint made under the same rules and replay the stored rows after it.
+        """Load the newest checkpoint made under the same rules and replay the stored rows and marks after it.
 
         Nothing is announced: what these rows meant was committed together with them.
         """
@@ -76,8 +130,21 @@ class StreamDetection:
             replayed = store.blocks_since_checkpoint(self.stream)
         else:
             replayed = store.blocks_after(self.stream, -1)
+        marks = deque(store.marks(self.stream)[self._marks :])
         for block in replayed:
-            self.advance(block)
+            done = 0
+            while marks and (due := self._rows_to(marks[0])) < len(block) - done:
+                if due:
+                    self.advance(block.select(slice(done, done + due)))
+                    done += due
+                self._apply(marks.popleft())
+            self.advance(block.select(slice(done, len(block))) if done else block)
+        for mark in marks:
+            self._apply(mark)
+
+    def _rows_to(self, mark: EventRecord) -> int:
+        """Rows still to come before a mark."""
+        return int(mark.detail["rows"] or 0) - self.rows
 
     def _load(self, checkpoint: Checkpoint) -> bool:
         """Take over a checkpoint; False when it was made under other rules or in a format we do not read."""
@@ -85,13 +152,14 @@ class StreamDetection:
             return False
         state, lifecycle = StreamState(), self._new_lifecycle()
         try:
-            rows, state_bytes, lifecycle_bytes = msgpack.unpackb(checkpoint.state)
+            rows, marks, t_ns, state_bytes, lifecycle_bytes = msgpack.unpackb(checkpoint.state)
             state.load(state_bytes)
             lifecycle.load(lifecycle_bytes)
         except ValueError as error:
             LOG.warning("the checkpoint of %s is not read (%s); its rows are replayed", self.stream, error)
             return False
         self.rows, self._state, self._lifecycle, self.update_last = rows, state, lifecycle, checkpoint.update
+        self._marks, self._t_ns = marks, t_ns
         return True
 
     def _new_lifecycle(self) -> Lifecycle:

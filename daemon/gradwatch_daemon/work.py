@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import LiveSession
-    from gradwatch_daemon.records import Anomaly, Checkpoint, Escalation, EventRecord, Run, Session, SignalBlock
+    from gradwatch_daemon.records import Anomaly, Checkpoint, Escalation, EventRecord, LossRecord, Run, Session, SignalBlock
 
 
 class Now(NamedTuple):
@@ -27,6 +27,13 @@ class Now(NamedTuple):
     def read(cls) -> Now:
         """Read both clocks."""
         return cls(time.time_ns(), time.monotonic())
+
+
+class Gap(NamedTuple):
+    """A loss, and how many rows of its stream came before it in this tick."""
+
+    loss: LossRecord
+    rows_before: int
 
 
 @dataclass(slots=True)
@@ -42,6 +49,7 @@ class Work:
     checkpoints: list[Checkpoint] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     redeliver: set[str] = field(default_factory=set)
+    gaps: list[Gap] = field(default_factory=list)
     welcomes: list[LiveSession] = field(default_factory=list)
     answers: list[tuple[Future[Escalation], Escalation]] = field(default_factory=list)
 
@@ -56,6 +64,12 @@ class Work:
         for record in records:
             self.anomalies[record.id] = record
             self.changed.add(record.run)
+
+    def place_losses(self, passed: Passed) -> None:
+        """Note behind which rows the losses came that are new in `passed`: detection takes both in order."""
+        for loss in passed.losses[len(self.gaps) :]:
+            before = sum(len(rows.update) for rows in passed.rows if rows.stream == loss.stream)
+            self.gaps.append(Gap(loss, before))
 
     def batch(self, passed: Passed) -> Commit:
         """Everything of this tick as one transaction."""

@@ -46,8 +46,8 @@ def _cli(daemon: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def _scrape(daemon: DaemonProcess) -> dict[str, ReadFamily]:
-    connection = daemon.connection
-    request = urllib.request.Request(f"{connection.url}/metrics", headers={"Authorization": f"Bearer {connection.token}"})
+    url = f"{daemon.connection.url}/metrics"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {daemon.token}"})
     with urllib.request.urlopen(request, timeout=30) as response:
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         return read_exposition(response.read().decode())

@@ -29,6 +29,7 @@ class Record(Outbox):
     events: list[tuple[str, int, str, dict[str, Any]]] = field(default_factory=list)
     results: list[tuple[str, str, int, str]] = field(default_factory=list)
     losses: list[tuple[int, str]] = field(default_factory=list)
+    tables: list[tuple[str, int, tuple[str, ...], tuple[str, ...], bytes]] = field(default_factory=list)
 
     def put_row(self, row: Row) -> None:
         """See Outbox."""
@@ -41,6 +42,19 @@ class Record(Outbox):
     def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
         """See Outbox."""
         self.results.append((id, state, update, reason))
+
+    def put_table(self, kind: str, update: int, index: tuple[str, ...], names: tuple[str, ...], values: bytes) -> None:
+        """See Outbox."""
+        self.tables.append((kind, update, index, names, values))
+
+    def table(self, kind: str) -> dict[str, dict[str, float]]:
+        """The newest table of a kind: row → name → number; empty when there is none."""
+        found = [table for table in self.tables if table[0] == kind]
+        if not found:
+            return {}
+        _, _, index, names, values = found[-1]
+        numbers = iter(struct.unpack(f"<{len(index) * len(names)}d", values))
+        return {row: {name: next(numbers) for name in names} for row in index}
 
     def lose(self, count: int, reason: str) -> None:
         """See Outbox."""

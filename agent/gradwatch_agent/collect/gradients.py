@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.layers import Broken, Layers
 from gradwatch_agent.collect.series import Series
+from gradwatch_agent.collect.skipped import SkippedSteps
+from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
+from gradwatch_agent.collect.tensors import is_plain
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.guard import guarded
+from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 
@@ -23,11 +28,19 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
+    from gradwatch_agent.collect.tensor_norms import Runs
+    from gradwatch_agent.device.clip import Clip
 
 COPY_BYTES_MAX = 64 * 1024 * 1024
 """Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
 
-GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb")
+GROUPS_MAX = 64
+"""Parameter groups told apart; more are not."""
+
+GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb", *NORM_COLUMNS)
+LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
+
+Named = tuple[str, "torch.Tensor"]
 
 
 class GradientCollector:
@@ -35,22 +48,32 @@ class GradientCollector:
 
     def __init__(
         self,
-        parameters: Sequence[torch.Tensor],
+        parameters: Sequence[Named],
         optimizers: Sequence[torch.optim.Optimizer],
         staging: Staging,
         policy: PolicyCollector,
         on_own_error: Callable[[str, str], None],
     ) -> None:
-        self._parameters = [parameter for parameter in parameters if parameter.numel()]
+        filled = [(name, parameter) for name, parameter in parameters if parameter.numel()]
+        self.names = [name for name, _ in filled]
+        self._parameters = [parameter for _, parameter in filled]
+        self._numbers = {id(parameter): number for number, parameter in enumerate(self._parameters)}
         self._optimizers = optimizers
         self.staging = staging
         self._policy = policy
         self._report = on_own_error
         self._norms = Series(staging, "grad.norm")
+        self._tensors = TensorNorms(staging)
+        self._skipped = SkippedSteps(self._parameters)
+        self._broken = Broken()
+        self._group_names: list[str] = []
+        self._group_of: dict[int, int] = {}
+        self._group_sizes: list[int] = []
         self._before: dict[torch.device, list[torch.Tensor]] = {}
         self._clipped = False
         self._ratio_status = Status.LEVEL
         self.steps = 0
+        self.clips = 0
         self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
@@ -69,6 +92,7 @@ class GradientCollector:
     def clear(self) -> None:
         """Forget the norms of the running update."""
         self._norms = Series(self.staging, "grad.norm")
+        self._tensors = TensorNorms(self.staging)
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -79,37 +103,58 @@ class GradientCollector:
 
     def begin(self, tally: Tally, level: Level) -> None:
         """A new update at `level`; at DEBUG the parameters are copied, to measure how far they move."""
-        self.tally, self.level, self.steps, self._clipped = tally, level, 0, False
+        self.tally, self.level, self.steps, self.clips, self._clipped = tally, level, 0, 0, False
         self._ratio_status = Status.INCOMPLETE
         self._before = {}
+        CLIP_WATCH.want_parts(self, level >= Level.NORMAL)
+        if level < Level.NORMAL:
+            return
+        self._skipped.begin()
+        self._look_at_groups()
         if level >= Level.DEBUG and self._parameters:
             self._copy_parameters()
 
+    def minibatch(self) -> None:
+        """`ppo()` is called."""
+        if self._optimizers:
+            self._skipped.minibatch()
+
     @guarded
-    def on_clip(
-        self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
-    ) -> None:
-        """Take the norm that clipping is about to use; of another order than 2, compute the L2 norm."""
+    def on_clip(self, clip: Clip) -> None:
+        """Take the norms that clipping is about to use; of another order than 2, compute the L2 norms."""
         begin = time.perf_counter_ns()
-        self._take_norm(parameters, total_norm, max_norm, norm_type, empty)
+        self._take_norms(clip)
         self.spent_ns += time.perf_counter_ns() - begin
 
-    def _take_norm(
-        self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
-    ) -> None:
+    def _take_norms(self, clip: Clip) -> None:
         self._clipped = True
-        if self.level < Level.NORMAL or _capturing(total_norm, self.tally):
+        self.clips += 1
+        if self.level < Level.NORMAL:
             return
-        if empty:
+        self._skipped.clip(clip.parameters)
+        if _capturing(clip.total, self.tally):
+            return
+        bound = self._limit(clip)
+        if clip.empty:
             _refuse(self.tally, Status.NO_GRADIENT)
-        elif norm_type == 2.0:
-            bound = to_float(max_norm)
-            if bound is None:
-                self.tally.refuse("grad.clipped", Status.DTYPE)
-            self._hold(total_norm, bound)
+        elif clip.norm_type != 2.0:
+            self._measure(clip.parameters, None, None)
+        elif clip.parts is not None:
+            self._hold(clip.total, clip.parts, clip.parameters, bound)
         else:
-            self.tally.refuse("grad.clipped", Status.UNDEFINED)
-            self._measure([parameter.grad for parameter in parameters], None)
+            self._measure(clip.parameters, None, bound, total=clip.total)
+
+    def _limit(self, clip: Clip) -> float | None:
+        """The norm that clipping allows; None, with the reason told, when there is none. Trainers clip to infinity just to
+        get the norm."""
+        limit = to_float(clip.max_norm)
+        status = Status.DTYPE if limit is None else Status.UNDEFINED
+        if limit is not None and clip.norm_type == 2.0 and 0 < limit < math.inf:
+            self.tally.parts["grad.clip_limit", ""] = (limit,)
+            return limit
+        for name in (*LIMIT_COLUMNS, "grad.exploding"):
+            self.tally.refuse(name, status)
+        return None
 
     @guarded
     def _before_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
@@ -118,33 +163,82 @@ class GradientCollector:
             return
         begin = time.perf_counter_ns()
         seen, self._clipped = self._clipped, False
-        if self.level >= Level.NORMAL and not seen:
-            held = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
-            if not any(_capturing(grad, self.tally) for grad in held if grad is not None):
-                self._measure(held, getattr(optimizer, "grad_scale", None))
+        if self.level >= Level.NORMAL:
+            self._skipped.step(id(optimizer))
+            if not seen:
+                held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                if not any(_capturing(parameter, self.tally) for parameter in held):
+                    self._measure(held, getattr(optimizer, "grad_scale", None), None)
         self.steps += 1
         self._policy.stepped = True
         self.spent_ns += time.perf_counter_ns() - begin
 
-    def _measure(self, gradients: Sequence[torch.Tensor | None], scale: object) -> None:
-        """Stage the float64 L2 norm of gradients on one device each; divide by the scale a fused AMP optimizer still has on."""
-        usable: dict[torch.device, list[torch.Tensor]] = {}
-        present = [gradient for gradient in gradients if gradient is not None]
-        for gradient in present:
-            if gradient.numel() and gradient.layout is torch.strided and not _wraps(gradient):
-                usable.setdefault(gradient.device, []).append(gradient.detach())
-        if not usable or len(usable) > 1:
+    def _measure(
+        self, parameters: Sequence[torch.Tensor], scale: object, bound: float | None, total: torch.Tensor | None = None
+    ) -> None:
+        """Take the L2 norm of gradients on one device; divide by the scale a fused AMP optimizer still has on. `total` is
+        what clipping computed, if it did."""
+        usable: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        present = False
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            present = True
+            if gradient.numel() and gradient.layout is torch.strided and is_plain(gradient):
+                owners, tensors = usable.setdefault(gradient.device, ([], []))
+                owners.append(parameter)
+                tensors.append(gradient.detach())
+        if len(usable) != 1:
             status = Status.DEVICE if usable else Status.DTYPE if present else Status.NO_GRADIENT
             _refuse(self.tally, status)
             return
+        ((device, (owners, tensors)),) = usable.items()
         with torch.no_grad():
-            for device, tensors in usable.items():
-                norm = torch.linalg.vector_norm(self.staging.reducer(device).norms(_real(tensors)), 2)
-                self._hold(norm / scale if isinstance(scale, torch.Tensor) else norm, None)
+            measured, norms = self.staging.reducer(device).gradient_norms(_real(tensors))
+            if isinstance(scale, torch.Tensor):
+                measured, norms = measured / scale, norms / scale
+        self._hold(measured if total is None else total, norms, owners, bound)
 
-    def _hold(self, norm: torch.Tensor, bound: float | None) -> None:
-        if not self._norms.add(norm, max(0, self._policy.minibatches - 1), bound):
+    def _hold(self, total: torch.Tensor, norms: torch.Tensor, parameters: Sequence[torch.Tensor], bound: float | None) -> None:
+        if not self._norms.add(total, max(0, self._policy.minibatches - 1), bound):
             _refuse(self.tally, Status.INCOMPLETE)
+            return
+        groups: Runs = ()
+        members: tuple[int, ...] = ()
+        if self._group_names or self.level >= Level.DEBUG:
+            present = [id(parameter) for parameter in parameters if parameter.grad is not None]
+            groups = self._runs(present) if self._group_names else ()
+            if self.level >= Level.DEBUG:
+                members = tuple(self._numbers.get(key, -1) for key in present)
+        self._tensors.add(norms, bound, groups, members)
+
+    def _runs(self, present: Sequence[int]) -> Runs:
+        """Where in a vector the norms of each parameter group lie: usually in one piece."""
+        runs: dict[int, list[tuple[int, int]]] = {}
+        for at, key in enumerate(present):
+            group = self._group_of.get(key)
+            if group is None:
+                continue
+            pieces = runs.setdefault(group, [])
+            if pieces and pieces[-1][1] == at:
+                pieces[-1] = (pieces[-1][0], at + 1)
+            else:
+                pieces.append((at, at + 1))
+        return tuple((self._group_names[group], tuple(pieces)) for group, pieces in sorted(runs.items()))
+
+    def _look_at_groups(self) -> None:
+        """Name the parameter groups, when there are several; they may grow between updates."""
+        groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
+        sizes = [len(group["params"]) for _, group in groups]
+        if sizes == self._group_sizes:
+            return
+        self._group_sizes = sizes
+        self._skipped.owners = {id(part): id(optimizer) for optimizer, group in groups for part in group["params"]}
+        given = [group.get("name") for _, group in groups]
+        several = 1 < len(groups) <= GROUPS_MAX
+        self._group_names = [_group_name(name, number, given) for number, name in enumerate(given)] if several else []
+        self._group_of = {id(part): number for number, (_, group) in enumerate(groups) for part in group["params"]}
 
     def _copy_parameters(self) -> None:
         parameters = _by_device(self._parameters)
@@ -164,26 +258,37 @@ class GradientCollector:
             return parts
         if self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
+            self.tally.add("opt.skipped", (float(self._skipped.finish()),))
+        debug = self.level >= Level.DEBUG
+        layers = Layers(self.names) if debug else None
         for device, part in self._norms.finish().items():
             parts.setdefault(device, []).append(part)
-        if self._norms.overwritten:
+        for device, tensor_parts in self._tensors.finish(layers).items():
+            parts.setdefault(device, []).extend(tensor_parts)
+        if self._norms.overwritten or self._tensors.overflowed:
             _refuse(self.tally, Status.INCOMPLETE)
-        self._norms = Series(self.staging, "grad.norm")
+        if self.steps or self.clips:
+            for name in self._group_names:
+                self.tally.refuse("grad.group_norm", Status.NO_GRADIENT, name)
+        self.clear()
         if self._parameters and not self._before:
             self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
-        weights = Weights()
+        weights = Weights(self.names, self._broken, layers)
         for device, tensors in _by_device(self._parameters).items():
             parts.setdefault(device, []).append(self._weigh(device, tensors, weights))
         return parts
 
     def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
-        norms = self.staging.reducer(device).norms(_real(tensors))
+        reducer = self.staging.reducer(device)
+        norms = reducer.norms(_real(tensors))
         weights.waiting += 1
+        members = [self._numbers[id(tensor)] for tensor in tensors]
         before = self._before.pop(device, None)
         if before is None:
-            return norms, WeightReader(weights, len(tensors))
-        moved = self.staging.reducer(device).norms(_real(subtract_all(before, tensors)))
-        return torch.cat([norms, moved]), WeightReader(weights, len(tensors))
+            return norms, WeightReader(weights, members)
+        # One difference at a time: all of them together would be a third copy of the model.
+        moved = [reducer.norms(_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
+        return torch.cat([norms, *moved]), WeightReader(weights, members)
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
         """Learning rate of the first group; a tensor one travels with the others, since reading it would wait."""
@@ -214,33 +319,42 @@ class LastReader:
 
 @dataclass(slots=True)
 class Weights:
-    """Adds up the weights of a model spread over devices: sums of squares, and how many devices are still to come."""
+    """Adds up the weights of a model spread over devices: sums of squares, norms by number of the parameter, and how many
+    devices are still to come. `layers` is there at DEBUG only."""
 
+    names: Sequence[str]
+    broken: Broken
+    layers: Layers | None
+    norms: dict[int, float] = field(default_factory=dict)
     waiting: int = 0
     square: float = 0.0
     moved_square: float = 0.0
-    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class WeightReader:
-    """Norms of `tensors` weights and, after them, if they were copied, of their changes."""
+    """Norms of the weights with numbers `members` and, after them, if they were copied, of their changes."""
 
     weights: Weights
-    tensors: int
+    members: Sequence[int]
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader; the last device tells for all."""
-        weights, norms, moved = self.weights, values[: self.tensors], values[self.tensors :]
+        weights, tensors = self.weights, len(self.members)
+        norms, moved = values[:tensors], values[tensors:]
+        weights.norms.update(zip(self.members, norms, strict=True))
         weights.square += sum([norm * norm for norm in norms])
-        weights.nonfinite += sum([not math.isfinite(norm) for norm in norms])
         weights.moved_square += sum([norm * norm for norm in moved]) if moved else math.nan
         weights.waiting -= 1
         if weights.waiting:
             return
         total = math.sqrt(weights.square)
         tally.add("param.norm", (total,))
-        tally.add("param.nonfinite", (float(weights.nonfinite),))
+        tally.add("param.nonfinite", (float(sum([not math.isfinite(norm) for norm in weights.norms.values()])),))
+        weights.broken.tell(tally, weights.names, weights.norms, always=weights.layers is not None)
+        if weights.layers is not None:
+            weights.layers.weights = weights.norms
+            weights.layers.tell(tally)
         if moved and total == 0:
             tally.refuse("opt.update_ratio", Status.UNDEFINED)
         elif moved:
@@ -248,7 +362,7 @@ class WeightReader:
 
 
 def _refuse(tally: Tally, status: Status) -> None:
-    for name in (*GRAD_COLUMNS, "grad.clipped"):
+    for name in (*GRAD_COLUMNS, *LIMIT_COLUMNS):
         tally.refuse(name, status)
 
 
@@ -260,16 +374,18 @@ def _capturing(tensor: torch.Tensor, tally: Tally) -> bool:
     return True
 
 
-def _wraps(tensor: torch.Tensor) -> bool:
-    """A DTensor or another subclass, whose norm would be a collective."""
-    return type(tensor) not in {torch.Tensor, torch.nn.Parameter}
+def _group_name(name: object, number: int, given: Sequence[object]) -> str:
+    """What the trainer calls a group, if no other is called so; else its index."""
+    if isinstance(name, str) and name and given.count(name) == 1:
+        return name[: limits.NAME_CHARS_MAX]
+    return str(number)
 
 
 def _by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch.Tensor]]:
     """Dense plain tensors by where they are now; a model may move between updates."""
     grouped: dict[torch.device, list[torch.Tensor]] = {}
     for tensor in tensors:
-        if tensor.layout is torch.strided and not _wraps(tensor):
+        if tensor.layout is torch.strided and is_plain(tensor):
             grouped.setdefault(tensor.device, []).append(tensor)
     return grouped
 

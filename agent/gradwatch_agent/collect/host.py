@@ -15,6 +15,8 @@ from gradwatch_contracts.signals import COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gradwatch_contracts.messages import Scalar
+
 Key = tuple[str, str]
 """(column name, subject)."""
 
@@ -28,13 +30,16 @@ LOGGER = logging.getLogger("gradwatch")
 
 
 class Tally:
-    """Partial columns of one update, merged as they come, and the reason for each that is missing."""
+    """Partial columns of one update, merged as they come, and the reason for each that is missing; with them go tables
+    (kind, index, names, values) and events (kind, text, detail) of the update."""
 
-    __slots__ = ("_order", "parts", "reasons")
+    __slots__ = ("_order", "events", "parts", "reasons", "tables")
 
     def __init__(self) -> None:
         self.parts: dict[Key, tuple[float, ...]] = {}
         self.reasons: dict[Key, Status] = {}
+        self.tables: list[tuple[str, tuple[str, ...], tuple[str, ...], bytes]] = []
+        self.events: list[tuple[str, str, dict[str, Scalar]]] = []
         self._order: dict[Key, int] = {}
 
     def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.episodes import EpisodeReader
+from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.gradients import GradientCollector, LastReader
 from gradwatch_agent.collect.host import Tally
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
+from gradwatch_agent.collect.recurrent import RecurrentCollector
 from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
 from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_agent.collect.staging import Segment, Staging
+from gradwatch_agent.collect.tensors import fault_of
 from gradwatch_agent.device.transfer import Ticket, Transfer
+from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS, Source
@@ -91,8 +96,11 @@ class Measurement:
             self.staging, entropy_limits(action_space), off_policy=off_policy, optimizer=bool(optimizers)
         )
         self._rollout = RolloutCollector(self.staging)
-        self.gradients = GradientCollector(_parameters(modules), optimizers, self.staging, self.policy, on_own_error)
+        self._recurrent = RecurrentCollector(self.staging)
+        self.gradients = GradientCollector(_named_parameters(modules), optimizers, self.staging, self.policy, on_own_error)
+        self.exemplars = ExemplarCollector(self.staging)
         self._scalars: dict[tuple[str, str], torch.Tensor] = {}
+        self._returns: list[torch.Tensor] = []
         self.tally = Tally()
         self.level = Level.OFF
 
@@ -124,6 +132,10 @@ class Measurement:
         with torch.no_grad():
             self._rollout.observe(self.tally, tensors, observations)
 
+    def recurrent(self, h: object, c: object, phase: str) -> None:
+        """Stage a recurrent state; `phase` is one of `recurrent.PHASES`."""
+        self._recurrent.observe(self.tally, h, c, phase, self.policy.minibatches)
+
     def scalar(self, name: str, subject: str, value: object) -> bool:
         """Stage a tensor of one real number for column `name`; False when it is none."""
         if not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
@@ -135,21 +147,26 @@ class Measurement:
         self._scalars[name, subject] = row
         return True
 
-    def series(self, name: str, values: object) -> bool:
-        """Reduce a tensor of values, such as episode returns, to the moments of `name`; False when it is none."""
+    def returns(self, values: object) -> bool:
+        """Reduce a tensor of episode returns, and keep the first of them; False when it is none."""
         if isinstance(values, (list, tuple)) and values and all(isinstance(value, torch.Tensor) for value in values):
             with torch.no_grad():
                 values = torch.stack([value.reshape(()) for value in values])
         if not isinstance(values, torch.Tensor):
             return False
         with torch.no_grad():
-            self._rollout.observe(self.tally, {name: values})
+            self._rollout.observe(self.tally, {"episode.return": values})
+            if fault_of(values) is None:
+                one = self.staging.reducer(values.device).one
+                self._returns.append(torch.mul(values.reshape(-1)[: limits.EPISODES_PER_UPDATE_MAX], one))
         return True
 
     def refuse(self, call: str, status: Status) -> None:
         """Say of every column that a call feeds why it is missing."""
         for name in CALL_COLUMNS.get(call, ()):
             self.tally.refuse(name, status)
+        if call == "recurrent":
+            self._recurrent.refuse(self.tally, status)
 
     def finish(self) -> tuple[Underway | None, bool]:
         """Reduce what is staged and queue one copy per device: what is under way, if anything, and whether it is lost
@@ -166,8 +183,11 @@ class Measurement:
 
     def abandon(self) -> None:
         """Drop what is staged, after a failure of ours: half a reduction must not leak into the next update."""
-        self.staging = self.policy.staging = self._rollout.staging = self.gradients.staging = Staging(self._bytes_max)
-        self._scalars = {}
+        self.staging = Staging(self._bytes_max)
+        for collector in (self.policy, self._rollout, self._recurrent, self.exemplars, self.gradients):
+            collector.staging = self.staging
+        self._scalars, self._returns = {}, []
+        self.exemplars.clear()
         self.gradients.clear()
 
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
@@ -179,12 +199,15 @@ class Measurement:
             self.staging.overflowed = False
             self.refuse("ppo", Status.INCOMPLETE)
             self.refuse("rollout", Status.INCOMPLETE)
-        for found in (self.policy.finish(), self.gradients.finish()):
+            self.refuse("recurrent", Status.INCOMPLETE)
+        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish()):
             for device, part in found.items():
                 parts.setdefault(device, []).extend(part)
         for (name, subject), row in self._scalars.items():
             parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
-        self._scalars = {}
+        for row in self._returns:
+            parts.setdefault(row.device, []).append((row, EpisodeReader()))
+        self._scalars, self._returns = {}, []
         vectors = []
         for packed in parts.values():
             vectors.append(torch.cat([vector for vector, _ in packed]))
@@ -206,6 +229,18 @@ class Measurement:
         self.gradients.detach()
 
 
-def _parameters(modules: Sequence[torch.nn.Module]) -> list[torch.Tensor]:
-    """Parameters of all modules, each once."""
-    return list({id(parameter): parameter for module in modules for parameter in module.parameters()}.values())
+def _named_parameters(modules: Sequence[torch.nn.Module]) -> list[tuple[str, torch.Tensor]]:
+    """Parameters of all modules, each once; of several modules the name begins with the number of the module."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for number, module in enumerate(modules):
+        prefix = f"{number}." if len(modules) > 1 else ""
+        for name, parameter in _names_of(module):
+            found.setdefault(id(parameter), (prefix + name, parameter))
+    return list(found.values())
+
+
+def _names_of(module: Any) -> list[tuple[str, torch.Tensor]]:
+    """`named_parameters`, or numbers for something that has only `parameters`."""
+    if callable(getattr(module, "named_parameters", None)):
+        return list(module.named_parameters())
+    return [(str(number), parameter) for number, parameter in enumerate(module.parameters())]

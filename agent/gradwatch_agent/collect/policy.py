@@ -12,6 +12,7 @@ from gradwatch_agent.collect.host import Tally, add_series, to_float
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.staging import Channel, Layout
+from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.reduce import Plan, set_grad
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
@@ -19,13 +20,9 @@ from gradwatch_contracts.signals import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeGuard
 
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.staging import Staging
-
-FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
-"""What a log-probability, value, advantage or loss may be; an integer there is a mistake of the trainer."""
 
 HEADS_MAX = 64
 """Action heads of one policy."""
@@ -36,8 +33,6 @@ LAYOUTS_MAX = 256
 VALUE, ERROR, ADVANTAGE, LOSS = (
     (name, f"{name}.nonfinite", f"{name}.nonfinite_mb") for name in ("value.new", "value.new.error", "adv.used", "loss.total")
 )
-PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
-"""A subclass (a DTensor, a masked tensor) does with our calls what it likes, even a collective."""
 
 
 @dataclass(slots=True)
@@ -62,7 +57,7 @@ class Minibatch:
 
     def fault(self, tensor: object) -> Status | None:
         """Why a tensor cannot stand beside the others, None when it can."""
-        if not _is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
+        if not is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
             return Status.DTYPE
         if tensor.device != self.device:
             return Status.DEVICE
@@ -201,7 +196,7 @@ class PolicyCollector:
         """Remember a minibatch of flat tensors all of which were accepted, so that the next one like it is known."""
         self._recipe = None
         used = [tensor for tensor in given if tensor is not None]
-        accepted = len(batch.samples) == len(used) and all(map(_is_plain, used))
+        accepted = len(batch.samples) == len(used) and all(map(is_plain, used))
         if accepted and batch.layout is not None and len(batch.shape) == 1 and given[0] is not None:
             kinds = [None if tensor is None else (type(tensor), tensor.dtype) for tensor in given]
             if clip is None or type(clip) in {float, int}:
@@ -272,7 +267,7 @@ class PolicyCollector:
             self.host_losses[1].append(minibatch)
             return
         fault: Status | None = Status.DTYPE
-        if _is_plain(loss) and loss.dtype in FLOATS and loss.layout is torch.strided:
+        if is_plain(loss) and loss.dtype in FLOATS and loss.layout is torch.strided:
             fault = None if loss.numel() == 1 else Status.SHAPE
             if fault is None:
                 self._add(LOSS[0], "", loss, minibatch)
@@ -345,10 +340,6 @@ class PolicyCollector:
                 self.tally.refuse(column, Status.INCOMPLETE, subject)
         self._series = {}
         return parts
-
-
-def _is_plain(tensor: object) -> TypeGuard[torch.Tensor]:
-    return type(tensor) in PLAIN
 
 
 def _reference(*candidates: object) -> torch.Tensor | None:

@@ -20,6 +20,7 @@ PENDING_MAX = 64
 """Updates whose values are still on a device. More of them than slots wait only behind one that is stuck."""
 
 DEVICE_BUSY = "device busy"
+OUR_ERROR = "our error"
 POLL_S = 0.001
 """Pause of `drain`, while the last copies arrive."""
 
@@ -67,7 +68,13 @@ class RowQueue:
         """Build the rows whose values have arrived. Waits for none, unless in sync mode."""
         pending = self._pending
         while pending and (self._sync or pending[0].done):
-            self._build(pending.popleft())
+            waiting = pending.popleft()
+            try:
+                self._build(waiting)
+            except Exception:
+                self._outbox.lose(1, OUR_ERROR)
+                raise
+            self._put_evidence(waiting)
 
     def drain(self, timeout_s: float) -> None:
         """Wait a little for copies under way; what does not arrive is lost."""
@@ -88,3 +95,11 @@ class RowQueue:
         schema, values, status = self._catalogue.fill(waiting.level, waiting.flags, waiting.tally, waiting.user)
         level, flags = int(waiting.level), int(waiting.flags)
         self._outbox.put_row(Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status))
+
+    def _put_evidence(self, waiting: Waiting) -> None:
+        """Tables and events of the update, after its row."""
+        tally = waiting.tally
+        for kind, index, names, values in tally.tables:
+            self._outbox.put_table(kind, waiting.update, index, names, values)
+        for kind, text, detail in tally.events:
+            self._outbox.put_event(kind, waiting.update, waiting.t_ns, text, detail)

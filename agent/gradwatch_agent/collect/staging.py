@@ -46,7 +46,8 @@ class Channel(NamedTuple):
     def of(cls, name: str, subject: str = "") -> Channel:
         """The channel whose moments are column `name`."""
         count, first = f"{name}.nonfinite", f"{name}.nonfinite_mb"
-        return cls((name, subject), (count, "") if count in COLUMNS else None, (first, "") if first in COLUMNS else None)
+        known = [(column, subject) if column in COLUMNS else None for column in (count, first)]
+        return cls((name, subject), known[0], known[1])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -95,6 +96,16 @@ class Segment:
                 tally.reasons.setdefault(first, Status.UNDEFINED)
             elif first is not None and row is not None:
                 put(first, (float(minibatches[row]),))
+        self._tell_extremes(tally, facts)
+
+    def _tell_extremes(self, tally: Tally, facts: BlockFacts) -> None:
+        plan, channels = self.layout.plan, self.layout.channels
+        if facts.saturated is not None:
+            name, subject = channels[0].moments
+            tally.put((f"{name}.saturated", subject), (facts.saturated,))
+        if facts.peak is not None and plan.peak is not None:
+            name, subject = channels[plan.peak].moments
+            tally.put((f"{name}.absmax", subject), (facts.peak,))
 
 
 @dataclass(slots=True)

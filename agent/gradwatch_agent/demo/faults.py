@@ -51,18 +51,18 @@ FAULTS: dict[str, Fault] = {
         Fault("none", "nothing is broken", ()),
         Fault("ratio", "the learning rate is 100 times too high for 3 updates", ("ratio_explosion",)),
         Fault("entropy", "a bad restore leaves one action with a bias of +20", ("entropy_collapse",)),
-        Fault("kl", "the learning rate is 10 times too high from then on", ("kl_spike", "kl_extreme")),
+        Fault("kl", "the optimizer overshoots with one bias of the policy, to and fro", ("kl_spike", "kl_extreme")),
         Fault("mismatch", "old log-probabilities are those of the rollout before", ("rollout_mismatch",)),
         Fault("value", "the critic's head is re-initialised with gain 10", ("value_collapse",)),
         Fault("nan", "one environment returns a NaN reward once", ("nonfinite",), stage="reward"),
         Fault("weights-nan", "one weight of the policy becomes NaN after an update", ("nonfinite",), stage="param"),
-        Fault("gradient", "the loss is scaled by 65536 and gradients never unscaled", ("gradient_exploding",)),
-        Fault("vanishing", "observations are 1000 times too large", ("gradient_vanishing",)),
+        Fault("gradient", "the loss is scaled by 65536 and its gradients never unscaled", ("gradient_exploding",)),
+        Fault("vanishing", "gradients are divided by a loss scale that was never applied", ("gradient_vanishing",)),
         Fault("drift", "the scale of the loss grows by 6 % an update", ("gradient_drift",), within=20),
         Fault("lstm", "forget and input gate biases get +20", ("lstm_unhealthy",), trainer=RECALL),
-        Fault("degradation", "the environment swaps the two actions", ("performance_degradation",)),
+        Fault("degradation", "the environment swaps ever more actions", ("performance_degradation",), within=40),
         Fault("skipped", "the optimizer skips every step, as with a broken GradScaler", ("skipped_steps",)),
-        Fault("stall", "the environment hangs for 8 seconds", ("stall",)),
+        Fault("stall", "the environment hangs for 8 seconds after that update", ("stall",)),
     )
 }
 """Name → fault."""

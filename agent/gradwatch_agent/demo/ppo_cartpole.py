@@ -87,7 +87,7 @@ class Rollout:
         shape = (args.num_steps, args.num_envs)
         self.obs = torch.zeros(*shape, *self.envs.single_observation_space.shape)  # type: ignore[misc]
         self.actions = torch.zeros(shape, dtype=torch.int64)
-        self.logp, self.rewards, self.dones, self.values = (torch.zeros(shape) for _ in range(4))
+        self.logp, self.rewards, self.dones, self.values, self.bonus = (torch.zeros(shape) for _ in range(5))
         self.returns = self.advantages = torch.zeros(shape)
         self.next_obs = torch.as_tensor(self.envs.reset(seed=args.seed)[0])
         self.running = np.zeros(args.num_envs)
@@ -101,10 +101,14 @@ class Rollout:
         for step in range(self.args.num_steps):
             self.obs[step] = self.next_obs
             self.actions[step], self.logp[step], _, self.values[step] = agent.evaluate(self.next_obs)
-            obs, reward, terminated, truncated, _ = self.broken.step(self.envs, self.actions[step].numpy())
+            obs, reward, terminated, truncated, infos = self.broken.step(self.envs, self.actions[step].numpy())
             done = np.logical_or(terminated, truncated)
             self.rewards[step], self.dones[step] = torch.as_tensor(reward), torch.as_tensor(done)
             self.next_obs = torch.as_tensor(obs)
+            self.bonus[step] = 0.0
+            if truncated.any():  # the time limit is not the end: what would have followed is worth the critic's value
+                final = torch.as_tensor(np.stack(infos["final_obs"][truncated]))
+                self.bonus[step, torch.as_tensor(truncated)] = self.args.gamma * agent.critic(final).squeeze(-1)
             self.running += reward
             self.episode_returns += self.running[done].tolist()
             self.running[done] = 0.0
@@ -117,7 +121,7 @@ class Rollout:
         running = torch.zeros(self.args.num_envs)
         for step in reversed(range(self.args.num_steps)):
             alive = 1.0 - self.dones[step]
-            delta = self.rewards[step] + self.args.gamma * next_value * alive - self.values[step]
+            delta = self.rewards[step] + self.bonus[step] + self.args.gamma * next_value * alive - self.values[step]
             running = delta + self.args.gamma * self.args.gae_lambda * alive * running
             self.advantages[step], next_value = running, self.values[step]
         self.returns = self.advantages + self.values

@@ -10,8 +10,13 @@ import math
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+
+SCALE = 65536.0
+"""What torch's GradScaler starts with."""
 
 
 class Sabotage:
@@ -71,10 +76,27 @@ class LearningRate(Sabotage):
             optimizer.param_groups[0]["lr"] *= self.factor
 
 
-class SustainedLearningRate(LearningRate):
-    """Large enough for the KL to leave its usual range, too small for single ratios to explode."""
+class SwingingBias(Sabotage):
+    """An optimizer that overshoots: the first step of an update moves one bias of the policy far too far, to and fro.
 
-    factor, updates = 10.0, 1_000_000
+    A bias changes every ratio by a bounded factor. A larger learning rate would not do: whether it shows as KL or as a few
+    exploded ratios depends on the seed.
+    """
+
+    overshoot = 2.2
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Find the bias."""
+        self.bias = agent.get_parameter("actor.4.bias")
+        self.push = self.overshoot if self.age % 2 == 0 else -self.overshoot
+
+    def optimize(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step, and the overshoot if it is the first."""
+        optimizer.step()
+        if self.active and self.push:
+            with torch.no_grad():
+                self.bias[0] += self.push
+            self.push = 0.0
 
 
 class OneAction(Sabotage):
@@ -136,8 +158,8 @@ class LossScale(Sabotage):
     """Gradients scaled for mixed precision and never unscaled. Adam hides it: the steps stay the same."""
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
-        """A GradScaler starts at this."""
-        return loss * 65536.0 if self.active else loss
+        """Multiplied."""
+        return loss * SCALE if self.active else loss
 
 
 class GrowingLossScale(Sabotage):
@@ -148,13 +170,12 @@ class GrowingLossScale(Sabotage):
         return loss * 1.06**self.age if self.active else loss
 
 
-class HugeObservations(Sabotage):
-    """The normaliser is lost: every tanh saturates and passes no gradient."""
+class Unscaled(Sabotage):
+    """Gradients unscaled as for mixed precision that were never scaled: hardly any reach Adam, whose epsilon is 1e-5."""
 
-    def step(self, envs: Any, action: Any) -> Any:
-        """From then on."""
-        obs, *rest = envs.step(action)
-        return (obs * 1e3 if self.active else obs, *rest)
+    def loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """Divided, not multiplied."""
+        return loss / SCALE if self.active else loss
 
 
 class OpenGates(Sabotage):
@@ -168,12 +189,20 @@ class OpenGates(Sabotage):
                 bias[: bias.numel() // 2] += 20.0
 
 
-class SwappedActions(Sabotage):
-    """The environment does the opposite of what it is told; nothing in the trainer changes."""
+class WornActuator(Sabotage):
+    """The environment does the opposite of what it is told, at first rarely; nothing in the trainer changes.
+
+    All at once would be a shock to the critic, and found as that.
+    """
+
+    def __init__(self, begin: int) -> None:
+        super().__init__(begin)
+        self.random = np.random.default_rng(0)
 
     def step(self, envs: Any, action: Any) -> Any:
-        """From then on."""
-        return envs.step(1 - action if self.active else action)
+        """One action in a hundred in the first update, one more in each later one, half of them at last."""
+        share = min(0.5, 0.01 * (self.age + 1)) if self.active else 0.0
+        return envs.step(np.where(self.random.random(len(action)) < share, 1 - action, action))
 
 
 class NoSteps(Sabotage):
@@ -192,8 +221,8 @@ class Hang(Sabotage):
     hung = False
 
     def step(self, envs: Any, action: Any) -> Any:
-        """The first step of the first update."""
-        if self.age == 0 and not self.hung:
+        """The first step of the update after the first, so that the last update seen is the one the fault is about."""
+        if self.age == 1 and not self.hung:
             self.hung = True
             time.sleep(self.seconds)
         return envs.step(action)
@@ -203,16 +232,16 @@ SABOTAGE: dict[str, type[Sabotage]] = {
     "none": Sabotage,
     "ratio": LearningRate,
     "entropy": OneAction,
-    "kl": SustainedLearningRate,
+    "kl": SwingingBias,
     "mismatch": StaleLogp,
     "value": NewCritic,
     "nan": NanReward,
     "weights-nan": NanWeight,
     "gradient": LossScale,
-    "vanishing": HugeObservations,
+    "vanishing": Unscaled,
     "drift": GrowingLossScale,
     "lstm": OpenGates,
-    "degradation": SwappedActions,
+    "degradation": WornActuator,
     "skipped": NoSteps,
     "stall": Hang,
 }

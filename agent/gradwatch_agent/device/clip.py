@@ -2,17 +2,21 @@
 
 `clip_grad_norm_` calls two functions of its own module, `_get_total_norm` and `_clip_grads_with_norm_`. Wrapping these
 sees every call, also of scripts that imported the name early, costs no kernel, and changes no bit: the originals do the
-work with the very arguments they were given. They are wrapped while a monitor watches parameters, and restored after.
+work with the very arguments they were given, or `total_norm` does the same operations and keeps the norm of each tensor.
+They are wrapped while a monitor watches parameters, and restored after.
 """
 
 from __future__ import annotations
 
 import inspect
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.utils import clip_grad
+
+from gradwatch_agent.device.total_norm import is_same, total_with_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,13 +29,24 @@ PARAMETERS = {
 """Their parameters in torch 2.6 to 2.13. Anything else is left alone, and norms come from the optimizer hook."""
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One call: the parameters, their total norm (0-dim, in the dtype of the gradients) and, where torch let us keep them,
+    the norm of each gradient in the order of the parameters that have one. `empty`: none has."""
+
+    parameters: Sequence[torch.Tensor]
+    total: torch.Tensor
+    parts: torch.Tensor | None
+    max_norm: object
+    norm_type: float
+    empty: bool
+
+
 class ClipObserver(Protocol):
     """Whoever watches parameters. Called before the gradients are scaled; it must not raise."""
 
-    def on_clip(
-        self, parameters: Sequence[torch.Tensor], total_norm: torch.Tensor, max_norm: object, norm_type: float, empty: bool
-    ) -> None:
-        """`total_norm` is 0-dim; `empty` says that no parameter had a gradient."""
+    def on_clip(self, clip: Clip) -> None:
+        """See Clip."""
 
 
 class ClipWatch:
@@ -41,7 +56,10 @@ class ClipWatch:
         self._watched: dict[int, list[tuple[weakref.ref[Any], weakref.ref[Any]]]] = {}
         self._originals: dict[str, Callable[..., Any]] = {}
         self._wrappers: dict[str, Callable[..., Any]] = {}
-        self._last: tuple[torch.Tensor, float, bool] | None = None
+        self._wanting: weakref.WeakSet[ClipObserver] = weakref.WeakSet()
+        self._same: bool | None = None
+        self.keeps_parts = False
+        self._last: tuple[torch.Tensor, torch.Tensor | None, float, bool] | None = None
 
     def watch(self, parameters: Iterable[torch.Tensor], observer: ClipObserver) -> bool:
         """Tell `observer` of clips whose first parameter is among these; False when this torch cannot be wrapped."""
@@ -52,8 +70,18 @@ class ClipWatch:
             self._watched.setdefault(id(parameter), []).append(entry)
         return True
 
+    def want_parts(self, observer: ClipObserver, wanted: bool) -> None:
+        """Whether `observer` wants the norm of each tensor from now on; while nobody does, torch works undisturbed."""
+        if wanted == (observer in self._wanting) or not self._originals:
+            return
+        if wanted and self._same is None:
+            self._same = is_same(self._originals[TOTAL])
+        (self._wanting.add if wanted else self._wanting.discard)(observer)
+        self.keeps_parts = bool(self._same and self._wanting)
+
     def forget(self, observer: ClipObserver) -> None:
         """End an observer's watch; with the last one torch gets its functions back."""
+        self.want_parts(observer, False)
         for key, entries in list(self._watched.items()):
             kept = [entry for entry in entries if entry[0]() is not None and entry[1]() not in {None, observer}]
             if kept:
@@ -77,7 +105,7 @@ class ClipWatch:
             return False
         self._originals = {name: getattr(clip_grad, name) for name in PARAMETERS}
         self._wrappers = {
-            TOTAL: _wrap_total(self._originals[TOTAL], self._note_total),
+            TOTAL: _wrap_total(self._originals[TOTAL], self._note_total, self),
             SCALE: _wrap_scale(self._originals[SCALE], self._note_scale),
         }
         for name, wrapper in self._wrappers.items():
@@ -90,28 +118,37 @@ class ClipWatch:
         if all(getattr(clip_grad, name) is wrapper for name, wrapper in self._wrappers.items()):
             for name, original in self._originals.items():
                 setattr(clip_grad, name, original)
-            self._originals, self._wrappers = {}, {}
+            self._originals, self._wrappers, self._same = {}, {}, None
 
-    def _note_total(self, tensors: object, norm_type: float, total: torch.Tensor) -> None:
-        self._last = (total, norm_type, isinstance(tensors, (list, tuple)) and not tensors)
+    def _note_total(self, tensors: object, norm_type: float, total: torch.Tensor, parts: torch.Tensor | None) -> None:
+        self._last = (total, parts, norm_type, isinstance(tensors, (list, tuple)) and not tensors)
 
     def _note_scale(self, parameters: object, max_norm: object, total_norm: torch.Tensor) -> None:
         last, self._last = self._last, None
         if last is None or last[0] is not total_norm or type(total_norm) is not torch.Tensor:
             return
         for observer in self._observers(parameters):
-            observer.on_clip(parameters, total_norm, max_norm, last[1], last[2])  # type: ignore[arg-type]
+            observer.on_clip(Clip(parameters, total_norm, last[1], max_norm, last[2], last[3]))  # type: ignore[arg-type]
 
 
 CLIP_WATCH = ClipWatch()
 """Wrapping torch is a process-wide act, so its state is one object, empty unless a monitor is open."""
 
 
-def _wrap_total(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
-    def _get_total_norm(tensors: Any, norm_type: float = 2.0, *args: Any, **kwargs: Any) -> Any:
-        total = original(tensors, norm_type, *args, **kwargs)
-        if not torch.compiler.is_compiling():
-            note(tensors, norm_type, total)
+def _wrap_total(original: Callable[..., Any], note: Callable[..., None], watch: ClipWatch) -> Callable[..., Any]:
+    def _get_total_norm(
+        tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
+    ) -> Any:
+        if torch.compiler.is_compiling():
+            return original(tensors, norm_type, error_if_nonfinite, foreach)
+        found = None
+        if watch.keeps_parts:
+            try:
+                found = total_with_parts(tensors, norm_type, error_if_nonfinite, foreach)
+            except Exception:  # whatever is wrong with these tensors, torch shall say it
+                found = None
+        total, parts = found or (original(tensors, norm_type, error_if_nonfinite, foreach), None)
+        note(tensors, norm_type, total, parts)
         return total
 
     return _get_total_norm

@@ -96,6 +96,12 @@ class Transfer:
         return slot
 
 
+def host_value(number: Tensor) -> float | None:
+    """The value of one number that is on the CPU already, where nothing waits; None for any other."""
+    values: list[float] | None = number.reshape(1).tolist() if number.device.type == "cpu" else None
+    return None if values is None else values[0]
+
+
 def _host_buffer(vector: Tensor) -> Tensor:
     """A host vector with room to grow; pinned for CUDA, as a copy into pageable memory waits for the device."""
     length = 1 << max(8, vector.numel().bit_length())

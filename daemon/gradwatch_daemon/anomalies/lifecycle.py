@@ -16,12 +16,12 @@ from gradwatch_daemon.anomalies.cause import find_root
 from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
 from gradwatch_daemon.anomalies.sentence import describe
 from gradwatch_daemon.anomalies.votes import Change, Track
-from gradwatch_daemon.records import Anomaly, Attached, DetectorState, Verdict
+from gradwatch_daemon.records import Anomaly, Attached, DetectorState, Verdict, Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gradwatch_daemon.records import Numbers, SignalBlock, Stream, Verdicts
+    from gradwatch_daemon.records import Numbers, SignalBlock, Stream
     from gradwatch_daemon.rules import Rule
 
 FORMAT = 1
@@ -60,7 +60,7 @@ class Lifecycle:
         self._tracks: dict[tuple[str, str], Track] = {}
         self._open: dict[str, OpenAnomaly] = {}
         self._changed: dict[str, OpenAnomaly] = {}
-        self._standing: list[tuple[str, str, int, str]] = []
+        self._last: Sequence[Verdicts] = ()
 
     @property
     def open(self) -> tuple[Anomaly, ...]:
@@ -74,8 +74,11 @@ class Lifecycle:
         """
         if not len(block):
             return []
-        self._standing = [(v.kind, v.subject, v.code[-1], v.reason) for v in verdicts]
-        lanes = [self._lane(v) for v in verdicts if BREACH in v.code or self._active(v)]
+        self._last, tracks = verdicts, self._tracks
+        if tracks:
+            lanes = [self._lane(v) for v in verdicts if BREACH in v.code or (v.kind, v.subject) in tracks]
+        else:
+            lanes = [self._lane(v) for v in verdicts if BREACH in v.code]
         if not lanes:
             return []
         return self._advance(list(zip(block.update.tolist(), block.t_ns.tolist(), strict=True)), lanes)
@@ -89,23 +92,29 @@ class Lifecycle:
         self._changed = {}
         for row, (update, t_ns) in enumerate(rows):
             self._row(row, update, t_ns, lanes)
+        for lane in lanes:
+            if lane.track.idle:
+                del self._tracks[lane.key]
         changed, self._changed = self._changed, {}
         return [self._record(anomaly) for anomaly in changed.values()]
 
     def detector_states(self) -> tuple[DetectorState, ...]:
         """How each detector stands after the last row: armed, learning, blind or firing, and why."""
-        states = []
-        for kind, subject, code, reason in self._standing:
-            track = self._tracks.get((kind, subject))
-            state = "firing" if track is not None and track.firing else STATE_OF.get(Verdict(code), "armed")
-            states.append(DetectorState(kind, subject, state, reason))
-        return tuple(states)
+        return tuple([self._state_of(*standing) for standing in self._standing()])
+
+    def _standing(self) -> list[tuple[str, str, int, str]]:
+        return [(v.kind, v.subject, v.code[-1], v.reason) for v in self._last]
+
+    def _state_of(self, kind: str, subject: str, code: int, reason: str) -> DetectorState:
+        track = self._tracks.get((kind, subject))
+        state = "firing" if track is not None and track.firing else STATE_OF.get(Verdict(code), "armed")
+        return DetectorState(kind, subject, state, reason)
 
     def dump(self) -> bytes:
         """Canonical bytes: the same rows in any batches give the same bytes."""
-        tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items()) if not track.idle]
+        tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
         anomalies = [anomaly.state() for anomaly in self._open.values()]
-        standing = [list(item) for item in self._standing]
+        standing = [list(item) for item in self._standing()]
         return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
 
     def load(self, data: bytes) -> None:
@@ -121,11 +130,9 @@ class Lifecycle:
         self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
         restored = [OpenAnomaly.restored(state) for state in anomalies]
         self._open = {anomaly.id: anomaly for anomaly in restored}
-        self._standing = [(kind, subject, code, reason) for kind, subject, code, reason in standing]
-
-    def _active(self, verdicts: Verdicts) -> bool:
-        track = self._tracks.get((verdicts.kind, verdicts.subject))
-        return track is not None and not track.idle
+        self._last = [
+            Verdicts(kind, subject, bytes([code]), (), (), (), (), (), (), reason) for kind, subject, code, reason in standing
+        ]
 
     def _lane(self, verdicts: Verdicts) -> _Lane:
         track = self._tracks.setdefault((verdicts.kind, verdicts.subject), Track())

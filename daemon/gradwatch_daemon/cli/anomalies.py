@@ -102,20 +102,37 @@ def lines(item: dict[str, Any], output: Output) -> list[str]:
 
 def _follow(args: Namespace, output: Output) -> int:
     wanted = {"runs": args.run, "topics": "anomaly"}
-    seen: dict[str, tuple[object, ...]] = {}
+    told: dict[str, dict[str, Any]] = {}
+    if not output.as_json:
+        output.note(f"Following {args.run or 'all runs'}; what fires is shown here. Ctrl-C ends.")
     for item in follow(lambda: connect(os.environ), wanted, _query(args), output.note, time.sleep):
         if not _matches(item, args):
             continue
         if output.as_json:
             output.event(item)
             continue
-        # A firing anomaly changes with every update; a person wants to hear of it when its story changes.
-        story = (item["state"], item["severity"], len(item["attached"]))
-        if seen.get(item["id"]) != story:
-            seen[item["id"]] = story
-            for line in lines(item, output):
-                output.line(line)
+        before = told.get(item["id"])
+        for line in lines(item, output) if before is None else news(item, before):
+            output.line(line)
+        told[item["id"]] = item
     return 0
+
+
+def news(item: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """What has changed in the story of an anomaly that was told before: one line, or none.
+
+    A firing anomaly changes with every update; its counts are no news.
+    """
+    changes = []
+    new = {finding["kind"] for finding in item["attached"]} - {finding["kind"] for finding in before["attached"]}
+    if item["severity"] != before["severity"]:
+        changes.append(f"now {item['severity']}")
+    if new:
+        changes.append(f"also {', '.join(sorted(new))} at update {item['update_last']}")
+    if item["state"] != before["state"]:
+        resolved = item["update_resolved"]
+        changes.append(item["state"] if resolved is None else f"{item['state']} at update {resolved}")
+    return [f"   {item['run']}  {item['kind']} since update {item['update_onset']}: {'; '.join(changes)}"] if changes else []
 
 
 def _matches(item: dict[str, Any], args: Namespace) -> bool:

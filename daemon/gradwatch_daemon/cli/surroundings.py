@@ -31,7 +31,7 @@ def check_surroundings(env: Mapping[str, str], uid: int, elsewhere: Iterable[Pat
     yield from _check_mode(directory, uid, "runtime-dir-open", "700")
     yield from _check_mode(path, uid, "connection-open", "600")
     if path.is_file():
-        yield from _check_connection(path, env)
+        yield from _check_connection(path, env, uid)
     else:
         for place in elsewhere:
             if _is_file(place / FILE_NAME):
@@ -85,13 +85,13 @@ def _check_mode(path: Path, uid: int, code: str, mode: str) -> Iterator[Ailment]
     elif info.st_mode & OTHERS:
         yield Ailment(
             code,
-            f"Others may use {path}, which leads to the token.",
+            f"Others may use {path}.",
             f"mode {stat.S_IMODE(info.st_mode):o}, expected {mode}",
             f"chmod {mode} {path}",
         )
 
 
-def _check_connection(path: Path, env: Mapping[str, str]) -> Iterator[Ailment]:
+def _check_connection(path: Path, env: Mapping[str, str], uid: int) -> Iterator[Ailment]:
     try:
         connection = Connection.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -100,6 +100,7 @@ def _check_connection(path: Path, env: Mapping[str, str]) -> Iterator[Ailment]:
     except GradwatchError as error:
         yield Ailment("connection-unreadable", f"{path} cannot be read.", error.detail, error.next_step)
         return
+    yield from _check_mode(Path(connection.token_file), uid, "token-open", "600")
     for name, own in (("GRADWATCH_URL", connection.url), ("GRADWATCH_ENDPOINT", connection.ingest)):
         given = env.get(name, "").rstrip("/")
         if given not in ("", "auto", own):

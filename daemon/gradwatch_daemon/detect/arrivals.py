@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ NS = 1_000_000_000
 class Arrivals:
     """Rows and losses of one stream in the order they were taken, on the trainer's clock."""
 
-    TAG = "arrivals"
+    TAG: ClassVar[str] = "arrivals"
 
     __slots__ = ("_lost", "_records", "_times", "stalled")
 

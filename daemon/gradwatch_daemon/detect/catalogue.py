@@ -69,13 +69,12 @@ REVISION = 2
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """A rule and the function that applies it; `per`, `subjects` and `meets` as in `Spec`."""
+    """A rule and the function that applies it; `per` as in `Spec`, `subjects` empty where they are met as it judges."""
 
     rule: Rule
     check: Check
     per: str
     subjects: tuple[str, ...]
-    meets: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None
     for spec in CATALOGUE:
         rule = spec.rule(name)
         rule = replace(rule, thresholds=tuple(_override(spec.kind, t, given) for t in rule.thresholds))
-        detectors.append(Detector(rule, spec.profiles[name].check, spec.per, spec.subjects, spec.meets))
+        detectors.append(Detector(rule, spec.profiles[name].check, spec.per, () if spec.per or spec.meets else spec.subjects))
     rules = {detector.rule.kind: detector.rule for detector in detectors}
     return Profile(name, tuple(detectors), rules, _hash(name, rules))
 

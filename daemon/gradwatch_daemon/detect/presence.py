@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ STEADY = 20
 
 IRREGULAR = frozenset({Stage.EPISODE, Stage.SYS, Stage.USER})
 """Come when an episode ends, or when the trainer likes."""
+
+PATTERNS_MAX = 256
+"""Rows of statuses remembered for one layout."""
 
 PRESENT, ABSENT, NEITHER = 1, 0, 2
 _CLASSES = {
@@ -50,6 +53,16 @@ class Watched:
     names: tuple[str, ...]
     calls: tuple[str, ...]
     pick: Callable[[bytes], tuple[int, ...]]
+    patterns: dict[bytes, bytes]
+
+    def pattern(self, status: bytes) -> bytes:
+        """Class of each watched signal in a row with these statuses. Rows repeat, so the answers are kept (a bounded few)."""
+        found = self.patterns.get(status)
+        if found is None:
+            if len(self.patterns) >= PATTERNS_MAX:
+                self.patterns.clear()
+            found = self.patterns[status] = bytes(self.pick(status)).translate(CLASS_OF)
+        return found
 
     @classmethod
     def of(cls, signals: tuple[SignalKey, ...]) -> Watched:
@@ -62,13 +75,14 @@ class Watched:
             tuple(SIGNALS[key.name].spec.call for _, key in kept),
             # Two or more: `itemgetter` of one gives no tuple, of none nothing at all.
             itemgetter(*rows) if len(rows) > 1 else lambda status: tuple(status[row] for row in rows),
+            {},
         )
 
 
 class Presence:
     """How long each signal has come or been missing. The present run of equal rows is folded in when it ends."""
 
-    TAG = "presence"
+    TAG: ClassVar[str] = "presence"
 
     __slots__ = ("_came", "_missing", "_names", "_pattern", "_run")
 

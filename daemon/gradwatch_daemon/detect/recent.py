@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Recent:
     """Updates at which a condition held, as far back as its window reaches."""
 
-    TAG = "recent"
+    TAG: ClassVar[str] = "recent"
 
     __slots__ = ("_updates",)
 

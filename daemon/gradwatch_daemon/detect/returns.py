@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.records import F64
 
 ROLLING_POINTS = 10
 """Updates with a return that the rolling mean of `classic` covers."""
@@ -16,13 +21,17 @@ WINDOWS_LEARNED = 20
 """Full windows before a range is believed: by then a run has shown where it started."""
 
 NOISES = 4.0
-"""Standard errors by which a drop must exceed chance: for a normal mean, 1 in 30,000."""
+"""Standard deviations by which a gain and a drop must exceed noise: for a normal mean, 1 in 30,000."""
+
+
+MEDIAN_POINTS = 5
+"""Windows whose median counts: the best of many noisy means is mostly noise."""
 
 
 class RollingBest:
     """Rolling mean over the last `ROLLING_POINTS` returns, and the highest it was."""
 
-    TAG = "rolling"
+    TAG: ClassVar[str] = "rolling"
 
     __slots__ = ("_best", "_last")
 
@@ -36,9 +45,27 @@ class RollingBest:
         if len(self._last) < ROLLING_POINTS:
             return math.nan, math.nan
         mean = sum(self._last) / ROLLING_POINTS
-        if mean > self._best:
-            self._best = mean
+        self._best = max(self._best, mean)
         return mean, self._best
+
+    def steps(self, values: F64) -> tuple[F64, F64]:
+        """`step` for many values: sums are taken in the same order, so the bits are the same."""
+        series = np.concatenate((np.array(self._last, np.float64), values))
+        self._last.extend(values[-ROLLING_POINTS:].tolist())
+        means, bests = np.full(len(values), math.nan), np.full(len(values), math.nan)
+        count = len(series) - ROLLING_POINTS + 1
+        # The kept values make one window more than there are new ones where it was full: that one is known already.
+        if count > 0:
+            total = np.zeros(count)
+            for place in range(ROLLING_POINTS):
+                total = total + series[place : place + count]
+            fresh = min(count, len(values))
+            rolling = (total / ROLLING_POINTS)[count - fresh :]
+            best = np.maximum(np.maximum.accumulate(rolling), self._best)
+            if fresh:
+                means[len(values) - fresh :], bests[len(values) - fresh :] = rolling, best
+                self._best = float(best[-1])
+        return means, bests
 
     def rewind(self, update: int) -> None:
         """The trainer went back; its best stays its best."""
@@ -58,9 +85,9 @@ class RollingBest:
 
 
 class Standing(NamedTuple):
-    """A window of episodes against the run: its mean, the best and the first window's, and the drop.
+    """How a run stands: the median of its last windows' means, the best such median, and the drop.
 
-    `drop` is a share of the range from first to best, 0 where chance explains it, NaN where no range is learned.
+    `drop` is a share of the gain from first to best, 0 where noise explains it, NaN where no range is learned.
     """
 
     mean: float
@@ -71,22 +98,65 @@ class Standing(NamedTuple):
 UNKNOWN = Standing(math.nan, math.nan, math.nan)
 
 
+class Held:
+    """For how many updates and episodes on end something has held."""
+
+    TAG: ClassVar[str] = "held"
+
+    __slots__ = ("_episodes", "_updates")
+
+    def __init__(self) -> None:
+        self._updates = 0
+        self._episodes = 0.0
+
+    def step(self, held: bool, count: float) -> tuple[float, float]:
+        """Take an update in which `count` episodes ended; (updates, episodes), 0 where it does not hold."""
+        if held:
+            self._updates += 1
+            self._episodes += count
+        else:
+            self._updates, self._episodes = 0, 0.0
+        return self.latest
+
+    @property
+    def latest(self) -> tuple[float, float]:
+        """(updates, episodes) of now."""
+        return float(self._updates), self._episodes
+
+    def rewind(self, update: int) -> None:
+        """The trainer went back: what held since then did not happen."""
+        self._updates, self._episodes = 0, 0.0
+
+    def state(self) -> list[Any]:
+        """Everything it remembers."""
+        return [self._updates, self._episodes]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Held:
+        """The one that gave this `state`."""
+        held = cls()
+        held._updates, held._episodes = state
+        return held
+
+
 class EpisodeWindow:
     """Means over the least number of updates that hold `EPISODES_LEAST` episodes."""
 
-    TAG = "episodes"
+    TAG: ClassVar[str] = "episodes"
 
-    __slots__ = ("_best", "_best_error", "_first", "_latest", "_parts", "_windows")
+    __slots__ = ("_best", "_best_error", "_first", "_latest", "_means", "_moved", "_parts", "_windows")
 
     def __init__(self) -> None:
         self._parts: deque[tuple[float, float, float]] = deque()
         self._windows = 0
+        self._moved = 0.0
+        self._means: deque[float] = deque(maxlen=MEDIAN_POINTS)
         self._first = self._best = self._best_error = math.nan
         self._latest = UNKNOWN
 
     @property
     def windows(self) -> int:
-        """Full windows seen, at most `WINDOWS_LEARNED`."""
+        """Full windows seen."""
         return self._windows
 
     @property
@@ -99,6 +169,11 @@ class EpisodeWindow:
         if count <= 0:
             return self._latest
         parts = self._parts
+        if count >= EPISODES_LEAST:  # a window of its own
+            parts.clear()
+            parts.append((count, mean, std))
+            self._latest = self._judge(mean, std / math.sqrt(count))
+            return self._latest
         parts.append((count, mean, std))
         episodes = sum(part[0] for part in parts)
         while episodes - parts[0][0] >= EPISODES_LEAST:
@@ -112,33 +187,54 @@ class EpisodeWindow:
         return self._latest
 
     def _judge(self, mean: float, error: float) -> Standing:
-        if not self._windows:
-            self._first = self._best = mean
+        means = self._means
+        if means:
+            self._moved += abs(mean - means[-1])
+        means.append(mean)
+        self._windows += 1
+        if len(means) < MEDIAN_POINTS:
+            return UNKNOWN
+        middle = sorted(means)[MEDIAN_POINTS // 2]
+        if not self._best_error >= 0.0:
+            self._first = self._best = middle
             self._best_error = error
-        elif mean > self._best:
-            self._best, self._best_error = mean, error
-        self._windows = min(self._windows + 1, WINDOWS_LEARNED)
+        elif middle > self._best:
+            self._best, self._best_error = middle, error
         span = self._best - self._first
-        noise = NOISES * math.sqrt(error * error + self._best_error * self._best_error)
+        # Of one policy's episodes, and of the policy from update to update: two independent values differ by 1.13 deviations
+        # in the mean, and the difference itself has 1.41 of them.
+        sampled = math.sqrt(error * error + self._best_error * self._best_error)
+        noise = NOISES * max(sampled, 1.25 * self._moved / self._windows)
         if self._windows < WINDOWS_LEARNED or span <= noise or span <= 0.0:
-            return Standing(mean, self._best, math.nan)
-        fall = self._best - mean
-        return Standing(mean, self._best, fall / span if fall > noise else 0.0)
+            return Standing(middle, self._best, math.nan)
+        fall = self._best - middle
+        return Standing(middle, self._best, fall / span if fall > noise else 0.0)
 
     def rewind(self, update: int) -> None:
         """The trainer went back; its first and its best stay."""
         self._parts.clear()
+        self._means.clear()
 
     def state(self) -> list[Any]:
         """Everything it remembers."""
         parts = [list(part) for part in self._parts]
-        return [parts, self._windows, self._first, self._best, self._best_error, list(self._latest)]
+        return [
+            parts,
+            list(self._means),
+            self._windows,
+            self._moved,
+            self._first,
+            self._best,
+            self._best_error,
+            list(self._latest),
+        ]
 
     @classmethod
     def restored(cls, state: list[Any]) -> EpisodeWindow:
         """The one that gave this `state`."""
         window = cls()
-        parts, window._windows, window._first, window._best, window._best_error, latest = state
+        parts, means, window._windows, window._moved, window._first, window._best, window._best_error, latest = state
         window._parts.extend((n, m, s) for n, m, s in parts)
+        window._means.extend(means)
         window._latest = Standing(*latest)
         return window

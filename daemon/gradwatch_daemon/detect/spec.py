@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gradwatch_contracts.control import Severity
 from gradwatch_daemon.detect.view import Finding, View
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Need, Rule, Threshold, Vote
 
 if TYPE_CHECKING:
+    from gradwatch_contracts.control import Severity
     from gradwatch_contracts.signals import Stage
 
 Check = Callable[[View, Rule], Verdicts]
@@ -103,11 +103,8 @@ def check_invariant(view: View, rule: Rule) -> Verdicts:
 def _check_fixed(view: View, rule: Rule, *, invariant: bool) -> Verdicts:
     threshold = rule.thresholds[0]
     given = view.input(threshold.signal)
-    found = Finding(
-        breach=given.readable & threshold.exceeded(given.values),
-        severity=threshold.rank,
-        clear=threshold.cleared(given.values),
-        value=given.values,
-        limit=threshold.limit,
-    )
+    breach, clear = given.readable & threshold.exceeded(given.values), threshold.cleared(given.values)
+    if view.single and not breach:
+        return view.calm(rule, (given,), clear, invariant=invariant)
+    found = Finding(breach, threshold.rank, clear, given.values, threshold.limit)
     return view.answer(rule, (given,), found, invariant=invariant)

@@ -16,10 +16,9 @@ from gradwatch_daemon.detect.cusum import Cusum
 from gradwatch_daemon.detect.ema import Ema
 from gradwatch_daemon.detect.presence import Presence
 from gradwatch_daemon.detect.recent import Recent
-from gradwatch_daemon.detect.returns import EpisodeWindow, RollingBest
+from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
 from gradwatch_daemon.detect.steps import StepWindow
 from gradwatch_daemon.detect.trend import Best, Trend
-
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.memory import Memory
@@ -30,7 +29,8 @@ FORMAT = 2
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
 _KINDS: dict[str, type[Memory]] = {
-    kind.TAG: kind for kind in (Arrivals, Best, Cusum, Ema, EpisodeWindow, Presence, Recent, RollingBest, StepWindow, Trend)
+    kind.TAG: kind
+    for kind in (Arrivals, Best, Cusum, Ema, EpisodeWindow, Held, Presence, Recent, RollingBest, StepWindow, Trend)
 }
 
 
@@ -60,7 +60,7 @@ class StreamState:
         found = self._memories.get(key)
         if found is None:
             found = self._memories[key] = kind()
-        return cast("M", found)
+        return found  # type: ignore[return-value]
 
     def rewind(self, update: int) -> None:
         """The trainer goes on from `update`, which is not after the last one: what hangs on update numbers follows."""
@@ -103,8 +103,6 @@ class StreamState:
             raise ValueError(f"detector state: expected format {FORMAT}, got {unpacked[0]!r}; replay the stream")
         _, self.update_last, baselines, memories, subjects = unpacked
         self._scales = {(name, subject): Scale(*scale) for name, subject, scale, _ in baselines}
-        self._baselines = {
-            (name, subject): Baseline.restored(Scale(*scale), kept) for name, subject, scale, kept in baselines
-        }
+        self._baselines = {(name, subject): Baseline.restored(Scale(*scale), kept) for name, subject, scale, kept in baselines}
         self._memories = {(tag, name, subject): _KINDS[tag].restored(kept) for tag, name, subject, kept in memories}
         self.subjects = {name: tuple(known) for name, known in subjects}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 WINDOW_UPDATES = 50
 """Updates over which the share of skipped steps is taken."""
@@ -12,7 +12,7 @@ WINDOW_UPDATES = 50
 class StepWindow:
     """Taken and skipped steps of the last `WINDOW_UPDATES` updates, and for how many in a row none was taken."""
 
-    TAG = "steps"
+    TAG: ClassVar[str] = "steps"
 
     __slots__ = ("_idle", "_parts", "_skipped", "_taken")
 
@@ -38,6 +38,17 @@ class StepWindow:
             self._skipped -= old_skipped
         self._idle = self._idle + 1 if skipped > 0 and taken <= 0 else 0
         return (self._skipped / (self._taken + self._skipped) if self._skipped > 0 else 0.0), self._idle
+
+    def calm(self, taken: list[float]) -> bool:
+        """Take updates without any skipped step, if there is none in the window either: then nothing has to be looked at."""
+        if self._skipped > 0:
+            return False
+        self._parts.extend((count, 0.0) for count in taken[-WINDOW_UPDATES:])
+        while len(self._parts) > WINDOW_UPDATES:
+            self._parts.popleft()
+        self._taken = float(sum(count for count, _ in self._parts))
+        self._idle = 0
+        return True
 
     def rewind(self, update: int) -> None:
         """The trainer went back; steps it skipped were skipped all the same."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -38,26 +38,34 @@ _MIDDLE = len(_PAIRS) // 2
 class Trend:
     """Theil-Sen slope (median over all pairs) per update over the last `SLOPE_POINTS` measured values."""
 
-    TAG = "trend"
+    TAG: ClassVar[str] = "trend"
 
-    __slots__ = ("_updates", "_values")
+    __slots__ = ("_pairs", "_updates", "_values")
 
     def __init__(self) -> None:
         self._updates: list[int] = []
         self._values: list[float] = []
+        self._pairs: list[list[float]] = []
+        """Slope of each kept point to each before it: derived, and made again where it does not fit."""
 
     def slope(self, update: int, value: float) -> float:
         """Slope at one new point; the same number as `slopes` gives."""
-        updates, values = [*self._updates, update], [*self._values, value]
-        self._updates, self._values = updates[1 - SLOPE_POINTS :], values[1 - SLOPE_POINTS :]
+        updates, values, pairs = self._updates, self._values, self._pairs
+        if len(pairs) != len(values):  # after a block, a load or a rewind
+            pairs = [
+                [(values[late] - values[early]) / (updates[late] - updates[early]) for early in range(late)]
+                for late in range(len(values))
+            ]
+        pairs.append([(value - x) / (update - u) for u, x in zip(updates, values, strict=True)])
+        updates.append(update)
+        values.append(value)
         if len(values) < SLOPE_POINTS:
+            self._pairs = pairs
             return math.nan
-        pairs = []
-        for late in range(1, SLOPE_POINTS):
-            u, x = updates[late], values[late]
-            pairs += [(x - values[early]) / (u - updates[early]) for early in range(late)]
-        pairs.sort()
-        return pairs[_MIDDLE]
+        ordered = sorted(itertools.chain.from_iterable(pairs))
+        self._pairs = [of_point[1:] for of_point in pairs[1:]]
+        del updates[0], values[0]
+        return ordered[_MIDDLE]
 
     def slopes(self, updates: I64, values: F64) -> F64:
         """Slope at each of the new points (finite values at growing updates); NaN for the first `SLOPE_POINTS - 1`."""
@@ -70,6 +78,7 @@ class Trend:
             pairs = (all_values[late] - all_values[early]) / (all_updates[late] - all_updates[early])
             slopes[SLOPE_POINTS - 1 :] = np.partition(pairs, _MIDDLE, axis=1)[:, _MIDDLE]
         result = slopes[len(self._values) :]
+        self._pairs = []
         self._updates = all_updates[1 - SLOPE_POINTS :].astype(np.int64).tolist()
         self._values = all_values[1 - SLOPE_POINTS :].tolist()
         return result
@@ -78,6 +87,7 @@ class Trend:
         """The trainer went back: the points after that did not happen."""
         kept = sum(known < update for known in self._updates)
         del self._updates[kept:], self._values[kept:]
+        self._pairs = []
 
     def state(self) -> list[Any]:
         """Everything it remembers."""
@@ -94,7 +104,7 @@ class Trend:
 class Best:
     """Whether the recent return is within `RETURN_NEAR_BEST` of the best of the run, by its own range."""
 
-    TAG = "best"
+    TAG: ClassVar[str] = "best"
 
     __slots__ = ("_count", "_high", "_last", "_low", "_near")
 

@@ -160,6 +160,9 @@ class Store(Protocol):
     def blocks_since_checkpoint(self, stream: Stream) -> Iterator[SignalBlock]:
         """Rows that arrived after those the newest checkpoint covers, whatever their updates; all where there is none."""
 
+    def marks(self, stream: Stream) -> Sequence[EventRecord]:
+        """The events that detection made of a stream (kinds `gap` and `tick`, seq -1), oldest first."""
+
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""
 

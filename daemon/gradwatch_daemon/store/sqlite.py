@@ -26,7 +26,7 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, upsert
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gradwatch_daemon.records import Anomaly, Commit, Escalation, Run, Session, SignalBlock
+    from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
 
 WAL_BYTES = 4 * 1024 * 1024
 """Written since the last checkpoint before the next: about 8,000 single-row commits or 10 chunks."""
@@ -259,6 +259,13 @@ class SqliteStore:
         """Rows that arrived after those the newest checkpoint covers; all rows where there is none."""
         found = self._saved(stream)
         return blocks.read_blocks(self._db, self._names, stream, first=0 if found is None else found[1])
+
+    def marks(self, stream: Stream) -> list[EventRecord]:
+        """The events that detection made of a stream (kinds `gap` and `tick`, seq -1), oldest first."""
+        number = blocks.stream_number(self._db, stream)
+        query = f"""SELECT {", ".join(rows.EVENT)} FROM event WHERE stream = ? AND seq = -1 AND kind IN ('gap', 'tick')
+            ORDER BY id"""
+        return [rows.event_of(row, stream) for row in self._db.execute(query, (number,))]
 
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""

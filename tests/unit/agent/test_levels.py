@@ -38,6 +38,7 @@ def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimize
             new_logp=output, old_logp=output.detach(), entropy=output, values=output, returns=torch.ones(8),
             advantages=torch.ones(8), clip=0.2, loss=output.sum(),
         )  # fmt: skip
+        monitor.recurrent(output, output)
         optimizer.zero_grad()
         output.sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.5)
@@ -49,7 +50,7 @@ def trained(level: Level, updates: int = 3) -> tuple[dict[str, Any], int]:
     """The last row at a level, and the operators of its update."""
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = torch.optim.Adam([{"params": [network.weight], "name": "weight"}, {"params": [network.bias]}])
     space = type("Discrete", (), {"n": 2})()
     with monitoring(modules=(network,), optimizers=(optimizer,), level=level, action_space=space) as (monitor, record):
         for _ in range(updates - 1):
@@ -64,7 +65,8 @@ def test_level_decides_for_every_column_of_the_registry(level: Level) -> None:
     """With everything called, a column is measured if and only if the level includes it; the rest says LEVEL."""
     row, _ = trained(level)
     for name, spec in COLUMNS.items():
-        key = f"{name}/scalar" if name == "user" else name
+        subject = {"key": "scalar", "phase": "update", "group": "weight"}.get(spec.per, "")
+        key = f"{name}/{subject}" if subject else name
         if spec.level > level:
             assert row.get(key, Status.LEVEL) is Status.LEVEL, key
         elif name.endswith("nonfinite_mb"):

@@ -275,13 +275,21 @@ def test_follow_command_tells_a_person_when_the_story_changes(
 ) -> None:
     """An anomaly that is seen again is no news; one that resolves is."""
     _end_follow(monkeypatch)
-    changes = [documents.anomaly(), documents.anomaly(count=4), documents.anomaly(count=4, state="resolved")]
+    kl = {**documents.anomaly()["attached"][0], "kind": "kl_extreme"} if documents.anomaly()["attached"] else {"kind": "kl_extreme"}
+    changes = [
+        documents.anomaly(attached=[]),
+        documents.anomaly(attached=[], count=4),
+        documents.anomaly(attached=[kl], count=4, update_last=130),
+        documents.anomaly(attached=[kl], count=4, update_last=130, state="resolved", update_resolved=140),
+    ]
     stub.answer("GET", LIST, documents.anomalies())
     stub.streams.append(sse("hello", {}, "e-1") + b"".join(sse("anomaly", change) for change in changes))
 
     said = gradwatch("anomalies", "--follow").out
 
-    assert [line.split()[2] for line in said.splitlines() if "ratio_explosion" in line] == ["firing", "resolved"]
+    told = [line.strip() for line in said.splitlines() if "ratio_explosion" in line]
+    assert "firing" in told[0]
+    assert [line.partition(": ")[2] for line in told[1:]] == ["also kl_extreme at update 130", "resolved at update 140"]
 
 
 @pytest.mark.parametrize(("since", "shown"), [("2026-01-31T12:04:58Z", 1), ("2026-01-31T12:04:59Z", 0)])

@@ -59,8 +59,10 @@ def gradwatch(
 
 
 def _connect(runtime: Path, url: str, pid: int = 0, mode: int = 0o600) -> Path:
-    path = runtime / "connection.json"
-    path.write_text(Connection("ipc:///x", url, "", TOKEN, pid or os.getpid()).to_json(), encoding="utf-8")
+    path, token_file = runtime / "connection.json", runtime / "token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(TOKEN, encoding="ascii")
+    path.write_text(Connection("ipc:///x", url, "", str(token_file), pid or os.getpid()).to_json(), encoding="utf-8")
     path.chmod(mode)
     return path
 
@@ -104,11 +106,19 @@ def test_doctor_of_a_daemon_in_a_container_does_not_call_it_gone(alone: CommandL
 
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o644, 0o666])
 def test_doctor_finds_a_connection_that_others_may_use(alone: CommandLine, runtime: Path, stub: DaemonStub, mode: int) -> None:
-    """It holds the token. One that others can write is refused by the client too, and told once."""
+    """It has the secret of TCP ingest. One that others can write is refused by the client too, and told once."""
     path = _connect(runtime, stub.url, mode=mode)
 
     assert _codes(alone) == (10, ["connection-open"])
     assert f"chmod 600 {path}" in alone("doctor").out
+
+
+def test_doctor_finds_a_token_that_others_may_read(alone: CommandLine, runtime: Path, stub: DaemonStub) -> None:
+    """Whoever has it is an operator."""
+    _connect(runtime, stub.url)
+    (runtime / "token").chmod(0o640)
+
+    assert _codes(alone) == (10, ["token-open"])
 
 
 def test_doctor_finds_a_runtime_directory_that_others_may_use(gradwatch: CommandLine, runtime: Path) -> None:

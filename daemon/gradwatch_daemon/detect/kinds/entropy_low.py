@@ -47,14 +47,17 @@ def check(view: View, rule: Rule) -> Verdicts:
     soon = rule.threshold("updates_left")
     fast = norm.readable & falling & (left < soon.limit) & (scores.z < rule.threshold("z").limit)
     fast = fast & rule.threshold("falling_norm").exceeded(norm.values)
+    below = norm.readable & low.exceeded(norm.values)
+    note = "" if scores.learned >= LEARNED else f"its rate part has {scores.learned} of {LEARNED} updates to learn from"
+    if view.single and not (fast or below):
+        return view.calm(rule, (norm,), low.cleared(norm.values), note=note)
     found = Finding(
-        fast | (norm.readable & low.exceeded(norm.values)),
+        fast | below,
         math.where(fast, _WARNING, _INFO),
         low.cleared(norm.values),
         math.where(fast, left, values),
         math.where(fast, soon.limit, low.limit),
     )
-    note = "" if scores.learned >= LEARNED else f"its rate part has {scores.learned} of {LEARNED} updates to learn from"
     return view.answer(rule, (norm,), found, note=note)
 
 

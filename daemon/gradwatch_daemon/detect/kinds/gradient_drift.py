@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
@@ -11,8 +13,9 @@ from gradwatch_daemon.detect.cusum import ALLOWANCE, CAP, Cusum
 from gradwatch_daemon.detect.ema import MOMENTUM, WARM_UP, Ema
 from gradwatch_daemon.detect.kinds.gradient_unhealthy import HEALTH, HEALTH_SCALE
 from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_SCALE
+from gradwatch_daemon.detect.reasons import learning_reason
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, once
-from gradwatch_daemon.detect.view import NOTHING, Finding, learning_reason
+from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ def check_average(view: View, rule: Rule) -> Verdicts:
     given, drift, learning = _drift(view)
     limit = rule.threshold("drift")
     far = limit.exceeded(drift) | limit.exceeded(-drift)
+    if view.single and not far:
+        return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
     found = Finding(far, _WARNING, view.math.negate(far), drift, view.math.where(drift < 0, -limit.limit, limit.limit))
     return view.answer(rule, (given,), found, learning)
 
@@ -42,9 +47,11 @@ def check(view: View, rule: Rule) -> Verdicts:
     name, scale = SERIES[view.subject]
     scores = view.scores(name, scale)
     cusum = view.state.memory(Cusum, name)
-    gathered = view.numbers(math.negate(math.unknown(scores.z)), scores.z, step=cusum.step, skip=lambda: cusum.step(NOTHING))
+    gathered: Any = cusum.step(scores.z) if view.single else np.array([cusum.step(z) for z in scores.z.tolist()])  # type: ignore[arg-type]
     limit, lasting = rule.threshold("drift"), rule.threshold("cusum")
     up, down = limit.exceeded(drift), limit.exceeded(-drift)
+    if view.single and not (up or down):
+        return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
     lasts = (up & lasting.exceeded(gathered)) | (down & lasting.exceeded(-gathered))
     found = Finding(
         up | down,
@@ -62,12 +69,15 @@ def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
     given = view.input(name)
     ema = view.state.memory(Ema, name)
     usable = view.usable(given)
+    drift: Any
     if view.single:
         drift = ema.step(view.update, given.values) if usable else NOTHING  # type: ignore[arg-type]
     else:
-        drift = view.numbers(usable, view.update, given.values, step=ema.step, skip=lambda: NOTHING)  # type: ignore[arg-type]
-    learning = usable & view.math.unknown(drift)  # type: ignore[arg-type]
-    return given, drift, (learning, learning_reason(ema.count, WARM_UP))  # type: ignore[return-value]
+        drift = np.full(view.n, NOTHING)
+        drift[usable] = ema.steps(view.update[usable].tolist(), given.values[usable].tolist())
+    learning = usable & view.math.unknown(drift)
+    warm = ema.count >= WARM_UP
+    return given, drift, (learning, "" if warm else learning_reason(ema.count, WARM_UP))
 
 
 _NEEDS = (Need(NORM, CLIP_CALL), Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient"))
@@ -78,7 +88,8 @@ SPEC = Spec(
     kind="gradient_drift",
     stage=Stage.GRAD,
     title="Gradients drift",
-    meaning="The gradient has slowly moved to another scale than the run learned with: towards nothing (collapse) or without bound "
+    meaning="The gradient has slowly moved to another scale than the run learned with: towards nothing (collapse) or "
+    "without bound "
     "(divergence).",
     source="bias correction: Kingma and Ba 2015; cumulative sum: Page 1954; relative drift from a moving average: as used in "
     "practice, where it flags 13 % of healthy updates at a log-noise of 0.35 and 44 % at 0.7, hence the sum in `default`; "
@@ -86,7 +97,8 @@ SPEC = Spec(
     fails_when="Annealed losses and coefficients move the norm on purpose. A slide slower than the window of the baseline "
     "(64 updates) is followed by it and shows only in the average.",
     tries=(
-        "Collapse: check that advantages still vary, and the entropy; a policy that no longer explores has nothing to learn from.",
+        "Collapse: check that advantages still vary, and the entropy; a policy that no longer explores has nothing to "
+        "learn from.",
         "Divergence: lower the learning rate and look at the norm of the weights, which usually grows with it.",
         "Compare with the learning rate: a drift that begins with a change of it is that change.",
     ),
@@ -97,10 +109,16 @@ SPEC = Spec(
         "default": Variant(
             check,
             _NEEDS,
-            (_DRIFT, Threshold("cusum", NORM, ">", 12.0, f"Cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g})")),
+            (
+                _DRIFT,
+                Threshold(
+                    "cusum", NORM, ">", 12.0, f"Cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g})"
+                ),
+            ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=8,
-            formula=f"warning: two-sided cumulative sum of the robust score > 12 and, to the same side, {_AVERAGE}, in 3 of 5 updates; "
+            formula=f"warning: two-sided cumulative sum of the robust score > 12 and, to the same side, {_AVERAGE}, in "
+            "3 of 5 updates; "
             "info: the latter alone in 3 of 5",
             warm_up=max(LEARNED + GUARD, WARM_UP),
         ),

@@ -9,7 +9,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED
 from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_SCALE, NORM_WORDS
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import NOTHING, Finding, learning_reason
+from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -23,29 +23,33 @@ _INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
 
 
 def check(view: View, rule: Rule) -> Verdicts:
-    """Odd for this run (twice, or very) and large in itself; beyond the clip limit alone is info, for clipping is for that."""
+    """Odd for this run and large in itself, thrice or hugely; beyond the clip limit alone is info, for clipping is for that."""
     math = view.math
     norm, over = view.input(NORM), view.input(OVER_CLIP)
     scores = view.scores(NORM, NORM_SCALE)
     times = math.divide(norm.values, scores.usual)
     large = norm.readable & rule.threshold("times_usual").exceeded(times)
     odd = large & rule.threshold("z").exceeded(scores.z)
-    twice = view.agreed("gradient_exploding", odd, 2, 3)
-    exploded = twice | (large & rule.threshold("z_alone").exceeded(scores.z))
-    worse = exploded & rule.threshold("times_critical").exceeded(times)
+    often = view.agreed("gradient_exploding", odd, 3, 5)
+    worse = large & rule.threshold("z_alone").exceeded(scores.z) & rule.threshold("times_critical").exceeded(times)
+    exploded = often | worse
     bare = rule.threshold("over_clip")
     clipped = over.readable & bare.exceeded(over.values)
     alone = clipped & math.negate(exploded)
+    clear = math.negate(clipped) & (times <= rule.threshold("times_usual").back)
+    learning = math.unknown(scores.usual), scores.learned
+    if view.single and not (exploded or clipped):
+        return view.calm(rule, (norm,), clear, learning)
     limit = math.where(worse, rule.threshold("times_critical").limit, rule.threshold("times_usual").limit) * scores.usual
     found = Finding(
         exploded | clipped,
         math.where(worse, _CRITICAL, math.where(exploded, _WARNING, _INFO)),
-        math.negate(clipped) & (times <= rule.threshold("times_usual").back),
+        clear,
         math.where(alone, over.values, norm.values),
         math.where(alone, bare.limit, limit),
         math.where(alone, NOTHING, scores.usual),
     )
-    return view.answer(rule, (norm,), found, (math.unknown(scores.usual), learning_reason(scores.learned)))
+    return view.answer(rule, (norm,), found, learning)
 
 
 _OVER = "Largest gradient norm of a parameter tensor over the clip limit"
@@ -56,9 +60,12 @@ SPEC = Spec(
     title="Gradients exploded",
     meaning="The loss surface under the policy has become very steep. Clipping bounds the step, not its direction, which one "
     "sample or one bad target may decide now.",
-    source="Pascanu et al. 2013 (clipping); 10 times the clip limit: as used in practice; robust log score and a minimum effect: "
-    "ZClip (Kumar et al. 2025) and AdaGC (Wang et al. 2025) for what a plain z-score misses; ray #19696, hill-a/stable-baselines #36",
-    fails_when="Heavy-tailed rewards give huge gradients for ever. A change of the minibatch size or of the reward scale moves the "
+    source="Pascanu et al. 2013 (clipping); 10 times the clip limit: as used in practice; robust log score and a "
+    "minimum effect: "
+    "ZClip (Kumar et al. 2025) and AdaGC (Wang et al. 2025) for what a plain z-score misses; ray #19696, "
+    "hill-a/stable-baselines #36",
+    fails_when="Heavy-tailed rewards give huge gradients for ever. A change of the minibatch size or of the reward "
+    "scale moves the "
     "norm at once. Being above the clip limit is the normal state of many PPO runs, and therefore info in `default`.",
     tries=(
         "Look at the rewards and returns of that update: one huge target is the usual cause. Clip or normalise them.",
@@ -85,7 +92,7 @@ SPEC = Spec(
             (
                 Threshold("times_usual", NORM, ">", 10.0, NORM_WORDS, clear=0.5),
                 Threshold("times_critical", NORM, ">", 100.0, NORM_WORDS),
-                Threshold("z", NORM, ">", 4.0, "Robust score of log(gradient norm), in 2 of 3 updates"),
+                Threshold("z", NORM, ">", 4.0, "Robust score of log(gradient norm), in 3 of 5 updates"),
                 Threshold("z_alone", NORM, ">", 6.0, "Robust score of log(gradient norm), in one update"),
                 Threshold("over_clip", OVER_CLIP, ">", 10.0, _OVER, severity=Severity.INFO),
             ),
@@ -95,8 +102,8 @@ SPEC = Spec(
                 Vote(Severity.INFO, 3, 5, Severity.INFO),
             ),
             keep_firing=5,
-            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 2 of 3 updates or > 6 in one; critical: the same "
-            "beyond 100 x usual; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
+            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates; critical: > 100 x usual and z > 6 "
+            "in one; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(

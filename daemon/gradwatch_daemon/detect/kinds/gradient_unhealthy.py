@@ -8,7 +8,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding, learning_reason
+from gradwatch_daemon.detect.view import Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def check(view: View, rule: Rule) -> Verdicts:
     health, low = view.input(HEALTH), rule.threshold("health")
     scores = view.scores(HEALTH, HEALTH_SCALE)
     unwell = health.readable & low.exceeded(health.values)
+    learning = math.unknown(scores.usual), scores.learned
+    if view.single and not unwell:
+        return view.calm(rule, (health,), low.cleared(health.values), learning)
     fallen = unwell & (health.values < rule.threshold("share_of_usual").limit * scores.usual)
     found = Finding(
         unwell,
@@ -38,7 +41,7 @@ def check(view: View, rule: Rule) -> Verdicts:
         low.limit,
         scores.usual,
     )
-    return view.answer(rule, (health,), found, (math.unknown(scores.usual), learning_reason(scores.learned)))
+    return view.answer(rule, (health,), found, learning)
 
 
 _NEED = Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient")
@@ -48,9 +51,11 @@ SPEC = Spec(
     stage=Stage.GRAD,
     title="Gradients unhealthy",
     meaning="Part of the network learns far too fast or not at all, whatever the norm of the whole says.",
-    source="share of tensors below 1e-7 and above 10 times the clip limit, as used in practice; layer-wise norms as in SageMaker "
+    source="share of tensors below 1e-7 and above 10 times the clip limit, as used in practice; layer-wise norms as in "
+    "SageMaker "
     "Debugger's VanishingGradient and ExplodingTensor rules",
-    fails_when="Frozen or unused parameters count as vanishing. With a small clip limit on a large network every tensor counts as "
+    fails_when="Frozen or unused parameters count as vanishing. With a small clip limit on a large network every "
+    "tensor counts as "
     "exploding for ever; alone that is info in `default`.",
     tries=(
         "Raise the level to debug and look at the table of layers: which tensors vanish, which explode?",

@@ -8,7 +8,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import NOTHING, Finding, learning_reason
+from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -35,15 +35,18 @@ def check(view: View, rule: Rule) -> Verdicts:
     small = rule.threshold("tensor")
     tiny = tensor.readable & small.exceeded(tensor.values)
     alone = tiny & math.negate(gone)
+    clear, learning = (norm.values >= 2 * limit) & math.negate(tiny), (math.unknown(scores.usual), scores.learned)
+    if view.single and not (gone or tiny):
+        return view.calm(rule, (norm,), clear, learning)
     found = Finding(
         gone | tiny,
         math.where(gone, _WARNING, _INFO),
-        (norm.values >= 2 * limit) & math.negate(tiny),
+        clear,
         math.where(alone, tensor.values, norm.values),
         math.where(alone, small.limit, limit),
         math.where(alone, NOTHING, scores.usual),
     )
-    return view.answer(rule, (norm,), found, (math.unknown(scores.usual), learning_reason(scores.learned)))
+    return view.answer(rule, (norm,), found, learning)
 
 
 _NEED = Need(TENSOR, CLIP_CALL)
@@ -64,7 +67,8 @@ SPEC = Spec(
     meaning="The loss no longer reaches the weights: optimizer steps are taken and change nothing.",
     source="1e-7 per tensor: as in the VanishingGradient rule of SageMaker Debugger; the rest against the run's own norm; "
     "verl #2501 (ratio always 1: the model is not updating)",
-    fails_when="Advantages that are all 0 give no gradient, and that is not the network's fault. A frozen or unused layer, or an "
+    fails_when="Advantages that are all 0 give no gradient, and that is not the network's fault. A frozen or unused "
+    "layer, or an "
     "embedding whose rows are not visited, has a tiny gradient for ever: alone that is info in `default`.",
     tries=(
         "Check that the loss depends on the parameters: a detach, a no_grad or an argmax on its way is the usual cause.",
@@ -76,14 +80,19 @@ SPEC = Spec(
     profiles={
         "default": Variant(
             check,
-            (Need(NORM, CLIP_CALL), Need(TENSOR, CLIP_CALL, optional=True), Need(LR, "pass the optimizer to watch()", optional=True)),
+            (
+                Need(NORM, CLIP_CALL),
+                Need(TENSOR, CLIP_CALL, optional=True),
+                Need(LR, "pass the optimizer to watch()", optional=True),
+            ),
             (
                 Threshold("share_of_usual", NORM, "<", 1e-3, NORM_WORDS),
                 Threshold("tensor", TENSOR, "<", 1e-7, _TINY.quantity, severity=Severity.INFO, clear=2.0),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=3,
-            formula="warning: gradient norm < 0.001 x usual in 3 of 5 updates while the learning rate is above 0; info: smallest "
+            formula="warning: gradient norm < 0.001 x usual in 3 of 5 updates while the learning rate is above 0; "
+            "info: smallest "
             "gradient norm of a tensor < 1e-7 in 3 of 5",
             warm_up=LEARNED + GUARD,
         ),

@@ -28,13 +28,16 @@ def check(view: View, rule: Rule) -> Verdicts:
     extreme, sustained = rule.threshold("k3"), rule.threshold("sustained")
     at_once = k3.readable & extreme.exceeded(k3.values)
     high = k3.readable & sustained.exceeded(k3.values)
+    usual = view.scores(_K3, SCALE).usual
+    if view.single and not (at_once or high):
+        return view.calm(rule, (k3,), sustained.cleared(k3.values))
     found = Finding(
         at_once | high,
         math.where(at_once, _CRITICAL, _WARNING),
         sustained.cleared(k3.values),
         k3.values,
         math.where(at_once | math.negate(high), extreme.limit, sustained.limit),
-        view.scores(_K3, SCALE).usual,
+        usual,
     )
     return view.answer(rule, (k3,), found)
 
@@ -45,7 +48,8 @@ SPEC = Spec(
     title="KL extreme",
     meaning="The policy after the update has little to do with the one that collected the data. What it learned from that data "
     "no longer applies to it.",
-    source="stable-baselines3 #1593 (KL 33 many updates before NaN), baselines #975; k3: Schulman 2020, Approximating KL Divergence",
+    source="stable-baselines3 #1593 (KL 33 many updates before NaN), baselines #975; k3: Schulman 2020, Approximating "
+    "KL Divergence",
     fails_when="k3 grows like the ratio itself, so a few samples can carry it: ratio_explosion then names the cause. Policies "
     "with very many action dimensions have a larger KL by nature; raise the limits there.",
     tries=(

@@ -9,7 +9,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding, learning_reason
+from gradwatch_daemon.detect.view import Finding
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -37,15 +37,19 @@ def check(view: View, rule: Rule) -> Verdicts:
     infinite = k3.readable & (values > FINITE_MOST)
     large = k3.readable & floor.exceeded(k3.values)
     breach = (large & (scores.z > rule.threshold("z").limit) & (values > times * scores.usual)) | infinite
+    clear = floor.cleared(k3.values) | (values <= CLEAR_TIMES_USUAL * scores.usual)
+    learning = math.unknown(scores.usual), scores.learned
+    if view.single and not breach:
+        return view.calm(rule, (k3,), clear, learning)
     found = Finding(
         breach,
         floor.rank,
-        floor.cleared(k3.values) | (values <= CLEAR_TIMES_USUAL * scores.usual),
+        clear,
         values,
         math.larger(math.larger(scores.limit, times * scores.usual), floor.limit),
         scores.usual,
     )
-    return view.answer(rule, (k3,), found, learning=(math.unknown(scores.usual), learning_reason(scores.learned)))
+    return view.answer(rule, (k3,), found, learning)
 
 
 SPEC = Spec(
@@ -54,7 +58,8 @@ SPEC = Spec(
     title="KL spike",
     meaning="The policy changed several times as much in one update as it usually does. Often survivable, and often the first "
     "sign of what comes next.",
-    source="1.5 times the target KL as a stop: stable-baselines3, Spinning Up; robust z > 4 in 2 of 3: at most 0.06 false alarms "
+    source="1.5 times the target KL as a stop: stable-baselines3, Spinning Up; robust z > 4 in 2 of 3: at most 0.06 "
+    "false alarms "
     "per 1,000 healthy updates of synthetic log-normal AR(1) noise; k3: Schulman 2020, Approximating KL Divergence",
     fails_when="In the first updates nothing is usual yet (kl_extreme covers them); a slow rise becomes usual itself. The rule "
     "finds about 8 of 10 steps by a factor of 4 when log-noise is 0.35; fewer when it is more.",

@@ -32,6 +32,8 @@ def check_fixed_range(view: View, rule: Rule) -> Verdicts:
     large, small = hidden.readable & high.exceeded(hidden.values), hidden.readable & low.exceeded(hidden.values)
     of_cell = over | under
     breach = of_cell | large | small
+    if view.single and not breach:
+        return view.calm(rule, (hidden,), True, note=_note(view))  # type: ignore[arg-type]
     found = Finding(
         breach,
         _WARNING,
@@ -55,18 +57,19 @@ def check(view: View, rule: Rule) -> Verdicts:
     by_cell = view.agreed("lstm_unhealthy cell", grown, 2, 3)
     by_saturation = view.agreed("lstm_unhealthy saturation", saturated, 3, 3)
     by_death = view.agreed("lstm_unhealthy dead", gone, 2, 3)
-    rest = math.negate(by_cell)
+    clear, note = math.negate(saturated | grown | gone), _note(view)
+    if not note and scores.learned < LEARNED:
+        note = f"its cell part has {scores.learned} of {LEARNED} updates to learn from"
+    if view.single and not (by_cell or by_saturation or by_death):
+        return view.calm(rule, (hidden, saturation), clear, note=note)
     found = Finding(
         by_cell | by_saturation | by_death,
         _WARNING,
-        math.negate(saturated | grown | gone),
+        clear,
         math.where(by_cell, cell.values, math.where(by_death, hidden.values, saturation.values)),
         math.where(by_cell, large.limit, math.where(by_death, dead.limit, full.limit)),
-        math.where(rest, NOTHING, scores.usual),
+        math.where(by_cell, scores.usual, NOTHING),
     )
-    note = _note(view)
-    if not note and scores.learned < LEARNED:
-        note = f"its cell part has {scores.learned} of {LEARNED} updates to learn from"
     return view.answer(rule, (hidden, saturation), found, note=note)
 
 
@@ -88,9 +91,11 @@ SPEC = Spec(
     stage=Stage.RNN,
     title="Recurrent state unhealthy",
     meaning="The memory of the policy no longer stores anything: it is pinned to its bounds, grows without end, or is empty.",
-    source="Pascanu et al. 2013; |h| < 1 in an LSTM by construction (h = o tanh c), so saturation and the growth of c are watched "
+    source="Pascanu et al. 2013; |h| < 1 in an LSTM by construction (h = o tanh c), so saturation and the growth of c "
+    "are watched "
     "instead of a large h; fixed range as used in practice; sb3-contrib #75 and #78 on recurrent PPO",
-    fails_when="A task that counts lets the cell state grow rightly. A memory of one bit sits near its bounds rightly. A state of a "
+    fails_when="A task that counts lets the cell state grow rightly. A memory of one bit sits near its bounds rightly. "
+    "A state of a "
     "policy without recurrence is not passed, and this detector is then blind.",
     tries=(
         "Check that the state is reset where an episode ends, in the rollout and in the update.",
@@ -116,14 +121,17 @@ SPEC = Spec(
             check,
             _NEEDS,
             (
-                Threshold("saturation", SATURATION, ">", 0.5, "Share of the hidden state at its bounds", severity=Severity.WARNING),
+                Threshold(
+                    "saturation", SATURATION, ">", 0.5, "Share of the hidden state at its bounds", severity=Severity.WARNING
+                ),
                 Threshold("cell", CELL_MAX, ">", 20.0, "Largest cell state", severity=Severity.WARNING),
                 Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state over its usual value"),
                 Threshold("dead", HIDDEN, "<", 1e-6, "Hidden state (root mean square)", severity=Severity.WARNING),
             ),
             once(Severity.WARNING),
             keep_firing=3,
-            formula="share of |h| > 0.99 above 0.5 in 3 of 3 updates, or max |c| > 20 and > 4 x usual in 2 of 3, or RMS of h < 1e-6 "
+            formula="share of |h| > 0.99 above 0.5 in 3 of 3 updates, or max |c| > 20 and > 4 x usual in 2 of 3, or "
+            "RMS of h < 1e-6 "
             "in 2 of 3",
             warm_up=LEARNED + GUARD,
         ),

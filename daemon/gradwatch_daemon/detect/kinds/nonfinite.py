@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS, Source, Stage, Unit
+from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, EARLY, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import SignalKey, Verdicts
 from gradwatch_daemon.rules import END_OF_UPDATE, Need, Threshold
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from gradwatch_daemon.detect.view import Mask, View
@@ -35,6 +39,9 @@ OVERFLOWING = frozenset(
 that to ratio_explosion and kl_extreme, which it is; `classic` counts any NaN or infinity."""
 
 _LOG_RATIO_COUNT, _RATIO_MAX = SignalKey("policy.logratio.nonfinite"), SignalKey("policy.ratio.max")
+CALM_MAX = 256
+"""Rows of statuses remembered for one layout."""
+
 _STAGES = 64
 """More than there are stages: (minibatch, stage) as one number orders as the pair."""
 
@@ -57,7 +64,9 @@ class _Plan:
     stages: tuple[str, ...]
     count_rows: tuple[int, ...]
     count_stages: tuple[str, ...]
+    pick_counts: Callable[[list[float]], tuple[float, ...]]
     reasons: dict[bytes, str]
+    calm: dict[bytes, tuple[bytes, str]]
 
 
 def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
@@ -81,7 +90,11 @@ def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
         stages=tuple(SIGNALS[key.name].stage.value for _, key in watched),
         count_rows=tuple(row for row, _ in counts),
         count_stages=tuple(SIGNALS[key.name].stage.value for _, key in counts),
+        pick_counts=itemgetter(*rows)
+        if len(rows := [row for row, _ in counts]) > 1
+        else lambda row: tuple(row[at] for at in rows),
         reasons={},
+        calm={},
     )
 
 
@@ -130,14 +143,18 @@ def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
     values, status = view.row
     if not isfinite(sum(values)):
         return None
-    seen = bytearray()
-    for row in plan.count_rows:
-        if values[row] > 0.0:
-            return None
-        seen.append(not status[row])
-    code = CODES[CLEAR if 1 in seen else BLIND]
-    reason = _reason(plan, rule, bytes(seen))
-    return Verdicts(rule.kind, view.subject, code, _CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _NOTHING_ROW, _EARLY_ROW, (0,), reason)
+    if max(plan.pick_counts(values), default=0.0) > 0.0:
+        return None
+    said = plan.calm.get(status)
+    if said is None:
+        if len(plan.calm) >= CALM_MAX:
+            plan.calm.clear()
+        seen = bytes(not status[row] for row in plan.count_rows)
+        said = plan.calm[status] = CODES[CLEAR if 1 in seen else BLIND], _reason(plan, rule, seen)
+    code, reason = said
+    return Verdicts(
+        rule.kind, view.subject, code, _CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _NOTHING_ROW, _EARLY_ROW, (0,), reason
+    )
 
 
 _CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _EARLY_ROW = (Severity.CRITICAL.rank,), (NOTHING,), (0.0,), (EARLY,)

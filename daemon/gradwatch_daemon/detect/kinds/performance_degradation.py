@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.returns import (
     EPISODES_LEAST,
     NOISES,
     ROLLING_POINTS,
     WINDOWS_LEARNED,
     EpisodeWindow,
+    Held,
     RollingBest,
 )
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import NOTHING, UPDATES_TOTAL_CALL, Finding, learning_reason
+from gradwatch_daemon.detect.view import NOTHING, Finding, Input
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.detect.view import Mask, View
+    from gradwatch_daemon.records import F64, Verdicts
     from gradwatch_daemon.rules import Rule
 
 RETURN, SPREAD, COUNT = "episode.return.mean", "episode.return.std", "episode.count"
+UPDATES_HELD, EPISODES_HELD = 5, 100
+"""Updates and episodes on end below the limit for a warning, twice as many for a critical one: policies of healthy CartPole
+runs lose half of their return for 40 episodes and find it again."""
+
 BORDER = ((1, 10),)
 """Before this share of the run nothing is judged."""
 
@@ -35,6 +40,7 @@ BEST_LEAST = 1e-8
 """A best return nearer to 0 than this has no 10 %."""
 
 NO_PROGRESS = f"how far the run is is not known: {UPDATES_TOTAL_CALL}"
+_UNDEFINED = int(Status.UNDEFINED)
 _WARNING, _CRITICAL = Severity.WARNING.rank, Severity.CRITICAL.rank
 _CALL = "pass episode_returns to mon.step()"
 
@@ -44,61 +50,85 @@ def check_rolling(view: View, rule: Rule) -> Verdicts:
     math = view.math
     given, usable = view.input(RETURN), view.usable(view.input(RETURN))
     rolling = view.state.memory(RollingBest, "")
+    mean: Any
+    best: Any
     if view.single:
         mean, best = rolling.step(given.values) if usable else (NOTHING, NOTHING)  # type: ignore[arg-type]
     else:
-        steps = view.each(usable, given.values, step=rolling.step, skip=lambda: (NOTHING, NOTHING))
-        mean, best = np.array(steps).T  # type: ignore[assignment]
-    drop = math.divide(best - mean, math.larger(abs(best), BEST_LEAST))  # type: ignore[arg-type]
+        mean, best = np.full(view.n, NOTHING), np.full(view.n, NOTHING)
+        mean[usable], best[usable] = rolling.steps(given.values[usable])
+    drop = math.divide(best - mean, math.larger(abs(best), BEST_LEAST))
     limit = rule.threshold("drop")
     if view.updates_total is None:
         nothing = Finding(math.finite(drop) & False, _WARNING, given.readable, drop, limit.limit)
         return view.answer(rule, (given,), nothing, blind=NO_PROGRESS)
     early = view.update * BORDER[0][1] < view.updates_total * BORDER[0][0]
-    found = Finding(
-        limit.exceeded(drop) & math.negate(early),  # type: ignore[arg-type]
-        _WARNING,
-        limit.cleared(drop),
-        drop,
-        limit.limit,
-    )
-    reason = f"nothing is judged before update {-(-view.updates_total // BORDER[0][1])}, nor before {ROLLING_POINTS} returns"
-    return view.answer(rule, (given,), found, (early | math.unknown(drop), reason), note=view.progress_note())  # type: ignore[arg-type]
+    breach = limit.exceeded(drop) & math.negate(early)
+    learning: Any = early | math.unknown(drop), ""
+    if learning[0] if view.single else learning[0][-1]:
+        first = -(-view.updates_total // BORDER[0][1])
+        learning = learning[0], f"nothing is judged before update {first}, nor before {ROLLING_POINTS} returns"
+    if view.single and not breach:
+        return view.calm(rule, (given,), limit.cleared(drop), learning, note=view.progress_note())
+    found = Finding(breach, _WARNING, limit.cleared(drop), drop, limit.limit)
+    return view.answer(rule, (given,), found, learning, note=view.progress_note())
 
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Drop from the best as a share of what the run has gained, over windows of enough episodes, held for a while."""
     math = view.math
     given, spread, count = view.input(RETURN), view.input(SPREAD), view.input(COUNT)
-    counted = view.usable(count)
-    ended = counted & (count.values > 0) & view.usable(given) & view.usable(spread)
+    # No episode ended: the count is then not defined, and nothing is amiss.
+    count = Input(COUNT, count.values, count.readable | (count.status == _UNDEFINED), count.status)
+    ended = view.usable(count) & (count.values > 0) & view.usable(given) & view.usable(spread)
     window = view.state.memory(EpisodeWindow, "")
+    mean: Any
+    best: Any
+    drop: Any
     if view.single:
         mean, best, drop = window.step(count.values, given.values, spread.values) if ended else window.latest  # type: ignore[arg-type]
     else:
         columns = (count.values, given.values, spread.values)
         steps = view.each(ended, *columns, step=window.step, skip=lambda: window.latest)
-        mean, best, drop = np.array(steps).T  # type: ignore[assignment]
+        mean, best, drop = np.array(steps).T
     fallen, lost = rule.threshold("drop"), rule.threshold("drop_critical")
     # Only updates in which episodes ended say something new.
-    low, lower = ended & fallen.exceeded(drop), ended & lost.exceeded(drop)
-    held = view.agreed("performance_degradation", low, 5, 10)
-    long = view.agreed("performance_degradation critical", lower, 10, 20)
+    held = _held(view, "warning", ended, fallen.exceeded(drop), count.values, (UPDATES_HELD, EPISODES_HELD))
+    long = _held(view, "critical", ended, lost.exceeded(drop), count.values, (2 * UPDATES_HELD, 2 * EPISODES_HELD))
+    clear = ended & fallen.cleared(drop)
+    learning: Any = math.unknown(drop), ""
+    if learning[0] if view.single else learning[0][-1]:
+        learning = learning[0], _learning_words(window.windows)
+    if view.single and not (held or long):
+        return view.calm(rule, (count,), clear, learning)
     found = Finding(
         held | long,
         math.where(long, _CRITICAL, _WARNING),
-        ended & fallen.cleared(drop),
-        mean,  # type: ignore[arg-type]
-        best - math.where(long, lost.limit, fallen.limit) * _gained(drop, mean, best, view),  # type: ignore[operator]
-        best,  # type: ignore[arg-type]
+        clear,
+        mean,
+        best - math.where(long, lost.limit, fallen.limit) * _gained(drop, mean, best, view),
+        best,
     )
-    learning = math.unknown(drop)
-    reason = (
-        f"its returns have not risen above their noise since the start ({learning_reason(window.windows, WINDOWS_LEARNED)})"
-        if window.windows >= WINDOWS_LEARNED
-        else learning_reason(window.windows, WINDOWS_LEARNED).replace("updates", f"windows of {EPISODES_LEAST} episodes")
-    )
-    return view.answer(rule, (count,), found, (learning, reason))
+    return view.answer(rule, (count,), found, learning)
+
+
+def _learning_words(windows: int) -> str:
+    if windows < WINDOWS_LEARNED:
+        return f"{windows} of {WINDOWS_LEARNED} windows of {EPISODES_LEAST} episodes to learn from"
+    return "the return has not risen above its noise yet, so there is nothing to lose"
+
+
+def _held(view: View, name: str, ended: Mask, low: Mask, count: F64, least: tuple[int, int]) -> Mask:
+    """Rows at which a drop has held on end for enough updates and episodes."""
+    held = view.state.memory(Held, name)
+    updates: Any
+    episodes: Any
+    if view.single:
+        updates, episodes = held.step(low, count) if ended else held.latest  # type: ignore[arg-type]
+    else:
+        steps = view.each(ended, low, count, step=held.step, skip=lambda: held.latest)  # type: ignore[arg-type]
+        updates, episodes = np.array(steps).T
+    return ended & (updates >= least[0]) & (episodes >= least[1])
 
 
 def _gained(drop: Any, mean: Any, best: Any, view: View) -> Any:
@@ -115,7 +145,8 @@ SPEC = Spec(
     stage=Stage.EPISODE,
     title="Performance degraded",
     meaning="The policy collects much less than it already could. Whatever the losses say, this is what training is for.",
-    source="10 % below the rolling best: as used in practice, where healthy CartPole runs trigger it; in `default` a drop measured "
+    source="10 % below the rolling best: as used in practice, where healthy CartPole runs trigger it; in `default` a "
+    "drop measured "
     f"by episodes against the range the run has gained, beyond {NOISES:g} standard errors; hill-a/stable-baselines #837, "
     "stable-baselines3 #324",
     fails_when="A curriculum or an environment that becomes harder lowers the return of a policy that is as good as before. "
@@ -137,8 +168,9 @@ SPEC = Spec(
             ),
             (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 1, 1, Severity.WARNING)),
             keep_firing=3,
-            formula=f"windows of at least {EPISODES_LEAST} episodes: (best - mean) / (best - first) > 0.35 and > {NOISES:g} standard "
-            "errors in 5 updates of the last 10; critical: > 0.6 in 10 of the last 20",
+            formula=f"median of 5 windows of at least {EPISODES_LEAST} episodes: (best - it) / (best - first) > 0.35 and > {NOISES:g} "
+            f"deviations, on end for {UPDATES_HELD} updates and {EPISODES_HELD} episodes; critical: > 0.6 for {2 * UPDATES_HELD} "
+            f"updates and {2 * EPISODES_HELD} episodes",
             warm_up=WINDOWS_LEARNED,
         ),
         "classic": Variant(
@@ -146,7 +178,13 @@ SPEC = Spec(
             (_NEED,),
             (
                 Threshold(
-                    "drop", RETURN, ">", 0.1, "Drop of the rolling mean return below its best", severity=Severity.WARNING, clear=0.5
+                    "drop",
+                    RETURN,
+                    ">",
+                    0.1,
+                    "Drop of the rolling mean return below its best",
+                    severity=Severity.WARNING,
+                    clear=0.5,
                 ),
             ),
             once(Severity.WARNING),

@@ -29,6 +29,8 @@ def check(view: View, rule: Rule) -> Verdicts:
     ratio, spread = view.input(_MIN), view.input(_STD)
     low = rule.threshold("min")
     small = ratio.readable & low.exceeded(ratio.values)
+    if view.single and not small:
+        return view.calm(rule, (ratio, spread), low.cleared(ratio.values))
     wide = spread.readable & rule.threshold("spread").exceeded(spread.values)
     found = Finding(
         small,

@@ -9,7 +9,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import NOTHING, Finding
+from gradwatch_daemon.detect.view import NOTHING, Finding, Input
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 _MAX, _TAIL, _K3 = "policy.ratio.max", "policy.ratio.tail_index", "policy.kl.k3"
 _RATIO = "Largest ratio of new to old probability (over the update)"
 _INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
+_UNDEFINED = int(Status.UNDEFINED)
 _TAIL_WORDS = "Tail of the log-ratio (largest, in units of the largest expected)"
 
 
@@ -30,7 +31,7 @@ def check(view: View, rule: Rule) -> Verdicts:
     math = view.math
     ratio, tail, k3 = view.input(_MAX), view.input(_TAIL), view.input(_K3)
     # Log-ratios that are all equal have no spread and so no tail index: that is no tail, and no reason to be blind.
-    tail = tail._replace(readable=tail.readable | (tail.status == Status.UNDEFINED))
+    tail = Input(_TAIL, tail.values, tail.readable | (tail.status == _UNDEFINED), tail.status)
     scores = view.scores(_MAX, SCALE)
     top, far, bare = rule.threshold("max"), rule.threshold("tail"), rule.threshold("max_info")
     by_max = ratio.readable & top.exceeded(ratio.values)
@@ -39,17 +40,20 @@ def check(view: View, rule: Rule) -> Verdicts:
     odd_tail = tail.readable & rule.threshold("tail_odd").exceeded(tail.values)
     odd = odd_tail & (scores.z > rule.threshold("z").limit)
     large = ratio.readable & bare.exceeded(ratio.values)
+    clear, inputs = bare.cleared(ratio.values) & math.negate(odd_tail), (ratio, tail, k3)
+    note = "" if scores.learned >= LEARNED else f"its relative part has {scores.learned} of {LEARNED} updates to learn from"
+    if view.single and not (by_max or by_tail or odd or large):
+        return view.calm(rule, inputs, clear, note=note)
     tail_only = by_tail & math.negate(by_max)
     found = Finding(
         by_max | by_tail | odd | large,
         math.where(by_max | by_tail, _CRITICAL, math.where(odd, _WARNING, _INFO)),
-        bare.cleared(ratio.values) & math.negate(odd_tail),
+        clear,
         math.where(tail_only, tail.values, ratio.values),
         math.where(by_max, top.limit, math.where(by_tail, far.limit, math.where(odd, scores.limit, bare.limit))),
         math.where(tail_only, NOTHING, scores.usual),
     )
-    note = "" if scores.learned >= LEARNED else f"its relative part has {scores.learned} of {LEARNED} updates to learn from"
-    return view.answer(rule, (ratio, tail, k3), found, note=note)
+    return view.answer(rule, inputs, found, note=note)
 
 
 SPEC = Spec(

@@ -30,7 +30,8 @@ SPEC = Spec(
     title="Rollout and training disagree",
     meaning="Before the first optimizer step of an update nothing has changed since the rollout, so every ratio must be 1. "
     "It is not: the log-probabilities of the rollout and of the update come from different computations.",
-    source="Huang et al. 2022, The 37 Implementation Details of PPO (the ratio is 1 on the first minibatch); trl #454, trlX #107, "
+    source="Huang et al. 2022, The 37 Implementation Details of PPO (the ratio is 1 on the first minibatch); trl #454, "
+    "trlX #107, "
     "verl #2305, sb3-contrib #75",
     fails_when="Weights or rollouts in bf16, another inference engine (up to 3e-2 is then normal), dropout left on, or a lag "
     "that is intended: say off_policy=True.",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.arrivals import GAPS_LEARNED, NS, Arrivals
+from gradwatch_daemon.detect.layout import EARLY
+from gradwatch_daemon.detect.reasons import learning_reason
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, EARLY, LEARNING, NOTHING, learning_reason
+from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, LEARNING, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Threshold
 
@@ -24,7 +26,11 @@ def check(view: View, rule: Rule) -> Verdicts:
     arrivals = view.state.memory(Arrivals, "")
     before = arrivals.gaps if arrivals.last_ns else -1
     arrivals.took(view.n, view.block.t_ns[-65:].tolist())
-    learning = [before + row < GAPS_LEARNED for row in range(1, min(view.n, GAPS_LEARNED + 1) + 1)] if before < GAPS_LEARNED else []
+    if view.single and before >= GAPS_LEARNED:
+        return view.calm(rule, (), True, invariant=True)  # type: ignore[arg-type]
+    learning = (
+        [before + row < GAPS_LEARNED for row in range(1, min(view.n, GAPS_LEARNED + 1) + 1)] if before < GAPS_LEARNED else []
+    )
     count = sum(learning)
     code = CODES[LEARNING] * count + CODES[CLEAR] * (view.n - count)
     numbers = (NOTHING,) if view.single else view.constants.number(NOTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.arrivals import RECORDS, Arrivals
-from gradwatch_daemon.detect.presence import CLASS_ARRAY, CLASS_OF, STEADY, Presence, Watched
+from gradwatch_daemon.detect.layout import EARLY
+from gradwatch_daemon.detect.presence import CLASS_ARRAY, STEADY, Presence, Watched
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, EARLY, NOTHING
+from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Threshold, Vote
 
@@ -38,6 +40,8 @@ def check(view: View, rule: Rule) -> Verdicts:
             view.state.learn_subject(KIND, call)
     limit = rule.threshold("updates_missing").limit
     counts = missing.get(view.subject)
+    if view.single and (counts is None or counts[0] <= limit):
+        return view.calm(rule, (), True, invariant=True)  # type: ignore[arg-type]
     if counts is None or max(counts) <= limit:
         return _verdicts(view, rule, CODES[CLEAR] * view.n, None, limit)
     code = b"".join(CODES[BREACH if count > limit else CLEAR] for count in counts)
@@ -62,14 +66,14 @@ def _missing(view: View) -> dict[str, list[int]]:
     presence, watched = view.state.memory(Presence, ""), view.layout.plan(KIND, Watched.of)
     if view.single:
         if view.whole is None:
-            presence.step(watched, bytes(watched.pick(view.row[1])).translate(CLASS_OF), 1)
+            presence.step(watched, watched.pattern(view.row[1]), 1)
         return {} if presence.complete else {call: [count] for call, count in presence.missing().items()}
     classes = CLASS_ARRAY[view.block.status[watched.rows]]
     whole = view.whole if view.whole is not None else np.ones(view.n, np.bool_)
     changes = np.flatnonzero((classes[:, 1:] != classes[:, :-1]).any(axis=0) | (whole[1:] != whole[:-1])) + 1
     found: dict[str, list[int]] = {}
     edges = [0, *changes.tolist(), view.n]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in itertools.pairwise(edges):
         pattern = classes[:, first].tobytes()
         if not whole[first]:
             _extend(found, presence.missing(), first, last - first)
@@ -114,7 +118,8 @@ _VARIANT = Variant(
     ),
     (Vote(Severity.WARNING, 1, 1, Severity.WARNING), Vote(Severity.INFO, 1, 1, Severity.INFO)),
     keep_firing=20,
-    formula=f"info: any loss; warning: more than 1 % of the last {RECORDS} records lost, or more than 4 updates without a signal "
+    formula=f"info: any loss; warning: more than 1 % of the last {RECORDS} records lost, or more than 4 updates without "
+    "a signal "
     f"that came in {STEADY} updates in a row",
     warm_up=STEADY,
 )

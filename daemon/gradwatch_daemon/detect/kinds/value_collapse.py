@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.ema import Ema
+from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import NOTHING, UPDATES_TOTAL_CALL, Finding, Input, learning_reason
+from gradwatch_daemon.detect.view import NOTHING, Finding, Input
 from gradwatch_daemon.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import Mask, View
+    from gradwatch_daemon.detect.view import Input, Mask, View
     from gradwatch_daemon.records import F64, Verdicts
     from gradwatch_daemon.rules import Rule
 
 NMSE, EV, SPREAD = "value.nmse", "value.explained_variance", "value.target.std"
 NMSE_SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
-SPREAD_SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 BORDERS = ((1, 10), (1, 4), (3, 4))
 """Where phases end, as shares of `updates_total`; an update on a border is in the later phase."""
 
+AVERAGE_LEAST = 8
+"""Updates before an average of the variance is believed: early it need only tell something from next to nothing."""
+
 CLEAR_TIMES_USUAL = 1.2
 NO_PROGRESS = f"how far the run is is not known: {UPDATES_TOTAL_CALL}"
+
+NO_PHASE = f"its phase part is blind: {NO_PROGRESS}"
 
 _INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
 _CALL = "pass values and returns to mon.rollout()"
@@ -32,7 +40,8 @@ _PHASES = ("early", "settling", "middle", "late")
 
 
 def _phase_limits(rule: Rule) -> list[float]:
-    return [rule.threshold(key).at for key in _PHASES]
+    threshold = rule.threshold
+    return [threshold("early").at, threshold("settling").at, threshold("middle").at, threshold("late").at]
 
 
 def _exact_limit(view: View, rule: Rule) -> F64:
@@ -43,28 +52,57 @@ def check(view: View, rule: Rule) -> Verdicts:
     """NMSE far above its own usual, or absurd, while the returns vary as they usually do; explained variance is info."""
     math = view.math
     nmse, spread = view.input(NMSE), view.input(SPREAD)
-    usual, width = view.scores(NMSE, NMSE_SCALE), view.scores(SPREAD, SPREAD_SCALE)
+    share = _variance_share(view, spread)
+    varied = math.negate(math.unknown(share) | rule.threshold("variance_share").exceeded(share))
+    # Only updates whose returns vary teach what error is usual: the others divide by next to nothing.
+    usual = view.scores_of((NMSE, ""), NMSE_SCALE, nmse.values, view.usable(nmse) & varied)
     floor, absurd = rule.threshold("nmse"), rule.threshold("nmse_absurd")
-    share = math.divide(spread.values * spread.values, width.usual * width.usual)
-    varied = math.negate(rule.threshold("variance_share").exceeded(share)) & math.negate(math.unknown(share))
-    judged = nmse.readable & spread.readable & varied & math.negate(math.unknown(usual.usual))
-    bad = judged & floor.exceeded(nmse.values) & (nmse.values > rule.threshold("times_usual").limit * usual.usual)
+    known = math.negate(math.unknown(usual.usual))
+    judged = nmse.readable & spread.readable & varied & known
+    times = rule.threshold("times_usual").limit
+    bad = judged & floor.exceeded(nmse.values) & (nmse.values > times * usual.usual)
     worst = judged & absurd.exceeded(nmse.values)
-    unfit, limit, known = _by_phase(view, rule, judged)
-    relative = math.larger(rule.threshold("times_usual").limit * usual.usual, floor.limit)
+    unfit, ev_limit, progress = _by_phase(view, rule, judged)
     large = bad | worst
+    learning = math.negate(known) | math.unknown(share), usual.learned
+    clear = varied & (floor.cleared(nmse.values) | (nmse.values <= CLEAR_TIMES_USUAL * usual.usual))
+    note = view.progress_note() if progress else NO_PHASE
+    if view.single and not (large or unfit):
+        return view.calm(rule, (nmse, spread), clear, learning, note=note)
+    by_error = large | math.negate(unfit)
+    limit = math.where(worst, absurd.limit, math.larger(times * usual.usual, floor.limit))
     found = Finding(
         large | unfit,
         math.where(worst, _CRITICAL, math.where(bad, _WARNING, _INFO)),
-        varied & (floor.cleared(nmse.values) | (nmse.values <= CLEAR_TIMES_USUAL * usual.usual)),
-        math.where(large | math.negate(unfit), nmse.values, view.input(EV).values),
-        math.where(worst, absurd.limit, math.where(large | math.negate(unfit), relative, limit)),
-        math.where(large | math.negate(unfit), usual.usual, NOTHING),
+        clear,
+        math.where(by_error, nmse.values, view.input(EV).values),
+        math.where(by_error, limit, ev_limit),
+        math.where(by_error, usual.usual, NOTHING),
     )
-    learning = math.unknown(usual.usual) | math.unknown(width.usual)
-    note = "" if known else f"its phase part is blind: {NO_PROGRESS}"
-    learned = min(usual.learned, width.learned)
-    return view.answer(rule, (nmse, spread), found, (learning, learning_reason(learned)), note=note or view.progress_note())
+    return view.answer(rule, (nmse, spread), found, learning, note=note)
+
+
+def _variance_share(view: View, spread: Input) -> F64:
+    """Variance of the returns over its moving average, f64[n]; NaN at first and where not known.
+
+    An average and not the median: once most rollouts of a solved task contain no end of an episode, a variance of next to
+    nothing is the median. Such values are outliers to the average, so it stays where returns vary.
+    """
+    ema, usable, variance = view.state.memory(Ema, SPREAD), view.usable(spread), spread.values * spread.values
+    average: Any
+    if view.single:
+        average = _average(ema, view.update, variance) if usable else NOTHING  # type: ignore[arg-type]
+    else:
+        steps = view.each(usable, view.update, variance, step=lambda u, x: _average(ema, u, x), skip=lambda: NOTHING)  # type: ignore[arg-type]
+        average = np.array(steps)
+    return view.math.divide(variance, average)
+
+
+def _average(ema: Ema, update: int, value: float) -> float:
+    """The average before a value, which it then learns from; NaN at first."""
+    before = ema.average if ema.count >= AVERAGE_LEAST else NOTHING
+    ema.step(update, value)
+    return before
 
 
 def _by_phase(view: View, rule: Rule, judged: Mask) -> tuple[Mask, F64 | float, bool]:
@@ -72,7 +110,10 @@ def _by_phase(view: View, rule: Rule, judged: Mask) -> tuple[Mask, F64 | float, 
     if view.updates_total is None:
         return judged & False, NOTHING, False
     ev: Input = view.input(EV)
-    return judged & ev.readable & (ev.values < view.by_progress(BORDERS, _phase_limits(rule))), _exact_limit(view, rule), True
+    unfit = judged & ev.readable & (ev.values < view.by_progress(BORDERS, _phase_limits(rule)))
+    if view.single and not unfit:
+        return unfit, NOTHING, True
+    return unfit, _exact_limit(view, rule), True
 
 
 def check_by_phase(view: View, rule: Rule) -> Verdicts:
@@ -83,6 +124,8 @@ def check_by_phase(view: View, rule: Rule) -> Verdicts:
         return view.answer(rule, (ev,), nothing, blind=NO_PROGRESS)
     limit = view.by_progress(BORDERS, _phase_limits(rule))
     breach = ev.readable & (ev.values < limit)
+    if view.single and not breach:
+        return view.calm(rule, (ev,), ev.values >= limit, note=view.progress_note())
     found = Finding(breach, _WARNING, ev.values >= limit, ev.values, _exact_limit(view, rule))
     return view.answer(rule, (ev,), found, note=view.progress_note())
 
@@ -138,7 +181,7 @@ SPEC = Spec(
                     severity=Severity.CRITICAL,
                 ),
                 Threshold("times_usual", NMSE, ">", 3.0, "Normalised error over its usual value"),
-                Threshold("variance_share", SPREAD, "<", 0.1, "Variance of the returns over its usual value"),
+                Threshold("variance_share", SPREAD, "<", 0.1, "Variance of the returns over its moving average"),
                 _EARLY,
                 _SETTLING,
                 _MIDDLE,
@@ -151,8 +194,8 @@ SPEC = Spec(
             ),
             keep_firing=5,
             formula="warning: NMSE > max(3 x usual, 1.5) in 3 of 5 updates, critical: NMSE > 10 in 3 of 5, both only where the "
-            f"variance of the returns is at least 0.1 x usual; info: {_PHASE_FORMULA}",
-            warm_up=LEARNED + GUARD,
+            f"variance of the returns is at least 0.1 x its moving average; info: {_PHASE_FORMULA}",
+            warm_up=AVERAGE_LEAST + LEARNED + GUARD,
         ),
         "classic": Variant(
             check_by_phase,

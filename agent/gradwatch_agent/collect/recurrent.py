@@ -1,0 +1,99 @@
+"""What `recurrent()` observes: hidden and cell state, in the rollout and in the update apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_agent.collect.staging import Channel, Layout
+from gradwatch_agent.collect.tensors import fault_of
+from gradwatch_agent.device.reduce import Plan, set_grad
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.signals import COLUMNS, Source
+
+if TYPE_CHECKING:
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.staging import Staging
+
+PHASES = ("rollout", "update")
+HIDDEN, CELL = "rnn.h", "rnn.c"
+STATE_COLUMNS = {state: tuple(name for name in COLUMNS if name.startswith(state)) for state in (HIDDEN, CELL)}
+
+SATURATION = 0.99
+"""|h| = |o tanh(c)| above it passes almost no gradient: the derivative of tanh is below 0.02 there."""
+
+PAIR = 2
+
+
+class RecurrentCollector:
+    """The recurrent states of the running update. A state of any shape is its elements; the batch size may change."""
+
+    __slots__ = ("_layouts", "phases", "staging")
+
+    def __init__(self, staging: Staging) -> None:
+        self.staging = staging
+        self.phases: set[str] = set()
+        self._layouts: dict[tuple[str, tuple[str, ...]], Layout] = {}
+
+    def observe(self, tally: Tally, h: object, c: object, phase: str, minibatch: int) -> None:
+        """Stage one state. What cannot be used is refused in `tally`; a GRU has no `c`, which is NOT_CALLED."""
+        self.phases.add(phase)
+        if isinstance(h, (tuple, list)):
+            h, c = h if len(h) == PAIR else (h, c)
+        states: list[tuple[str, torch.Tensor]] = []
+        for name, state in ((HIDDEN, h), (CELL, c)):
+            fault = Status.NOT_CALLED if state is None else fault_of(state)
+            if fault is None and isinstance(state, torch.Tensor):
+                states.append((name, state))
+            else:
+                refuse(tally, name, fault or Status.DTYPE, phase)
+        if states and _capturing(states):
+            for name, _ in states:
+                refuse(tally, name, Status.CAPTURING, phase)
+            return
+        enabled = torch.is_grad_enabled()
+        set_grad(False)
+        try:
+            if len(states) == PAIR and not _alike(states[0][1], states[1][1]):
+                for state_ in states:
+                    self._stage([state_], phase, minibatch)
+            elif states:
+                self._stage(states, phase, minibatch)
+        finally:
+            set_grad(enabled)
+
+    def refuse(self, tally: Tally, status: Status) -> None:
+        """Say of every phase seen so far why it is missing."""
+        for phase in self.phases:
+            for name in STATE_COLUMNS:
+                refuse(tally, name, status, phase)
+
+    def _stage(self, states: list[tuple[str, torch.Tensor]], phase: str, minibatch: int) -> None:
+        names = tuple(name for name, _ in states)
+        layout = self._layouts.get((phase, names))
+        if layout is None:
+            plan = Plan(
+                len(names),
+                saturation=SATURATION if HIDDEN in names else None,
+                peak=names.index(CELL) if CELL in names else None,
+            )
+            layout = Layout(plan, tuple(Channel.of(name, phase) for name in names), Source.UPDATE)
+            self._layouts[phase, names] = layout
+        wide = any(state.dtype is torch.float64 for _, state in states)
+        tensors = [state.reshape(-1) for _, state in states]
+        self.staging.stage(layout, tensors, torch.float64 if wide else torch.float32, minibatch, before=False)
+
+
+def refuse(tally: Tally, state: str, status: Status, phase: str) -> None:
+    """Say why a state is missing."""
+    for column in STATE_COLUMNS[state]:
+        tally.refuse(column, status, phase)
+
+
+def _alike(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return left.shape == right.shape and left.device == right.device
+
+
+def _capturing(states: list[tuple[str, torch.Tensor]]) -> bool:
+    return any(state.device.type == "cuda" for _, state in states) and torch.cuda.is_current_stream_capturing()

@@ -1,0 +1,162 @@
+"""The gradient norm of every tensor at every clip or optimizer step of an update, reduced on the device to a few numbers.
+
+A call gives one vector, the norms of its tensors before clipping. Vectors of one length and one meaning gather, and are
+counted together: how many vanish, how many explode, the least, the largest, and the norm of each parameter group.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from gradwatch_agent.collect.host import add_series
+from gradwatch_contracts.columns import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.layers import Layers
+    from gradwatch_agent.collect.staging import Staging
+
+VANISHING = 1e-7
+EXPLODING = 10.0
+"""Times the norm that clipping allows: an absolute bound would depend on the scale of the loss."""
+
+HELD_MAX = 65_536
+"""Norms held by reference before they are reduced: 256 kB in float32."""
+
+NUMBERS_MAX = 65_536
+"""Numbers sent to the host in one update (512 kB); beyond it, norms are INCOMPLETE."""
+
+SUMMARY = 4
+"""Vanishing, exploding, least, largest."""
+
+NORM_COLUMNS = ("grad.tensors", "grad.vanishing", "grad.exploding", "grad.tensor_norm.min", "grad.tensor_norm.max")
+
+Runs = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+"""Per parameter group, the runs (start, end) of a vector that are its tensors."""
+
+
+class Meaning(NamedTuple):
+    """What the numbers of a vector are; vectors with one meaning gather. `members`: the parameters, by number, or () when
+    nobody asks; `bounded`: a clip limit came with it."""
+
+    length: int
+    device: torch.device
+    dtype: torch.dtype
+    bounded: bool
+    groups: Runs
+    members: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Held:
+    """Vectors of one meaning and the clip limit of each."""
+
+    vectors: list[torch.Tensor] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+
+
+class TensorNorms:
+    """The vectors of the running update."""
+
+    __slots__ = ("_held", "_numbers", "_parts", "_staging", "overflowed")
+
+    def __init__(self, staging: Staging) -> None:
+        self._staging = staging
+        self._held: dict[Meaning, Held] = {}
+        self._parts: dict[torch.device, list[tuple[torch.Tensor, NormsReader]]] = {}
+        self._numbers = 0
+        self.overflowed = False
+
+    def add(self, norms: torch.Tensor, bound: float | None, groups: Runs, members: tuple[int, ...]) -> None:
+        """Hold the norms of one call, a vector that nobody else writes to. Launches nothing."""
+        meaning = Meaning(norms.shape[0], norms.device, norms.dtype, bound is not None, groups, members)
+        held = self._held.get(meaning)
+        if held is None:
+            held = self._held[meaning] = Held()
+        held.vectors.append(norms)
+        held.bounds.append(0.0 if bound is None else bound)
+        if len(held.vectors) * meaning.length >= HELD_MAX:
+            with torch.no_grad():
+                self._reduce(meaning, held)
+            del self._held[meaning]
+
+    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """The vectors of each device and what they are. Gradients must be off."""
+        for meaning, held in self._held.items():
+            self._reduce(meaning, held)
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        for device, found in self._parts.items():
+            for vector, reader in found:
+                reader.layers = layers
+                parts.setdefault(device, []).append((vector, reader))
+        self._held, self._parts, self._numbers = {}, {}, 0
+        return parts
+
+    def _reduce(self, meaning: Meaning, held: Held) -> None:
+        """[calls, tensors] → vanishing, exploding, least, largest, each group's norm at each call, each tensor's largest."""
+        calls = len(held.vectors)
+        self._numbers += SUMMARY + calls * len(meaning.groups) + len(meaning.members)
+        if self._numbers > NUMBERS_MAX:
+            self.overflowed = True
+            return
+        one = self._staging.reducer(meaning.device).one
+        norms = torch.mul(torch.stack(held.vectors), one)
+        counts = [torch.count_nonzero(norms < VANISHING)]
+        if meaning.bounded:
+            counts += self._count_exploding(norms, held.bounds)
+        parts = [torch.mul(torch.stack(counts), one), torch.stack(torch.aminmax(norms))]
+        for _, runs in meaning.groups:
+            pieces = [norms[:, start:end] for start, end in runs]
+            parts.append(torch.linalg.vector_norm(pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1), 2, 1))
+        if meaning.members:
+            parts.append(norms.amax(0))
+        reader = NormsReader(meaning, calls)
+        self._parts.setdefault(meaning.device, []).append((torch.cat(parts), reader))
+
+    def _count_exploding(self, norms: torch.Tensor, bounds: list[float]) -> list[torch.Tensor]:
+        """Nearly always all calls have one limit; then it need not travel to the device."""
+        if len(set(bounds)) == 1:
+            return [torch.count_nonzero(norms > EXPLODING * bounds[0])]
+        counts = [torch.count_nonzero(row > EXPLODING * bound) for row, bound in zip(norms.unbind(0), bounds, strict=True)]
+        return [torch.stack(counts).sum()]
+
+
+@dataclass(slots=True)
+class NormsReader:
+    """The reduced norms of `calls` calls."""
+
+    meaning: Meaning
+    calls: int
+    layers: Layers | None = None
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See host.Reader."""
+        meaning, bounded = self.meaning, self.meaning.bounded
+        tally.add("grad.tensors", (float(self.calls * meaning.length),))
+        tally.add("grad.vanishing", (values[0],))
+        if bounded:
+            tally.add("grad.exploding", (values[1],))
+        else:
+            tally.refuse("grad.exploding", Status.UNDEFINED)
+        at = 1 + bounded
+        tally.add("grad.tensor_norm.min", (values[at],))
+        tally.add("grad.tensor_norm.max", (values[at + 1],))
+        at += 2
+        for name, _ in meaning.groups:
+            add_series(tally, "grad.group_norm", list(values[at : at + self.calls]), list(range(self.calls)), name)
+            at += self.calls
+        if self.layers is not None:
+            for member, norm in zip(meaning.members, values[at:], strict=True):
+                self.layers.gradients[member] = _larger(self.layers.gradients.get(member), norm)
+
+
+def _larger(held: float | None, norm: float) -> float:
+    if held is None or math.isnan(norm):
+        return norm
+    return held if math.isnan(held) else max(held, norm)

@@ -1,0 +1,32 @@
+"""Which tensors may be measured at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_contracts.columns import Status
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+"""What a log-probability, value, state, advantage or loss may be; an integer there is a mistake of the trainer."""
+
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+"""A subclass (a DTensor, a masked tensor) does with our calls what it likes, even a collective."""
+
+
+def is_plain(tensor: object) -> TypeGuard[torch.Tensor]:
+    """Whether it is a tensor of torch itself."""
+    return type(tensor) in PLAIN
+
+
+def fault_of(tensor: object) -> Status | None:
+    """Why a tensor of floats cannot be reduced on its own, None when it can."""
+    if not is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
+        return Status.DTYPE
+    if tensor.device.type == "meta":
+        return Status.DEVICE
+    return None if tensor.numel() else Status.UNDEFINED

@@ -1,0 +1,82 @@
+"""Torch's total norm of gradients, computed as torch does, but keeping the norm of each tensor that it drops.
+
+`torch.nn.utils.clip_grad._get_total_norm` takes the norm of every tensor, stacks them and takes the norm of that. We do
+the same operations with the same operands, so the result has the same bits and the stack is ours for nothing. Whether
+this torch still does it so is tested before it is relied on: by the names its function uses, and by its bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils import clip_grad
+
+from gradwatch_agent.device.reduce import set_grad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType
+
+    from torch import Tensor
+
+GROUP, SUPPORT = "_group_tensors_by_device_and_dtype", "_has_foreach_support"
+USED = frozenset({GROUP, SUPPORT, "_foreach_norm", "linalg", "vector_norm", "stack", "to", "device", "extend"})
+"""What the function of torch 2.6 to 2.13 uses; one that uses less, or a `sum`, computes otherwise."""
+
+NOT_USED = frozenset({"sum", "sqrt", "pow", "square", "dot", "cat", "double", "float64", "dtype", "full_tensor"})
+
+PROBE_SIZES = (1, 3, 64, 1023, 4096)
+"""Lengths around those of vector registers, where an order of summation shows."""
+
+PLAIN = {torch.Tensor}
+Parts = tuple["Tensor", "Tensor"]
+"""(total norm, norm of each tensor)."""
+
+
+def total_with_parts(tensors: Any, norm_type: Any, error_if_nonfinite: Any, foreach: Any) -> Parts | None:
+    """The total L2 norm and the norms it is made of, in the order of `tensors`; None when torch must do it.
+
+    Torch does it for another norm, for `error_if_nonfinite` (which waits for the device), for an explicit `foreach`, for
+    subclasses, and for several devices or dtypes, which it reorders.
+    """
+    if error_if_nonfinite or foreach is not None or norm_type != 2:
+        return None
+    if type(tensors) is not list or not tensors or set(map(type, tensors)) != PLAIN:
+        return None
+    enabled = torch.is_grad_enabled()
+    set_grad(False)
+    try:
+        groups: Any = getattr(clip_grad, GROUP)([tensors])
+        if len(groups) != 1:
+            return None
+        (device, _), ((listed,), _) = next(iter(groups.items()))
+        if getattr(clip_grad, SUPPORT)(listed, device):
+            norms = list(torch._foreach_norm(listed, 2.0))
+        else:
+            norms = [torch.linalg.vector_norm(tensor, 2.0) for tensor in listed]
+        parts = torch.stack(norms)
+        return torch.linalg.vector_norm(parts, 2.0), parts
+    finally:
+        set_grad(enabled)
+
+
+def is_same(original: Callable[..., Any]) -> bool:
+    """Whether `original` computes the total as `total_with_parts` does."""
+    code = getattr(getattr(original, "__wrapped__", original), "__code__", None)
+    if code is None or not all(hasattr(clip_grad, name) for name in (GROUP, SUPPORT)):
+        return False
+    names = set(_names(code))
+    if not names >= USED or names & NOT_USED:
+        return False
+    probe = [torch.linspace(-1.7, 3.1 * size, size, device="cpu") for size in PROBE_SIZES]
+    mine = total_with_parts(probe, 2.0, False, None)
+    return mine is not None and bool(mine[0].tolist() == original(probe, 2.0).tolist())
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Global and attribute names of a function and of the functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            yield from _names(constant)
