@@ -114,7 +114,7 @@ class Demo:
 
     def _settled(self, watcher: Watcher) -> bool:
         found = self._fault.expected is None or any(a["kind"] == self._fault.expected for a in watcher.anomalies.values())
-        return found and watcher.run.get("state") in ("finished", "crashed")
+        return found and watcher.run.get("state") in ("finished", "stopped", "crashed")
 
     def _result(self, api: Api, watcher: Watcher) -> dict[str, Any]:
         run = api.get(f"/api/v1/runs/{self._run}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _INT64 = -(2**63), 2**63 - 1
 
+ANOMALIES_KEPT = 2048
+"""Decoded anomalies kept: two of the largest pages, a few MB."""
+
 
 class SqliteReader:
     """`store.protocol.StoreReader`. Each call sees one committed state and ends its transaction before it returns."""
@@ -34,6 +38,7 @@ class SqliteReader:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
+        self._anomaly_of = lru_cache(ANOMALIES_KEPT)(rows.anomaly_of)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -85,7 +90,10 @@ class SqliteReader:
             return SignalRange(db, self._names, stream, key, updates).series(points)
 
     def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
-        """Anomalies that match, newest first by (t_ns, id), after the cursor."""
+        """Anomalies that match, newest first by (t_ns, id), after the cursor.
+
+        A row that did not change gives the same object again, so that whoever describes it can keep the description.
+        """
         terms: list[str] = []
         values: list[str | int] = []
         for name, value in (("run", wanted.run), ("kind", wanted.kind), ("severity", wanted.severity), ("state", wanted.state)):
@@ -101,7 +109,7 @@ class SqliteReader:
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
         query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly {where} ORDER BY t_ns DESC, id DESC LIMIT ?"
         with self._snapshot() as db:
-            return [rows.anomaly_of(row) for row in db.execute(query, (*values, max(wanted.limit, 0)))]
+            return [self._anomaly_of(row) for row in db.execute(query, (*values, max(wanted.limit, 0)))]
 
     def anomaly(self, id_: str) -> Anomaly | None:
         """One anomaly."""
