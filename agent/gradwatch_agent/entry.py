@@ -15,7 +15,7 @@ from gradwatch_agent.exits import EXITS
 from gradwatch_agent.link import Link
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
-from gradwatch_agent.process import identify, resolve_endpoint
+from gradwatch_agent.process import Locator, identify, resolve_endpoint
 from gradwatch_contracts import __version__
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.messages import Hello
@@ -91,10 +91,10 @@ def watch(
             if other.watches(settings):
                 return other
             other.close()  # the same run with another model: a notebook cell run again
-    return _start(settings, identity, address, secret)
+    return _start(settings, identity, address, secret, Locator(endpoint, env))
 
 
-def _start(settings: Settings, identity: Identity, address: str, secret: str) -> Monitor:
+def _start(settings: Settings, identity: Identity, address: str, secret: str, locate: Locator) -> Monitor:
     """Put the parts of one monitor together and start its thread."""
     started_ns = time.time_ns()
     outbox, desired = Outbox(), DesiredState(settings.level)
@@ -124,7 +124,7 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str) ->
     def report(place: str, text: str) -> None:
         outbox.put_event("agent_error", monitor.update, time.time_ns(), text, {"place": place[:256]})
 
-    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_own_error=report)
+    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_own_error=report, locate=locate)
     monitor = Monitor(settings, outbox, desired, link, EXITS)
     monitor.open()
     link.start()

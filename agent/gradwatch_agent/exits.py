@@ -56,7 +56,7 @@ class Exits:
         try:
             previous(kind, error, trace)
         finally:
-            self._close_all(error, "interrupted" if isinstance(error, KeyboardInterrupt) else "exception")
+            self._close_all(error, reason_of(error))
 
     def _at_exit(self) -> None:
         self._close_all(None, "exit")
@@ -68,6 +68,11 @@ class Exits:
 
 EXITS = Exits()
 """Exit hooks are a process-wide thing, so this is the one list of open monitors; empty unless the trainer has one."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of BYE: Ctrl-C is somebody's will and no crash."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "exception"
 
 
 def describe(error: BaseException) -> tuple[str, dict[str, str]]:

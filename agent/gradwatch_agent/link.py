@@ -30,6 +30,9 @@ LOGGER = logging.getLogger("gradwatch")
 ABSENT_S = 2.0
 """How long a daemon may take to answer before the user is told, once, that there is none."""
 
+LOCATE_S = 1.0
+"""While no daemon answers, how often its file is looked for: one `stat`."""
+
 IDLE_AFTER_S = 2.0
 IDLE_INTERVAL_S = 0.1
 """Once nothing was put for so long, or when no daemon is there, the thread wakes up only so often."""
@@ -63,6 +66,7 @@ class Link:
         on_refused: called once on the link thread with the sentence of a refusal.
         on_command: called on the link thread with each COMMAND; None answers with RESULT `rejected`.
         on_own_error: called on the link thread with (place, traceback) at the first failure of each place.
+        locate: asked once a second while no daemon answers; gives (endpoint, secret) when they may have changed.
     """
 
     def __init__(
@@ -76,12 +80,14 @@ class Link:
         on_refused: Callable[[str], None] | None = None,
         on_command: Callable[[Command], None] | None = None,
         on_own_error: Callable[[str, str], None] | None = None,
+        locate: Callable[[], tuple[str, str] | None] | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.warned_absent = False
         self._outbox = outbox
         self._on_refused, self._own_error = on_refused, on_own_error
-        self._session = Session(lambda: replace(hello(), secret=secret), outbox, desired, on_command, time.monotonic())
+        self._secret, self._locate, self._located_at = secret, locate, time.monotonic()
+        self._session = Session(lambda: replace(hello(), secret=self._secret), outbox, desired, on_command, time.monotonic())
         self._thread: threading.Thread | None = None
         self._ended = self._disabled = False
         self._reason = ""
@@ -197,6 +203,7 @@ class Link:
             flooded = self._receive(socket)
             self._send(socket)
             self._tell_absence(time.monotonic())
+            self._relocate(socket, time.monotonic())
             self._failures = 0
         except Exception as error:
             self._failures += 1
@@ -250,6 +257,20 @@ class Link:
         hopeless = self.warned_absent and not session.welcomed
         nothing_to_say = not session.welcomed and self._outbox.settled
         return hopeless or nothing_to_say or now >= self._close_at + LINGER_S
+
+    def _relocate(self, socket: zmq.Socket[bytes], now: float) -> None:
+        """A daemon that was started after us, or elsewhere again, says in its file where it is."""
+        if self._locate is None or self._session.state is State.LIVE or now - self._located_at < LOCATE_S:
+            return
+        self._located_at = now
+        found = self._locate()
+        if found is None:
+            return
+        endpoint, self._secret = found
+        if endpoint != self.endpoint:
+            socket.disconnect(self.endpoint)
+            socket.connect(endpoint)
+            self.endpoint = endpoint
 
     def _tell_absence(self, now: float) -> None:
         if not (self._session.welcomed or self.warned_absent) and now - self._started_at >= ABSENT_S:

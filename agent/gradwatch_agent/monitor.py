@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_agent.collect.episodes import tell_episodes
 from gradwatch_agent.collect.host import Hints, Tally, UserScalars, moments, to_float, to_floats
 from gradwatch_agent.collect.rows import RowQueue, Waiting
-from gradwatch_agent.exits import describe
+from gradwatch_agent.exits import describe, reason_of
 from gradwatch_agent.guard import guarded, is_strict, note_own_error, own_errors
 from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
@@ -238,7 +238,8 @@ class Monitor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Tell of the exception that ends the block, if any, and close."""
-        self.close_with(None if isinstance(error, SystemExit) else error, "exception" if error else "closed")
+        told = None if isinstance(error, SystemExit) else error
+        self.close_with(told, reason_of(told) if told else "closed")
 
     @guarded
     def close_with(self, error: BaseException | None, reason: str) -> None:

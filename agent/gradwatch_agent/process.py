@@ -117,6 +117,34 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
     return wanted, found.secret if found and found.ingest == wanted else ""
 
 
+class Locator:
+    """Says where the daemon is now, as `resolve_endpoint`, whenever `connection.json` was written anew; else None.
+
+    Only `auto` moves: an endpoint that was given holds. Looks at the file's times first, so that a directory that is
+    not believed is warned of once and not every second.
+    """
+
+    def __init__(self, endpoint: str, env: Mapping[str, str]) -> None:
+        self._endpoint, self._env = endpoint, dict(env)
+        self._path = f"{runtime_dir(env, os.getuid())}/{FILE_NAME}"
+        self._seen = self._written()
+
+    def __call__(self) -> tuple[str, str] | None:
+        """Where it is, or None when nothing has changed or nothing is to be believed."""
+        written = self._written()
+        if written == self._seen or self._endpoint != "auto" or self._env.get("GRADWATCH_ENDPOINT"):
+            return None
+        self._seen = written
+        return None if written is None else resolve_endpoint(self._endpoint, self._env)
+
+    def _written(self) -> tuple[int, int] | None:
+        try:
+            facts = os.stat(self._path)
+        except OSError:
+            return None
+        return facts.st_mtime_ns, facts.st_ino
+
+
 def _read_connection(directory: str, uid: int) -> Connection | None:
     """What the daemon of this user wrote, None when there is nothing to be believed."""
     path = f"{directory}/{FILE_NAME}"

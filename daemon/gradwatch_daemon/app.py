@@ -30,8 +30,9 @@ from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, split_address
 from gradwatch_daemon.pipeline import Pipeline
 from gradwatch_daemon.places import (
+    SECRET_FILE,
     DirectoryLock,
-    keep_token,
+    keep_secret,
     private_directory,
     remove_connection,
     token_path,
@@ -81,7 +82,8 @@ class Daemon:
             undo.callback(self._listener.close)
             over_tcp = config.ingest.startswith("tcp://")
             endpoint = config.ingest if over_tcp else self._ipc(config.ingest)
-            secret = secrets.token_urlsafe(24) if over_tcp else ""
+            # Kept over restarts, or the agents of running trainers would be refused.
+            secret = keep_secret(data_dir / SECRET_FILE) if over_tcp else ""
             self._socket = IngestSocket(endpoint)
             undo.callback(self._socket.close)
             self._hub = Hub(secrets.token_hex(4))
@@ -89,7 +91,7 @@ class Daemon:
             self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
             reader = self._store.reader()
             undo.callback(reader.close)
-            token = keep_token(data_dir)
+            token = keep_secret(token_path(data_dir))
             bound_port = self._listener.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
             self.url = f"http://{shown}:{bound_port}"

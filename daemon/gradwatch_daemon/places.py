@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.connection import Connection
 
 TOKEN_FILE = "token"
+SECRET_FILE = "ingest-secret"
 LOCK_FILE = "daemon.lock"
 
 
@@ -90,9 +91,8 @@ def token_path(data_dir: Path) -> Path:
     return data_dir.resolve() / TOKEN_FILE
 
 
-def keep_token(data_dir: Path) -> str:
-    """The bearer token of this data directory: read, or made with 256 random bits and mode 0600."""
-    path = token_path(data_dir)
+def keep_secret(path: Path) -> str:
+    """The secret in a file: read, or made with 256 random bits and mode 0600."""
     try:
         token = path.read_text(encoding="ascii").strip()
         if token:

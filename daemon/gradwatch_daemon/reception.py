@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gradwatch_daemon.work import Now, Work
 
 
+STATE_AFTER = {"exception": "crashed", "interrupted": "stopped"}
+"""Reason of a BYE → state of the run; any other reason is a normal end."""
+
+
 class Reception:
     """Greets and says goodbye. `secret` is what a HELLO over TCP must hold; '' where file permissions already decide."""
 
@@ -40,7 +44,7 @@ class Reception:
 
     def part(self, passed: Passed, work: Work, now: Now) -> None:
         """Close the sessions that said BYE or fell silent; a run with none left has ended, or is lost."""
-        ended = [(session, "crashed" if bye.reason == "exception" else "finished") for session, bye in passed.byes]
+        ended = [(session, STATE_AFTER.get(bye.reason, "finished")) for session, bye in passed.byes]
         ended += [(session, "lost") for session in self._sessions.silent(now.mono_s)]
         for session, how in ended:
             self._sessions.close(session)

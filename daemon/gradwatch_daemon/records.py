@@ -193,7 +193,7 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is known of a run: its newest attempt's HELLO and its life. `state`: live, lost, finished or crashed."""
+    """What is known of a run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped or crashed."""
 
     run: str
     attempt: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gradwatch_contracts.columns import RowFlag, Status
-from harness.recording import monitoring, read
+from harness.recording import open_monitor, read
 
 if TYPE_CHECKING:
     from harness.recording import Record
@@ -19,26 +19,22 @@ ppo_cartpole = pytest.importorskip("gradwatch_agent.demo.ppo_cartpole")
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[list[dict[str, Any]], Record, Exception | None]:
-    """The trainer's own lines, the agent's record, and how it ended."""
+    """The trainer's own lines, the agent's record, and how it ended, as an exit hook would tell the agent."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
-    output, ended = io.StringIO(), None
-    args = ppo_cartpole.parse_args(["--num-envs", "2", "--num-steps", "32", *arguments])
-
-    with monitoring() as (_, record):
-        pass
+    opened = []
 
     def watch(model: Any, optimizer: Any, **given: Any) -> Any:
-        manager = monitoring(modules=(model,), optimizers=(optimizer,), action_space=given["action_space"])
-        monitor, made = manager.__enter__()
-        for name in ("rows", "events"):
-            setattr(made, name, getattr(record, name))
-        return monitor
+        opened.append(open_monitor(modules=(model,), optimizers=(optimizer,), action_space=given["action_space"]))
+        return opened[0][0]
 
     monkeypatch.setattr(ppo_cartpole, "watch", watch)
+    output, ended = io.StringIO(), None
     try:
-        ppo_cartpole.train(args, output)
+        ppo_cartpole.train(ppo_cartpole.parse_args(["--num-envs", "2", *arguments]), output)
     except ValueError as error:
         ended = error
+    monitor, record = opened[0]
+    monitor.close_with(ended, "exception")
     return [json.loads(line) for line in output.getvalue().splitlines()], record, ended
 
 
@@ -68,7 +64,13 @@ def test_trainer_with_a_nan_reward_dies_and_its_last_update_is_seen(monkeypatch:
     lines, record, ended = trained(monkeypatch, "--updates", "4", "--fault", "nan", "--fault-update", "2")
     assert ended is not None
     assert [line["update"] for line in lines] == [0, 1]
-    assert [row.update for row in record.rows] == [0, 1]
+    last = read(record.rows[2])
+    assert (record.rows[2].update, record.rows[2].flags) == (2, RowFlag.PARTIAL)
+    assert (last["reward.step.nonfinite"], last["obs.input.nonfinite"]) == (1.0, 0.0)
+    assert (last["loss.total.nonfinite_mb"], last["grad.norm.nonfinite_mb"]) == (0.0, 0.0)
+    assert last["param.nonfinite"] > 0
+    assert last["episode.return"] is Status.INCOMPLETE
+    assert [(kind, update) for kind, update, _, _ in record.events] == [("exception", 2)]
 
 
 def test_trainer_with_a_huge_learning_rate_changes_only_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,35 @@ def test_command_line_finds_the_daemon_shows_runs_and_waits_for_an_escalation(da
     trainer.wait(10)
 
 
+@pytest.mark.parametrize("ingest", ["auto", "tcp://127.0.0.1:0"])
+def test_trainer_that_was_there_first_finds_the_daemon_and_again_when_it_moved(tmp_path: Path, ingest: str) -> None:
+    """The order in which people start things, and a restart on another port, are not the trainer's concern."""
+    late = DaemonProcess(tmp_path, "--ingest", ingest)
+    late.runtime_dir.mkdir(mode=0o700)
+    truth = tmp_path / "truth.jsonl"
+    trainer = python(late, small_agent.__file__, "early", "600", "10", str(truth))
+    wait_for(lambda: truth.exists() and len(truth.read_text().splitlines()) > 5, "the trainer to train")
+    with late:
+        wait_for(lambda: ((late.run("early") or {}).get("update_last") or 0) > 100, "its first updates to arrive")
+        late.kill()
+        late.start()
+        assert trainer.wait(60) == 0
+        wait_for(lambda: late.run("early")["state"] == "finished", "the run to finish")
+        assert late.run("early")["coverage"] == {"received": 600, "lost": 0, "share": 1.0}
+        assert late.run("early")["attempt"] == 1
+
+
+def test_trainer_ended_by_ctrl_c_is_stopped_and_not_finished(daemon: DaemonProcess) -> None:
+    """Nobody should take an interrupted run for a whole one."""
+    code = "from gradwatch_agent import watch; mon = watch(run='by-hand', updates_total=9); mon.step(score=1.0)"
+    code += "; raise KeyboardInterrupt"
+    trainer = python(daemon, "-c", code, stderr=subprocess.DEVNULL)
+    assert trainer.wait(30) != 0
+    view = wait_for(lambda: (v := daemon.run("by-hand")) and not v["live"] and v, "the run to end")
+    assert view["state"] == "stopped"
+    assert view["sentence"].startswith("Stopped by hand after update 0 of 9.")
+
+
 def test_sigterm_ends_open_streams_and_the_daemon_at_once(tmp_path: Path) -> None:
     """Exit code 0, the store closed, connection.json gone."""
     with DaemonProcess(tmp_path) as process:

@@ -98,14 +98,20 @@ def settings(**given: Any) -> Settings:
     return Settings(**{**plain, **given})
 
 
-@contextmanager
-def monitoring(**given: Any) -> Iterator[tuple[Monitor, Record]]:
-    """An open monitor and what it puts out; closed at the end, so that no hook outlives a test."""
+def open_monitor(**given: Any) -> tuple[Monitor, Record]:
+    """An open monitor without a link, and what it puts out. Close it, or its hooks outlive the test."""
     record = Record()
     Outbox.__init__(record)
     chosen = settings(**given)
     monitor = Monitor(chosen, record, DesiredState(chosen.level), None, Exits())
     monitor.open()
+    return monitor, record
+
+
+@contextmanager
+def monitoring(**given: Any) -> Iterator[tuple[Monitor, Record]]:
+    """`open_monitor`, closed at the end."""
+    monitor, record = open_monitor(**given)
     try:
         yield monitor, record
     finally:

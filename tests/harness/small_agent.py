@@ -16,7 +16,7 @@ import time
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.link import Link
 from gradwatch_agent.outbox import Outbox
-from gradwatch_agent.process import identify, resolve_endpoint
+from gradwatch_agent.process import Locator, identify, resolve_endpoint
 from gradwatch_agent.row import Row
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.columns import Schema
@@ -52,6 +52,7 @@ class SmallAgent:
             ),
             self.outbox,
             self.desired,
+            locate=Locator("auto", os.environ),
         )
         self.link.start()
 

@@ -114,7 +114,7 @@ class Demo:
 
     def _settled(self, watcher: Watcher) -> bool:
         found = any(a["kind"] in self._fault.expected for a in watcher.anomalies.values())
-        return (found or not self._fault.expected) and watcher.run.get("state") in ("finished", "crashed")
+        return (found or not self._fault.expected) and watcher.run.get("state") in ("finished", "stopped", "crashed")
 
     def _result(self, api: Api, watcher: Watcher) -> dict[str, Any]:
         run = api.get(f"/api/v1/runs/{self._run}")

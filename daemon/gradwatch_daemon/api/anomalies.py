@@ -1,7 +1,9 @@
 """Anomalies: what was found, over all runs."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -10,18 +12,20 @@ from fastapi import APIRouter, Path, Query, Request
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
-from gradwatch_daemon.api.context import DetectorInfo, context_of
+from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, cut_page, read_cursor
-from gradwatch_daemon.api.numbers import Answer, number, parse_time, time_text
+from gradwatch_daemon.api.numbers import Answer, encode, number, parse_time, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError
-from gradwatch_daemon.api.runs import coverage, detector_counts
-from gradwatch_daemon.records import Anomaly, RunView
+from gradwatch_daemon.records import Anomaly, DetectorState, RunView
 from gradwatch_daemon.store.protocol import AnomalyFilter
 
 STATES = ("pending", "firing", "resolved")
 EVIDENCE_BEFORE = 50
 """Updates before the onset that the evidence links show: the normal that the fault broke."""
+
+WRITTEN_ITEMS = 1024
+"""Items kept as JSON: one answer of the largest size, about 2 MB. Few of them change between two answers."""
 
 router = APIRouter(tags=["anomalies"])
 
@@ -46,11 +50,16 @@ def _limit(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def anomaly_document(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views: Mapping[str, RunView]) -> dict[str, Any]:
-    """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
+def _coverage(received: int, lost: int) -> dict[str, Any]:
+    """The plain document of `models.Coverage`."""
+    made = received + lost
+    return {"received": received, "lost": lost, "share": received / made if made else None}
+
+
+def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
+    """An anomaly's document but for `coverage`, which is last: all that stays the same while the record does."""
     limit, baseline = _limit(anomaly.limit), _limit(anomaly.baseline)
     absent = {"limit": limit, "baseline": baseline}
-    view = views.get(anomaly.run)
     return {
         "id": anomaly.id,
         "run": anomaly.run,
@@ -90,8 +99,89 @@ def anomaly_document(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views:
         ],
         "try": list(anomaly.tries),
         "evidence": _evidence(anomaly, catalogue),
-        "coverage": coverage([view]).model_dump() if view else None,
     }
+
+
+def anomaly_document(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views: Mapping[str, RunView]) -> dict[str, Any]:
+    """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
+    view = views.get(anomaly.run)
+    return {**_facts(anomaly, catalogue), "coverage": _coverage(view.rows, view.lost) if view else None}
+
+
+class _Same:
+    """A record as a key by identity: the reader hands out the same object while its row stays the same.
+
+    Comparing by content would cost more than it saves, and NaN is never equal to itself.
+    """
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Anomaly) -> None:
+        self.record = record
+
+    def __hash__(self) -> int:
+        return hash(self.record.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.record is self.record
+
+
+class Writer:
+    """Writes lists of anomalies as JSON, of `models.AnomalyList`'s shape. It belongs to one application; any thread may use it.
+
+    Most of a list is what the last one had, so each item's JSON is kept, without its coverage, which every row changes.
+    """
+
+    def __init__(self, catalogue: Iterable[DetectorInfo]) -> None:
+        self._catalogue = tuple(catalogue)
+        self._item = lru_cache(WRITTEN_ITEMS)(self._write_item)
+        self._covered = lru_cache(WRITTEN_ITEMS)(self._write_covered)
+        self._counted: dict[str, tuple[tuple[DetectorState, ...], Counter[str]]] = {}
+
+    def write(
+        self, shown: Iterable[Anomaly], following: str | None, views: Mapping[str, RunView], concerned: Iterable[RunView]
+    ) -> bytes:
+        """The whole answer: items, cursor of the next page, and the coverage and detectors of the runs concerned."""
+        listed = list(concerned)
+        items = []
+        for anomaly in shown:
+            view = views.get(anomaly.run)
+            items.append(self._item(_Same(anomaly)) + (self._covered(view.rows, view.lost) if view else b"null") + b"}")
+        counts = self._count(listed, views)
+        rest = {
+            "next": following,
+            "coverage": _coverage(sum(view.rows for view in listed), sum(view.lost for view in listed)),
+            "detectors": {state: counts[state] for state in models.DetectorCounts.model_fields},
+        }
+        return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
+
+    def _write_item(self, same: _Same) -> bytes:
+        return encode(_facts(same.record, self._catalogue))[:-1] + b',"coverage":'
+
+    def _write_covered(self, received: int, lost: int) -> bytes:
+        return encode(_coverage(received, lost))
+
+    def _count(self, listed: list[RunView], views: Mapping[str, RunView]) -> Counter[str]:
+        """Detectors by state, counted anew only for the runs where they changed."""
+        total: Counter[str] = Counter()
+        for view in listed:
+            known = self._counted.get(view.run.run)
+            if known is None or known[0] is not view.detectors:
+                known = self._counted[view.run.run] = view.detectors, Counter(state.state for state in view.detectors)
+            for state, count in known[1].items():
+                total[state] += count
+        if len(self._counted) > len(views):
+            self._counted = {}
+        return total
+
+
+def _writer_of(request: Request, context: ApiContext) -> Writer:
+    """The application's writer, made at its first list. Called in the event loop only."""
+    state = request.app.state
+    if not hasattr(state, "anomaly_writer"):
+        state.anomaly_writer = Writer(context.catalogue)
+    writer: Writer = state.anomaly_writer
+    return writer
 
 
 def _key(anomaly: Anomaly) -> Key:
@@ -126,15 +216,14 @@ async def list_anomalies(
         limit=limit + 1,
         cursor=None if cursor is None else read_cursor(cursor),
     )
-    found = await anyio.to_thread.run_sync(context.reader.anomalies, wanted)
-    shown, following = cut_page(found, _key, limit)
-    answer = {
-        "items": [anomaly_document(anomaly, context.catalogue, views) for anomaly in shown],
-        "next": following,
-        "coverage": coverage(concerned).model_dump(),
-        "detectors": detector_counts(state for view in concerned for state in view.detectors).model_dump(),
-    }
-    return Answer(answer)
+    writer = _writer_of(request, context)
+
+    def read() -> Answer:
+        # Also the writing: what changed is written anew, and the event loop must not spend that time.
+        shown, following = cut_page(context.reader.anomalies(wanted), _key, limit)
+        return Answer(writer.write(shown, following, views, concerned))
+
+    return await anyio.to_thread.run_sync(read)
 
 
 @router.get("/anomalies/{id}", response_model=models.AnomalyItem, operation_id="get_anomaly", summary="One anomaly")

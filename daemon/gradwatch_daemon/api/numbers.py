@@ -101,10 +101,10 @@ def encode(document: Any) -> bytes:
 
 
 class Answer(Response):
-    """A JSON response of an already plain document."""
+    """A JSON response of an already plain document, or of one already written (bytes)."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Body bytes."""
-        return encode(content)
+        return content if isinstance(content, bytes) else encode(content)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Path, Query, Request
@@ -20,6 +21,7 @@ UPDATE_MAX = 2**63 - 1
 LIMIT = LIMIT_DEFAULT
 
 
+@lru_cache(maxsize=256)
 def query_names(endpoint: Callable[..., Any]) -> tuple[str, ...]:
     """The query parameters an endpoint declares with `Annotated[…, Query(…)]`, by the name they have in the address."""
     names = []

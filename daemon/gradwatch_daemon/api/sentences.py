@@ -20,6 +20,7 @@ def _progress(view: RunView) -> str:
         "live": f"Training, {at}.",
         "lost": f"The connection was lost after {at}.",
         "finished": f"Finished after {at}.",
+        "stopped": f"Stopped by hand after {at}.",
         "crashed": f"Crashed after {at}.",
     }.get(view.run.state, f"{view.run.state.capitalize()}, {at}.")
 

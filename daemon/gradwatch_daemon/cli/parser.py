@@ -84,7 +84,7 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
     runs = _verb(verbs, "runs", "list runs, or show everything about one")
     runs.add_argument("run", nargs="?", metavar="RUN")
-    runs.add_argument("--state", choices=("live", "lost", "finished", "crashed"))
+    runs.add_argument("--state", choices=("live", "lost", "finished", "stopped", "crashed"))
     signals = _verb(verbs, "signals", "list the signals of a run with their last values")
     signals.add_argument("run", metavar="RUN")
     signals.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")

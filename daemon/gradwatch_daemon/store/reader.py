@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,33 @@ if TYPE_CHECKING:
 
 _INT64 = -(2**63), 2**63 - 1
 
+ANOMALIES_KEPT = 1024
+"""Decoded anomalies kept: the largest page, a few MB. Few of them change between two reads."""
+
+
+class Decoded:
+    """The anomalies read last, by the whole text of their rows. Any thread may use it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[str, Anomaly] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def find(self, texts: list[str]) -> dict[str, Anomaly]:
+        """Those that are kept."""
+        with self._guard:
+            found = {text: self._kept[text] for text in texts if text in self._kept}
+            for text in found:
+                self._kept.move_to_end(text)
+        return found
+
+    def keep(self, decoded: dict[str, Anomaly]) -> None:
+        """Keep these, and forget those not asked for longest."""
+        with self._guard:
+            self._kept.update(decoded)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+
 
 class SqliteReader:
     """`store.protocol.StoreReader`. Each call sees one committed state and ends its transaction before it returns."""
@@ -34,6 +63,7 @@ class SqliteReader:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._closed = False
+        self._decoded = Decoded(ANOMALIES_KEPT)
 
     @contextmanager
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -85,7 +115,10 @@ class SqliteReader:
             return SignalRange(db, self._names, stream, key, updates).series(points)
 
     def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
-        """Anomalies that match, newest first by (t_ns, id), after the cursor."""
+        """Anomalies that match, newest first by (t_ns, id), after the cursor.
+
+        A row that did not change gives the same object again, so that whoever describes it can keep the description.
+        """
         terms: list[str] = []
         values: list[str | int] = []
         for name, value in (("run", wanted.run), ("kind", wanted.kind), ("severity", wanted.severity), ("state", wanted.state)):
@@ -99,9 +132,28 @@ class SqliteReader:
             terms.append("(t_ns, id) < (?, ?)")
             values.extend((_bounded(wanted.cursor[0]), wanted.cursor[1]))
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
-        query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly {where} ORDER BY t_ns DESC, id DESC LIMIT ?"
+        chosen = f"FROM anomaly {where} ORDER BY t_ns DESC, id DESC LIMIT ?"
+        bound = (*values, max(wanted.limit, 0))
         with self._snapshot() as db:
-            return [rows.anomaly_of(row) for row in db.execute(query, (*values, max(wanted.limit, 0)))]
+            if wanted.limit > ANOMALIES_KEPT:
+                return [rows.anomaly_of(row) for row in db.execute(f"SELECT {', '.join(rows.ANOMALY)} {chosen}", bound)]
+            # Python gives up its lock at every row of a result, and beside a busy pipeline thread waits ms to get it
+            # back: one row of all texts. (SQLite keeps the order of a subquery that has a LIMIT.)
+            query = f"SELECT group_concat(row_text, char(10)) FROM (SELECT {rows.ANOMALY_TEXT} AS row_text {chosen})"
+            (joined,) = db.execute(query, bound).fetchone()
+            return self._decode(db, joined.split("\n") if joined else [])
+
+    def _decode(self, db: sqlite3.Connection, texts: list[str]) -> list[Anomaly]:
+        """The anomalies with these row texts, which are of the state that `db` is reading."""
+        found = self._decoded.find(texts)
+        missing = {json.loads(text)[0]: text for text in texts if text not in found}
+        if missing:
+            query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE id IN (SELECT value FROM json_each(?))"
+            read = [rows.anomaly_of(row) for row in db.execute(query, (json.dumps(list(missing)),))]
+            new = {missing[anomaly.id]: anomaly for anomaly in read}
+            self._decoded.keep(new)
+            found.update(new)
+        return [found[text] for text in texts]
 
     def anomaly(self, id_: str) -> Anomaly | None:
         """One anomaly."""

@@ -72,6 +72,13 @@ ANOMALY = (
     "rules_hash",
     "t_ns",
 )
+ANOMALY_TEXT = (
+    "json_array(" + ", ".join(f"quote({c})" if c in ("value", "limit_value", "baseline") else c for c in ANOMALY) + ")"
+)
+"""SQL of an anomaly row as one line of text that tells rows apart; its first element is the id.
+
+`quote` writes a float so that it is told from its neighbour, which JSON of SQLite does not; it is for comparing, not decoding.
+"""
 ESCALATION = (
     "run",
     "id",

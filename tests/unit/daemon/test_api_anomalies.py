@@ -6,6 +6,7 @@ import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
+from gradwatch_daemon.records import DetectorState
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.fake_api import T0_NS, T0_TEXT, make_anomaly, make_daemon, make_run, make_view, problem_of
 
@@ -133,6 +134,51 @@ async def test_anomalies_pages_follow_each_other_without_repeating() -> None:
 
     assert seen == ["a4", "a3", "a2", "a1", "a0"]
     assert page["next"] is None
+
+
+async def test_anomalies_list_shows_each_as_it_is_alone() -> None:
+    """The list is put together from kept JSON; what is in it is the document of GET anomalies/{id}, field by field in order."""
+    daemon = make_daemon()
+    daemon.reader.found = [
+        make_anomaly(id="b", subject='a/"b"\n', limit=float("nan"), attached=(), tries=()),
+        make_anomaly(id="a", run="gone", kind="unknown", minibatch=-1),
+        make_anomaly(id="Z", value=float("-inf"), sentence="Größe"),
+    ]
+
+    for _ in range(2):
+        listed = await daemon.get("/anomalies")
+        alone = [(await daemon.get(f"/anomalies/{id_}")).text for id_ in ("b", "a", "Z")]
+
+        models.AnomalyList.model_validate(listed.json())
+        assert listed.headers["content-type"] == "application/json"
+        assert listed.text.startswith(f'{{"items":[{",".join(alone)}],"next":null,')
+
+
+async def test_anomalies_list_asked_again_shows_what_changed() -> None:
+    """The record, the rows of its run, and its detectors each change between two answers."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(), make_anomaly(id="a0")]
+    before = (await daemon.get("/anomalies")).json()
+    daemon.reader.found[0] = make_anomaly(state="resolved", update_resolved=130)
+    daemon.views["ant-ppo"] = make_view(rows=98, lost=0, detectors=(DetectorState("k", "", "learning", ""),))
+
+    after = (await daemon.get("/anomalies")).json()
+
+    assert [item["state"] for item in before["items"]] == ["firing", "firing"]
+    assert [item["state"] for item in after["items"]] == ["resolved", "firing"]
+    assert [item["coverage"] for item in after["items"]] == [{"received": 98, "lost": 0, "share": 1.0}] * 2
+    assert after["coverage"] == {"received": 98, "lost": 0, "share": 1.0}
+    assert after["detectors"] == {"armed": 0, "learning": 1, "blind": 0, "firing": 0}
+
+
+async def test_anomalies_of_runs_without_rows_have_no_share() -> None:
+    """Nothing made is not everything received."""
+    daemon = make_daemon({"ant-ppo": make_view(rows=0, lost=0)})
+    daemon.reader.found = [make_anomaly()]
+
+    document = (await daemon.get("/anomalies")).json()
+
+    assert document["coverage"] == document["items"][0]["coverage"] == {"received": 0, "lost": 0, "share": None}
 
 
 async def test_anomalies_empty_list_says_what_could_not_be_seen() -> None:

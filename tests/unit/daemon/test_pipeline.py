@@ -276,7 +276,7 @@ def test_cancel_takes_it_out_of_the_desired_state(world: World) -> None:
         world.ask(CancelEscalation("ant-ppo", "nothing"))
 
 
-@pytest.mark.parametrize(("reason", "state"), [("closed", "finished"), ("exception", "crashed")])
+@pytest.mark.parametrize(("reason", "state"), [("closed", "finished"), ("exception", "crashed"), ("interrupted", "stopped")])
 def test_bye_ends_the_run_and_loses_what_was_open(world: World, reason: str, state: str) -> None:
     """A crash is told apart from an end."""
     world.greet()

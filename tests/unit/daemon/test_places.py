@@ -15,9 +15,10 @@ from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, port_owner, split_address
 from gradwatch_daemon.places import (
     DirectoryLock,
-    keep_token,
+    keep_secret,
     private_directory,
     remove_connection,
+    token_path,
     write_connection,
 )
 
@@ -67,9 +68,9 @@ def test_second_daemon_on_a_directory_is_refused_naming_the_first(tmp_path: Path
 
 def test_token_is_private_and_stays(tmp_path: Path) -> None:
     """A restart does not log everybody out."""
-    token = keep_token(tmp_path)
+    token = keep_secret(token_path(tmp_path))
     assert len(token) >= 40
-    assert keep_token(tmp_path) == token
+    assert keep_secret(token_path(tmp_path)) == token
     assert _mode(tmp_path / "token") == 0o600
 
 

@@ -27,6 +27,7 @@ from gradwatch_daemon.records import (
     TableRecord,
 )
 from gradwatch_daemon.store.protocol import AnomalyFilter
+from gradwatch_daemon.store.reader import Decoded
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.signal_blocks import KEYS, STREAM, make_block, rows_of
 
@@ -321,6 +322,50 @@ def test_anomalies_paged_by_cursor_come_each_once_newest_first(store: Store, rea
         got.extend(page)
         store.commit(Commit(anomalies=(replace(ANOMALY, id=f"new{len(got)}", t_ns=9_000),)))
     assert got == sorted(made, key=lambda a: (a.t_ns, a.id), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": math.nextafter(0.25, 1.0)},
+        {"limit": math.nan},
+        {"baseline": None},
+        {"state": "resolved", "update_resolved": 20},
+        {"sentence": 'Two\nlines, "quoted".'},
+        {"attached": ()},
+        {"tries": ("fewer epochs",)},
+    ],
+)
+def test_anomalies_read_again_show_what_changed(store: Store, reader: StoreReader, changes: dict[str, object]) -> None:
+    """Any field, by the least that it can change: nothing kept from the read before stands for the row of now."""
+    old = replace(ANOMALY, id="a0", value=0.1 + 0.2, t_ns=4_000)
+    store.commit(Commit(anomalies=(ANOMALY, old)))
+    assert reader.anomalies(AnomalyFilter()) == [ANOMALY, old]
+    changed = replace(ANOMALY, **changes)  # type: ignore[arg-type]
+    store.commit(Commit(anomalies=(changed,)))
+    assert repr(reader.anomalies(AnomalyFilter())) == repr([changed, old])
+    assert repr(reader.anomalies(AnomalyFilter(limit=10**6))) == repr([changed, old])
+
+
+def test_anomalies_unchanged_are_the_same_objects_again(store: Store, reader: StoreReader) -> None:
+    """So that whoever describes them can keep the description, also of one whose numbers are NaN."""
+    store.commit(Commit(anomalies=(replace(ANOMALY, value=math.nan), replace(ANOMALY, id="a0", t_ns=4_000))))
+    first = reader.anomalies(AnomalyFilter())
+    store.commit(Commit(anomalies=(replace(ANOMALY, value=math.nan, count=4),)))
+    again = reader.anomalies(AnomalyFilter())
+    assert [new is old for new, old in zip(again, first, strict=True)] == [False, True]
+    assert [anomaly.count for anomaly in again] == [4, 3]
+
+
+def test_decoded_anomalies_beyond_the_size_are_forgotten_oldest_first() -> None:
+    """Least recently asked for, not least recently kept; a batch larger than the size does not stay."""
+    kept = Decoded(2)
+    kept.keep({"a": ANOMALY, "b": ANOMALY})
+    kept.find(["a"])
+    kept.keep({"c": ANOMALY})
+    assert set(kept.find(["a", "b", "c"])) == {"a", "c"}
+    kept.keep(dict.fromkeys("defg", ANOMALY))
+    assert set(kept.find(list("abcdefg"))) == {"f", "g"}
 
 
 @pytest.mark.parametrize(
