@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -43,6 +43,8 @@ class Settings:
     sync: bool
     off_policy: bool
     max_staged_bytes: int
+    labels: dict[str, str] = field(default_factory=dict)
+    collect_every: int = 1
 
 
 def wrong(where: str, expected: str, got: object) -> GradwatchError:
@@ -142,8 +144,22 @@ def check_group(group: object) -> str:
     raise wrong("group", f"text of at most {limits.NAME_CHARS_MAX} characters", group)
 
 
+def check_labels(labels: object, modules: tuple[Any, ...]) -> dict[str, str]:
+    """Where the run takes place: a mapping such as {"env": "Ant-v5"}; `device` is the model's, unless given."""
+    if labels is not None and not isinstance(labels, Mapping):
+        raise wrong("labels", "a mapping of text to text, such as {'env': 'Ant-v5'}", labels)
+    found = _check_texts(labels, "labels")
+    first = next((parameter for module in modules for parameter in module.parameters()), None)
+    device = getattr(first, "device", None)
+    return found if device is None or len(found) >= limits.TAGS_MAX else {"device": _clean(str(device)), **found}
+
+
 def check_tags(tags: object) -> dict[str, str]:
     """A mapping of tags, or words, which become tags with an empty value."""
+    return _check_texts(tags, "tags")
+
+
+def _check_texts(tags: object, where: str) -> dict[str, str]:
     if tags is None:
         return {}
     if isinstance(tags, Mapping):
@@ -151,14 +167,14 @@ def check_tags(tags: object) -> dict[str, str]:
     elif isinstance(tags, Iterable) and not isinstance(tags, (str, bytes)):
         found = dict.fromkeys(tags, "")
     else:
-        raise wrong("tags", "a mapping of text to text", tags)
+        raise wrong(where, "a mapping of text to text", tags)
     short = all(
         isinstance(text, str) and len(text) <= limits.NAME_CHARS_MAX and (text or not must)
         for key, value in found.items()
         for text, must in ((key, True), (value, False))
     )
     if not short or len(found) > limits.TAGS_MAX:
-        raise wrong("tags", f"at most {limits.TAGS_MAX} tags of at most {limits.NAME_CHARS_MAX} characters", tags)
+        raise wrong(where, f"at most {limits.TAGS_MAX} {where} of at most {limits.NAME_CHARS_MAX} characters", tags)
     return {_clean(key): _clean(value) for key, value in found.items()}
 
 

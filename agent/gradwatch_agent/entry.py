@@ -32,6 +32,7 @@ def watch(
     run: str | None = None,
     group: str = "",
     tags: object = None,
+    labels: object = None,
     config: object = None,
     updates_total: int | None = None,
     update_start: int = 0,
@@ -41,6 +42,7 @@ def watch(
     mode: str = "async",
     off_policy: bool = False,
     max_staged_bytes: int = arguments.STAGED_BYTES,
+    collect_every: int = 1,
 ) -> Monitor:
     """Watch one run of this process. Training goes on whether or not a daemon is there.
 
@@ -50,6 +52,7 @@ def watch(
             gradient norms where nothing is clipped.
         run: key of the run; else GRADWATCH_RUN_ID, else the name of the script.
         group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
+        labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
         updates_total: length of the run, for rules that depend on progress.
         update_start: number of the first update, for a run resumed from a checkpoint.
         action_space: gymnasium space, for the normalised entropy.
@@ -58,6 +61,8 @@ def watch(
         mode: `async`, or `sync` to wait for the device at each `step`.
         off_policy: the minibatches are not from the current policy, so ratio 1 at the start is not to be expected.
         max_staged_bytes: device memory for staging, 64 KiB or more.
+        collect_every: collect what needs tensors in every so many-th update only; the rows between say THINNED. An update
+            whose level was raised above `level` is always collected.
 
     Returns:
         The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
@@ -67,13 +72,15 @@ def watch(
     """
     env = os.environ
     hints = Hints()
+    modules = arguments.check_modules(model)
     settings = arguments.Settings(
         run=arguments.check_run(run, env, sys.argv[0] if sys.argv else ""),
-        modules=arguments.check_modules(model),
+        modules=modules,
         optimizers=arguments.check_optimizers(optimizer),
         group=arguments.check_group(group),
         tags=arguments.check_tags(tags),
         config=arguments.check_config(config, hints),
+        labels=arguments.check_labels(labels, modules),
         updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
         update_start=arguments.check_count(update_start, "update_start", 0) or 0,
         action_space=action_space,
@@ -81,6 +88,7 @@ def watch(
         sync=arguments.check_mode(mode),
         off_policy=bool(off_policy),
         max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
+        collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
     )
     address, secret = resolve_endpoint(endpoint, env)
     identity = identify(env, host=socket.gethostname(), pid=os.getpid(), parent_pid=os.getppid())
@@ -111,6 +119,7 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
             started_ns,
             group=settings.group,
             tags=settings.tags,
+            labels=settings.labels,
             config=settings.config,
             updates_total=settings.updates_total,
             update_next=monitor.update,

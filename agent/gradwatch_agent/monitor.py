@@ -5,31 +5,36 @@ Nothing here raises into the trainer, blocks it or waits for a device, whatever 
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.collect.episodes import tell_episodes
-from gradwatch_agent.collect.host import Hints, Tally, UserScalars, moments, to_float, to_floats
-from gradwatch_agent.collect.rows import RowQueue, Waiting
+from gradwatch_agent.collect.host import LOGGER, Hints, Tally, UserScalars, moments, to_float, to_floats
+from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
 from gradwatch_agent.exits import describe, reason_of
 from gradwatch_agent.guard import guarded, is_strict, note_own_error, own_errors
 from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
     from types import TracebackType
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.measurement import Measurement, Underway
+    from gradwatch_agent.collect.profile import Capture
     from gradwatch_agent.desired import DesiredState
     from gradwatch_agent.exits import Exits
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
+    from gradwatch_contracts.messages import Scalar
 
 NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
 PPO_ARGUMENTS = ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss")
@@ -57,6 +62,7 @@ class Monitor:
         self.run = settings.run
         self.update = settings.update_start
         self.level = Level.OFF
+        self._collected = Level.OFF
         self._settings = settings
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
@@ -64,6 +70,7 @@ class Monitor:
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None
+        self._capture: Capture | None = None
         self._errors_seen: dict[str, int] = {}
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
@@ -104,7 +111,7 @@ class Monitor:
         are. `values` and `returns` of one shape also give the explained variance. `observations` may be a dict.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self.level < NORMAL:
+        if not self._open or self._collected < NORMAL:
             return
         if unknown:
             self._hint_unknown("rollout", unknown, ROLLOUT_ARGUMENTS)
@@ -133,10 +140,11 @@ class Monitor:
 
         Float tensors of one shape and device: `new_logp`, `old_logp`, `values`, `returns`, `advantages`; `entropy` too,
         or one number, or {head: either}. `mask`: bool of that shape, False where a sample does not count. `clip`: the
-        bound of |ratio - 1|. `loss`: one number. `actions`: one or several numbers per sample, shown beside the worst ratios at DEBUG.
+        bound of |ratio - 1|. `loss`: one number. `actions`: one or several numbers per sample, shown beside the worst
+        ratios at DEBUG.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self.level < NORMAL:
+        if not self._open or self._collected < NORMAL:
             return
         try:  # what `guarded` does, without passing ten arguments on
             if unknown:
@@ -156,7 +164,7 @@ class Monitor:
                 mask=mask,
                 loss=loss,
             )
-            if self.level >= Level.DEBUG:
+            if self._collected >= Level.DEBUG:
                 measurement.exemplars.observe(
                     minibatch,
                     new_logp,
@@ -180,7 +188,7 @@ class Monitor:
         "update" for one of a minibatch; the two are told apart because only a stale rollout state explains a difference.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self.level < NORMAL:
+        if not self._open or self._collected < NORMAL:
             return
         if unknown:
             self._hint_unknown("recurrent", unknown, RECURRENT_ARGUMENTS)
@@ -228,6 +236,25 @@ class Monitor:
         finally:
             self._advance(begin)
 
+    def profile(self, /, updates: int = 3, directory: str | os.PathLike[str] = "profile", stacks: bool = False) -> Capture:
+        """Record the next `updates` whole updates with `torch.profiler`, CPU and CUDA, into a trace file in `directory`.
+
+        The rest of the running update is the profiler's warm-up. It slows training while it records, `stacks` (Python call
+        stacks) most. How it ended is in the returned capture, in the log and in the run's events. May be used as `with`.
+
+        Raises:
+            GradwatchError: `invalid-argument`: the directory cannot be made or written to, a profiler runs already, or the
+                monitor is closed. The one method that raises: nobody asks for a profile by accident.
+        """
+        from gradwatch_agent.collect.profile import start_capture
+
+        if not self._open:
+            raise GradwatchError("invalid-argument", where="profile()", expected="an open monitor", got="a closed one")
+        if self._capture is not None and self._capture.running:
+            raise GradwatchError("invalid-argument", where="profile()", expected="no capture under way", got="one")
+        self._capture = start_capture(updates, directory, self.update, stacks=bool(stacks), tell=self._tell_profile)
+        return self._capture
+
     def close(self) -> None:
         """End the run: an unfinished update is sent as partial, what is queued is sent for a second at most."""
         self.close_with(None, "closed")
@@ -247,6 +274,8 @@ class Monitor:
         if not self._open:
             return
         try:
+            if self._capture is not None:
+                self._capture.stop()
             self._say_last(error)
         except Exception as own:
             note_own_error(self, "Monitor.close", own)
@@ -276,6 +305,9 @@ class Monitor:
     @guarded
     def _advance(self, begin_ns: int) -> None:
         """Go on to the next update, whatever happened to this one."""
+        if self._capture is not None:
+            self._capture.boundary()
+            self._capture = self._capture if self._capture.running else None
         self.update += 1
         self._begin()
         self._stepped_ns = begin_ns
@@ -288,14 +320,30 @@ class Monitor:
             self._exits.remove(self)
             return
         self.level, notes = self._desired.boundary(self.update)
+        self._collected = Level(min(self.level, MINIMAL)) if self._is_thinned() else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
         self._tally = Tally()
         if self._measurement is not None:
-            self._measurement.begin(self._tally, self.level)
+            self._measurement.begin(self._tally, self._collected)
+
+    def _is_thinned(self) -> bool:
+        """Whether this update is one of those between that `collect_every` leaves out. A level raised above the run's own is
+        for looking closely, so then every update is collected."""
+        settings = self._settings
+        return self.level <= settings.level and (self.update - settings.update_start) % settings.collect_every != 0
 
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
-        """Turn the running update into a row, now or when its values arrive."""
+        """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
+        try:
+            waiting = self._pack(now_ns, flags, env_steps)
+        except Exception:
+            self._outbox.lose(1, OUR_ERROR)
+            raise
+        self._rows.put(waiting)
+
+    def _pack(self, now_ns: int, flags: int, env_steps: object) -> Waiting:
+        """The finished update, its values perhaps under way."""
         level, tally = self.level, self._tally
         underway, lost = None, False
         if level >= MINIMAL:
@@ -311,7 +359,8 @@ class Monitor:
         self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else _whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
-        self._rows.put(Waiting(self.update, t_ns, steps, level, flags, tally, self._user.take(), underway, lost))
+        user, thinned = self._user.take(), self._collected < level
+        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned)
 
     def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""
@@ -365,7 +414,7 @@ class Monitor:
                 off_policy=settings.off_policy,
                 max_staged_bytes=settings.max_staged_bytes,
             )
-            self._measurement.begin(self._tally, self.level)
+            self._measurement.begin(self._tally, self._collected)
         return self._measurement
 
     def _stage_scalar(self, key: str, value: object) -> bool:
@@ -389,6 +438,11 @@ class Monitor:
         for name in unknown:
             near = nearest(name, known)
             self._hints.say(f"{call}:{name}", f"{call}() takes no {name!r}" + (f"; did you mean {near!r}?" if near else "."))
+
+    def _tell_profile(self, text: str, detail: dict[str, Scalar]) -> None:
+        """Say how a capture ended."""
+        LOGGER.log(logging.WARNING if "reason" in detail else logging.INFO, "gradwatch: %s", text)
+        self._outbox.put_event("note", self.update, self._clock_ns + time.monotonic_ns(), text, detail)
 
     def _on_own_error(self, place: str, text: str) -> None:
         """Tell the daemon of a failure of ours; see guard."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import WIDTH, RowFlag, Schema, Status
+from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_contracts.columns import Column
-    from gradwatch_contracts.control import Level
 
 Place = tuple[int, int]
 """(first slot, column index)."""
@@ -38,7 +38,7 @@ class Catalogue:
         self._slots = 0
         self._schema: Schema | None = None
         self._blank: array[float] = array("d")
-        self._empty: dict[tuple[int, bool], bytes] = {}
+        self._empty: dict[tuple[int, bool, bool], bytes] = {}
         for spec in COLUMNS.values():
             if not spec.per:
                 self.place(spec.name, "")
@@ -68,8 +68,11 @@ class Catalogue:
         self._schema = None
         return place
 
-    def fill(self, level: Level, flags: int, tally: Tally, user: Mapping[str, float]) -> tuple[Schema, bytes, bytes]:
-        """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8).
+    def fill(
+        self, level: Level, flags: int, tally: Tally, user: Mapping[str, float], *, thinned: bool = False
+    ) -> tuple[Schema, bytes, bytes]:
+        """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8). `thinned`: above MINIMAL
+        nothing was collected although the level includes it.
 
         A slot without a measured value holds NaN, so that reading it by mistake shows.
         """
@@ -81,7 +84,7 @@ class Catalogue:
         run = self._place_users(user) if user else None
         schema = self.schema
         values = self._blank[:]
-        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL)))
+        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL), thinned))
         for key, part in tally.parts.items():
             place = places.get(key)
             if place is None:
@@ -120,11 +123,13 @@ class Catalogue:
         self._run = (keys, first)
         return first
 
-    def _missing(self, level: Level, partial: bool) -> bytes:
+    def _missing(self, level: Level, partial: bool, thinned: bool) -> bytes:
         """Why each column is missing before anything was measured."""
-        found = self._empty.get((level, partial))
+        found = self._empty.get((level, partial, thinned))
         if found is None:
             unmeasured = Status.INCOMPLETE if partial else Status.NOT_CALLED
-            found = bytes(Status.LEVEL if COLUMNS[column.name].level > level else unmeasured for column in self._columns)
-            self._empty[level, partial] = found
+            rich = Status.THINNED if thinned else unmeasured
+            by_level = {one: Status.LEVEL if one > level else rich if one > Level.MINIMAL else unmeasured for one in Level}
+            found = bytes(by_level[COLUMNS[column.name].level] for column in self._columns)
+            self._empty[level, partial, thinned] = found
         return found

@@ -73,19 +73,20 @@ class ExemplarCollector:
         enabled = torch.is_grad_enabled()
         set_grad(False)
         try:
-            self._choose(minibatch, new_logp, old_logp, mask, actions, {"value": values, "advantage": advantages})
+            others = {"value": values, "advantage": advantages}
+            self._choose(minibatch, (new_logp, old_logp), mask, actions, others)
         finally:
             set_grad(enabled)
 
     def _choose(
         self,
         minibatch: int,
-        new_logp: torch.Tensor,
-        old_logp: torch.Tensor,
+        logps: tuple[torch.Tensor, torch.Tensor],
         mask: object,
         actions: object,
         others: dict[str, object],
     ) -> None:
+        new_logp, old_logp = logps
         one = self.staging.reducer(new_logp.device).one
         new, old = torch.mul(new_logp.reshape(-1), one), torch.mul(old_logp.reshape(-1), one)
         severity = torch.nan_to_num((new - old).abs_(), nan=math.inf, posinf=math.inf)

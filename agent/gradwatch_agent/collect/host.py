@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import numbers
@@ -25,6 +26,12 @@ WEAK = frozenset({Status.UNDEFINED, Status.NO_GRADIENT, Status.NOT_CALLED})
 rest must not pass for the whole."""
 
 FLOATS_ONLY = {float}
+
+STEP_ARGUMENTS = ("env_steps", "episode_returns")
+NEAR = 0.85
+"""Likeness (difflib) of a slip: one letter of eight."""
+
+DIGITS = "0123456789"
 
 LOGGER = logging.getLogger("gradwatch")
 
@@ -95,7 +102,7 @@ class Hints:
 class UserScalars:
     """The scalars of `log` and `step` since the last row: 40 floats under the keys of last time cost 2 microseconds."""
 
-    __slots__ = ("_hints", "_keys", "_seen", "_stage", "refused", "values")
+    __slots__ = ("_given", "_hints", "_keys", "_rows", "_seen", "_stage", "refused", "values")
 
     def __init__(self, hints: Hints, stage: Callable[[str, object], bool]) -> None:
         self.values: dict[str, float] = {}
@@ -104,6 +111,8 @@ class UserScalars:
         self._seen: tuple[str, ...] = ()
         self._hints = hints
         self._stage = stage
+        self._rows = 0
+        self._given: set[str] = set()
 
     def put(self, scalars: Mapping[str, object]) -> None:
         """Take scalars; the last value of a key within an update wins."""
@@ -111,6 +120,7 @@ class UserScalars:
         if keys == self._seen and set(map(type, scalars.values())) == FLOATS_ONLY:
             self.values.update(scalars)  # type: ignore[arg-type]
             return
+        self._given = set(keys)
         for key, value in scalars.items():
             if type(value) is float and key in self._keys:
                 self.values[key] = value
@@ -121,6 +131,7 @@ class UserScalars:
 
     def take(self) -> dict[str, float]:
         """Return what was put since the last take."""
+        self._rows += bool(self.values)
         values, self.values = self.values, {}
         return values
 
@@ -151,8 +162,25 @@ class UserScalars:
         if len(self._keys) >= limits.USER_KEYS_MAX:
             self._hints.say("user", f"log() takes {limits.USER_KEYS_MAX} keys a run; {key!r} and further ones are not sent.")
             return False
+        self._look_alike(key)
         self._keys.add(key)
         return True
+
+    def _look_alike(self, key: str) -> None:
+        """A new key near an argument of `step`, or near an earlier key that is not given now, may be a slip. It is sent as it
+        is. In the first row all keys are new, and families such as loss_1, loss_2 are the rule."""
+        near = nearest(key, STEP_ARGUMENTS, NEAR)
+        if near is not None:
+            self._hints.say(f"alike:{key}", f"{key!r} is sent as a scalar of the trainer; did you mean {near}= of step()?")
+            return
+        near = nearest(key, self._keys - self.values.keys() - self._given, NEAR) if self._rows else None
+        if near is not None and near.rstrip(DIGITS) != key.rstrip(DIGITS):
+            self._hints.say(f"alike:{key}", f"log() key {key!r} is new; did you mean {near!r}, which was used before?")
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float) -> str | None:
+    """The known word that is most alike, if it is alike enough."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
 
 
 def to_float(value: object) -> float | None:

@@ -27,7 +27,8 @@ POLL_S = 0.001
 
 @dataclass(slots=True)
 class Waiting:
-    """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them."""
+    """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them;
+    `thinned`: of its level only what the host knows was collected, see `collect_every`."""
 
     update: int
     t_ns: int
@@ -38,6 +39,7 @@ class Waiting:
     user: dict[str, float]
     underway: Underway | None = None
     lost: bool = False
+    thinned: bool = False
 
     @property
     def done(self) -> bool:
@@ -92,7 +94,9 @@ class RowQueue:
             return
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
-        schema, values, status = self._catalogue.fill(waiting.level, waiting.flags, waiting.tally, waiting.user)
+        schema, values, status = self._catalogue.fill(
+            waiting.level, waiting.flags, waiting.tally, waiting.user, thinned=waiting.thinned
+        )
         level, flags = int(waiting.level), int(waiting.flags)
         self._outbox.put_row(Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status))
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -30,19 +31,23 @@ if TYPE_CHECKING:
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The hyperparameters; those of CleanRL's ppo.py with shorter rollouts."""
+    """The hyperparameters: those of CleanRL's ppo.py, moved so that a healthy run learns fast and keeps what it learned.
+
+    With the originals, shorter rollouts and episodes of 500 steps, two of five seeds lose half of their return again.
+    """
     parser = argparse.ArgumentParser(description="PPO on CartPole-v1, watched by gradwatch.")
     parser.add_argument("--run", default=None, help="key of the run (default: ppo-cartpole-SEED)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=150)
-    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--episode-steps", type=int, default=200, help="time limit of the environment")
     parser.add_argument("--num-steps", type=int, default=32)
     parser.add_argument("--num-minibatches", type=int, default=4)
-    parser.add_argument("--update-epochs", type=int, default=4)
+    parser.add_argument("--update-epochs", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--gamma", type=float, default=0.99)
-    parser.add_argument("--gae-lambda", type=float, default=0.95)
-    parser.add_argument("--clip-coef", type=float, default=0.2)
+    parser.add_argument("--gamma", type=float, default=0.98)
+    parser.add_argument("--gae-lambda", type=float, default=0.8)
+    parser.add_argument("--clip-coef", type=float, default=0.1)
     parser.add_argument("--ent-coef", type=float, default=0.01)
     parser.add_argument("--vf-coef", type=float, default=0.5)
     parser.add_argument("--max-grad-norm", type=float, default=0.5)
@@ -82,8 +87,9 @@ class Rollout:
     def __init__(self, args: argparse.Namespace, broken: Sabotage) -> None:
         self.args = args
         self.broken = broken
+        make = partial(gym.make, "CartPole-v1", max_episode_steps=args.episode_steps)
         same_step = gym.vector.AutoresetMode.SAME_STEP
-        self.envs = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1")] * args.num_envs, autoreset_mode=same_step)
+        self.envs = gym.vector.SyncVectorEnv([make] * args.num_envs, autoreset_mode=same_step)
         shape = (args.num_steps, args.num_envs)
         self.obs = torch.zeros(*shape, *self.envs.single_observation_space.shape)  # type: ignore[misc]
         self.actions = torch.zeros(shape, dtype=torch.int64)

@@ -2,8 +2,8 @@
 
 Intuition: a value is odd when it is far from the middle of the last 64 good ones, measured in their own spread, on a
 log scale for scale-like signals (on the raw scale false alarms were ten times as frequent on synthetic healthy streams).
-A fault must not teach the baseline, so values beyond 4 spreads never enter it, nor do the newest accepted ones; but 64
-rejections in a row are no outliers any more: the run has changed, and learning starts again, visibly.
+A fault must not teach the baseline, so values beyond 4 spreads never enter it, nor do the newest accepted ones; but as
+many rejections in a row as learning takes are no outliers any more: the run has changed, and they are the new window.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ REFRESH = 16
 OUTLIER = 4.0
 """|z| beyond which a value never enters."""
 
-REJECTIONS = WINDOW
-"""Consecutive rejections after which the baseline starts again."""
+REJECTIONS = LEARNED + GUARD
+"""Consecutive rejections that become the new window. Gradient norms of healthy runs fall tenfold while they learn; with twice
+as many the baseline was of no use for a third of such a run."""
 
 MAD_TO_SIGMA = 1.4826
 """Standard deviation of a Gaussian / its MAD."""
@@ -75,7 +76,8 @@ class Baseline:
     def __init__(self, scale: Scale) -> None:
         self._scale = scale
         self._history: deque[float] = deque(maxlen=WINDOW + GUARD)
-        self._rejected = self._stale = 0
+        self._rejected: list[float] = []
+        self._stale = 0
         self._centre = self._spread = self._usual = self._limit = math.nan
 
     @property
@@ -96,14 +98,18 @@ class Baseline:
         z = (x - self._centre) / self._spread
         if -OUTLIER <= z <= OUTLIER:
             score = Score(z, self._usual, self._limit)
-            self._rejected = 0
+            if self._rejected:
+                self._rejected.clear()
         elif z != z:  # noqa: PLR0124 (NaN; half the cost of math.isnan)
             score = LEARNING
         else:
-            self._rejected += 1
+            self._rejected.append(x)
             score = Score(z, self._usual, self._limit)
-            if self._rejected >= REJECTIONS:
-                self._restart()
+            if len(self._rejected) >= REJECTIONS:
+                self._history.clear()
+                self._history.extend(self._rejected)
+                self._rejected.clear()
+                self._measure()
             return score
         self._history.append(x)
         self._stale += 1
@@ -126,14 +132,9 @@ class Baseline:
         self._centre, self._spread = centre, spread
         self._usual, self._limit = self._scale.back(centre), self._scale.back(centre + OUTLIER * spread)
 
-    def _restart(self) -> None:
-        self._history.clear()
-        self._rejected = self._stale = 0
-        self._centre = self._spread = self._usual = self._limit = math.nan
-
     def state(self) -> list[Any]:
         """Everything that is not derived, as plain values."""
-        return [list(self._history), self._rejected, self._stale, self._centre, self._spread]
+        return [list(self._history), list(self._rejected), self._stale, self._centre, self._spread]
 
     @classmethod
     def restored(cls, scale: Scale, state: list[Any]) -> Baseline:

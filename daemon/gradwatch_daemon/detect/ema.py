@@ -5,8 +5,8 @@ and its sign which way. Dividing by 1 - momentum^n (Kingma and Ba 2015, section 
 instead of pulling them towards the first value.
 
 Values that are no finite number, or that lie further than a factor of `OUTLIER_FACTOR` from the average, never enter it;
-64 of those in a row mean that the run has changed, and averaging starts again. A trainer that goes back to a checkpoint
-takes the average with it: the one as of that update is restored from a bounded history.
+32 of those in a row mean that the run has changed, and averaging starts again with them. A trainer that goes back to a
+checkpoint takes the average with it: the one as of that update is restored from a bounded history.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ WARM_UP = 50
 OUTLIER_FACTOR = 8.0
 """Healthy gradient norms with a log-noise of 0.7 stay within it 997 times in 1,000."""
 
-REJECTIONS = 64
-"""Outliers in a row after which averaging starts again; as for the baselines."""
+REJECTIONS = 32
+"""Outliers in a row after which averaging starts again, with these for its first values."""
 
 HISTORY = 512
 """Past averages kept at least, to follow a trainer back; 12 kB. Twice as many are kept at most."""
@@ -35,17 +35,22 @@ LEAST = 1e-12
 """An average below it counts as it: drift from an average of 0 is large, not undefined."""
 
 
+AVERAGE_LEAST = 8
+"""Values before a plain average is believed: early it need only tell something from next to nothing."""
+
+
 class Ema:
     """The moving average of one series of one stream, and how far each new value drifted from it."""
 
     TAG: ClassVar[str] = "ema"
 
-    __slots__ = ("_count", "_counts", "_mean", "_means", "_momentum", "_rejected", "_updates", "_weight")
+    __slots__ = ("_count", "_counts", "_mean", "_means", "_momentum", "_outliers", "_updates", "_weight")
 
     def __init__(self, momentum: float = MOMENTUM) -> None:
         self._momentum = momentum
-        self._count = self._rejected = 0
+        self._count = 0
         self._mean, self._weight = 0.0, 1.0
+        self._outliers: list[tuple[int, float]] = []
         self._updates, self._counts, self._means = array("q"), array("q"), array("d")
 
     @property
@@ -66,13 +71,12 @@ class Ema:
         count = self._count
         if count:
             average = self._mean / (1.0 - self._weight)
-            average = max(average, LEAST)
             if not -math.inf < value < math.inf:
                 return value if count >= WARM_UP and value == math.inf else math.nan
-            drift = (value - average) / average
+            drift = (value - average) / (average if average > LEAST else LEAST)
             if count >= WARM_UP:
                 if value > OUTLIER_FACTOR * average or value * OUTLIER_FACTOR < average:
-                    self._reject()
+                    self._reject(update, value)
                     return drift
             else:
                 drift = math.nan
@@ -84,7 +88,8 @@ class Ema:
         self._mean = momentum * self._mean + (1.0 - momentum) * value
         self._weight *= momentum
         self._count = count + 1
-        self._rejected = 0
+        if self._outliers:
+            self._outliers = []
         self._updates.append(update)
         self._counts.append(count + 1)
         self._means.append(self._mean)
@@ -97,26 +102,26 @@ class Ema:
         drifts: list[float] = []
         fresh: list[float] = []
         first = 0
-        momentum, mean, weight, count, rejected = self._momentum, self._mean, self._weight, self._count, self._rejected
+        momentum, mean, weight, count = self._momentum, self._mean, self._weight, self._count
+        calm = not self._outliers
         gain = 1.0 - momentum
         for place, value in enumerate(values):
             if count >= WARM_UP:
                 average = mean / (1.0 - weight)
-                if average > LEAST and value <= OUTLIER_FACTOR * average and value * OUTLIER_FACTOR >= average:
+                if calm and average > LEAST and value <= OUTLIER_FACTOR * average and value * OUTLIER_FACTOR >= average:
                     drifts.append((value - average) / average)
                     mean = momentum * mean + gain * value
                     weight *= momentum
                     count += 1
-                    rejected = 0
                     fresh.append(mean)
                     continue
             self._keep(updates[first:place], count, fresh)
-            self._mean, self._weight, self._count, self._rejected = mean, weight, count, rejected
+            self._mean, self._weight, self._count = mean, weight, count
             drifts.append(self.step(updates[place], value))
-            mean, weight, count, rejected = self._mean, self._weight, self._count, self._rejected
+            mean, weight, count, calm = self._mean, self._weight, self._count, not self._outliers
             first, fresh = place + 1, []
         self._keep(updates[first:], count, fresh)
-        self._mean, self._weight, self._count, self._rejected = mean, weight, count, rejected
+        self._mean, self._weight, self._count = mean, weight, count
         return drifts
 
     def _keep(self, updates: list[int], count: int, means: list[float]) -> None:
@@ -138,30 +143,33 @@ class Ema:
             return
         for kept in (self._updates, self._counts, self._means):
             del kept[place:]
-        self._rejected = 0
+        self._outliers = []
         if not place:
             self._count, self._mean, self._weight = 0, 0.0, 1.0
             return
         self._count, self._mean = self._counts[-1], self._means[-1]
         self._weight = _power(self._momentum, self._count)
 
-    def _reject(self) -> None:
-        self._rejected += 1
-        if self._rejected >= REJECTIONS:
-            self._count = self._rejected = 0
-            self._mean, self._weight = 0.0, 1.0
+    def _reject(self, update: int, value: float) -> None:
+        self._outliers.append((update, value))
+        if len(self._outliers) >= REJECTIONS:
+            outliers, self._outliers = self._outliers, []
+            self._count, self._mean, self._weight = 0, 0.0, 1.0
+            for past, outlier in outliers:
+                self.step(past, outlier)
 
     def state(self) -> list[Any]:
         """Everything it remembers, as plain values (its `state_dict`)."""
         kept = [series.tobytes() for series in (self._updates, self._counts, self._means)]
-        return [self._momentum, self._count, self._rejected, self._mean, self._weight, *kept]
+        return [self._momentum, self._count, [list(outlier) for outlier in self._outliers], self._mean, self._weight, *kept]
 
     @classmethod
     def restored(cls, state: list[Any]) -> Ema:
         """The one that gave this `state`."""
-        momentum, count, rejected, mean, weight, *kept = state
+        momentum, count, outliers, mean, weight, *kept = state
         ema = cls(momentum)
-        ema._count, ema._rejected, ema._mean, ema._weight = count, rejected, mean, weight
+        ema._count, ema._mean, ema._weight = count, mean, weight
+        ema._outliers = [(update, value) for update, value in outliers]
         updates, counts, means = kept
         ema._updates.frombytes(updates)
         ema._counts.frombytes(counts)
@@ -177,3 +185,37 @@ def _power(momentum: float, count: int) -> float:
         if not weight:
             break
     return weight
+
+
+class Average:
+    """The plain bias-corrected average, without outliers, drift or a way back: what a quantity is in the long run."""
+
+    TAG: ClassVar[str] = "average"
+
+    __slots__ = ("_count", "_mean", "_weight")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean, self._weight = 0.0, 1.0
+
+    def step(self, value: float) -> float:
+        """The average before a finite value, which it then learns from; NaN for the first `AVERAGE_LEAST`."""
+        before = self._mean / (1.0 - self._weight) if self._count >= AVERAGE_LEAST else math.nan
+        self._mean = MOMENTUM * self._mean + (1.0 - MOMENTUM) * value
+        self._weight *= MOMENTUM
+        self._count = min(self._count + 1, AVERAGE_LEAST)
+        return before
+
+    def rewind(self, update: int) -> None:
+        """The trainer went back; the long run did not change by that."""
+
+    def state(self) -> list[Any]:
+        """Everything it remembers."""
+        return [self._count, self._mean, self._weight]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Average:
+        """The one that gave this `state`."""
+        average = cls()
+        average._count, average._mean, average._weight = state
+        return average

@@ -13,7 +13,7 @@ import msgpack
 from gradwatch_daemon.detect.arrivals import Arrivals
 from gradwatch_daemon.detect.baseline import Baseline, Scale
 from gradwatch_daemon.detect.cusum import Cusum
-from gradwatch_daemon.detect.ema import Ema
+from gradwatch_daemon.detect.ema import Average, Ema
 from gradwatch_daemon.detect.presence import Presence
 from gradwatch_daemon.detect.recent import Recent
 from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
@@ -30,7 +30,7 @@ FORMAT = 2
 
 _KINDS: dict[str, type[Memory]] = {
     kind.TAG: kind
-    for kind in (Arrivals, Best, Cusum, Ema, EpisodeWindow, Held, Presence, Recent, RollingBest, StepWindow, Trend)
+    for kind in (Arrivals, Average, Best, Cusum, Ema, EpisodeWindow, Held, Presence, Recent, RollingBest, StepWindow, Trend)
 }
 
 

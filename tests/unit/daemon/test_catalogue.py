@@ -9,6 +9,7 @@ from gradwatch_daemon.detect.catalogue import CATALOGUE, load_profile
 
 KINDS = [
     "nonfinite",
+    "value_collapse",
     "rollout_mismatch",
     "ratio_explosion",
     "kl_extreme",
@@ -16,6 +17,15 @@ KINDS = [
     "ratio_collapse",
     "entropy_collapse",
     "entropy_low",
+    "gradient_exploding",
+    "gradient_vanishing",
+    "gradient_unhealthy",
+    "gradient_drift",
+    "skipped_steps",
+    "lstm_unhealthy",
+    "performance_degradation",
+    "stall",
+    "telemetry_gap",
 ]
 
 
@@ -42,7 +52,7 @@ def test_profile_override_moves_the_limit_and_the_hash() -> None:
 
 
 def test_profiles_have_every_kind_in_causal_order_and_different_hashes() -> None:
-    """Both profiles judge the same eight kinds."""
+    """Both profiles judge the same eighteen kinds."""
     assert [spec.kind for spec in CATALOGUE] == KINDS
     for name in ("default", "classic"):
         assert list(load_profile(name).rules) == KINDS
@@ -62,6 +72,16 @@ def test_profile_classic_has_the_published_numbers() -> None:
         "kl_spike": (">", 0.1),
         "entropy_collapse": ("<", 0.1),
         "entropy_low": ("<", 0.3),
+        "value_collapse": ("<", -0.5),
+        "gradient_exploding": (">", 10.0),
+        "gradient_vanishing": ("<", 1e-7),
+        "gradient_unhealthy": ("<", 0.5),
+        "gradient_drift": (">", 0.5),
+        "skipped_steps": (">", 0.02),
+        "lstm_unhealthy": (">", 10.0),
+        "performance_degradation": (">", 0.1),
+        "stall": (">", 5.0),
+        "telemetry_gap": (">", 0.01),
     }
     for kind in ("entropy_low", "entropy_collapse"):
         assert [(vote.k, vote.n) for vote in rules[kind].votes] == [(3, 3)]

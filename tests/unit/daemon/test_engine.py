@@ -14,6 +14,7 @@ from harness.blocks import QUIET, Watch, every_column, signal_block
 
 KINDS = [
     "nonfinite",
+    "value_collapse",
     "rollout_mismatch",
     "ratio_explosion",
     "kl_extreme",
@@ -21,7 +22,19 @@ KINDS = [
     "ratio_collapse",
     "entropy_collapse",
     "entropy_low",
+    "gradient_exploding",
+    "gradient_vanishing",
+    "gradient_unhealthy",
+    "gradient_drift",
+    "skipped_steps",
+    "lstm_unhealthy",
+    "performance_degradation",
+    "stall",
+    "telemetry_gap",
 ]
+KEYS = [key for kind in KINDS for key in ([f"{kind}:norm", f"{kind}:health"] if kind == "gradient_drift" else [kind])]
+OWN = {"stall", "telemetry_gap"}
+"""What judges the telemetry itself sees rows whatever is in them."""
 
 
 @pytest.mark.parametrize("profile", ["default", "classic"])
@@ -29,9 +42,11 @@ def test_engine_rows_without_any_signal_make_every_detector_blind(profile: str) 
     """A run at level OFF is not healthy: it is not seen."""
     given = {name.replace(".", "__"): Status.LEVEL for name in ("policy.kl.k3", "opt.lr")}
     found = Watch(profile).check(signal_block(2, drop=[name for name in QUIET if name != "policy.kl.k3"], **given))
-    assert list(found) == KINDS
-    for verdicts in found.values():
-        assert verdicts.code.tolist() == [Verdict.BLIND] * 2
+    assert list(found) == KEYS
+    for key, verdicts in found.items():
+        if key in OWN:
+            continue
+        assert verdicts.code.tolist() == [Verdict.BLIND] * 2, key
         assert verdicts.reason
 
 
@@ -46,10 +61,11 @@ def test_engine_empty_block_changes_nothing() -> None:
 def test_engine_healthy_rows_are_clear_in_catalogue_order() -> None:
     """Verdict arrays have one entry per row and the dtypes of the record."""
     watch = Watch("classic")
-    found = watch.check(signal_block(5))
-    assert list(found) == KINDS
+    watch.check(signal_block(100))
+    found = watch.check(signal_block(5, start=100))
+    assert list(found) == KEYS
     for verdicts in found.values():
-        assert verdicts.code.tolist() == [Verdict.CLEAR] * 5
+        assert verdicts.code.tolist() == [Verdict.CLEAR] * 5, verdicts.kind
         dtypes = [getattr(verdicts, name).dtype for name in ("code", "severity", "value", "limit", "baseline")]
         assert dtypes == [np.uint8, np.uint8, np.float64, np.float64, np.float64]
         assert verdicts.minibatch.dtype == verdicts.stage.dtype == np.int64
@@ -59,13 +75,13 @@ def test_engine_derived_rows_of_every_column_are_judged() -> None:
     """What derivation gives is what detection reads: nobody is blind when everything is sent."""
     watch = Watch("classic")
     found = watch.check(Deriver().derive(every_column()))
-    assert {key.split(":")[1] for key in found if ":" in key} == {"arm"}
+    assert {key.split(":")[1] for key in found if ":" in key} == {"arm", "norm", "health"}
     assert not any((verdicts.code == Verdict.BLIND).any() for verdicts in found.values())
 
 
 def test_engine_state_of_another_format_is_refused() -> None:
     """Bytes of another version are replayed from the store, not misread."""
-    with pytest.raises(ValueError, match="expected format 1, got 99; replay the stream"):
+    with pytest.raises(ValueError, match="expected format 2, got 99; replay the stream"):
         StreamState().load(msgpack.packb([99, [], [], [], []]))
 
 

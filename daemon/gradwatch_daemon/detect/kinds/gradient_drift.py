@@ -41,7 +41,10 @@ def check_average(view: View, rule: Rule) -> Verdicts:
 
 
 def check(view: View, rule: Rule) -> Verdicts:
-    """The same is info; with a robust cumulative sum that says it lasts, on the same side, it is a warning."""
+    """The same is info; with a robust cumulative sum that says it lasts, on the same side, it is a warning.
+
+    Downwards that takes much more: the norm of a run that learns well falls tenfold and stays there.
+    """
     math = view.math
     given, drift, learning = _drift(view)
     name, scale = SERIES[view.subject]
@@ -52,13 +55,14 @@ def check(view: View, rule: Rule) -> Verdicts:
     up, down = limit.exceeded(drift), limit.exceeded(-drift)
     if view.single and not (up or down):
         return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
-    lasts = (up & lasting.exceeded(gathered)) | (down & lasting.exceeded(-gathered))
+    gone = rule.threshold("collapse").exceeded(-drift)
+    lasts = (up & lasting.exceeded(gathered)) | (gone & lasting.exceeded(-gathered))
     found = Finding(
         up | down,
         math.where(lasts, _WARNING, _INFO),
         math.negate(up | down),
         drift,
-        math.where(drift < 0, -limit.limit, limit.limit),
+        math.where(gone & lasts, -rule.threshold("collapse").limit, math.where(drift < 0, -limit.limit, limit.limit)),
     )
     return view.answer(rule, (given,), found, learning)
 
@@ -111,15 +115,15 @@ SPEC = Spec(
             _NEEDS,
             (
                 _DRIFT,
+                Threshold("collapse", NORM, ">", 0.98, "drift below its moving average (share of it)"),
                 Threshold(
                     "cusum", NORM, ">", 12.0, f"Cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g})"
                 ),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=8,
-            formula=f"warning: two-sided cumulative sum of the robust score > 12 and, to the same side, {_AVERAGE}, in "
-            "3 of 5 updates; "
-            "info: the latter alone in 3 of 5",
+            formula=f"info: {_AVERAGE}, in 3 of 5 updates; warning: the same to a side to which the two-sided cumulative "
+            "sum of the robust score is > 12, downwards only beyond 0.98",
             warm_up=max(LEARNED + GUARD, WARM_UP),
         ),
         "classic": Variant(

@@ -102,8 +102,8 @@ SPEC = Spec(
                 Vote(Severity.INFO, 3, 5, Severity.INFO),
             ),
             keep_firing=5,
-            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates; critical: > 100 x usual and z > 6 "
-            "in one; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
+            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates; critical: > 100 x usual and "
+            "z > 6 in one; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(

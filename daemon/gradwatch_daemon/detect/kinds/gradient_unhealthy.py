@@ -58,7 +58,7 @@ SPEC = Spec(
     "tensor counts as "
     "exploding for ever; alone that is info in `default`.",
     tries=(
-        "Raise the level to debug and look at the table of layers: which tensors vanish, which explode?",
+        "Raise the level to debug and look at the table of layers for the tensors that vanish or explode.",
         "Give parts of the network that are frozen requires_grad=False.",
         "Raise the clip limit if everything is above ten times it: the learning rate is then what really bounds the step.",
     ),

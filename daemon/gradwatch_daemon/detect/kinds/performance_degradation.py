@@ -33,6 +33,8 @@ UPDATES_HELD, EPISODES_HELD = 5, 100
 """Updates and episodes on end below the limit for a warning, twice as many for a critical one: policies of healthy CartPole
 runs lose half of their return for 40 episodes and find it again."""
 
+TIMES_HELD = {"drop": 1, "drop_critical": 2}
+
 BORDER = ((1, 10),)
 """Before this share of the run nothing is judged."""
 
@@ -93,8 +95,8 @@ def check(view: View, rule: Rule) -> Verdicts:
         mean, best, drop = np.array(steps).T
     fallen, lost = rule.threshold("drop"), rule.threshold("drop_critical")
     # Only updates in which episodes ended say something new.
-    held = _held(view, "warning", ended, fallen.exceeded(drop), count.values, (UPDATES_HELD, EPISODES_HELD))
-    long = _held(view, "critical", ended, lost.exceeded(drop), count.values, (2 * UPDATES_HELD, 2 * EPISODES_HELD))
+    held = _held(view, fallen, ended, fallen.exceeded(drop), count.values)
+    long = _held(view, lost, ended, lost.exceeded(drop), count.values)
     clear = ended & fallen.cleared(drop)
     learning: Any = math.unknown(drop), ""
     if learning[0] if view.single else learning[0][-1]:
@@ -118,9 +120,9 @@ def _learning_words(windows: int) -> str:
     return "the return has not risen above its noise yet, so there is nothing to lose"
 
 
-def _held(view: View, name: str, ended: Mask, low: Mask, count: F64, least: tuple[int, int]) -> Mask:
+def _held(view: View, drop: Threshold, ended: Mask, low: Mask, count: F64) -> Mask:
     """Rows at which a drop has held on end for enough updates and episodes."""
-    held = view.state.memory(Held, name)
+    held, times = view.state.memory(Held, drop.key), TIMES_HELD[drop.key]
     updates: Any
     episodes: Any
     if view.single:
@@ -128,7 +130,7 @@ def _held(view: View, name: str, ended: Mask, low: Mask, count: F64, least: tupl
     else:
         steps = view.each(ended, low, count, step=held.step, skip=lambda: held.latest)  # type: ignore[arg-type]
         updates, episodes = np.array(steps).T
-    return ended & (updates >= least[0]) & (episodes >= least[1])
+    return ended & (updates >= times * UPDATES_HELD) & (episodes >= times * EPISODES_HELD)  # type: ignore[no-any-return]
 
 
 def _gained(drop: Any, mean: Any, best: Any, view: View) -> Any:
@@ -168,9 +170,9 @@ SPEC = Spec(
             ),
             (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 1, 1, Severity.WARNING)),
             keep_firing=3,
-            formula=f"median of 5 windows of at least {EPISODES_LEAST} episodes: (best - it) / (best - first) > 0.35 and > {NOISES:g} "
-            f"deviations, on end for {UPDATES_HELD} updates and {EPISODES_HELD} episodes; critical: > 0.6 for {2 * UPDATES_HELD} "
-            f"updates and {2 * EPISODES_HELD} episodes",
+            formula=f"median of 5 windows of at least {EPISODES_LEAST} episodes: (best - it) / (best - first) > 0.35 and "
+            f"more than {NOISES:g} deviations of noise, on end for {UPDATES_HELD} updates and {EPISODES_HELD} episodes; "
+            f"critical: > 0.6 for {2 * UPDATES_HELD} updates and {2 * EPISODES_HELD} episodes",
             warm_up=WINDOWS_LEARNED,
         ),
         "classic": Variant(

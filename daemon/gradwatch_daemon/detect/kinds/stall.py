@@ -91,7 +91,7 @@ SPEC = Spec(
     fails_when="Evaluation or checkpoint pauses longer than ten updates look like it. A process that is gone is no stall: the "
     "run is then lost. Updates that merely become slower are followed by the median.",
     tries=(
-        "Look at the process with py-spy dump or a debugger: which call does it wait in?",
+        "Look with py-spy dump or a debugger at the call that the process waits in.",
         "An environment worker that died, a full disk, or a collective that one rank never enters are the usual causes.",
         "If it evaluates or saves for that long on purpose, raise stall.seconds above that.",
     ),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
-from gradwatch_daemon.detect.ema import Ema
+from gradwatch_daemon.detect.ema import AVERAGE_LEAST, Average
 from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding, Input
@@ -24,9 +22,6 @@ NMSE, EV, SPREAD = "value.nmse", "value.explained_variance", "value.target.std"
 NMSE_SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 BORDERS = ((1, 10), (1, 4), (3, 4))
 """Where phases end, as shares of `updates_total`; an update on a border is in the later phase."""
-
-AVERAGE_LEAST = 8
-"""Updates before an average of the variance is believed: early it need only tell something from next to nothing."""
 
 CLEAR_TIMES_USUAL = 1.2
 NO_PROGRESS = f"how far the run is is not known: {UPDATES_TOTAL_CALL}"
@@ -86,23 +81,11 @@ def _variance_share(view: View, spread: Input) -> F64:
     """Variance of the returns over its moving average, f64[n]; NaN at first and where not known.
 
     An average and not the median: once most rollouts of a solved task contain no end of an episode, a variance of next to
-    nothing is the median. Such values are outliers to the average, so it stays where returns vary.
+    nothing is the median.
     """
-    ema, usable, variance = view.state.memory(Ema, SPREAD), view.usable(spread), spread.values * spread.values
-    average: Any
-    if view.single:
-        average = _average(ema, view.update, variance) if usable else NOTHING  # type: ignore[arg-type]
-    else:
-        steps = view.each(usable, view.update, variance, step=lambda u, x: _average(ema, u, x), skip=lambda: NOTHING)  # type: ignore[arg-type]
-        average = np.array(steps)
-    return view.math.divide(variance, average)
-
-
-def _average(ema: Ema, update: int, value: float) -> float:
-    """The average before a value, which it then learns from; NaN at first."""
-    before = ema.average if ema.count >= AVERAGE_LEAST else NOTHING
-    ema.step(update, value)
-    return before
+    average, usable, variance = view.state.memory(Average, SPREAD), view.usable(spread), spread.values * spread.values
+    usually = view.numbers(usable, variance, step=average.step, skip=lambda: NOTHING)
+    return view.math.divide(variance, usually)
 
 
 def _by_phase(view: View, rule: Rule, judged: Mask) -> tuple[Mask, F64 | float, bool]:
