@@ -46,6 +46,11 @@ class Settings:
     labels: dict[str, str] = field(default_factory=dict)
     collect_every: int = 1
 
+    def thins(self, update: int, level: Level) -> bool:
+        """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
+        looking closely, so then every update is collected."""
+        return level <= self.level and (update - self.update_start) % self.collect_every != 0
+
 
 def wrong(where: str, expected: str, got: object) -> GradwatchError:
     """The refusal of one argument of `watch`."""

@@ -21,6 +21,8 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.messages import Hello
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.process import Identity
 
@@ -90,6 +92,11 @@ def watch(
         max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
         collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
     )
+    return _open(settings, endpoint, env)
+
+
+def _open(settings: Settings, endpoint: str, env: Mapping[str, str]) -> Monitor:
+    """The monitor of these settings: a new one, an inert one, or the one there is."""
     address, secret = resolve_endpoint(endpoint, env)
     identity = identify(env, host=socket.gethostname(), pid=os.getpid(), parent_pid=os.getppid())
     if not arguments.is_enabled(env):

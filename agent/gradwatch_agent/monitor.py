@@ -10,17 +10,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_agent.collect.episodes import tell_episodes
-from gradwatch_agent.collect.host import LOGGER, Hints, Tally, UserScalars, moments, to_float, to_floats
+from gradwatch_agent.collect.blame import Blame
+from gradwatch_agent.collect.episodes import tell_returns
+from gradwatch_agent.collect.host import LOGGER, PHASES, Hints, Tally, UserScalars, to_float, whole
 from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
 from gradwatch_agent.exits import describe, reason_of
-from gradwatch_agent.guard import guarded, is_strict, note_own_error, own_errors
+from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
-from gradwatch_contracts.errors import GradwatchError
-from gradwatch_contracts.names import nearest
 
 if TYPE_CHECKING:
     import os
@@ -37,18 +36,6 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
 
 NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
-PPO_ARGUMENTS = ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss")
-PHASES = ("rollout", "update")
-RECURRENT_ARGUMENTS = ("h", "c", "phase")
-ROLLOUT_ARGUMENTS = ("rewards", "values", "returns", "advantages", "observations")
-CALL_OF = {
-    "Monitor.ppo": "ppo",
-    "Monitor.rollout": "rollout",
-    "Monitor.recurrent": "recurrent",
-    "GradientCollector.on_clip": "clip",
-    "GradientCollector._before_step": "clip",
-}
-"""Where an own error is noted → the call whose columns it spoils."""
 
 
 class Monitor:
@@ -71,7 +58,7 @@ class Monitor:
         self._tally = Tally()
         self._measurement: Measurement | None = None
         self._capture: Capture | None = None
-        self._errors_seen: dict[str, int] = {}
+        self._blame = Blame()
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
@@ -114,7 +101,7 @@ class Monitor:
         if not self._open or self._collected < NORMAL:
             return
         if unknown:
-            self._hint_unknown("rollout", unknown, ROLLOUT_ARGUMENTS)
+            self._hints.say_unknown("rollout", unknown)
         tensors = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": advantages}
         self._rows.harvest()
         self._measure().rollout(tensors, observations)
@@ -148,7 +135,7 @@ class Monitor:
             return
         try:  # what `guarded` does, without passing ten arguments on
             if unknown:
-                self._hint_unknown("ppo", unknown, PPO_ARGUMENTS)
+                self._hints.say_unknown("ppo", unknown)
             self._rows.harvest()
             measurement = self._measure()
             measurement.gradients.minibatch()
@@ -191,12 +178,9 @@ class Monitor:
         if not self._open or self._collected < NORMAL:
             return
         if unknown:
-            self._hint_unknown("recurrent", unknown, RECURRENT_ARGUMENTS)
+            self._hints.say_unknown("recurrent", unknown)
         if phase not in PHASES:
-            near = nearest(str(phase), PHASES)
-            hint = f"; did you mean {near!r}?" if near else "."
-            sentence = f"recurrent(phase=…) is 'rollout' or 'update', got {str(phase)[:40]!r}: not measured{hint}"
-            self._hints.say("recurrent:phase", sentence)
+            self._hints.say_wrong_word("recurrent(phase=…)", phase, PHASES)
             return
         self._rows.harvest()
         self._measure().recurrent(h, c, phase)
@@ -227,7 +211,9 @@ class Monitor:
                 if scalars:
                     self._user.put(scalars)
                 if episode_returns is not None:
-                    self._put_returns(episode_returns)
+                    here = to_float(episode_returns) is not None or sys.modules.get("torch") is None
+                    if here or not self._measure().returns(episode_returns):
+                        tell_returns(self._tally, episode_returns)
             self._finish(begin, 0, env_steps)
         except Exception as error:
             if is_strict():
@@ -248,11 +234,8 @@ class Monitor:
         """
         from gradwatch_agent.collect.profile import start_capture
 
-        if not self._open:
-            raise GradwatchError("invalid-argument", where="profile()", expected="an open monitor", got="a closed one")
-        if self._capture is not None and self._capture.running:
-            raise GradwatchError("invalid-argument", where="profile()", expected="no capture under way", got="one")
-        self._capture = start_capture(updates, directory, self.update, stacks=bool(stacks), tell=self._tell_profile)
+        update = self.update if self._open else None
+        self._capture = start_capture(updates, directory, update, bool(stacks), self._tell_profile, self._capture)
         return self._capture
 
     def close(self) -> None:
@@ -307,7 +290,6 @@ class Monitor:
         """Go on to the next update, whatever happened to this one."""
         if self._capture is not None:
             self._capture.boundary()
-            self._capture = self._capture if self._capture.running else None
         self.update += 1
         self._begin()
         self._stepped_ns = begin_ns
@@ -320,18 +302,12 @@ class Monitor:
             self._exits.remove(self)
             return
         self.level, notes = self._desired.boundary(self.update)
-        self._collected = Level(min(self.level, MINIMAL)) if self._is_thinned() else self.level
+        self._collected = Level(min(self.level, MINIMAL)) if self._settings.thins(self.update, self.level) else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
         self._tally = Tally()
         if self._measurement is not None:
             self._measurement.begin(self._tally, self._collected)
-
-    def _is_thinned(self) -> bool:
-        """Whether this update is one of those between that `collect_every` leaves out. A level raised above the run's own is
-        for looking closely, so then every update is collected."""
-        settings = self._settings
-        return self.level <= settings.level and (self.update - settings.update_start) % settings.collect_every != 0
 
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
         """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
@@ -357,7 +333,7 @@ class Monitor:
                 self._agent_ns += self._measurement.take_spent_ns()
             tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
         self._agent_ns = 0
-        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else _whole(env_steps)
+        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
         return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned)
@@ -378,16 +354,7 @@ class Monitor:
             note_own_error(self, "Monitor.step", error)
             return None, False
         finally:
-            self._refuse_failed(measurement)
-
-    def _refuse_failed(self, measurement: Measurement) -> None:
-        """Say of each call of ours that failed in this update that its columns are missing by our fault."""
-        counts = {**own_errors(self), **own_errors(measurement.gradients)}
-        if counts != self._errors_seen:
-            for place, count in counts.items():
-                if count != self._errors_seen.get(place, 0):
-                    measurement.refuse(CALL_OF.get(place, ""), Status.OUR_ERROR)
-            self._errors_seen = counts
+            self._blame.refuse_failed(self, measurement)
 
     def _say_last(self, error: BaseException | None) -> None:
         """Pack the unfinished update, then tell of the exception, then wait a little for copies under way."""
@@ -405,39 +372,13 @@ class Monitor:
         if self._measurement is None:  # not at the top: it imports torch
             from gradwatch_agent.collect.measurement import Measurement
 
-            settings = self._settings
-            self._measurement = Measurement(
-                settings.modules,
-                settings.optimizers,
-                self._on_own_error,
-                action_space=settings.action_space,
-                off_policy=settings.off_policy,
-                max_staged_bytes=settings.max_staged_bytes,
-            )
+            self._measurement = Measurement.of(self._settings, self._on_own_error)
             self._measurement.begin(self._tally, self._collected)
         return self._measurement
 
     def _stage_scalar(self, key: str, value: object) -> bool:
         """Take a tensor given to `log`; False when it is none."""
         return sys.modules.get("torch") is not None and self._measure().scalar("user", key, value)
-
-    def _put_returns(self, returns: object) -> None:
-        number = to_float(returns)
-        if number is None and sys.modules.get("torch") is not None and self._measure().returns(returns):
-            return
-        floats = [number] if number is not None else to_floats(returns) if hasattr(returns, "__iter__") else None
-        if floats is None:
-            self._tally.refuse("episode.return", Status.DTYPE)
-        elif floats:
-            self._tally.add("episode.return", moments(floats))
-            tell_episodes(self._tally, floats)
-        else:
-            self._tally.refuse("episode.return", Status.UNDEFINED)
-
-    def _hint_unknown(self, call: str, unknown: Mapping[str, object], known: tuple[str, ...]) -> None:
-        for name in unknown:
-            near = nearest(name, known)
-            self._hints.say(f"{call}:{name}", f"{call}() takes no {name!r}" + (f"; did you mean {near!r}?" if near else "."))
 
     def _tell_profile(self, text: str, detail: dict[str, Scalar]) -> None:
         """Say how a capture ended."""
@@ -452,9 +393,3 @@ class Monitor:
 
 def _same(left: Any, right: Any) -> bool:
     return left is right
-
-
-def _whole(value: object) -> int:
-    """Environment steps as a whole number, -1 when they are none."""
-    number = to_float(value)
-    return int(number) if number is not None and 0 <= number < 2**63 else -1

@@ -70,6 +70,10 @@ class Threshold:
         """Whether each value breaches; NaN does not. Values are an array, or one float and so is the answer one bool."""
         return values > self.at if self.op == ">" else values < self.at  # type: ignore[operator, return-value]
 
+    def beyond(self, values: V) -> NDArray[np.bool_]:
+        """`exceeded` for what detection computed itself in float64, such as a share: compared with the limit as it is."""
+        return values > self.limit if self.op == ">" else values < self.limit  # type: ignore[operator, return-value]
+
     def cleared(self, values: V) -> NDArray[np.bool_]:
         """Whether each value is back at or beyond the clear level; NaN is not."""
         return values <= self.back if self.op == ">" else values >= self.back  # type: ignore[operator, return-value]
@@ -119,10 +123,10 @@ class Rule:
 
     def threshold(self, key: str) -> Threshold:
         """The threshold of this key; KeyError for an unknown one (a detector names only its own)."""
-        found = self._by_key.get(key)
-        if found is None:
-            raise KeyError(f"{self.kind} has no threshold {key!r} in profile {self.profile}")
-        return found
+        try:
+            return self._by_key[key]
+        except KeyError:
+            raise KeyError(f"{self.kind} has no threshold {key!r} in profile {self.profile}") from None
 
     def threshold_of(self, limit: float) -> Threshold:
         """The threshold a verdict's limit came from; the first one where the limit was computed from the baseline."""

@@ -67,7 +67,7 @@ class StreamDetection:
     @property
     def deadline_ns(self) -> int | None:
         """When the next update is due, on the trainer's clock: a tick after it is a stall. None while there is no telling."""
-        return None if self._failure else self._engine.deadline_ns(self._state)
+        return None if self._failure or not self.rows else self._engine.deadline_ns(self._state)
 
     def tick(self, waited_ns: int) -> tuple[list[Anomaly], EventRecord] | None:
         """Detect that no update came for `waited_ns` since the last row; None where that is not past the deadline."""

@@ -81,6 +81,16 @@ def signal_block(
     return SignalBlock(STREAM, update, update * 1_000 + 7, update * 128, level, marks, tuple(series), values, status)
 
 
+def below(x: float) -> float:
+    """The float32 just below."""
+    return float(np.nextafter(np.float32(x), np.float32(-1e9)))
+
+
+def above(x: float) -> float:
+    """The float32 just above."""
+    return float(np.nextafter(np.float32(x), np.float32(1e9)))
+
+
 def joined(blocks: Sequence[SignalBlock]) -> SignalBlock:
     """Consecutive blocks of the same signals as one."""
     first = blocks[0]

@@ -51,7 +51,8 @@ def train(level: Level) -> list[dict[str, Status]]:
     """Two updates at a level: of each, column name → status (the best one over its subjects)."""
     torch.manual_seed(0)
     model, rows = Policy(), Rows()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    heads = [*model.actor.parameters(), *model.critic.parameters()]
+    optimizer = torch.optim.SGD([{"params": list(model.lstm.parameters())}, {"params": heads}], lr=1e-3)
     settings = Settings(
         run="whole",
         modules=(model,),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.groups import ParameterGroups
 from gradwatch_agent.collect.host import Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
 from gradwatch_agent.collect.series import Series
@@ -18,7 +19,6 @@ from gradwatch_agent.collect.tensors import is_plain
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.guard import guarded
-from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 COPY_BYTES_MAX = 64 * 1024 * 1024
 """Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
-
-GROUPS_MAX = 64
-"""Parameter groups told apart; more are not."""
 
 GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb", *NORM_COLUMNS)
 LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
@@ -66,9 +63,7 @@ class GradientCollector:
         self._tensors = TensorNorms(staging)
         self._skipped = SkippedSteps(self._parameters)
         self._broken = Broken()
-        self._group_names: list[str] = []
-        self._group_of: dict[int, int] = {}
-        self._group_sizes: list[int] = []
+        self._groups = ParameterGroups(optimizers)
         self._before: dict[torch.device, list[torch.Tensor]] = {}
         self._clipped = False
         self._ratio_status = Status.LEVEL
@@ -110,7 +105,8 @@ class GradientCollector:
         if level < Level.NORMAL:
             return
         self._skipped.begin()
-        self._look_at_groups()
+        self._groups.look()
+        self._skipped.owners = self._groups.owners
         if level >= Level.DEBUG and self._parameters:
             self._copy_parameters()
 
@@ -195,10 +191,12 @@ class GradientCollector:
             return
         ((device, (owners, tensors)),) = usable.items()
         with torch.no_grad():
-            measured, norms = self.staging.reducer(device).gradient_norms(_real(tensors))
+            norms = self.staging.reducer(device).norms(_real(tensors))
             if isinstance(scale, torch.Tensor):
-                measured, norms = measured / scale, norms / scale
-        self._hold(measured if total is None else total, norms, owners, bound)
+                norms = norms / scale
+            if total is None:
+                total = torch.linalg.vector_norm(norms, 2, dtype=self.staging.reducer(device).dtype)
+        self._hold(total, norms, owners, bound)
 
     def _hold(self, total: torch.Tensor, norms: torch.Tensor, parameters: Sequence[torch.Tensor], bound: float | None) -> None:
         if not self._norms.add(total, max(0, self._policy.minibatches - 1), bound):
@@ -206,39 +204,12 @@ class GradientCollector:
             return
         groups: Runs = ()
         members: tuple[int, ...] = ()
-        if self._group_names or self.level >= Level.DEBUG:
+        if self._groups.names or self.level >= Level.DEBUG:
             present = [id(parameter) for parameter in parameters if parameter.grad is not None]
-            groups = self._runs(present) if self._group_names else ()
+            groups = self._groups.runs(present) if self._groups.names else ()
             if self.level >= Level.DEBUG:
                 members = tuple(self._numbers.get(key, -1) for key in present)
         self._tensors.add(norms, bound, groups, members)
-
-    def _runs(self, present: Sequence[int]) -> Runs:
-        """Where in a vector the norms of each parameter group lie: usually in one piece."""
-        runs: dict[int, list[tuple[int, int]]] = {}
-        for at, key in enumerate(present):
-            group = self._group_of.get(key)
-            if group is None:
-                continue
-            pieces = runs.setdefault(group, [])
-            if pieces and pieces[-1][1] == at:
-                pieces[-1] = (pieces[-1][0], at + 1)
-            else:
-                pieces.append((at, at + 1))
-        return tuple((self._group_names[group], tuple(pieces)) for group, pieces in sorted(runs.items()))
-
-    def _look_at_groups(self) -> None:
-        """Name the parameter groups, when there are several; they may grow between updates."""
-        groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
-        sizes = [len(group["params"]) for _, group in groups]
-        if sizes == self._group_sizes:
-            return
-        self._group_sizes = sizes
-        self._skipped.owners = {id(part): id(optimizer) for optimizer, group in groups for part in group["params"]}
-        given = [group.get("name") for _, group in groups]
-        several = 1 < len(groups) <= GROUPS_MAX
-        self._group_names = [_group_name(name, number, given) for number, name in enumerate(given)] if several else []
-        self._group_of = {id(part): number for number, (_, group) in enumerate(groups) for part in group["params"]}
 
     def _copy_parameters(self) -> None:
         parameters = _by_device(self._parameters)
@@ -268,7 +239,7 @@ class GradientCollector:
         if self._norms.overwritten or self._tensors.overflowed:
             _refuse(self.tally, Status.INCOMPLETE)
         if self.steps or self.clips:
-            for name in self._group_names:
+            for name in self._groups.names:
                 self.tally.refuse("grad.group_norm", Status.NO_GRADIENT, name)
         self.clear()
         if self._parameters and not self._before:
@@ -372,13 +343,6 @@ def _capturing(tensor: torch.Tensor, tally: Tally) -> bool:
         return False
     _refuse(tally, Status.CAPTURING)
     return True
-
-
-def _group_name(name: object, number: int, given: Sequence[object]) -> str:
-    """What the trainer calls a group, if no other is called so; else its index."""
-    if isinstance(name, str) and name and given.count(name) == 1:
-        return name[: limits.NAME_CHARS_MAX]
-    return str(number)
 
 
 def _by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch.Tensor]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status, merge
-from gradwatch_contracts.names import USER_KEY
+from gradwatch_contracts.names import USER_KEY, nearest
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
@@ -26,6 +26,16 @@ WEAK = frozenset({Status.UNDEFINED, Status.NO_GRADIENT, Status.NOT_CALLED})
 rest must not pass for the whole."""
 
 FLOATS_ONLY = {float}
+
+PHASES = ("rollout", "update")
+"""Of a recurrent state: met while collecting, or in a minibatch."""
+
+ARGUMENTS = {
+    "rollout": ("rewards", "values", "returns", "advantages", "observations"),
+    "ppo": ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss"),
+    "recurrent": ("h", "c", "phase"),
+}
+"""What each call takes; what it does not take gets a hint instead of an exception."""
 
 STEP_ARGUMENTS = ("env_steps", "episode_returns")
 NEAR = 0.85
@@ -98,6 +108,22 @@ class Hints:
             self._said.add(topic)
             LOGGER.warning("gradwatch: %s", sentence)
 
+    def say_unknown(self, call: str, unknown: Iterable[str]) -> None:
+        """Name the arguments that `call` does not take, each with the nearest it does take."""
+        for name in unknown:
+            self.say(f"{call}:{name}", f"{call}() takes no {name!r}{_guess(name, ARGUMENTS[call])}")
+
+    def say_wrong_word(self, where: str, got: object, words: Sequence[str]) -> None:
+        """Name the words that `where` takes, and the nearest to what came; nothing is measured under a wrong one."""
+        expected = " or ".join(map(repr, words))
+        sentence = f"{where} is {expected}, got {str(got)[:40]!r}; not measured{_guess(str(got)[:40], words)}"
+        self.say(where, sentence)
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f"; did you mean {near!r}?" if near else "."
+
 
 class UserScalars:
     """The scalars of `log` and `step` since the last row: 40 floats under the keys of last time cost 2 microseconds."""
@@ -169,18 +195,18 @@ class UserScalars:
     def _look_alike(self, key: str) -> None:
         """A new key near an argument of `step`, or near an earlier key that is not given now, may be a slip. It is sent as it
         is. In the first row all keys are new, and families such as loss_1, loss_2 are the rule."""
-        near = nearest(key, STEP_ARGUMENTS, NEAR)
+        near = _most_alike(key, STEP_ARGUMENTS)
         if near is not None:
             self._hints.say(f"alike:{key}", f"{key!r} is sent as a scalar of the trainer; did you mean {near}= of step()?")
             return
-        near = nearest(key, self._keys - self.values.keys() - self._given, NEAR) if self._rows else None
+        near = _most_alike(key, self._keys - self.values.keys() - self._given) if self._rows else None
         if near is not None and near.rstrip(DIGITS) != key.rstrip(DIGITS):
             self._hints.say(f"alike:{key}", f"log() key {key!r} is new; did you mean {near!r}, which was used before?")
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float) -> str | None:
-    """The known word that is most alike, if it is alike enough."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
+def _most_alike(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is nearly this one."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=NEAR)), None)
 
 
 def to_float(value: object) -> float | None:
@@ -193,6 +219,12 @@ def to_float(value: object) -> float | None:
         except OverflowError:
             return None
     return None
+
+
+def whole(value: object) -> int:
+    """Environment steps as a whole number, -1 when they are none."""
+    number = to_float(value)
+    return int(number) if number is not None and 0 <= number < 2**63 else -1
 
 
 def to_floats(values: Iterable[object]) -> list[float] | None:

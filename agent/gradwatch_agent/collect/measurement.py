@@ -29,6 +29,7 @@ from gradwatch_contracts.signals import COLUMNS, Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.host import Reader
 
 DEVICE_CALLS = ("rollout", "ppo", "clip", "step")
@@ -104,6 +105,18 @@ class Measurement:
         self.tally = Tally()
         self.level = Level.OFF
 
+    @classmethod
+    def of(cls, settings: Settings, on_own_error: Callable[[str, str], None]) -> Measurement:
+        """What the arguments of `watch` ask for."""
+        return cls(
+            settings.modules,
+            settings.optimizers,
+            on_own_error,
+            action_space=settings.action_space,
+            off_policy=settings.off_policy,
+            max_staged_bytes=settings.max_staged_bytes,
+        )
+
     @property
     def touched(self) -> bool:
         """Whether the running update has anything to lose."""
@@ -133,7 +146,7 @@ class Measurement:
             self._rollout.observe(self.tally, tensors, observations)
 
     def recurrent(self, h: object, c: object, phase: str) -> None:
-        """Stage a recurrent state; `phase` is one of `recurrent.PHASES`."""
+        """Stage a recurrent state; `phase` is one of `host.PHASES`."""
         self._recurrent.observe(self.tally, h, c, phase, self.policy.minibatches)
 
     def scalar(self, name: str, subject: str, value: object) -> bool:

@@ -117,8 +117,11 @@ class Capture:
         self._tell(f"profile failed: {reason}", {"profile": FAILED, "reason": reason[: limits.NAME_CHARS_MAX]})
 
 
-def start_capture(updates: object, directory: object, update: int, *, stacks: bool, tell: Callable[..., None]) -> Capture:
-    """Check what `Monitor.profile` was given, and begin.
+def start_capture(  # noqa: PLR0917 - what `profile` was given, and then what it knows
+    updates: object, directory: object, update: int | None, stacks: bool, tell: Callable[..., None], last: Capture | None
+) -> Capture:
+    """Check what `Monitor.profile` was given, and begin. `update` is the running one, None when the monitor is closed; `last`
+    the capture before.
 
     Raises:
         GradwatchError: `invalid-argument`: a count out of range, a directory that cannot be made or written to, or a profiler
@@ -126,6 +129,10 @@ def start_capture(updates: object, directory: object, update: int, *, stacks: bo
     """
     if not isinstance(updates, int) or isinstance(updates, bool) or not 1 <= updates <= UPDATES_MAX:
         raise _wrong("updates", f"a whole number from 1 to {UPDATES_MAX}", repr(updates))
+    if update is None:
+        raise _wrong("", "an open monitor", "a closed one")
+    if last is not None and last.running:
+        raise _wrong("", "no capture under way", "one")
     if getattr(torch.autograd.profiler, "_is_profiler_enabled", False):  # two would share one recording, and spoil it
         raise _wrong("updates", "no other profiler at work in this process", "one that records")
     made = _make_directory(directory)

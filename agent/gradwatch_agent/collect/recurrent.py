@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.staging import Staging
 
-PHASES = ("rollout", "update")
 HIDDEN, CELL = "rnn.h", "rnn.c"
 STATE_COLUMNS = {state: tuple(name for name in COLUMNS if name.startswith(state)) for state in (HIDDEN, CELL)}
 

@@ -19,6 +19,7 @@ CUT_SHORT = "the last update was cut short"
 
 
 def learning_words(learned: int | str) -> str:
+    """How far learning is, from a count or from words."""
     return learned if isinstance(learned, str) else learning_reason(learned)
 
 

@@ -111,7 +111,7 @@ class View:
         self.subject = ""
         self.shared: dict[str, Any] = {}
         """What a detector keeps for its other subjects in this block."""
-        self._inputs: dict[tuple[str, str], Input] = {}
+        self._inputs: dict[str | tuple[str, str], Input] = {}
         self._scores: dict[tuple[str, str], Scores] = {}
         self._at_best: Mask | None = None
         self.math: BlockMath = ROW_MATH if self.single else BLOCK_MATH
@@ -135,11 +135,19 @@ class View:
 
     def input(self, name: str) -> Input:
         """A signal of the present subject; of the whole where the registry does not take it per subject."""
-        key = (name, self.subject if self.subject and name in PER_SUBJECT else "")
-        found = self._inputs.get(key)
-        if found is not None:
-            return found
-        place = self.layout.index.get(key)
+        key: Any
+        if self.subject and name in PER_SUBJECT:
+            key = (name, self.subject)
+            found = self._inputs.get(key)
+            if found is not None:
+                return found
+            place = self.layout.index.get(key)
+        else:
+            key = name
+            found = self._inputs.get(key)
+            if found is not None:
+                return found
+            place = self.layout.places.get(key)
         if self.single:
             if place is None:
                 found = _ABSENT_ROW._replace(name=name)

@@ -64,6 +64,29 @@ def test_tensor_norm_vanishes_below_its_bound(norm: float, vanishing: float) -> 
         assert record.last["grad.vanishing"] == vanishing
 
 
+def test_tensor_norm_of_exactly_the_bound_does_not_vanish() -> None:
+    """1e-7 itself, which only a float64 can be."""
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    model.weight.grad = torch.tensor([[1e-7]], dtype=torch.float64)
+    with monitoring(modules=(model,)) as (monitor, record):
+        clip_grad_norm_(model.parameters(), 1.0)
+        monitor.step()
+        assert (record.last["grad.tensor_norm.min"], record.last["grad.vanishing"]) == (1e-7, 0.0)
+
+
+@pytest.mark.parametrize(("limits", "exploding"), [((0.5, 0.05), 1.0), ((0.05, 0.5), 1.0), ((0.05, 0.06), 2.0)])
+def test_tensor_norm_is_compared_with_the_limit_of_its_own_call(limits: tuple[float, float], exploding: float) -> None:
+    """An annealed limit: 1 is beyond 10 x 0.05 and not beyond 10 x 0.5; the last limit is the one shown."""
+    model = Many(1.0)
+    with monitoring(modules=(model,)) as (monitor, record):
+        for limit in limits:
+            model.set(1.0)
+            clip_grad_norm_(model.parameters(), limit)
+        monitor.step()
+        assert record.last["grad.exploding"] == exploding
+        assert record.last["grad.clip_limit"] == limits[-1]
+
+
 @pytest.mark.parametrize(("norm", "exploding"), [(5.0, 0.0), (5.0001, 1.0), (4.9999, 0.0)])
 def test_tensor_norm_explodes_above_ten_times_the_limit(norm: float, exploding: float) -> None:
     """Strictly above."""

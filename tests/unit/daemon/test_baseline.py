@@ -7,7 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, MAD_TO_SIGMA, REFRESH, REJECTIONS, WINDOW, Baseline, Scale, nearest_run
+from gradwatch_daemon.detect.baseline import (
+    GUARD,
+    LEARNED,
+    MAD_TO_SIGMA,
+    REFRESH,
+    REJECTIONS,
+    WINDOW,
+    Baseline,
+    Scale,
+    nearest_run,
+)
 
 LOG = Scale(log=True, mad_least=0.05, least=1e-8)
 LINEAR = Scale(log=False, mad_least=0.001)

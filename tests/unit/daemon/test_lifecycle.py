@@ -84,6 +84,16 @@ def test_track_each_vote_counts_in_its_own_window() -> None:
     assert (track.onset, track.count) == (4, 2)
 
 
+def test_track_votes_of_a_past_that_a_trainer_went_back_from_do_not_count() -> None:
+    """A breach at update 90, then the trainer resumes at 50: one breach there is one of three, not two."""
+    rule = load_profile("default").rules["rollout_mismatch"]
+    track = Track()
+    assert track.advance(90, Verdict.BREACH, Severity.CRITICAL.rank, rule) is Change.NONE
+    assert track.advance(50, Verdict.BREACH, Severity.CRITICAL.rank, rule) is Change.NONE
+    assert track.advance(51, Verdict.BREACH, Severity.CRITICAL.rank, rule) is Change.FIRED
+    assert track.onset == 50
+
+
 def test_lifecycle_second_excursion_is_another_anomaly() -> None:
     """After a resolution the same fault has another onset and so another id."""
     watch = Watch()

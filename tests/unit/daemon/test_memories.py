@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.detect.arrivals import GAPS, GAPS_LEARNED, NS, RECORDS, Arrivals
 from gradwatch_daemon.detect.cusum import SUM_MOST, Cusum
-from gradwatch_daemon.detect.memory import Memory
 from gradwatch_daemon.detect.plain import BLOCK_MATH, ROW_MATH
 from gradwatch_daemon.detect.presence import STEADY, Presence, Watched
 from gradwatch_daemon.detect.recent import Recent
@@ -18,6 +18,9 @@ from gradwatch_daemon.detect.returns import MEDIAN_POINTS, ROLLING_POINTS, WINDO
 from gradwatch_daemon.detect.steps import WINDOW_UPDATES, StepWindow
 from gradwatch_daemon.detect.trend import Best, Trend
 from gradwatch_daemon.records import SignalKey
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.memory import Memory
 
 NAN, INF = math.nan, math.inf
 SIGNALS = (SignalKey("policy.kl.k3"), SignalKey("loss.total"), SignalKey("obs.input.mean"), SignalKey("episode.return.mean"))
@@ -68,10 +71,10 @@ def test_recent_counts_only_within_its_window_and_only_when_it_holds_now() -> No
         False,
         False,
     ]
-    recent.rewind(4)
-    assert recent.empty is False
-    recent.rewind(0)
-    assert recent.empty is True
+    recent.rewind(6)
+    assert not recent.empty
+    recent.rewind(5)
+    assert recent.empty
 
 
 def test_held_starts_again_when_it_does_not_hold() -> None:
@@ -127,6 +130,14 @@ def test_episode_window_drop_is_a_share_of_the_gain_also_of_negative_returns(bas
     assert play(window, [base + 500.0] * MEDIAN_POINTS)[-1] == pytest.approx(0.5, abs=0.03)
 
 
+def test_episode_window_drop_within_the_noise_of_its_episodes_is_none() -> None:
+    """40 % of the gain, but the episodes of one window differ by more than that."""
+    window = EpisodeWindow()
+    play(window, [1000 * min(i, 40) / 40 for i in range(60)])
+    assert play(window, [600.0] * MEDIAN_POINTS, std=520.0)[-1] == 0.0
+    assert play(window, [600.0] * MEDIAN_POINTS)[-1] == pytest.approx(0.4, abs=0.03)
+
+
 def test_episode_window_gathers_enough_episodes() -> None:
     """One episode an update: the mean of the last ten, and nothing while fewer ended; updates without one say nothing."""
     window = EpisodeWindow()
@@ -144,8 +155,9 @@ def test_trend_of_single_points_equals_the_trend_of_a_block() -> None:
     expected = whole.slopes(updates, values).tolist()
     got = [mixed.slope(int(u), float(x)) for u, x in zip(updates[:30], values[:30], strict=True)]
     got += mixed.slopes(updates[30:50], values[30:50]).tolist()
+    got += [mixed.slope(int(u), float(x)) for u, x in zip(updates[50:65], values[50:65], strict=True)]
     mixed = Trend.restored(mixed.state())
-    got += [mixed.slope(int(u), float(x)) for u, x in zip(updates[50:], values[50:], strict=True)]
+    got += [mixed.slope(int(u), float(x)) for u, x in zip(updates[65:], values[65:], strict=True)]
     assert repr(got) == repr(expected)
     assert mixed.state() == whole.state()
     mixed.rewind(int(updates[-4]))

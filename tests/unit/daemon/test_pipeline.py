@@ -531,3 +531,79 @@ def test_any_split_into_ticks_with_restarts_between_stores_the_same(tmp_path: Pa
     shown = _play(tmp_path / "a", sizes)
     assert "update_onset=10" in shown
     assert shown == _play(tmp_path / "b", [20, 20])
+
+
+def _anomalies(world: World, kind: str) -> list[tuple[str, str, str]]:
+    found = world.reader.anomalies(AnomalyFilter(run="ant-ppo", kind=kind))
+    return [(a.subject, a.severity.value, a.state) for a in found]
+
+
+def _beat(world: World, seconds: float) -> None:
+    """Time passes while the trainer answers."""
+    for _ in range(int(seconds)):
+        world.now_s += 1.0
+        world.tick(m.Ping(0))
+
+
+def test_stall_fires_while_the_trainer_answers_and_ends_with_its_next_row(world: World) -> None:
+    """Rows came every millisecond; after five silent but answered seconds it stands still, once, and the level is raised."""
+    world.greet()
+    world.tick(world.rows.samples(20))
+    _beat(world, 5)
+    assert _anomalies(world, "stall") == []
+    _beat(world, 20)
+    assert _anomalies(world, "stall") == [("", "warning", "firing")]
+    (tick,) = [event for event in world.reader.events("ant-ppo", 10) if event.kind == "tick"]
+    assert (tick.update, tick.seq) == (19, -1)
+    assert [e.origin.split(":")[0] for e in world.reader.escalations("ant-ppo")] == ["anomaly"]
+    assert {d.kind for d in world.view().detectors if d.state == "firing"} == {"stall"}  # type: ignore[attr-defined]
+    world.restart()
+    world.greet()
+    _beat(world, 20)
+    assert _anomalies(world, "stall") == [("", "warning", "firing")]
+    world.tick(world.rows.samples(1))
+    assert _anomalies(world, "stall") == [("", "warning", "resolved")]
+
+
+def test_trainer_that_does_not_answer_is_lost_and_not_stalled(world: World) -> None:
+    """kill -9 is no stall; nor is a trainer that has just come back."""
+    world.greet()
+    world.tick(world.rows.samples(20))
+    for _ in range(30):
+        world.now_s += 1.0
+        world.tick()
+    assert world.view().run.state == "lost"  # type: ignore[attr-defined]
+    world.greet()
+    _beat(world, 4)
+    assert _anomalies(world, "stall") == []
+
+
+def test_loss_is_detected_where_it_happened_however_ticks_fall(tmp_path: Path) -> None:
+    """Rows, a loss and more rows in one tick or in three: the same anomaly, the same mark."""
+    shown = []
+    for name, together in (("a", True), ("b", False)):
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name)
+        world.greet()
+        messages = [world.rows.samples(30), m.Loss(30, 35, "outbox full")]
+        world.rows.seq = 36
+        messages.append(world.rows.samples(5))
+        if together:
+            world.tick(*messages)
+        else:
+            for message in messages:
+                world.tick(message)
+        world.restart()
+        (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo", kind="telemetry_gap"))
+        (mark,) = [event for event in world.reader.events("ant-ppo", 10) if event.kind == "gap"]
+        assert (anomaly.update_onset, anomaly.value, mark.update, mark.detail["rows"]) == (29, 6 / 200, 29, 30)
+        shown.append(repr((anomaly, mark, world.view().detectors)))  # type: ignore[attr-defined]
+        world.close()
+    assert shown[0] == shown[1]
+
+
+def test_bye_with_records_unsent_is_a_gap_of_its_own(world: World) -> None:
+    """What was not sent before the end is told like any other loss."""
+    world.greet()
+    world.tick(world.rows.samples(30), m.Bye(40, "closed"))
+    assert _anomalies(world, "telemetry_gap") == [("not sent before the end", "warning", "firing")]

@@ -414,6 +414,21 @@ def test_escalation_comes_back_equal_and_open_until_its_end(opened: Opened, read
     assert reader.escalations("bee") == []
 
 
+def test_marks_are_the_events_that_detection_made_of_one_stream_oldest_first(store: Store) -> None:
+    """Neither an agent's event of the same kind, nor another stream's, nor another kind of our own."""
+    gap = EventRecord(STREAM, "s1", -1, 7, 70, "gap", "outbox full", {"records": 3, "rows": 8, "mark": 0})
+    tick = EventRecord(STREAM, "", -1, 9, 90, "tick", "", {"rows": 10, "mark": 1})
+    others = (
+        replace(gap, seq=4),
+        replace(tick, stream=Stream("ant-ppo", 2, 0)),
+        EventRecord(STREAM, "", -1, 9, 90, "level", "to debug", {}),
+    )
+    store.commit(Commit(events=(gap, *others)))
+    store.commit(Commit(events=(tick,)))
+    assert store.marks(STREAM) == [gap, tick]
+    assert store.marks(Stream("nobody", 1, 0)) == []
+
+
 def test_events_come_back_equal_newest_first_and_each_once(store: Store, reader: StoreReader) -> None:
     """A record with a seq is kept once; those that the daemon makes (seq -1) are all kept; other runs are not mixed in."""
     made = [

@@ -33,7 +33,7 @@ def check_average(view: View, rule: Rule) -> Verdicts:
     """One value away from the average by more than the limit."""
     given, drift, learning = _drift(view)
     limit = rule.threshold("drift")
-    far = limit.exceeded(drift) | limit.exceeded(-drift)
+    far = limit.beyond(drift) | limit.beyond(-drift)
     if view.single and not far:
         return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
     found = Finding(far, _WARNING, view.math.negate(far), drift, view.math.where(drift < 0, -limit.limit, limit.limit))
@@ -52,11 +52,11 @@ def check(view: View, rule: Rule) -> Verdicts:
     cusum = view.state.memory(Cusum, name)
     gathered: Any = cusum.step(scores.z) if view.single else np.array([cusum.step(z) for z in scores.z.tolist()])  # type: ignore[arg-type]
     limit, lasting = rule.threshold("drift"), rule.threshold("cusum")
-    up, down = limit.exceeded(drift), limit.exceeded(-drift)
+    up, down = limit.beyond(drift), limit.beyond(-drift)
     if view.single and not (up or down):
         return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
-    gone = rule.threshold("collapse").exceeded(-drift)
-    lasts = (up & lasting.exceeded(gathered)) | (gone & lasting.exceeded(-gathered))
+    gone = rule.threshold("collapse").beyond(-drift)
+    lasts = (up & lasting.beyond(gathered)) | (gone & lasting.beyond(-gathered))
     found = Finding(
         up | down,
         math.where(lasts, _WARNING, _INFO),

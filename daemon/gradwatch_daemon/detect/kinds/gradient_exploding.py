@@ -28,10 +28,10 @@ def check(view: View, rule: Rule) -> Verdicts:
     norm, over = view.input(NORM), view.input(OVER_CLIP)
     scores = view.scores(NORM, NORM_SCALE)
     times = math.divide(norm.values, scores.usual)
-    large = norm.readable & rule.threshold("times_usual").exceeded(times)
-    odd = large & rule.threshold("z").exceeded(scores.z)
+    large = norm.readable & rule.threshold("times_usual").beyond(times)
+    odd = large & rule.threshold("z").beyond(scores.z)
     often = view.agreed("gradient_exploding", odd, 3, 5)
-    worse = large & rule.threshold("z_alone").exceeded(scores.z) & rule.threshold("times_critical").exceeded(times)
+    worse = large & rule.threshold("z_alone").beyond(scores.z) & rule.threshold("times_critical").beyond(times)
     exploded = often | worse
     bare = rule.threshold("over_clip")
     clipped = over.readable & bare.exceeded(over.values)

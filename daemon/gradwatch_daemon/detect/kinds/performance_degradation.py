@@ -65,7 +65,7 @@ def check_rolling(view: View, rule: Rule) -> Verdicts:
         nothing = Finding(math.finite(drop) & False, _WARNING, given.readable, drop, limit.limit)
         return view.answer(rule, (given,), nothing, blind=NO_PROGRESS)
     early = view.update * BORDER[0][1] < view.updates_total * BORDER[0][0]
-    breach = limit.exceeded(drop) & math.negate(early)
+    breach = limit.beyond(drop) & math.negate(early)
     learning: Any = early | math.unknown(drop), ""
     if learning[0] if view.single else learning[0][-1]:
         first = -(-view.updates_total // BORDER[0][1])
@@ -95,8 +95,8 @@ def check(view: View, rule: Rule) -> Verdicts:
         mean, best, drop = np.array(steps).T
     fallen, lost = rule.threshold("drop"), rule.threshold("drop_critical")
     # Only updates in which episodes ended say something new.
-    held = _held(view, fallen, ended, fallen.exceeded(drop), count.values)
-    long = _held(view, lost, ended, lost.exceeded(drop), count.values)
+    held = _held(view, fallen, ended, fallen.beyond(drop), count.values)
+    long = _held(view, lost, ended, lost.beyond(drop), count.values)
     clear = ended & fallen.cleared(drop)
     learning: Any = math.unknown(drop), ""
     if learning[0] if view.single else learning[0][-1]:

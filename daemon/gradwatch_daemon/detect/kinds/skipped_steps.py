@@ -38,8 +38,8 @@ def check(view: View, rule: Rule) -> Verdicts:
         share, idle, updates = _block(view, window, usable, steps.values, skipped.values)
     much, long = rule.threshold("share"), rule.threshold("updates_idle")
     full = updates >= WINDOW_UPDATES
-    none = long.exceeded(idle)
-    often = full & much.exceeded(share)
+    none = long.beyond(idle)
+    often = full & much.beyond(share)
     inputs, note = (steps, skipped), _note(window) if window.updates < WINDOW_UPDATES else ""
     if view.single and not (none or often):
         return view.calm(rule, inputs, share <= 0, note=note)

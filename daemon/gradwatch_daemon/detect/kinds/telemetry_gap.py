@@ -104,7 +104,7 @@ def judge_loss(state: StreamState, rule: Rule, reason: str, count: int) -> list[
     if subject not in known and len(known) >= REASONS_MAX:
         subject = OTHER
     state.learn_subject(KIND, subject)
-    rank = Severity.WARNING.rank if share.exceeded(lost) else Severity.INFO.rank
+    rank = Severity.WARNING.rank if share.beyond(lost) else Severity.INFO.rank
     stage = (rule.stage_order,)
     return [Verdicts(KIND, subject, CODES[BREACH], (rank,), (lost,), (share.limit,), (NOTHING,), (EARLY,), stage)]
 

@@ -48,7 +48,7 @@ def check(view: View, rule: Rule) -> Verdicts:
     math = view.math
     nmse, spread = view.input(NMSE), view.input(SPREAD)
     share = _variance_share(view, spread)
-    varied = math.negate(math.unknown(share) | rule.threshold("variance_share").exceeded(share))
+    varied = math.negate(math.unknown(share) | rule.threshold("variance_share").beyond(share))
     # Only updates whose returns vary teach what error is usual: the others divide by next to nothing.
     usual = view.scores_of((NMSE, ""), NMSE_SCALE, nmse.values, view.usable(nmse) & varied)
     floor, absurd = rule.threshold("nmse"), rule.threshold("nmse_absurd")
