@@ -156,7 +156,7 @@ def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Mo
                 loss=loss,
             )
             optimizer.zero_grad()
-            broken.loss(loss).backward()
+            broken.loss(loss).backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
             broken.optimize(optimizer)
             with torch.no_grad():

@@ -115,8 +115,8 @@ class Agent(nn.Module):
         self.actor = nn.Linear(hidden, actions)
         self.critic = nn.Linear(hidden, 1)
         for layer, gain in ((self.actor, 0.01), (self.critic, 1.0)):
-            nn.init.orthogonal_(layer.weight, gain)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
 
     def unroll(self, obs: torch.Tensor, begins: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden and cell states, each [T, B, hidden], over obs [T, B, :]; `begins` [T, B] is 1 where an episode begins."""
@@ -219,7 +219,7 @@ def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Mo
             )
             mon.recurrent(hidden, cell, phase="update")
             optimizer.zero_grad()
-            broken.loss(loss).backward()
+            broken.loss(loss).backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(agent.parameters(), args.max_grad_norm)
             broken.optimize(optimizer)
             with torch.no_grad():

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-
 SCALE = 65536.0
 """What torch's GradScaler starts with."""
 
@@ -246,4 +245,3 @@ SABOTAGE: dict[str, type[Sabotage]] = {
     "stall": Hang,
 }
 """Name of the fault → what it does. The names are those of `faults.FAULTS`."""
-

@@ -78,8 +78,6 @@ SPEC = Spec(
         "ratio_collapse",
         "kl_extreme",
         "kl_spike",
-        "entropy_collapse",
-        "entropy_low",
         "gradient_unhealthy",
         "gradient_drift",
         "value_collapse",

@@ -58,7 +58,7 @@ SPEC = Spec(
         "Check the rewards and advantages of that update for outliers.",
         "Check that old_logp belongs to these observations and actions (see rollout_mismatch).",
     ),
-    explains=("kl_spike", "ratio_collapse", "entropy_collapse", "entropy_low", "performance_degradation"),
+    explains=("kl_spike", "ratio_collapse", "performance_degradation"),
     profiles={
         "default": Variant(
             check,

@@ -69,7 +69,7 @@ SPEC = Spec(
         "Look at the advantages of that update: one huge value moves the whole policy.",
         "Clip gradients at a smaller norm.",
     ),
-    explains=("kl_extreme", "ratio_collapse", "entropy_collapse", "entropy_low", "performance_degradation"),
+    explains=("kl_extreme", "ratio_collapse", "performance_degradation"),
     profiles={
         "default": Variant(
             check,

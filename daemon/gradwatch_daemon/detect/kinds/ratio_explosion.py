@@ -75,8 +75,6 @@ SPEC = Spec(
         "kl_extreme",
         "kl_spike",
         "ratio_collapse",
-        "entropy_collapse",
-        "entropy_low",
         "value_collapse",
         "gradient_exploding",
         "gradient_unhealthy",
