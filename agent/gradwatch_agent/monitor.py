@@ -84,7 +84,7 @@ class Monitor:
     def rollout(
         self,
         /,
-        *,
+        *positional: object,
         rewards: object = None,
         values: object = None,
         returns: object = None,
@@ -100,8 +100,8 @@ class Monitor:
         begin = time.perf_counter_ns()
         if not self._open or self._collected < NORMAL:
             return
-        if unknown:
-            self._hints.say_unknown("rollout", unknown)
+        if unknown or positional:
+            self._hints.say_unknown("rollout", unknown, len(positional))
         tensors = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": advantages}
         self._rows.harvest()
         self._measure().rollout(tensors, observations)
@@ -110,7 +110,7 @@ class Monitor:
     def ppo(
         self,
         /,
-        *,
+        *positional: object,
         new_logp: object = None,
         old_logp: object = None,
         entropy: object = None,
@@ -134,8 +134,8 @@ class Monitor:
         if not self._open or self._collected < NORMAL:
             return
         try:  # what `guarded` does, without passing ten arguments on
-            if unknown:
-                self._hints.say_unknown("ppo", unknown)
+            if unknown or positional:
+                self._hints.say_unknown("ppo", unknown, len(positional))
             self._rows.harvest()
             measurement = self._measure()
             measurement.gradients.minibatch()

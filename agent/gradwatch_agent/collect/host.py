@@ -108,8 +108,13 @@ class Hints:
             self._said.add(topic)
             LOGGER.warning("gradwatch: %s", sentence)
 
-    def say_unknown(self, call: str, unknown: Iterable[str]) -> None:
-        """Name the arguments that `call` does not take, each with the nearest it does take."""
+    def say_unknown(self, call: str, unknown: Iterable[str], nameless: int = 0) -> None:
+        """Name the arguments that `call` does not take, each with the nearest it does take, and say if some had no name."""
+        if nameless:
+            takes = ", ".join(ARGUMENTS[call])
+            self.say(
+                f"{call}:", f"{call}() takes arguments by name only; {nameless} without one are not measured. It takes {takes}"
+            )
         for name in unknown:
             self.say(f"{call}:{name}", f"{call}() takes no {name!r}{_guess(name, ARGUMENTS[call])}")
 

@@ -127,7 +127,7 @@ class NewCritic(Sabotage):
     def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Once."""
         if self.age == 0:
-            nn.init.orthogonal_(agent.get_parameter("critic.4.weight"), 10.0)  # type: ignore[arg-type]
+            nn.init.orthogonal_(agent.get_parameter("critic.4.weight"), 10.0)
 
 
 class NanReward(Sabotage):

@@ -44,6 +44,18 @@ def test_monitor_calls_in_any_order_and_after_close_do_nothing_bad(monkeypatch: 
     assert monitor.update == 2
 
 
+def test_monitor_arguments_without_names_are_told_once_and_never_raise(caplog: pytest.LogCaptureFixture) -> None:
+    """`mon.ppo(logp, old)` is a mistake of the author and no reason to end a training."""
+    with monitoring() as (monitor, record):
+        for _ in range(2):
+            monitor.ppo(torch.zeros(4), torch.zeros(4), loss=1.0)
+            monitor.rollout([1.0])
+        monitor.step()
+        assert [line.partition("(")[0] for line in caplog.messages] == ["gradwatch: ppo", "gradwatch: rollout"]
+        assert "2 without one are not measured" in caplog.text
+        assert read(record.rows[0])["policy.logratio"] is Status.NOT_CALLED
+
+
 def test_monitor_row_lists_every_column_of_the_registry() -> None:
     """Also what was not measured: absence must be seen."""
     with monitoring() as (monitor, record):
