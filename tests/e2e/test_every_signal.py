@@ -53,6 +53,8 @@ def _expected(signal: str, case: str) -> float | str:
     second = _slots(definition.columns[-1], FILLS[case])
     if definition.formula == "share" and second[0] <= 0:
         return "undefined"  # a limit below zero is no limit
+    if definition.formula == "gradient_health":
+        return _health(*[_slots(column, FILLS[case])[0] for column in definition.columns])
     if definition.formula == "explained_variance":
         return 1 - (first[2] / first[0]) / (second[2] / second[0])
     if definition.formula == "tail_index":
@@ -66,7 +68,19 @@ def _expected(signal: str, case: str) -> float | str:
         "count": lambda: first[0],
         "rate": lambda: first[0] / second[0],
         "share": lambda: first[1] / second[0],
+        "quotient": lambda: first[0] / second[0],
+        "mean_ratio": lambda: first[1] / second[1],
+        "nmse": lambda: (first[1] ** 2 + first[2] / first[0]) / (second[2] / second[0]),
     }[definition.formula]()
+
+
+def _health(vanishing: float, exploding: float, tensors: float, nonfinite: float) -> float | str:
+    if tensors <= 0:
+        return "undefined"
+    if nonfinite > 0:
+        return 0.0
+    health = 1 - (0.5 * vanishing + 0.8 * exploding) / tensors
+    return 0.0 if health < 0 else health
 
 
 @pytest.fixture(scope="module")
