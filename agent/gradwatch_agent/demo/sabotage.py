@@ -64,38 +64,41 @@ class Sabotage:
         """After the last optimizer step."""
 
 
-class LearningRate(Sabotage):
-    """Learning rate times `factor` for `updates` updates."""
+class LeapingPolicy(Sabotage):
+    """One bias of the policy is off while it collects, and the first optimizer step puts it right: a leap of `leap` nats.
 
-    factor, updates = 100.0, 3
-
-    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """The trainer sets its annealed rate anew in every update."""
-        if self.age < self.updates:
-            optimizer.param_groups[0]["lr"] *= self.factor
-
-
-class SwingingBias(Sabotage):
-    """An optimizer that overshoots: the first step of an update moves one bias of the policy far too far, to and fro.
-
-    A bias changes every ratio by a bounded factor. A larger learning rate would not do: whether it shows as KL or as a few
-    exploded ratios depends on the seed.
+    What was rare in the rollout is then many times as likely. A learning rate a hundred times too high does the same in
+    some runs; in others the policy is too soft for any ratio to be large, or at once too sharp to sample anything rare.
     """
 
-    overshoot = 2.2
+    leap, updates = 4.5, 3
 
     def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Find the bias."""
-        self.bias = agent.get_parameter("actor.4.bias")
-        self.push = self.overshoot if self.age % 2 == 0 else -self.overshoot
+        """Lean."""
+        self.bias, self.push = agent.get_parameter("actor.4.bias"), 0.0
+        if self.age < self.updates:
+            self.push = -self.leap
+            self.move(self.leap)
 
     def optimize(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step, and the overshoot if it is the first."""
+        """One step, and the leap with the first."""
         optimizer.step()
         if self.active and self.push:
-            with torch.no_grad():
-                self.bias[0] += self.push
+            self.move(self.push)
             self.push = 0.0
+
+    def move(self, by: float) -> None:
+        """Shift the first action's logit in every state."""
+        with torch.no_grad():
+            self.bias[0] += by
+
+
+class SwingingPolicy(LeapingPolicy):
+    """The first optimizer step of every update moves one bias of the policy far too far, to and fro: much KL, no tail."""
+
+    def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """The other way each time."""
+        self.bias, self.push = agent.get_parameter("actor.4.bias"), 2.2 if self.age % 2 == 0 else -2.2
 
 
 class OneAction(Sabotage):
@@ -229,9 +232,9 @@ class Hang(Sabotage):
 
 SABOTAGE: dict[str, type[Sabotage]] = {
     "none": Sabotage,
-    "ratio": LearningRate,
+    "ratio": LeapingPolicy,
     "entropy": OneAction,
-    "kl": SwingingBias,
+    "kl": SwingingPolicy,
     "mismatch": StaleLogp,
     "value": NewCritic,
     "nan": NanReward,
