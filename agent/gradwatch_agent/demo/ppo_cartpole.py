@@ -50,7 +50,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clip-coef", type=float, default=0.1)
     parser.add_argument("--ent-coef", type=float, default=0.01)
     parser.add_argument("--vf-coef", type=float, default=0.5)
-    parser.add_argument("--max-grad-norm", type=float, default=0.5)
+    parser.add_argument("--max-grad-norm", type=float, default=5.0)
     parser.add_argument("--fault", choices=[name for name in FAULTS if FAULTS[name].trainer == CARTPOLE], default="none")
     parser.add_argument("--fault-update", type=int, default=90)
     parser.add_argument("--pace-ms", type=float, default=0.0, help="pause after every update")

@@ -47,7 +47,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-minibatches", type=int, default=2)
     parser.add_argument("--update-epochs", type=int, default=3)
     parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--gamma", type=float, default=0.9)
     parser.add_argument("--gae-lambda", type=float, default=0.95)
     parser.add_argument("--clip-coef", type=float, default=0.1)
@@ -70,8 +70,8 @@ class Recall:
     """
 
     CUES = 4
-    DELAY_MAX = 3
-    TRIALS = 16
+    DELAY_MAX = 2
+    TRIALS = 24
 
     single_action_space = gym.spaces.Discrete(CUES)
 
@@ -103,7 +103,7 @@ class Recall:
 
     def _delays(self, n: int) -> NDArray[np.int64]:
         """Steps from cue to go signal."""
-        return self.random.integers(1, self.DELAY_MAX + 2, size=n)
+        return self.random.integers(1, self.DELAY_MAX + 1, size=n)
 
 
 class Agent(nn.Module):
