@@ -17,6 +17,7 @@ import torch
 from gradwatch_agent import watch
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.demo.ppo_cartpole import Agent, Rollout, learn, parse_args
+from gradwatch_agent.demo.sabotage import SABOTAGE
 from service import Service
 from table import Figure, arguments, median, print_table
 
@@ -70,7 +71,7 @@ class Trainer:
     def __init__(self, name: str, stopwatch: Stopwatch) -> None:
         self.args = parse_args([*SHAPE, "--seed", "1"])
         torch.manual_seed(1)
-        self.roll = Rollout(self.args)
+        self.roll = Rollout(self.args, SABOTAGE["none"](0))
         self.model = Agent(4, 2)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2.5e-4, eps=1e-5)
         self.mon: Monitor | None = None
@@ -84,7 +85,7 @@ class Trainer:
         """Rollout, learning and our calls; ms."""
         start = time.perf_counter()
         roll = self.roll
-        roll.collect(self.model, self.number)
+        roll.collect(self.model)
         self.timed.rollout(
             rewards=roll.rewards, values=roll.values, returns=roll.returns, advantages=roll.advantages, observations=roll.obs
         )
