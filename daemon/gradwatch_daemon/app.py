@@ -28,7 +28,7 @@ from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, split_address
-from gradwatch_daemon.pipeline import Pipeline
+from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.places import (
     SECRET_FILE,
     DirectoryLock,

@@ -16,7 +16,7 @@ HEAVY = ("torch", "numpy", "zmq", "pydantic", "fastapi", "starlette", "uvicorn")
 PLANTED = {
     "contracts-own": ("contracts/gradwatch_contracts/limits.py", "import gradwatch_agent.row"),
     "contracts-pure": ("contracts/gradwatch_contracts/limits.py", "import socket"),
-    "sides-apart": ("daemon/gradwatch_daemon/pipeline.py", "import gradwatch_agent.row"),
+    "sides-apart": ("daemon/gradwatch_daemon/pipeline/pipeline.py", "import gradwatch_agent.row"),
     "agent-layers": ("agent/gradwatch_agent/outbox.py", "import gradwatch_agent.monitor"),
     "agent-device": ("agent/gradwatch_agent/device/__init__.py", "import gradwatch_agent.outbox"),
     "agent-wire": ("agent/gradwatch_agent/session.py", "import gradwatch_agent.device"),
@@ -27,9 +27,9 @@ PLANTED = {
     "daemon-api": ("daemon/gradwatch_daemon/api/__init__.py", "import gradwatch_daemon.detect"),
     "daemon-cli": ("daemon/gradwatch_daemon/cli/runs.py", "import gradwatch_daemon.store"),
     "daemon-no-torch": ("daemon/gradwatch_daemon/derive/__init__.py", "import torch"),
-    "daemon-zmq": ("daemon/gradwatch_daemon/pipeline.py", "import zmq"),
-    "daemon-numpy": ("daemon/gradwatch_daemon/pipeline.py", "import numpy"),
-    "daemon-pydantic": ("daemon/gradwatch_daemon/pipeline.py", "import pydantic"),
+    "daemon-zmq": ("daemon/gradwatch_daemon/pipeline/pipeline.py", "import zmq"),
+    "daemon-numpy": ("daemon/gradwatch_daemon/pipeline/pipeline.py", "import numpy"),
+    "daemon-pydantic": ("daemon/gradwatch_daemon/pipeline/pipeline.py", "import pydantic"),
 }
 """Contract → file and import that breaks it."""
 

@@ -15,7 +15,8 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
-from gradwatch_daemon.pipeline import Pipeline
+from gradwatch_daemon.pipeline.pipeline import Pipeline
+from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import (
     CancelEscalation,
     Commit,
@@ -27,7 +28,6 @@ from gradwatch_daemon.records import (
 )
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from gradwatch_daemon.store.sqlite import SqliteStore
-from gradwatch_daemon.work import Now
 from harness.rows import FULL, T0_NS, RowMaker, hello
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytes
         commit(batch)
 
     monkeypatch.setattr(world.store, "commit", fail_twice)
-    monkeypatch.setattr("gradwatch_daemon.pipeline.COMMIT_RETRY_S", 0.0)
+    monkeypatch.setattr("gradwatch_daemon.pipeline.pipeline.COMMIT_RETRY_S", 0.0)
     world.tick(world.rows.samples(3))
     assert troubles[0] == ("", 0)
     assert all("cannot be written" in trouble and acks == 0 for trouble, acks in troubles[1:])

@@ -14,8 +14,8 @@ from gradwatch_contracts.control import Severity
 from gradwatch_daemon.detect.arrivals import NS
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.detect.engine import Engine, StreamState
+from gradwatch_daemon.pipeline.stream import CHECKPOINT_UPDATES, StreamDetection
 from gradwatch_daemon.records import Anomaly, Checkpoint, EventRecord, LossRecord, SignalBlock
-from gradwatch_daemon.stream import CHECKPOINT_UPDATES, StreamDetection
 from harness.blocks import STREAM, signal_block
 
 if TYPE_CHECKING:

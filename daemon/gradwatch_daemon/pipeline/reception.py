@@ -14,9 +14,9 @@ from gradwatch_daemon.ingest.session import LiveSession
 if TYPE_CHECKING:
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import Sessions
+    from gradwatch_daemon.pipeline.runs import Runs, RunState
+    from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Counters
-    from gradwatch_daemon.runs import Runs, RunState
-    from gradwatch_daemon.work import Now, Work
 
 
 STATE_AFTER = {"exception": "crashed", "interrupted": "stopped"}

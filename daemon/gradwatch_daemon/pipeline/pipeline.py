@@ -22,22 +22,22 @@ from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
 from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
 from gradwatch_daemon.ingest.session import Sessions
-from gradwatch_daemon.mailbox import Mailbox
-from gradwatch_daemon.reception import Reception
+from gradwatch_daemon.pipeline.mailbox import Mailbox
+from gradwatch_daemon.pipeline.reception import Reception
+from gradwatch_daemon.pipeline.runs import Runs
+from gradwatch_daemon.pipeline.stream import StreamDetection
+from gradwatch_daemon.pipeline.work import Now, Work
 from gradwatch_daemon.records import Commit, LossRecord, Newest, Published
-from gradwatch_daemon.runs import Runs
-from gradwatch_daemon.stream import StreamDetection
-from gradwatch_daemon.work import Now, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
+    from gradwatch_daemon.pipeline.runs import RunState
+    from gradwatch_daemon.pipeline.work import Gap
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, RowBlock, Run, RunView, SignalBlock, Stream
-    from gradwatch_daemon.runs import RunState
     from gradwatch_daemon.store.protocol import Store, StoreReader
-    from gradwatch_daemon.work import Gap
 
 LOG = logging.getLogger("gradwatch.daemon")
 

@@ -12,10 +12,10 @@ from gradwatch_daemon.records import CancelEscalation, Escalation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gradwatch_daemon.pipeline.runs import Runs
+    from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Request
-    from gradwatch_daemon.runs import Runs
     from gradwatch_daemon.store.protocol import Store
-    from gradwatch_daemon.work import Now, Work
 
 REQUESTS_MAX = 1024
 """Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later."""
