@@ -1,4 +1,4 @@
-"""The `Monitor` that `watch` returns: the calls of a trainer, and what each update of it becomes.
+"""The `Monitor` that `watch` returns: the calls of a trainer.
 
 Nothing here raises into the trainer, blocks it or waits for a device, whatever it is given.
 """
@@ -8,17 +8,13 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.episodes import tell_returns
-from gradwatch_agent.collect.host import LOGGER, PHASES, Hints, Tally, UserScalars, to_float, whole
-from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
-from gradwatch_agent.exits import describe, reason_of
+from gradwatch_agent.collect.host import LOGGER, PHASES, to_float
+from gradwatch_agent.cycle import UpdateCycle
+from gradwatch_agent.exits import reason_of
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
-from gradwatch_agent.process import disable_in_child
-from gradwatch_contracts import limits
-from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
@@ -26,59 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from gradwatch_agent.arguments import Settings
-    from gradwatch_agent.collect.measurement import Measurement, Underway
     from gradwatch_agent.collect.profile import Capture
-    from gradwatch_agent.desired import DesiredState
-    from gradwatch_agent.exits import Exits
-    from gradwatch_agent.link import Link
-    from gradwatch_agent.outbox import Outbox
     from gradwatch_contracts.messages import Scalar
 
 NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
 
 
-class Monitor:
+class Monitor(UpdateCycle):
     """The agent of one run. Make it with `watch`.
 
     Every method may be called at any time and in any order; what cannot be used is told in the run's data or by one
     log line. `level` is the telemetry level of the running update, `update` its number.
     """
 
-    def __init__(self, settings: Settings, outbox: Outbox, desired: DesiredState, link: Link | None, exits: Exits) -> None:
-        self.run = settings.run
-        self.update = settings.update_start
-        self.level = Level.OFF
-        self._collected = Level.OFF
-        self._settings = settings
-        self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
-        self._hints = Hints()
-        self._rows = RowQueue(outbox, sync=settings.sync)
-        self._user = UserScalars(self._hints, self._stage_scalar)
-        self._tally = Tally()
-        self._measurement: Measurement | None = None
-        self._capture: Capture | None = None
-        self._blame = Blame()
-        self._agent_ns = 0
-        self._clock_ns = time.time_ns() - time.monotonic_ns()
-        self._stepped_ns = time.perf_counter_ns()
-        self._open = False
-        self.refused = False
-
     @property
     def should_stop(self) -> bool:
         """Whether someone asked this run to stop. Always False with more than one rank: they would not stop together."""
         return False
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is measured: False after `close`, with GRADWATCH_MODE=off and in a forked child."""
-        return self._open
-
-    def watches(self, settings: Settings) -> bool:
-        """Whether this monitor is already what `settings` asks for."""
-        mine, theirs = self._settings.modules, settings.modules
-        return self._open and self.run == settings.run and len(mine) == len(theirs) and all(map(_same, mine, theirs))
 
     @guarded
     def rollout(
@@ -251,145 +211,7 @@ class Monitor:
         told = None if isinstance(error, SystemExit) else error
         self.close_with(told, reason_of(told) if told else "closed")
 
-    @guarded
-    def close_with(self, error: BaseException | None, reason: str) -> None:
-        """See `exits.Closable`."""
-        if not self._open:
-            return
-        try:
-            if self._capture is not None:
-                self._capture.stop()
-            self._say_last(error)
-        except Exception as own:
-            note_own_error(self, "Monitor.close", own)
-        finally:
-            self._open = False
-            self._exits.remove(self)
-            if self._measurement is not None:
-                self._measurement.detach()
-            if self._link is not None:
-                self._link.close(limits.CLOSE_S, reason)
-
-    def disable(self) -> None:
-        """Become inert: we are in a forked child, or the daemon refused the run."""
-        self._open = False
-        if self._measurement is not None:
-            self._measurement.detach()
-
-    def open(self) -> None:
-        """Place the hooks and begin the first update; called once, by `watch`, which may raise."""
-        self._open = True
-        if self._settings.modules or self._settings.optimizers:
-            self._measure()
-        self._begin()
-        self._exits.add(self)
-        disable_in_child(self)
-
-    @guarded
-    def _advance(self, begin_ns: int) -> None:
-        """Go on to the next update, whatever happened to this one."""
-        if self._capture is not None:
-            self._capture.boundary()
-        self.update += 1
-        self._begin()
-        self._stepped_ns = begin_ns
-        self._agent_ns += time.perf_counter_ns() - begin_ns
-
-    def _begin(self) -> None:
-        """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
-        if self.refused:
-            self.disable()
-            self._exits.remove(self)
-            return
-        self.level, notes = self._desired.boundary(self.update)
-        self._collected = Level(min(self.level, MINIMAL)) if self._settings.thins(self.update, self.level) else self.level
-        for note in notes:
-            self._outbox.put_result(note.id, note.state, note.update, note.reason)
-        self._tally = Tally()
-        if self._measurement is not None:
-            self._measurement.begin(self._tally, self._collected)
-
-    def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
-        """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
-        try:
-            waiting = self._pack(now_ns, flags, env_steps)
-        except Exception:
-            self._outbox.lose(1, OUR_ERROR)
-            raise
-        self._rows.put(waiting)
-
-    def _pack(self, now_ns: int, flags: int, env_steps: object) -> Waiting:
-        """The finished update, its values perhaps under way."""
-        level, tally = self.level, self._tally
-        underway, lost = None, False
-        if level >= MINIMAL:
-            underway, lost = self._bring_over(tally)
-            for key, status in self._user.take_refused().items():
-                tally.refuse("user", status, key)
-            if self._measurement is not None and self._measurement.idle and not flags:
-                flags = RowFlag.SKIPPED
-            tally.add("sys.update_ms", ((now_ns - self._stepped_ns) / 1e6,))
-            if self._measurement is not None:
-                self._agent_ns += self._measurement.take_spent_ns()
-            tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
-        self._agent_ns = 0
-        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
-        t_ns = self._clock_ns + time.monotonic_ns()
-        user, thinned = self._user.take(), self._collected < level
-        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned)
-
-    def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
-        """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""
-        measurement = self._measurement
-        if measurement is None:
-            return None, False
-        try:
-            return measurement.finish()
-        except Exception as error:
-            measurement.abandon()
-            for call in ("ppo", "rollout", "recurrent", "clip", "step"):
-                measurement.refuse(call, Status.OUR_ERROR)
-            if is_strict():
-                raise
-            note_own_error(self, "Monitor.step", error)
-            return None, False
-        finally:
-            self._blame.refuse_failed(self, measurement)
-
-    def _say_last(self, error: BaseException | None) -> None:
-        """Pack the unfinished update, then tell of the exception, then wait a little for copies under way."""
-        started = self._user.values or self._tally.parts or self._tally.reasons
-        if started or (self._measurement is not None and self._measurement.touched):
-            self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
-        self._rows.drain(limits.CLOSE_S)
-        if error is not None:
-            text, detail = describe(error)
-            kind = "exception" if isinstance(error, Exception) else "note"
-            self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
-
-    def _measure(self) -> Measurement:
-        """The device side, made when it is first needed."""
-        if self._measurement is None:  # not at the top: it imports torch
-            from gradwatch_agent.collect.measurement import Measurement
-
-            self._measurement = Measurement.of(self._settings, self._on_own_error)
-            self._measurement.begin(self._tally, self._collected)
-        return self._measurement
-
-    def _stage_scalar(self, key: str, value: object) -> bool:
-        """Take a tensor given to `log`; False when it is none."""
-        return sys.modules.get("torch") is not None and self._measure().scalar("user", key, value)
-
     def _tell_profile(self, text: str, detail: dict[str, Scalar]) -> None:
         """Say how a capture ended."""
         LOGGER.log(logging.WARNING if "reason" in detail else logging.INFO, "gradwatch: %s", text)
         self._outbox.put_event("note", self.update, self._clock_ns + time.monotonic_ns(), text, detail)
-
-    def _on_own_error(self, place: str, text: str) -> None:
-        """Tell the daemon of a failure of ours; see guard."""
-        short = text[-limits.TRACEBACK_CHARS_MAX :]
-        self._outbox.put_event("agent_error", self.update, self._clock_ns + time.monotonic_ns(), short, {"place": place[:256]})
-
-
-def _same(left: Any, right: Any) -> bool:
-    return left is right

@@ -142,7 +142,7 @@ def test_public_names_are_those_documented() -> None:
     assert gradwatch_agent.__all__ == ["GradwatchError", "Monitor", "watch"]
     for name in gradwatch_agent.__all__:
         assert getattr(gradwatch_agent, name).__doc__
-    calls = {name for name in vars(Monitor) if not name.startswith("_")}
+    calls = {name for name in dir(Monitor) if not name.startswith("_")}
     used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "close", "should_stop", "active"}
     inner = {"watches", "close_with", "disable", "open"}
     assert calls == used | inner
