@@ -67,6 +67,16 @@ _ALL = (
     Code("body-too-large", "The request body is larger than the limit.", "Send less in one request.", 413, 2),
     Code("invalid-argument", "An argument has a bad value.", "See the message for what was expected.", 400, 2),
     Code("unauthenticated", "The bearer token is missing or wrong.", "Print it with `gradwatch token`.", 401, 5),
+    Code("forbidden", "The token does not allow this.", "Use one with a larger scope: `gradwatch token list`.", 403, 5),
+    Code(
+        "origin-not-allowed",
+        "The request comes from a page of another address.",
+        "Open the page under the address the daemon prints.",
+        403,
+        5,
+    ),
+    Code("rate-limited", "Too many changes in a short time.", "Wait for the time in Retry-After.", 429, 5),
+    Code("token-not-found", "No token has this name.", "List them with `gradwatch token list`.", 404, 3),
     Code(
         "host-not-allowed",
         "The Host header is not on the allow-list.",

@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,20 +22,26 @@ import uvicorn
 from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon import __version__
+from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.audit import AuditFile
+from gradwatch_daemon.config import is_loopback
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.socket import IngestSocket
-from gradwatch_daemon.listen import bind_http, split_address
+from gradwatch_daemon.listen import bind_http, check_certificate, split_address
 from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.places import (
     SECRET_FILE,
+    TOKENS_FILE,
     DirectoryLock,
     keep_secret,
+    load_tokens,
     private_directory,
     remove_connection,
+    save_tokens,
     token_path,
     write_connection,
 )
@@ -78,7 +85,8 @@ class Daemon:
             undo.callback(self._store.close)
             host, port = split_address(config.http, "--http")
             self._listener = bind_http(host, port)
-            self.loopback = host in ("127.0.0.1", "::1", "localhost")
+            self.readable = config.insecure_http_beyond_loopback and config.tls_cert is None and not is_loopback(host)
+            check_certificate(config.tls_cert, config.tls_key)
             undo.callback(self._listener.close)
             over_tcp = config.ingest.startswith("tcp://")
             endpoint = config.ingest if over_tcp else self._ipc(config.ingest)
@@ -91,10 +99,13 @@ class Daemon:
             self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
             reader = self._store.reader()
             undo.callback(reader.close)
-            token = keep_secret(token_path(data_dir))
+            tokens_file = data_dir / TOKENS_FILE
+            book = TokenBook(keep_secret(token_path(data_dir)), load_tokens(tokens_file), partial(save_tokens, tokens_file))
+            audit = AuditFile(data_dir)
+            undo.callback(audit.close)
             bound_port = self._listener.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
-            self.url = f"http://{shown}:{bound_port}"
+            self.url = f"{'https' if config.tls_cert else 'http'}://{shown}:{bound_port}"
             self.connection = Connection(self._socket.endpoint, self.url, secret, str(token_path(data_dir)), os.getpid())
             self._api = create_api(
                 ApiContext(
@@ -102,7 +113,8 @@ class Daemon:
                     reader=reader,
                     submit=self._pipeline.mailbox.submit,
                     hub=self._hub,
-                    token=token,
+                    book=book,
+                    audit=audit,
                     allowed_hosts=(*config.allowed_hosts, host),
                     ready=self._not_ready,
                     health=self._health,
@@ -117,7 +129,13 @@ class Daemon:
         self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
         self._server = _Server(
             uvicorn.Config(
-                self._api, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_S, server_header=False
+                self._api,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                server_header=False,
+                ssl_certfile=config.tls_cert,
+                ssl_keyfile=config.tls_key,
             )
         )
 
@@ -222,7 +240,7 @@ def run_daemon(config: Config) -> int:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     daemon = Daemon(config)
-    if not daemon.loopback:
+    if daemon.readable:
         LOG.warning("HTTP listens beyond this machine and is not encrypted: whoever can read the traffic has the token")
     print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.connection.ingest}", file=sys.stderr)
     print(f"data in {config.data_dir}; token: `gradwatch token`; stop with Ctrl-C", file=sys.stderr, flush=True)

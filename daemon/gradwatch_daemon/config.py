@@ -44,6 +44,11 @@ class Config(BaseModel):
     data_dir: Path = Field(description="Where runs are stored")
     runtime_dir: Path = Field(description="Where connection.json and the ipc socket lie")
     profile: Literal["default", "classic"] = Field(default="default", description="Which thresholds and votes detectors use")
+    tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the HTTP API; with tls_key it is https")
+    tls_key: Path | None = Field(default=None, description="PEM key of tls_cert")
+    insecure_http_beyond_loopback: bool = Field(
+        default=False, description="Serve HTTP without TLS on an address others can reach: tokens travel readable"
+    )
     allowed_hosts: tuple[str, ...] = Field(
         default=(), validate_default=True, description="Names accepted in the Host header, besides loopback"
     )
@@ -121,6 +126,11 @@ def split_host_port(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, as an address or by its usual names, is this machine alone."""
+    return host in LOOPBACK_HOSTS or _is_loopback_address(host)
+
+
 def _is_loopback_address(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -154,6 +164,10 @@ def load_config(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> 
     for key, fallback in (("data_dir", _data_dir(env)), ("runtime_dir", runtime_dir(env, _uid()))):
         base = file.parent if file is not None and origins[key].startswith("file ") else cwd
         values[key] = _directory(key, values.get(key, fallback), base, home, origins[key])
+    for key in ("tls_cert", "tls_key"):
+        if key in values:
+            base = file.parent if file is not None and origins[key].startswith("file ") else cwd
+            values[key] = base / _expand(str(values[key]), home)
     return _build(values, origins)
 
 
@@ -171,7 +185,26 @@ def _build(values: Mapping[str, Any], origins: dict[str, str]) -> Config:
     if config.ingest == "auto" and len(os.fsencode(socket)) > IPC_PATH_BYTES_MAX:
         expected = f"a path of at most {IPC_PATH_BYTES_MAX} bytes for its socket"
         raise _invalid(f"runtime_dir ({origins['runtime_dir']})", expected, f"{len(os.fsencode(socket))} bytes: {socket}")
+    _check_exposure(config, origins)
     return config
+
+
+def _check_exposure(config: Config, origins: Mapping[str, str]) -> None:
+    """Whoever reads plain HTTP has the token: beyond loopback only with TLS, or by a flag nobody sets by accident."""
+    for key in ("tls_cert", "tls_key"):
+        path, other = getattr(config, key), "tls_key" if key == "tls_cert" else "tls_cert"
+        if path is not None and not path.is_file():
+            raise _invalid(f"{key} ({origins[key]})", "a file that exists", str(path))
+        if path is not None and getattr(config, other) is None:
+            raise _invalid(f"{key} ({origins[key]})", f"{other} beside it", "nothing", f"Add --{other.replace('_', '-')} FILE.")
+    host, _ = split_host_port(config.http)
+    if config.tls_cert is None and not config.insecure_http_beyond_loopback and not is_loopback(host):
+        raise _invalid(
+            f"http ({origins['http']})",
+            "a loopback address such as 127.0.0.1:9470, since HTTP without TLS shows the token to the network",
+            repr(config.http),
+            "Give --tls-cert and --tls-key, or tunnel with ssh -L, or say --insecure-http-beyond-loopback.",
+        )
 
 
 def _nearest_choice(error: Any) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from pathlib import Path
 
 from gradwatch_contracts.errors import GradwatchError
@@ -48,6 +49,23 @@ def bind_http(host: str, port: int) -> socket.socket:
             next_step="Choose another with --http HOST:PORT.",
         ) from error
     return listener
+
+
+def check_certificate(cert: Path | None, key: Path | None) -> None:
+    """Load what HTTP is to be encrypted with, before anything is served; nothing to do without.
+
+    Raises:
+        GradwatchError: `config-invalid`, naming the files.
+    """
+    if cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        got = f"{cert}, {key}: {error}"
+        raise GradwatchError(
+            "config-invalid", where="tls_cert and tls_key", expected="a PEM certificate and its key", got=got
+        ) from error
 
 
 def port_owner(port: int) -> str:

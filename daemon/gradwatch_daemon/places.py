@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import stat
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.connection import FILE_NAME
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.api.access import Scope, Token
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from gradwatch_contracts.connection import Connection
 
 TOKEN_FILE = "token"
+TOKENS_FILE = "tokens.json"
 SECRET_FILE = "ingest-secret"
 LOCK_FILE = "daemon.lock"
 
@@ -89,6 +94,33 @@ class DirectoryLock:
 def token_path(data_dir: Path) -> Path:
     """Where the bearer token of a data directory lies."""
     return data_dir.resolve() / TOKEN_FILE
+
+
+def load_tokens(path: Path) -> tuple[Token, ...]:
+    """The tokens made for others; none when there is no such file.
+
+    Raises:
+        GradwatchError: `config-invalid` for a file that was changed by hand and cannot be read: nobody is let in by guess.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["tokens"]
+        return tuple(Token(**{**entry, "scope": Scope[entry["scope"].upper()]}) for entry in entries)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GradwatchError(
+            "config-invalid",
+            where=str(path),
+            expected="what `gradwatch token add` wrote",
+            got=f"{type(error).__name__}: {error}"[:120],
+            next_step="Put back a copy, or remove the file: all tokens but the owner's are then gone.",
+        ) from error
+
+
+def save_tokens(path: Path, tokens: Sequence[Token]) -> None:
+    """Replace the file of tokens: their hashes, names, scopes and times."""
+    entries = [{**asdict(token), "scope": token.scope.word} for token in tokens]
+    write_private(path, json.dumps({"tokens": entries}, indent=1) + "\n")
 
 
 def keep_secret(path: Path) -> str:

@@ -165,7 +165,7 @@ def test_compose_publishes_http_on_loopback_only() -> None:
 
     assert SERVICE["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert dockerfile.values(INSTRUCTIONS, "EXPOSE") == [port]
-    assert command[-2:] == ["--http", f"0.0.0.0:{port}"]
+    assert command[-3:] == ["--http", f"0.0.0.0:{port}", "--insecure-http-beyond-loopback"]
 
 
 def test_compose_volumes_are_data_and_the_shared_runtime_directory() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
@@ -357,6 +358,24 @@ def make_newest(values: Mapping[str, float], missing: Sequence[str] = ()) -> New
     return Newest(keys, numbers, status, T0_NS, T0_NS + 20_000_000)
 
 
+class FakeAudit:
+    """An audit in memory; with `full` set the disk takes no more."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self.full = False
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append one entry."""
+        if self.full:
+            raise OSError("No space left on device")
+        self.entries.append(entry)
+
+    def newest(self, limit: int) -> list[dict[str, Any]]:
+        """The last entries, newest first."""
+        return self.entries[::-1][:limit]
+
+
 def make_daemon(views: Mapping[str, RunView] | None = None, **changes: Any) -> FakeDaemon:
     """An API over one run, `ant-ppo`; `changes` go to the ApiContext."""
     reader = FakeReader()
@@ -369,7 +388,8 @@ def make_daemon(views: Mapping[str, RunView] | None = None, **changes: Any) -> F
         "reader": reader,
         "submit": pipeline.submit,
         "hub": hub,
-        "token": TOKEN,
+        "book": TokenBook(TOKEN),
+        "audit": FakeAudit(),
         "allowed_hosts": ("127.0.0.1", "::1", "localhost"),
         "ready": lambda: reasons,
         "health": make_health,

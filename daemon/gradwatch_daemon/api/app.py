@@ -1,5 +1,9 @@
 """The HTTP application: routes, the middlewares around them, and the error handlers behind them."""
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
@@ -7,7 +11,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api import anomalies, daemon, detectors, document, escalations, health, metrics, runs, series, stream
+from gradwatch_daemon.api import (
+    anomalies,
+    daemon,
+    detectors,
+    document,
+    escalations,
+    health,
+    metrics,
+    runs,
+    series,
+    stream,
+    tokens,
+)
+from gradwatch_daemon.api.access import Sessions
+from gradwatch_daemon.api.access_models import TokenBody
 from gradwatch_daemon.api.auth import Door
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.models import EscalationBody
@@ -18,6 +36,8 @@ from gradwatch_daemon.api.problems import ApiError, internal, on_http, on_invali
 PREFIX = "/api/v1"
 BODY_BYTES_MAX = 64 * 1024
 """The largest body a route takes is an escalation with a reason of 500 characters."""
+
+_log = logging.getLogger("gradwatch.api")
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -89,6 +109,18 @@ class BodyLimit:
         await self._app(scope, receive_counted, send)
 
 
+def _audited(context: ApiContext) -> Callable[[dict[str, Any]], None]:
+    """Writes to the audit; a disk that takes no more is shouted into the log, for the change itself is done."""
+
+    def note(entry: dict[str, Any]) -> None:
+        try:
+            context.audit.write(entry)
+        except OSError as error:
+            _log.error("a change was not written to the audit (%s): %s", error, entry)
+
+    return note
+
+
 def _too_large(got: str) -> ApiError:
     return ApiError("body-too-large", where="body", expected=f"at most {BODY_BYTES_MAX} bytes", got=got[:40])
 
@@ -111,16 +143,20 @@ def create_api(context: ApiContext) -> FastAPI:
         },
     )
     app.state.context = context
-    app.state.body_fields = tuple(EscalationBody.model_fields)
+    app.state.sessions = Sessions(context.book)
+    app.state.body_fields = (*EscalationBody.model_fields, *TokenBody.model_fields)
     api = APIRouter(prefix=PREFIX)
-    for room in (runs, series, anomalies, escalations, detectors, daemon, stream):
+    for room in (runs, series, anomalies, escalations, detectors, daemon, stream, tokens):
         api.include_router(room.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(tokens.outside)
     app.include_router(api)
     # Added last is outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(Door, token=context.token, allowed_hosts=context.allowed_hosts)
+    app.add_middleware(
+        Door, book=context.book, sessions=app.state.sessions, audit=_audited(context), allowed_hosts=context.allowed_hosts
+    )
     app.add_middleware(Shield)
     document.install(app)
     return app

@@ -1,13 +1,18 @@
-"""Who may ask: the Host header first (DNS rebinding), then the bearer token. Both in front of every route but two."""
+"""Who may ask: the Host header first (DNS rebinding), then token or cookie, scope, origin. In front of every route but two."""
 
-import hmac
 import ipaddress
-from collections.abc import Collection
+import math
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Scope_
 
+from gradwatch_daemon.api.access import Allowance, Principal, Scope, Sessions, TokenBook
+from gradwatch_daemon.api.numbers import time_text
 from gradwatch_daemon.api.problems import ApiError, problem
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
@@ -15,6 +20,17 @@ OPEN_PATHS = frozenset({"/livez", "/readyz"})
 
 _ANY = frozenset({"0.0.0.0", "::"})
 """Binding to every address names no host: a page could otherwise reach us as http://0.0.0.0."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SESSION_PATH = "/session"
+ADMIN_PATHS = ("/api/v1/tokens", "/api/v1/audit")
+
+CHANGES_BURST = 120
+CHANGES_PER_S = 4.0
+"""Changes a token may ask for: a person's burst of clicks or a sweep of a script passes, a loop that went wrong does not."""
+
+AUDIT_BODY_BYTES = 1024
+"""Of the body of a change: an escalation with its reason. No body holds a secret; tokens are made by us."""
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="gradwatch"'}
 
@@ -66,49 +82,173 @@ def host_allowed(header: str, allowed: Collection[Authority]) -> bool:
     return given is not None and (Authority(given.host) in allowed or given in allowed)
 
 
-def token_matches(given: str, expected: str) -> bool:
-    """Compare in constant time. An empty expected token matches nothing."""
-    same = hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode("utf-8", "surrogateescape"))
-    return same and bool(expected)
-
-
 def bearer_of(header: str) -> str:
     """The token in an Authorization header; '' when there is none."""
     scheme, _, token = header.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-class Door:
-    """ASGI middleware: 421 for a wrong Host, then 401 for a missing or wrong token."""
+def cookie_name(authority: str) -> str:
+    """The cookie of the daemon at an authority. Browsers do not keep cookies of two ports apart, so the port is in its name."""
+    parsed = parse_authority(authority)
+    return f"gradwatch_{parsed.port or 0}" if parsed is not None else "gradwatch_0"
 
-    def __init__(self, app: ASGIApp, token: str, allowed_hosts: Collection[str]) -> None:
+
+def cookie_of(header: str, name: str) -> str:
+    """The value of one cookie in a Cookie header; '' when it is not there."""
+    for part in header.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value
+    return ""
+
+
+def required_scope(method: str, path: str) -> Scope:
+    """What a request needs: reading, operating (all that changes a run), or administration (tokens and the audit)."""
+    if path.startswith(ADMIN_PATHS):
+        return Scope.ADMIN
+    return Scope.READ if method in SAFE_METHODS or path == SESSION_PATH else Scope.OPERATE
+
+
+class Door:
+    """ASGI middleware: 421 for a wrong Host, 401 for nobody's token, 403 for a scope or an origin, 429 for too many changes.
+
+    Whoever passes is `scope["gradwatch.principal"]`. Every request that would change something is told to `audit`, with
+    its outcome, whether it passed or not.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        book: TokenBook,
+        sessions: Sessions,
+        audit: Callable[[dict[str, Any]], None],
+        allowed_hosts: Collection[str],
+    ) -> None:
         self._app = app
-        self._token = token
+        self._book, self._sessions, self._audit = book, sessions, audit
+        self._allowance = Allowance(CHANGES_BURST, CHANGES_PER_S)
         parsed = (parse_authority(host) for host in allowed_hosts)
         self._allowed = frozenset(a for a in parsed if a is not None and a.host not in _ANY)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope_, receive: Receive, send: Send) -> None:
         """Refuse or pass on."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            refusal = self._refuse(Headers(scope=scope))
-            if refusal is not None:
-                await problem(refusal, scope["path"])(scope, receive, send)
-                return
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+        elif scope["method"] in SAFE_METHODS:
+            await self._serve(scope, receive, send)
+        else:
+            await self._serve_change(scope, receive, send)
+
+    async def _serve(self, scope: Scope_, receive: Receive, send: Send) -> None:
+        try:
+            self._admit(scope)
+        except ApiError as refusal:
+            await problem(refusal, scope["path"])(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
-    def _refuse(self, headers: Headers) -> ApiError | None:
+    async def _serve_change(self, scope: Scope_, receive: Receive, send: Send) -> None:
+        """Serve, and write down who wanted what and how it went."""
+        status, body = 500, b""
+
+        async def receive_noted() -> Message:
+            nonlocal body
+            message = await receive()
+            body = (body + message.get("body", b""))[:AUDIT_BODY_BYTES]
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._serve(scope, receive_noted, send_noted)
+        finally:
+            principal: Principal | None = scope.get("gradwatch.principal")
+            client = scope.get("client")
+            self._audit(
+                {
+                    "at": time_text(time.time_ns()),
+                    "who": principal.name if principal else None,
+                    "from": client[0] if client else None,
+                    "method": scope["method"],
+                    "path": scope["path"][:AUDIT_BODY_BYTES],
+                    "body": body.decode("utf-8", "replace"),
+                    "status": status,
+                }
+            )
+
+    def _admit(self, scope: Scope_) -> None:
+        """Find who asks and whether they may.
+
+        Raises:
+            ApiError: the refusal.
+        """
+        headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not host_allowed(hosts[0], self._allowed):
             shown = sorted(a.host for a in self._allowed)
-            return ApiError(
+            raise ApiError(
                 "host-not-allowed", where="Host", expected=f"one of {', '.join(shown)}", got=repr(", ".join(hosts)[:80])
             )
-        given = headers.getlist("authorization")
-        if len(given) != 1:
-            return ApiError("unauthenticated", where="Authorization", expected="Bearer TOKEN", got="none", headers=CHALLENGE)
-        if not token_matches(bearer_of(given[0]), self._token):
-            wrong = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + ', error="invalid_token"'}
-            return ApiError(
-                "unauthenticated", where="Authorization", expected="Bearer TOKEN", got="another token or scheme", headers=wrong
+        change = scope["method"] not in SAFE_METHODS
+        principal, by_cookie = self._identify(headers, hosts[0])
+        scope["gradwatch.principal"] = principal
+        if change:
+            _check_origin(headers, hosts[0], scope["scheme"], required=by_cookie)
+        needed = required_scope(scope["method"], scope["path"])
+        if principal.scope < needed:
+            raise ApiError(
+                "forbidden",
+                where=f"token {principal.name}",
+                expected=f"scope {needed.word}",
+                got=principal.scope.word,
+                next_step=f"Make one: `gradwatch token add NAME --scope {needed.word}`, with the owner's token.",
             )
-        return None
+        if change and (wait_s := self._allowance.take(principal.token, time.monotonic())):
+            raise ApiError(
+                "rate-limited",
+                where=f"token {principal.name}",
+                expected=f"at most {CHANGES_BURST} changes at once and {CHANGES_PER_S:g} a second",
+                got="more",
+                headers={"Retry-After": str(math.ceil(wait_s))},
+            )
+
+    def _identify(self, headers: Headers, host: str) -> tuple[Principal, bool]:
+        """Who asks, and whether it was the cookie that said so. An Authorization header wins over a cookie."""
+        given, now_ns = headers.getlist("authorization"), time.time_ns()
+        if not given:
+            cookie = cookie_of(headers.get("cookie", ""), cookie_name(host))
+            principal = self._sessions.find(cookie, now_ns) if cookie else None
+            if principal is None:
+                got = "a session that is over" if cookie else "none"
+                raise ApiError("unauthenticated", where="Authorization", expected="Bearer TOKEN", got=got, headers=CHALLENGE)
+            return principal, True
+        principal = self._book.find(bearer_of(given[0]), now_ns) if len(given) == 1 else None
+        if principal is None:
+            wrong = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + ', error="invalid_token"'}
+            raise ApiError(
+                "unauthenticated",
+                where="Authorization",
+                expected="Bearer TOKEN",
+                got="another token or scheme, or one that expired",
+                headers=wrong,
+            )
+        return principal, False
+
+
+def _check_origin(headers: Headers, host: str, scheme: str, required: bool) -> None:
+    """A page of another site may not make a browser change anything here: its Origin is not our own address.
+
+    Raises:
+        ApiError: `origin-not-allowed`. Without an Origin header a bearer token is enough (curl sends none), a cookie is not.
+    """
+    origins = headers.getlist("origin")
+    if origins == [f"{scheme}://{host}"] or (not origins and not required):
+        return
+    got = repr(", ".join(origins)[:80]) if origins else "none"
+    got = repr(", ".join(origins)[:80]) if origins else "none"
+    raise ApiError("origin-not-allowed", where="Origin", expected=f"{scheme}://{host}", got=got)

@@ -3,11 +3,12 @@
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import Request as HttpRequest
 
 from gradwatch_contracts.control import Severity
+from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.records import Escalation, Request, RunView
 from gradwatch_daemon.store.protocol import StoreReader
@@ -94,6 +95,16 @@ def make_id() -> str:
     return secrets.token_hex(8)
 
 
+class AuditLog(Protocol):
+    """Where every request that changes something is written down."""
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append one entry; OSError when the disk takes no more."""
+
+    def newest(self, limit: int) -> list[dict[str, Any]]:
+        """The last entries, newest first."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiContext:
     """What `create_api` needs.
@@ -109,7 +120,8 @@ class ApiContext:
     reader: StoreReader
     submit: "Callable[[Request], Future[Escalation]]"
     hub: Hub
-    token: str
+    book: TokenBook
+    audit: AuditLog
     allowed_hosts: Collection[str]
     ready: Callable[[], Sequence[str]]
     health: Callable[[], DaemonHealth]

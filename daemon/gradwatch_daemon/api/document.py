@@ -9,7 +9,9 @@ from gradwatch_daemon.api.auth import OPEN_PATHS
 from gradwatch_daemon.api.models import Problem
 from gradwatch_daemon.api.problems import TYPE_PREFIX, ProblemAnswer
 
-_ALWAYS = ("unauthenticated", "host-not-allowed", "invalid-parameter", "internal")
+_ALWAYS = ("unauthenticated", "forbidden", "host-not-allowed", "invalid-parameter", "internal")
+_CHANGES = ("origin-not-allowed", "rate-limited", "body-too-large")
+"""Of everything that is not a GET."""
 _IN_RUN = ("run-not-found",)
 _OWN: dict[str, tuple[str, ...]] = {
     "get_series": ("signal-not-found",),
@@ -19,12 +21,13 @@ _OWN: dict[str, tuple[str, ...]] = {
     "cancel_escalation": ("escalation-not-found", "run-not-live", "overloaded"),
     "create_escalation": (
         "invalid-body",
-        "body-too-large",
         "run-not-live",
         "idempotency-mismatch",
         "too-many-escalations",
         "overloaded",
     ),
+    "create_token": ("invalid-body",),
+    "revoke_token": ("token-not-found",),
     "stream": ("overloaded", "not-ready"),
     "readyz": ("not-ready",),
 }
@@ -51,20 +54,23 @@ def correct(document: dict[str, Any]) -> dict[str, Any]:
     problem_schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(problem_schema.pop("$defs", {}))
     schemas["Problem"] = problem_schema
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"bearer": []}]
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "gradwatch_PORT", "description": "From POST /session"},
+    }
+    document["security"] = [{"bearer": []}, {"session": []}]
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             operation["responses"].pop("422", None)
             if path in OPEN_PATHS:
                 operation["security"] = []
-            operation["responses"].update(_problems(_codes(path, operation["operationId"])))
+            operation["responses"].update(_problems(_codes(path, method, operation["operationId"])))
     return document
 
 
-def _codes(path: str, operation: str) -> list[str]:
+def _codes(path: str, method: str, operation: str) -> list[str]:
     always = ("invalid-parameter", "internal") if path in OPEN_PATHS else _ALWAYS
-    return [*always, *(_IN_RUN if "{run}" in path else ()), *_OWN.get(operation, ())]
+    return [*always, *(() if method == "get" else _CHANGES), *(_IN_RUN if "{run}" in path else ()), *_OWN.get(operation, ())]
 
 
 def _problems(slugs: list[str]) -> dict[str, Any]:

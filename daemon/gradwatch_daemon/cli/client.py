@@ -129,6 +129,10 @@ class Client:
         """The answer to a posted document."""
         return self._document("POST", path, query, body, timeout_s)
 
+    def delete(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
+        """The answer to the removal of a resource."""
+        return self._document("DELETE", path, {}, None, timeout_s)
+
     def pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """The answers to a list, page by page, until it ends."""
         cursor = None

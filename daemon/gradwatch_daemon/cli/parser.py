@@ -71,6 +71,14 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     serve.add_argument(
         "--allowed-host", metavar="HOST", action="append", help="another name HTTP may be asked under; may be repeated"
     )
+    serve.add_argument("--tls-cert", metavar="FILE", help="PEM certificate: the HTTP API is https")
+    serve.add_argument("--tls-key", metavar="FILE", help="its PEM key")
+    serve.add_argument(
+        "--insecure-http-beyond-loopback",
+        action="store_true",
+        default=None,
+        help="serve HTTP without TLS where others can read it, and the token in it",
+    )
     # Everything behind `demo` goes to the demo itself, --help too.
     verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
     status = _verb(verbs, "status", "show the daemon and one line for each live run")
@@ -141,7 +149,13 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
         metavar="SECONDS",
         help="until the trainer has applied it (60)",
     )
-    _verb(verbs, "token", "print the bearer token, for curl")
+    token = _verb(verbs, "token", "print the owner's bearer token, for curl; make, list or revoke tokens for others")
+    token.add_argument("action", nargs="?", choices=("print", "add", "list", "revoke"), default="print")
+    token.add_argument("name", nargs="?", metavar="NAME", help="of the token to add or revoke")
+    token.add_argument("--scope", choices=("read", "operate", "admin"), default="read", help="what it allows (read)")
+    token.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d (never)")
+    audit = _verb(verbs, "audit", "show who changed what, newest first")
+    audit.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
 
 
 def _positive(text: str) -> int:
@@ -149,6 +163,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
     return value
+
+
+def _lifetime(text: str) -> float:
+    unit = {"m": 60, "h": 3600, "d": 86_400}.get(text[-1:])
+    if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
+        raise argparse.ArgumentTypeError(f"expected a time such as 45m, 12h or 30d, got {text!r}")
+    return float(int(text[:-1]) * unit)
 
 
 def _seconds(text: str) -> float:

@@ -48,4 +48,7 @@ def flags(args: Namespace) -> dict[str, object]:
         "data_dir": args.data_dir,
         "profile": args.profile,
         "allowed_hosts": args.allowed_host,
+        "tls_cert": args.tls_cert,
+        "tls_key": args.tls_key,
+        "insecure_http_beyond_loopback": args.insecure_http_beyond_loopback,
     }

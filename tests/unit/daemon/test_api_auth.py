@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gradwatch_daemon.api.auth import Authority, bearer_of, host_allowed, parse_authority, token_matches
+from gradwatch_daemon.api.access import Principal, Scope, TokenBook
+from gradwatch_daemon.api.auth import Authority, bearer_of, host_allowed, parse_authority
 from harness.fake_api import HOST, TOKEN, make_daemon, problem_of
 
 EVERYWHERE = [
@@ -153,9 +154,9 @@ def test_host_allowed_with_a_port_matches_that_port_only() -> None:
 
 def test_token_empty_matches_nothing() -> None:
     """A daemon without a token is closed, not open."""
-    assert not token_matches("", "")
-    assert token_matches("tökén", "tökén")
-    assert not token_matches("token", "tokem")
+    assert TokenBook("").find("", 0) is None
+    assert TokenBook("tökén").find("tökén", 0) == Principal("owner", "owner", Scope.ADMIN)
+    assert TokenBook("token").find("tokem", 0) is None
 
 
 @pytest.mark.parametrize(

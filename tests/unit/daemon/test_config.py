@@ -137,6 +137,9 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
         "data_dir": Path("/home/ada/.local/share/gradwatch"),
         "runtime_dir": Path("/run/user/7/gradwatch"),
         "profile": "default",
+        "tls_cert": None,
+        "tls_key": None,
+        "insecure_http_beyond_loopback": False,
         "allowed_hosts": ("127.0.0.1", "::1", "localhost"),
         "thresholds": {},
     }
@@ -155,6 +158,7 @@ SOURCES = {
     "data_dir": ("/a", "/b", "/c"),
     "runtime_dir": ("/a", "/b", "/c"),
     "profile": ("classic", "default", "classic"),
+    "insecure_http_beyond_loopback": ("True", "False", "True"),
     "allowed_hosts": ("a", "b", "c"),
     "thresholds": ("kl.limit=1", "kl.limit=2", "kl.limit=3"),
 }
@@ -162,7 +166,32 @@ SOURCES = {
 
 def test_sources_of_the_test_cover_every_key() -> None:
     """A new key joins the test of precedence."""
-    assert SOURCES.keys() == set(KEYS)
+    assert SOURCES.keys() | {"tls_cert", "tls_key"} == set(KEYS)
+
+
+@pytest.mark.parametrize("http", ["0.0.0.0:9470", "[::]:9470", "10.0.0.7:1", "gpu7.lab:9470"])
+def test_http_beyond_loopback_without_tls_is_refused_naming_each_way_out(tmp_path: Path, http: str) -> None:
+    """Nobody opens the token to a network by accident: TLS, a tunnel, or a flag that says what it does."""
+    said = _refused({"http": http}, {}, tmp_path)
+
+    missing = [way for way in ("--tls-cert", "--tls-key", "ssh -L", "--insecure-http-beyond-loopback") if way not in said]
+    assert missing == [], said
+    assert load_config({"http": http, "insecure_http_beyond_loopback": True}, ENV, tmp_path).http == http
+
+
+def test_tls_half_given_or_absent_is_refused_and_whole_opens_the_address(tmp_path: Path) -> None:
+    """A certificate without its key encrypts nothing."""
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("x")
+    assert "--tls-key" in _refused({"tls_cert": "cert.pem"}, {}, tmp_path)
+    assert "--tls-cert" in _refused({}, {"GRADWATCH_TLS_KEY": "key.pem"}, tmp_path)
+    assert "a file that exists" in _refused({"tls_cert": "no.pem", "tls_key": "key.pem"}, {}, tmp_path)
+
+    _write(tmp_path, "tls_cert = 'cert.pem'")
+    config = load_config({"http": "0.0.0.0:1", "tls_key": "key.pem"}, ENV, tmp_path)
+
+    assert (config.tls_cert, config.tls_key) == (tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert config.origins["tls_cert"].startswith("file ")
 
 
 @pytest.mark.parametrize("key", sorted(SOURCES))

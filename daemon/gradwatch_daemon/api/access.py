@@ -1,0 +1,182 @@
+"""Who may do what: scopes, tokens kept as hashes, and what a browser holds in place of one. Pure; clocks are arguments."""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import ID
+
+TOKENS_MAX = 64
+"""Each costs one comparison of 32 bytes per request; people and scripts beyond that want a proxy with accounts."""
+
+SESSIONS_MAX = 256
+SESSION_S = 12 * 3600
+"""A working day: the cookie of a forgotten browser ends by itself."""
+
+OWNER = "owner"
+"""The principal of the token file, which is made at the first start and is not in the book."""
+
+
+class Scope(IntEnum):
+    """What a token allows; each includes the ones below it."""
+
+    READ = 1
+    OPERATE = 2
+    ADMIN = 3
+
+    @property
+    def word(self) -> str:
+        """As people write it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as it is kept: the SHA-256 of 256 random bits, never the token. Times are unix ns, None: it does not expire."""
+
+    id: str
+    name: str
+    scope: Scope
+    digest: str
+    created_ns: int
+    expires_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: the name of the token, its id, and what it allows."""
+
+    name: str
+    token: str
+    scope: Scope
+
+
+def digest_of(secret: str) -> str:
+    """What is kept of a secret. It has 256 random bits, so nothing slower than one hash is needed."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class TokenBook:
+    """The owner's token and those made for others. `save` is given the whole list after each change, before it holds."""
+
+    def __init__(self, owner: str, tokens: Sequence[Token] = (), save: Callable[[Sequence[Token]], None] | None = None) -> None:
+        self._owner = Token(OWNER, OWNER, Scope.ADMIN, digest_of(owner) if owner else "", 0)
+        self._tokens = tuple(tokens)
+        self._save = save
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        """Those made for others, oldest first."""
+        return self._tokens
+
+    def find(self, secret: str, now_ns: int) -> Principal | None:
+        """Whose token this is, None when it is nobody's or has expired. Every kept hash is compared, in constant time."""
+        given, found = digest_of(secret), None
+        for token in (self._owner, *self._tokens):
+            if hmac.compare_digest(given, token.digest) and token.digest:
+                found = token
+        if not secret or found is None or _over(found, now_ns):
+            return None
+        return Principal(found.name, found.id, found.scope)
+
+    def holds(self, principal: Principal, now_ns: int) -> bool:
+        """Whether the token behind a principal is still there and has not expired."""
+        return any(token.id == principal.token and not _over(token, now_ns) for token in (self._owner, *self._tokens))
+
+    def add(self, name: str, scope: Scope, lifetime_s: float | None, now_ns: int) -> tuple[Token, str]:
+        """Make a token; the secret is given this once and not kept.
+
+        Raises:
+            GradwatchError: `invalid-argument` for a name that is taken or not a name, or beyond `TOKENS_MAX`.
+        """
+        if not ID.fullmatch(name):
+            raise GradwatchError("invalid-argument", where="name", expected=ID.pattern, got=repr(name[:80]))
+        if name == OWNER or any(token.name == name for token in self._tokens):
+            raise GradwatchError("invalid-argument", where="name", expected="a name not in use", got=repr(name))
+        if len(self._tokens) >= TOKENS_MAX:
+            raise GradwatchError(
+                "invalid-argument",
+                where="tokens",
+                expected=f"at most {TOKENS_MAX}",
+                got=f"{len(self._tokens)} already",
+                next_step="Revoke one with `gradwatch token revoke NAME`.",
+            )
+        secret = "gw_" + secrets.token_urlsafe(32)
+        expires = None if lifetime_s is None else now_ns + int(lifetime_s * 1e9)
+        token = Token(secrets.token_hex(4), name, scope, digest_of(secret), now_ns, expires)
+        self._replace((*self._tokens, token))
+        return token, secret
+
+    def revoke(self, name: str) -> Token:
+        """Take a token back; it and every session made with it are refused from now on.
+
+        Raises:
+            GradwatchError: `token-not-found`.
+        """
+        for token in self._tokens:
+            if token.name == name:
+                self._replace(tuple(other for other in self._tokens if other is not token))
+                return token
+        known = ", ".join(token.name for token in self._tokens) or "no token at all"
+        raise GradwatchError("token-not-found", where="name", expected=f"one of {known}", got=repr(name[:80]))
+
+    def _replace(self, tokens: tuple[Token, ...]) -> None:
+        if self._save is not None:
+            self._save(tokens)
+        self._tokens = tokens
+
+
+def _over(token: Token, now_ns: int) -> bool:
+    return token.expires_ns is not None and now_ns >= token.expires_ns
+
+
+class Sessions:
+    """What browsers hold instead of a token: a random cookie, kept here as its hash. They end with the daemon."""
+
+    def __init__(self, book: TokenBook) -> None:
+        self._book = book
+        self._open: dict[str, tuple[Principal, int]] = {}
+
+    def open(self, principal: Principal, now_ns: int) -> str:
+        """A new cookie for `principal`, good for `SESSION_S`. The oldest one gives way beyond `SESSIONS_MAX`."""
+        secret = secrets.token_urlsafe(32)
+        self._open[digest_of(secret)] = (principal, now_ns + SESSION_S * 1_000_000_000)
+        while len(self._open) > SESSIONS_MAX:
+            del self._open[next(iter(self._open))]
+        return secret
+
+    def find(self, secret: str, now_ns: int) -> Principal | None:
+        """Whose cookie this is: None once it is over, closed, or its token revoked."""
+        key = digest_of(secret)
+        entry = self._open.get(key)
+        if entry is None:
+            return None
+        principal, until_ns = entry
+        if now_ns >= until_ns or not self._book.holds(principal, now_ns):
+            del self._open[key]
+            return None
+        return principal
+
+    def close(self, secret: str) -> None:
+        """Forget a cookie."""
+        self._open.pop(digest_of(secret), None)
+
+
+class Allowance:
+    """A bucket of `burst` requests that fills at `per_s`, one for each principal: control is for people and their scripts."""
+
+    def __init__(self, burst: int, per_s: float) -> None:
+        self._burst, self._per_s = burst, per_s
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, who: str, now_s: float) -> float:
+        """0.0 when one more is allowed, else the seconds until it is."""
+        left, since = self._left.get(who, (float(self._burst), now_s))
+        left = min(float(self._burst), left + (now_s - since) * self._per_s)
+        wait = 0.0 if left >= 1 else (1 - left) / self._per_s
+        self._left[who] = (left - 1 if wait == 0 else left, now_s)
+        return wait

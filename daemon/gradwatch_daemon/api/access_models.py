@@ -1,0 +1,63 @@
+"""What the API takes and answers about tokens and the audit. See `models`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gradwatch_daemon.api.models import Model, Time
+
+LIFETIME_S_MAX = 10 * 366 * 86_400
+
+ScopeName = Literal["read", "operate", "admin"]
+
+
+class TokenBody(Model):
+    """A token to make."""
+
+    name: str = Field(description="What it is for; unique", examples=["grafana"])
+    scope: ScopeName = Field(default="read", description="read; operate: also escalate; admin: also tokens and the audit")
+    lifetime_s: float | None = Field(
+        default=None, gt=0, le=LIFETIME_S_MAX, allow_inf_nan=False, description="Seconds until it expires; null: it does not"
+    )
+
+
+class TokenItem(Model):
+    """A token without its secret."""
+
+    id: str
+    name: str
+    scope: ScopeName
+    created_at: Time
+    expires_at: Time | None
+
+
+class TokenMade(TokenItem):
+    """A new token, with the secret that is shown this once."""
+
+    token: str
+
+
+class TokenList(Model):
+    """All tokens made for others."""
+
+    items: list[TokenItem]
+    next: None
+
+
+class AuditItem(Model):
+    """One request that changed something, or would have."""
+
+    at: Time
+    who: str | None = Field(description="Name of the token; null when it was nobody's")
+    from_: str | None = Field(alias="from", description="Address it came from")
+    method: str
+    path: str
+    body: str = Field(description="The first 1,024 bytes of the body")
+    status: int = Field(description="HTTP status of the answer")
+
+
+class AuditList(Model):
+    """The newest entries; `next` is always null."""
+
+    items: list[AuditItem]
+    next: None
