@@ -80,18 +80,20 @@ def effective_level(base: Level, pin: Level | None, active: Iterable[Level]) -> 
     return pin if pin is not None else max((base, *active))
 
 
-def parse_level(value: object, where: str = "level") -> Level:
-    """Read a level from its name in any case or from its number.
+def parse_level(value: object, where: str = "level", least: Level = Level.OFF) -> Level:
+    """Read a level of `least` or above from its name in any case or from its number.
 
     Raises:
-        GradwatchError: `invalid-argument`, naming the nearest level.
+        GradwatchError: `invalid-argument`, naming the levels that would do and the nearest of them.
     """
+    takes = [level.name for level in Level if level >= least]
+    got = repr(value)[:40]
     if isinstance(value, str):
-        if value.upper() in Level.__members__:
+        if value.upper() in takes:
             return Level[value.upper()]
-        hint = nearest(value.upper(), Level.__members__)
-        got = f"{value!r} (did you mean {hint.lower()}?)" if hint else repr(value[:40])
-        raise GradwatchError("invalid-argument", where=where, expected="off, minimal, normal or debug", got=got)
-    if isinstance(value, int) and not isinstance(value, bool) and value in tuple(Level):
+        hint = nearest(value.upper(), takes)
+        got = f"{value[:40]!r} (did you mean {hint.lower()}?)" if hint else repr(value[:40])
+    elif isinstance(value, int) and not isinstance(value, bool) and least <= value <= max(Level):
         return Level(value)
-    raise GradwatchError("invalid-argument", where=where, expected="off, minimal, normal or debug", got=repr(value)[:40])
+    expected = f"{', '.join(takes[:-1])} or {takes[-1]}".lower()
+    raise GradwatchError("invalid-argument", where=where, expected=expected, got=got)

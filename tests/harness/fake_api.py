@@ -235,7 +235,7 @@ class FakeReader:
             a
             for a in self.found
             if wanted.run in (None, a.run)
-            and wanted.kind in (None, a.kind)
+            and wanted.kind in (None, a.kind, *(finding.kind for finding in a.attached))
             and wanted.severity in (None, a.severity.value)
             and wanted.state in (None, a.state)
             and (wanted.since_ns is None or a.t_ns >= wanted.since_ns)

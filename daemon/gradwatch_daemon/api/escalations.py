@@ -67,12 +67,11 @@ def read_body(body: models.EscalationBody) -> tuple[Level, int]:
     faults: list[FieldFault] = []
     level = Level.DEBUG
     try:
-        level = parse_level(body.level)
+        level = parse_level(body.level, least=Level.MINIMAL)
     except GradwatchError as error:
-        hint = nearest(body.level.lower(), _LEVELS)
-        faults.append(FieldFault("body/level", f"expected minimal, normal or debug, got {error.got}", hint))
-    if level is Level.OFF:
-        faults.append(FieldFault("body/level", "expected minimal, normal or debug, got 'off': an escalation only raises"))
+        why = ": an escalation only raises" if body.level.upper() == Level.OFF.name else ""
+        hint = None if why else nearest(body.level.lower(), _LEVELS)
+        faults.append(FieldFault("body/level", f"expected {error.expected}, got {error.got}{why}", hint))
     if not 1 <= body.updates <= ESCALATION_UPDATES_MAX:
         faults.append(FieldFault("body/updates", f"expected 1 to {ESCALATION_UPDATES_MAX}, got {body.updates}"))
     if body.id is not None and not ID.fullmatch(body.id):

@@ -56,7 +56,7 @@ class ProblemAnswer(Answer):
 def refuse_word(slug: str, where: str, word: str, known: Iterable[str], expected: str = "") -> ApiError:
     """A refusal of `word` that names the nearest of `known`; with `expected` empty the known words are listed."""
     listed = sorted(known)
-    hint = nearest(word, listed)
+    hint = nearest(word, listed) or _nearest_part(word, listed)
     fault = FieldFault(where, f"{word[:80]!r} is not known", hint)
     return ApiError(
         slug,
@@ -67,6 +67,13 @@ def refuse_word(slug: str, where: str, word: str, known: Iterable[str], expected
         did_you_mean=hint,
         faults=(fault,) if slug.startswith("invalid-") else (),
     )
+
+
+def _nearest_part(word: str, known: list[str]) -> str | None:
+    """The shortest dotted name with a part like `word`: who asks for `entropy` means `policy.entropy`."""
+    parts = {part: name for name in sorted(known, key=len, reverse=True) for part in name.split(".")[1:]}
+    part = nearest(word, parts)
+    return parts[part] if part is not None else None
 
 
 def problem(error: GradwatchError, instance: str) -> ProblemAnswer:

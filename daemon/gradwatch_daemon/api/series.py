@@ -137,7 +137,7 @@ def _unknown_signal(key: SignalKey, known: list[SignalKey]) -> ApiError:
         )
     # Before its first row a run has no signals; then the registry's names help.
     from_run = {k.name for k in known}
-    expected = f"one of the {len(from_run)} signals of this run"
+    expected = f"one of the {len(from_run)} signals of this run" if known else "a signal; this run has none yet"
     return refuse_word("signal-not-found", "signal", key.name, from_run or SIGNALS.keys(), expected)
 
 

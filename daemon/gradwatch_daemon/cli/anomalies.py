@@ -139,7 +139,7 @@ def _matches(item: dict[str, Any], args: Namespace) -> bool:
     """The stream filters by run only."""
     return (
         at_or_above(item, args.severity)
-        and args.kind in (None, item["kind"])
+        and args.kind in (None, item["kind"], *(finding["kind"] for finding in item["attached"]))
         and args.state in (None, item["state"])
         and (args.since is None or _instant(item["fired_at"]) >= _instant(args.since))
     )

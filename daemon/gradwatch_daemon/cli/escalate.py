@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_contracts.control import parse_level
+from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.cli.client import TIMEOUT_S, Client, connect, segment
 from gradwatch_daemon.cli.failure import EXIT_REFUSED
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 WAIT_STEP_S = 20.0
 """One waiting request: below the 30 s that the API takes and after which proxies give up."""
 
+LEAST = Level.MINIMAL
+"""An escalation only raises, so there is none to OFF."""
+
 _UNDECIDED = ("requested", "delivered")
 
 
@@ -31,9 +34,9 @@ def run(args: Namespace, output: Output) -> int:
     Returns 0 when it was asked for (with `--wait`: applied), 5 when it was rejected, cancelled or lost.
 
     Raises:
-        GradwatchError: `invalid-argument` for a level that is none, `timed-out` when `--wait` ran out first.
+        GradwatchError: `invalid-argument` for a level that none can be raised to, `timed-out` when `--wait` ran out first.
     """
-    level = parse_level(args.level, "--level").name.lower()
+    level = parse_level(args.level, "--level", LEAST).name.lower()
     client = connect(os.environ)
     # An id of ours makes the request safe to repeat when its answer is lost on the way.
     id_ = args.id or uuid.uuid4().hex[:16]

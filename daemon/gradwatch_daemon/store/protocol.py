@@ -75,7 +75,8 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyFilter:
-    """Which anomalies; None means any. `cursor` is (fired t_ns, id) of the last one seen; newest first."""
+    """Which anomalies; None means any. `kind` is that of the root or of a finding attached to it. `cursor` is
+    (fired t_ns, id) of the last one seen; newest first."""
 
     run: str | None = None
     kind: str | None = None

@@ -194,6 +194,11 @@ def anomaly_row(anomaly: Anomaly) -> Row:
     )
 
 
+def attached_begin(kind: str) -> str:
+    """What the text of the column `attached` holds where, and only where, a finding of this kind is attached."""
+    return f"[{json.dumps(kind)}, "
+
+
 def anomaly_of(row: Sequence[Any]) -> Anomaly:
     """The anomaly in an ANOMALY row."""
     id_, run, attempt, rank, kind, subject, severity, state, *updates_and_count = row[:13]

@@ -64,6 +64,16 @@ def test_level_that_is_none_names_the_nearest(value: object, words: str) -> None
         parse_level(value)
 
 
+@pytest.mark.parametrize("value", ["off", "OFF", 0, "of", -1])
+def test_level_below_the_least_is_refused_and_not_offered(value: object) -> None:
+    """What would be refused is not in the list of what to give instead."""
+    with pytest.raises(GradwatchError) as refused:
+        parse_level(value, least=Level.MINIMAL)
+    assert refused.value.expected == "minimal, normal or debug"
+    assert "mean off" not in refused.value.got
+    assert parse_level("minimal", least=Level.MINIMAL) is Level.MINIMAL
+
+
 def test_severities_are_ordered() -> None:
     """For comparing."""
     assert [severity.rank for severity in (Severity.INFO, Severity.WARNING, Severity.CRITICAL)] == [0, 1, 2]

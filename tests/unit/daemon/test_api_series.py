@@ -26,6 +26,20 @@ async def test_series_of_unknown_signal_names_the_nearest_of_the_run() -> None:
     assert (found["status"], found["code"], found["did_you_mean"]) == (404, "signal-not-found", "policy.kl.k3")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("entropi", "policy.entropy"), ("kl", "policy.kl.k3"), ("policy.kl.k2", "policy.kl.k3"), ("nosuch", None)]
+)
+async def test_series_by_a_part_of_a_name_is_told_the_whole_name(word: str, meant: str | None) -> None:
+    """Names have three parts, and people remember one of them; what resembles nothing gets no guess."""
+    daemon = make_daemon()
+    daemon.reader.summaries = [make_summary(name) for name in ("policy.kl.k3", "policy.entropy.norm", "policy.entropy")]
+
+    found = problem_of(await daemon.get(f"/runs/ant-ppo/series?signal={word}"))
+
+    assert (found["code"], found["did_you_mean"]) == ("signal-not-found", meant)
+    assert meant or "GET /api/v1/runs/RUN/signals" in found["hint"]
+
+
 async def test_series_of_unknown_subject_lists_the_known_ones() -> None:
     """A signal with heads needs its head."""
     daemon = make_daemon()

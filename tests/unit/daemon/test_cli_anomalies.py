@@ -302,3 +302,15 @@ def test_follow_command_since_filters_the_stream_too(
     stub.streams.append(sse("hello", {}, "e-1") + sse("anomaly", documents.anomaly()))
 
     assert len(gradwatch("anomalies", "--follow", "--json", "--since", since).out.splitlines()) == shown
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("ratio_explosion", 1), ("kl_extreme", 1), ("kl_spike", 0)])
+def test_follow_command_kind_is_that_of_the_root_or_of_what_it_explains(
+    stub: DaemonStub, gradwatch: CommandLine, monkeypatch: pytest.MonkeyPatch, kind: str, shown: int
+) -> None:
+    """Who waits for a KL fault is told when another one explains it."""
+    _end_follow(monkeypatch)
+    stub.answer("GET", LIST, documents.anomalies())
+    stub.streams.append(sse("hello", {}, "e-1") + sse("anomaly", documents.anomaly(attached=[{"kind": "kl_extreme"}])))
+
+    assert len(gradwatch("anomalies", "--follow", "--json", "--kind", kind).out.splitlines()) == shown

@@ -126,3 +126,12 @@ def test_wait_for_asks_in_steps_until_its_deadline(stub: DaemonStub) -> None:
 
     assert item["state"] == "delivered"
     assert [seen.query["wait"] for seen in stub.requests] == ["20.0", "20.0", "5.0"]
+
+
+def test_escalate_to_off_is_refused_without_asking_and_does_not_offer_off(gradwatch: CommandLine, stub: DaemonStub) -> None:
+    """An escalation only raises; the list of what would do has no word that is refused again."""
+    ended = gradwatch("escalate", "ant-ppo", "--level", "off", "--for", 5)
+
+    assert ended.code == 2
+    assert "expected minimal, normal or debug, got 'off'" in ended.err
+    assert stub.requests == []

@@ -374,6 +374,9 @@ def test_decoded_anomalies_beyond_the_size_are_forgotten_oldest_first() -> None:
         (AnomalyFilter(), ["d", "c", "b", "a"]),
         (AnomalyFilter(run="bee"), ["b"]),
         (AnomalyFilter(kind="entropy_low"), ["c"]),
+        (AnomalyFilter(kind="gradient_drift"), ["d", "b"]),
+        (AnomalyFilter(kind="gradient_drift", severity="critical"), ["d"]),
+        (AnomalyFilter(kind="norm"), []),
         (AnomalyFilter(severity="critical"), ["d"]),
         (AnomalyFilter(state="resolved"), ["a"]),
         (AnomalyFilter(since_ns=3), ["d", "c"]),
@@ -387,12 +390,13 @@ def test_decoded_anomalies_beyond_the_size_are_forgotten_oldest_first() -> None:
 def test_anomalies_filtered_gives_those_that_match(
     store: Store, reader: StoreReader, wanted: AnomalyFilter, ids: list[str]
 ) -> None:
-    """Each filter alone, and together."""
+    """Each filter alone, and together; a kind is also that of an attached finding, whose limit may be none."""
+    drift = Attached("gradient_drift", "norm", Severity.WARNING, 4, 6, 0.7, math.nan)
     made = (
         replace(ANOMALY, id="a", state="resolved", t_ns=1),
-        replace(ANOMALY, id="b", run="bee", t_ns=2),
+        replace(ANOMALY, id="b", run="bee", t_ns=2, attached=(drift,)),
         replace(ANOMALY, id="c", kind="entropy_low", t_ns=3),
-        replace(ANOMALY, id="d", severity=Severity.CRITICAL, t_ns=4),
+        replace(ANOMALY, id="d", severity=Severity.CRITICAL, t_ns=4, attached=(replace(drift, kind="kl_spike"), drift)),
     )
     store.commit(Commit(anomalies=made))
     assert [anomaly.id for anomaly in reader.anomalies(wanted)] == ids
