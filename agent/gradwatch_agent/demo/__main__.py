@@ -10,7 +10,7 @@ from gradwatch_agent.demo.driver import Demo, print_result
 from gradwatch_agent.demo.faults import FAULTS, TRAINERS
 from gradwatch_agent.demo.narration import Narration
 
-FOUND, NOT_FOUND = 0, 10
+AS_EXPECTED, OTHERWISE = 0, 10
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.json:
         print_result(result)
     narration.verdict(result, fault)
-    return FOUND if result["found"] else NOT_FOUND
+    return AS_EXPECTED if result["as_expected"] else OTHERWISE
 
 
 if __name__ == "__main__":

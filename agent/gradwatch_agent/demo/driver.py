@@ -136,7 +136,8 @@ class Demo:
             "anomalies": anomalies,
             "escalations": escalations,
             "visible_ms": round(min(visible), 3) if visible else None,
-            "found": self._fault.verdict(anomalies),
+            "found": self._fault.found(anomalies),
+            "as_expected": self._fault.shown(anomalies),
         }
 
 
