@@ -28,7 +28,8 @@ def optimised(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_assertion_of_a_test_still_fails_under_optimisation(tmp_path: Path) -> None:
     """Else a whole suite passes by checking nothing."""
     sample = tmp_path / "test_sample.py"
-    sample.write_text("def test_good():\n    assert not __debug__\n\n\ndef test_bad():\n    assert 1 + 1 == 3\n", encoding="utf-8")
+    tests = ("def test_good():", "    assert not __debug__", "def test_bad():", "    assert 1 + 1 == 3", "")
+    sample.write_text("\n".join(tests), encoding="utf-8")
 
     ended = optimised("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(sample))
 

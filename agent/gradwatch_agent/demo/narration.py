@@ -49,7 +49,7 @@ class Narration:
         planted = " or ".join(fault.expected)
         if not fault.expected:
             kinds = ", ".join(sorted({a["kind"] for a in result["anomalies"] if a["severity"] != "info"}))
-            self._line("Healthy run: nothing above info." if result["as_expected"] else f"FALSE ALARM on a healthy run: {kinds}.")
+            self._line(f"FALSE ALARM on a healthy run: {kinds}." if kinds else "Healthy run: nothing above info.")
         elif result["found"]:
             seen = next(a for a in result["anomalies"] if fault.raised(a))
             self._line(

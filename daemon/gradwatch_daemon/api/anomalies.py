@@ -193,7 +193,7 @@ async def list_anomalies(
     request: Request,
     *,
     run: Annotated[str | None, Query(description="Only of this run")] = None,
-    kind: Annotated[str | None, Query(description="Only with a finding of this kind, the root or attached; GET detectors lists them")] = None,
+    kind: Annotated[str | None, Query(description="Only with a finding of this kind, as root or attached")] = None,
     severity: Annotated[str | None, Query(description="info, warning or critical")] = None,
     state: Annotated[str | None, Query(description="pending, firing or resolved")] = None,
     since: Annotated[str | None, Query(description="Only fired at or after this time (RFC 3339)")] = None,

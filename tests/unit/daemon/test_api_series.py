@@ -27,7 +27,8 @@ async def test_series_of_unknown_signal_names_the_nearest_of_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"), [("entropi", "policy.entropy"), ("kl", "policy.kl.k3"), ("policy.kl.k2", "policy.kl.k3"), ("nosuch", None)]
+    ("word", "meant"),
+    [("entropi", "policy.entropy"), ("kl", "policy.kl.k3"), ("policy.kl.k2", "policy.kl.k3"), ("nosuch", None)],
 )
 async def test_series_by_a_part_of_a_name_is_told_the_whole_name(word: str, meant: str | None) -> None:
     """Names have three parts, and people remember one of them; what resembles nothing gets no guess."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +115,7 @@ SPEC = Spec(
             check,
             _NEEDS,
             (
-                _DRIFT,
+                replace(_DRIFT, severity=Severity.INFO),
                 Threshold("collapse", NORM, ">", 0.98, "drift below its moving average (share of it)"),
                 Threshold(
                     "cusum", NORM, ">", 12.0, f"Cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g})"

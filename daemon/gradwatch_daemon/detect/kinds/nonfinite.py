@@ -116,7 +116,7 @@ def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
             return calm
     values, measured = view.block.values[plan.rows], view.block.status[plan.rows] == 0
     counted = measured & plan.counts[:, None]
-    hits = (measured & ~np.isfinite(values)) | (counted & (values > 0))
+    hits = (measured & ~np.isfinite(values)) | (counted & rule.threshold("count").exceeded(values))
     if not overflow_counts and plan.overflowing.any():
         hits[plan.overflowing] &= ~_overflowed(view, plan)
     hit = hits.any(axis=0)
@@ -129,7 +129,8 @@ def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
         value[found] = values[first[found], found]
         minibatch[found] = place[first[found], found]
         stage[found] = plan.stage[first[found]]
-    severity, limit, usual = np.full(n, Severity.CRITICAL.rank), np.zeros(n), np.full(n, NOTHING)
+    severity, usual = np.full(n, Severity.CRITICAL.rank), np.full(n, NOTHING)
+    limit = np.full(n, rule.threshold("count").limit)
     reason = _reason(plan, rule, counted[plan.counts, -1].tobytes())
     return Verdicts(rule.kind, view.subject, code.tobytes(), severity, value, limit, usual, minibatch, stage, reason)
 
@@ -143,7 +144,7 @@ def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
     values, status = view.row
     if not isfinite(sum(values)):
         return None
-    if max(plan.pick_counts(values), default=0.0) > 0.0:
+    if rule.threshold("count").exceeded(max(plan.pick_counts(values), default=0.0)):
         return None
     said = plan.calm.get(status)
     if said is None:

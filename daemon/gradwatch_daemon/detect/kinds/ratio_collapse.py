@@ -61,7 +61,7 @@ SPEC = Spec(
             check,
             (Need(_MIN, LOGP_CALL), Need(_STD, LOGP_CALL)),
             (
-                Threshold("min", _MIN, "<", 0.02, _RATIO, severity=Severity.WARNING, clear=1.5),
+                Threshold("min", _MIN, "<", 0.02, _RATIO, severity=Severity.INFO, clear=1.5),
                 Threshold("spread", _STD, ">", 0.3, "Standard deviation of the log-ratio", "nats"),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING), Vote(Severity.INFO, 1, 1, Severity.INFO)),

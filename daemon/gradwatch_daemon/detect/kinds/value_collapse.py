@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Severity
@@ -183,7 +184,7 @@ SPEC = Spec(
         "classic": Variant(
             check_by_phase,
             (_EV_NEED,),
-            (_EARLY, _SETTLING, _MIDDLE, _LATE),
+            tuple(replace(threshold, severity=Severity.WARNING) for threshold in (_EARLY, _SETTLING, _MIDDLE, _LATE)),
             once(Severity.WARNING),
             keep_firing=3,
             formula=_PHASE_FORMULA,
