@@ -1,0 +1,65 @@
+"""The snippets of README.md and docs/adapters.md run as they stand, in a trainer that is there already."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[2]
+LINES_ADDED_MAX = 3
+
+
+def snippets(page: str) -> list[str]:
+    """Python blocks of a page that import an adapter."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if "gradwatch_agent.adapters" in block]
+
+
+def _sb3() -> dict[str, Any]:
+    from stable_baselines3 import PPO
+
+    from harness.adapters import Walk
+
+    return {"model": PPO("MlpPolicy", Walk(), n_steps=8, batch_size=8, n_epochs=1, device="cpu"), "total_timesteps": 16}
+
+
+TRAINERS: dict[str, Callable[[], dict[str, Any]]] = {"sb3": _sb3}
+"""Adapter → what a snippet of it finds."""
+
+
+def _adapter(snippet: str) -> str:
+    found = re.search(r"gradwatch_agent\.adapters\.(\w+)", snippet)
+    assert found
+    return found.group(1)
+
+
+SNIPPETS = [(page, snippet) for page in ("README.md", "docs/adapters.md") for snippet in snippets(page)]
+
+
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=lambda text: text if "\n" not in text else _adapter(text))
+def test_snippet_runs_as_it_stands(page: str, snippet: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Against the installed library, without a daemon."""
+    monkeypatch.setenv("GRADWATCH_STRICT", "1")
+    monkeypatch.setenv("GRADWATCH_ENDPOINT", f"ipc://{tmp_path}/none")
+    monkeypatch.setattr("gradwatch_contracts.limits.CLOSE_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(snippet, page, "exec"), TRAINERS[_adapter(snippet)]())
+
+
+@pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=lambda text: text if "\n" not in text else _adapter(text))
+def test_snippet_adds_few_lines(page: str, snippet: str) -> None:
+    """Three lines at most: that is what adopting us may cost."""
+    assert len([line for line in snippet.splitlines() if line.strip()]) <= LINES_ADDED_MAX
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])
+def test_page_has_a_snippet_for_every_adapter(page: str) -> None:
+    """An adapter that nobody reads of is not adopted."""
+    assert {_adapter(snippet) for snippet in snippets(page)} == set(TRAINERS)
