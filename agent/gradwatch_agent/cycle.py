@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.collect.blame import Blame
@@ -69,6 +70,7 @@ class UpdateCycle:
         """See `exits.Closable`."""
         if not self._open:
             return
+        deadline = time.monotonic() + limits.CLOSE_S
         try:
             if self._capture is not None:
                 self._capture.stop()
@@ -78,16 +80,23 @@ class UpdateCycle:
         finally:
             self._open = False
             self._exits.remove(self)
-            if self._measurement is not None:
-                self._measurement.detach()
+            self._let_go()
             if self._link is not None:
-                self._link.close(limits.CLOSE_S, reason)
+                self._link.close(max(0.0, deadline - time.monotonic()), reason)
 
     def disable(self) -> None:
-        """Become inert: we are in a forked child, or the daemon refused the run."""
+        """Become inert: we are in a forked child. Nothing is let go there, since freeing it could touch the device."""
         self._open = False
         if self._measurement is not None:
             self._measurement.detach()
+
+    def _let_go(self) -> None:
+        """Take our hooks out of the trainer's objects and keep none of them alive: a closed monitor may live for long."""
+        if self._measurement is not None:
+            self._measurement.detach()
+        self._measurement = None
+        self._settings = replace(self._settings, modules=(), optimizers=())
+        self._tally = Tally()
 
     def open(self) -> None:
         """Place the hooks and begin the first update; called once, by `watch`, which may raise."""
@@ -111,8 +120,9 @@ class UpdateCycle:
     def _begin(self) -> None:
         """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
         if self.refused:
-            self.disable()
+            self._open = False
             self._exits.remove(self)
+            self._let_go()
             return
         self.level, notes = self._desired.boundary(self.update)
         self._collected = Level(min(self.level, MINIMAL)) if self._settings.thins(self.update, self.level) else self.level
@@ -174,7 +184,7 @@ class UpdateCycle:
         started = self._user.values or self._tally.parts or self._tally.reasons
         if started or (self._measurement is not None and self._measurement.touched):
             self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
-        self._rows.drain(limits.CLOSE_S)
+        self._rows.drain(limits.CLOSE_S / 2)  # the rest is for the daemon's acks
         if error is not None:
             text, detail = describe(error)
             kind = "exception" if isinstance(error, Exception) else "note"

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_agent import arguments
@@ -113,10 +114,11 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     """Put the parts of one monitor together and start its thread."""
     started_ns = time.time_ns()
     outbox, desired = Outbox(), DesiredState(settings.level)
+    told = replace(settings, modules=(), optimizers=())  # the link may outlive the run; the model must not, for its sake
 
     def hello() -> Hello:
         return Hello(
-            settings.run,
+            told.run,
             identity.launch_id,
             identity.session,
             identity.rank,
@@ -124,11 +126,11 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
             identity.host,
             identity.pid,
             started_ns,
-            group=settings.group,
-            tags=settings.tags,
-            labels=settings.labels,
-            config=settings.config,
-            updates_total=settings.updates_total,
+            group=told.group,
+            tags=told.tags,
+            labels=told.labels,
+            config=told.config,
+            updates_total=told.updates_total,
             update_next=monitor.update,
             level=int(monitor.level),
             agent_version=__version__,

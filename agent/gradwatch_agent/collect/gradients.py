@@ -15,7 +15,7 @@ from gradwatch_agent.collect.layers import Broken, Layers
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.skipped import SkippedSteps
 from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
-from gradwatch_agent.collect.tensors import is_plain
+from gradwatch_agent.collect.tensors import META, is_plain
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.guard import guarded
@@ -36,6 +36,7 @@ COPY_BYTES_MAX = 64 * 1024 * 1024
 
 GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb", *NORM_COLUMNS)
 LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
+WEIGHT_COLUMNS = ("param.norm", "param.nonfinite", "opt.update_ratio")
 
 Named = tuple[str, "torch.Tensor"]
 
@@ -53,6 +54,7 @@ class GradientCollector:
     ) -> None:
         filled = [(name, parameter) for name, parameter in parameters if parameter.numel()]
         self.names = [name for name, _ in filled]
+        self._has_empty = len(filled) < len(parameters)  # torch takes their norm too: 0, which would pass for a vanishing one
         self._parameters = [parameter for _, parameter in filled]
         self._numbers = {id(parameter): number for number, parameter in enumerate(self._parameters)}
         self._optimizers = optimizers
@@ -106,7 +108,7 @@ class GradientCollector:
             return
         self._skipped.begin()
         self._groups.look()
-        self._skipped.owners = self._groups.owners
+        self._skipped.belong(self._groups.owners)
         if level >= Level.DEBUG and self._parameters:
             self._copy_parameters()
 
@@ -135,7 +137,7 @@ class GradientCollector:
             _refuse(self.tally, Status.NO_GRADIENT)
         elif clip.norm_type != 2.0:
             self._measure(clip.parameters, None, None)
-        elif clip.parts is not None:
+        elif clip.parts is not None and not self._has_empty:
             self._hold(clip.total, clip.parts, clip.parameters, bound)
         else:
             self._measure(clip.parameters, None, bound, total=clip.total)
@@ -175,19 +177,22 @@ class GradientCollector:
         """Take the L2 norm of gradients on one device; divide by the scale a fused AMP optimizer still has on. `total` is
         what clipping computed, if it did."""
         usable: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
-        present = False
+        fault = Status.NO_GRADIENT
         for parameter in parameters:
             gradient = parameter.grad
-            if gradient is None:
+            if gradient is None or not gradient.numel():
                 continue
-            present = True
-            if gradient.numel() and gradient.layout is torch.strided and is_plain(gradient):
-                owners, tensors = usable.setdefault(gradient.device, ([], []))
-                owners.append(parameter)
-                tensors.append(gradient.detach())
-        if len(usable) != 1:
-            status = Status.DEVICE if usable else Status.DTYPE if present else Status.NO_GRADIENT
-            _refuse(self.tally, status)
+            if not _is_dense(gradient):  # the norm of the others must not pass for that of all
+                fault = Status.DTYPE
+                break
+            fault = Status.DEVICE
+            owners, tensors = usable.setdefault(gradient.device, ([], []))
+            owners.append(parameter)
+            tensors.append(gradient.detach())
+        if len(usable) != 1 or fault is Status.DTYPE:
+            _refuse(self.tally, fault)
+            for name in self._groups.names:
+                self.tally.refuse("grad.group_norm", fault, name)
             return
         ((device, (owners, tensors)),) = usable.items()
         with torch.no_grad():
@@ -229,7 +234,7 @@ class GradientCollector:
             return parts
         if self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
-            self.tally.add("opt.skipped", (float(self._skipped.finish()),))
+            self._skipped.tell(self.tally)
         debug = self.level >= Level.DEBUG
         layers = Layers(self.names) if debug else None
         for device, part in self._norms.finish().items():
@@ -244,10 +249,18 @@ class GradientCollector:
         self.clear()
         if self._parameters and not self._before:
             self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
-        weights = Weights(self.names, self._broken, layers)
-        for device, tensors in _by_device(self._parameters).items():
-            parts.setdefault(device, []).append(self._weigh(device, tensors, weights))
+        self._weigh_all(parts, layers)
         return parts
+
+    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
+        """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
+        weights, nowhere = Weights(self.names, self._broken, layers), Weights(self.names, Broken(), None)
+        for device, tensors in _by_device(self._parameters).items():
+            told = nowhere if device.type == META else weights
+            parts.setdefault(device, []).append(self._weigh(device, tensors, told))
+        if not all(map(_is_dense, self._parameters)):
+            for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
+                self.tally.refuse(name, Status.DTYPE)
 
     def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
         reducer = self.staging.reducer(device)
@@ -349,9 +362,14 @@ def _by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch
     """Dense plain tensors by where they are now; a model may move between updates."""
     grouped: dict[torch.device, list[torch.Tensor]] = {}
     for tensor in tensors:
-        if tensor.layout is torch.strided and is_plain(tensor):
+        if _is_dense(tensor):
             grouped.setdefault(tensor.device, []).append(tensor)
     return grouped
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether its norm is that of its elements: a subclass, a DTensor for one, does with our calls what it likes."""
+    return tensor.layout is torch.strided and is_plain(tensor)
 
 
 def _real(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

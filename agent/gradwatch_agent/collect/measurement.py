@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
 from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_agent.collect.staging import Segment, Staging
-from gradwatch_agent.collect.tensors import fault_of
+from gradwatch_agent.collect.tensors import META, fault_of
 from gradwatch_agent.device.transfer import Ticket, Transfer
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
@@ -164,14 +165,16 @@ class Measurement:
         """Reduce a tensor of episode returns, and keep the first of them; False when it is none."""
         if isinstance(values, (list, tuple)) and values and all(isinstance(value, torch.Tensor) for value in values):
             with torch.no_grad():
-                values = torch.stack([value.reshape(()) for value in values])
-        if not isinstance(values, torch.Tensor):
+                given: object = torch.stack([value.reshape(()) for value in values])
+        else:
+            given = values
+        if not isinstance(given, torch.Tensor):
             return False
         with torch.no_grad():
-            self._rollout.observe(self.tally, {"episode.return": values})
-            if fault_of(values) is None:
-                one = self.staging.reducer(values.device).one
-                self._returns.append(torch.mul(values.reshape(-1)[: limits.EPISODES_PER_UPDATE_MAX], one))
+            self._rollout.observe(self.tally, {"episode.return": given})
+            if fault_of(given) is None:
+                one = self.staging.reducer(given.device).one
+                self._returns.append(torch.mul(given.reshape(-1)[: limits.EPISODES_PER_UPDATE_MAX], one))
         return True
 
     def refuse(self, call: str, status: Status) -> None:
@@ -206,8 +209,10 @@ class Measurement:
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
         underway = Underway(Ticket(), [])
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        nowhere = SlicedRows()
         for device, reduced in self.staging.finish().items():
-            parts[device] = [(vector, SegmentReader(segment, underway.sliced)) for vector, segment in reduced]
+            sliced = nowhere if device.type == META else underway.sliced
+            parts[device] = [(vector, SegmentReader(segment, sliced)) for vector, segment in reduced]
         if self.staging.overflowed:
             self.staging.overflowed = False
             self.refuse("ppo", Status.INCOMPLETE)
@@ -221,11 +226,22 @@ class Measurement:
         for row in self._returns:
             parts.setdefault(row.device, []).append((row, EpisodeReader()))
         self._scalars, self._returns = {}, []
+        for device in [device for device in parts if device.type == META]:
+            self._refuse_unreadable(parts.pop(device), nowhere)
         vectors = []
         for packed in parts.values():
             vectors.append(torch.cat([vector for vector, _ in packed]))
             underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
         return vectors, underway
+
+    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader]], sliced: SlicedRows) -> None:
+        """A tensor on `meta` has no values: let its readers name the columns that they would feed, and say why those miss."""
+        named = Tally()
+        for vector, reader in parts:
+            reader.tell(named, [math.nan] * vector.shape[0])
+        sliced.tell(named)
+        for name, subject in (*named.parts, *named.reasons):
+            self.tally.refuse(name, Status.DEVICE, subject)
 
     def _capturing(self, tensors: Mapping[str, object], call: str) -> bool:
         """Whether a CUDA graph is being captured: what we launched would become a part of it."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts.columns import Status
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+
+    from gradwatch_agent.collect.host import Tally
 
 Gradient = weakref.ref["torch.Tensor"]
 """The identity of a gradient. It is another tensor after `zero_grad()`, and the same one while gradients accumulate."""
@@ -20,15 +24,39 @@ class SkippedSteps:
     Where the trainer clips: clip calls followed by no step before the next clip call of another gradient, or the end of
     the update. Where it does not: minibatches told by `ppo()` that left a gradient which was gone, unused, later on.
     Clipping or calling `ppo()` several times for one accumulated gradient is one step. `zero_grad(set_to_none=False)`
-    keeps the tensor, so what it drops looks accumulated and is not counted before the end of the update.
+    keeps the tensor, so what it drops in the middle of an update looks accumulated: where two steps used one tensor, that
+    nothing was skipped is not known. What is left over at the end of the update is counted all the same.
     """
 
-    __slots__ = ("_clipped", "_dropped", "_kept", "_missed", "_open", "_parameters", "_seen", "_used_clip", "owners")
+    __slots__ = (
+        "_clipped",
+        "_dropped",
+        "_first_of",
+        "_keepers",
+        "_kept",
+        "_missed",
+        "_open",
+        "_owners",
+        "_parameters",
+        "_seen",
+        "_used",
+        "_used_clip",
+    )
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self._parameters = parameters
-        self.owners: dict[int, int] = {}
+        self._owners: dict[int, int] = {}
+        self._first_of: dict[int, torch.Tensor] = {}
+        self._used: dict[int, Gradient] = {}
+        self._keepers: set[int] = set()
         self.begin()
+
+    def belong(self, owners: dict[int, int]) -> None:
+        """Whose the parameters are: id of a parameter → id of its optimizer. The same object while nothing changed."""
+        if owners is not self._owners:
+            self._owners = owners
+            watched = [parameter for parameter in self._parameters if id(parameter) in owners]
+            self._first_of = {owners[id(parameter)]: parameter for parameter in reversed(watched)}
 
     def begin(self) -> None:
         """A new update."""
@@ -61,19 +89,38 @@ class SkippedSteps:
     def step(self, optimizer: int) -> None:
         """The optimizer with this id uses the gradients of its parameters."""
         for key in list(self._clipped):
-            if self.owners.get(key, optimizer) == optimizer:
+            if self._owners.get(key, optimizer) == optimizer:
                 del self._clipped[key]
+        self._see_kept(optimizer)
         if self._kept is not None and self._kept() is not _first(self._parameters):
             self._dropped += 1
         self._open, self._kept = False, None
 
-    def finish(self) -> int:
-        """The count of this update."""
+    def tell(self, tally: Tally) -> None:
+        """Add the count of this update; that there was none is UNDEFINED where some could be hidden."""
         if self._used_clip:
-            return self._missed + len(self._clipped)
-        if self._open:
-            self._settle(_first(self._parameters))
-        return self._dropped + (self._kept is not None)
+            count = self._missed + len(self._clipped)
+        else:
+            if self._open:
+                self._settle(_first(self._parameters))
+            count = self._dropped + (self._kept is not None)
+        if self._keepers and not count:
+            tally.refuse("opt.skipped", Status.UNDEFINED)
+        else:
+            tally.add("opt.skipped", (float(count),))
+
+    def _see_kept(self, optimizer: int) -> None:
+        """Whether this step uses the very tensor that the step before it used."""
+        parameter = self._first_of.get(optimizer)
+        gradient = None if parameter is None else parameter.grad
+        if gradient is None:
+            return
+        before = self._used.get(optimizer)
+        if before is not None and before() is gradient:
+            self._keepers.add(optimizer)
+            return
+        self._keepers.discard(optimizer)
+        self._used[optimizer] = weakref.ref(gradient)
 
     def _settle(self, gradient: torch.Tensor | None) -> None:
         """The last minibatch ended without a step: keep the gradient that it left, and count one kept before and gone."""

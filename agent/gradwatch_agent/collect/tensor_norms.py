@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gradwatch_agent.collect.host import add_series
+from gradwatch_agent.collect.tensors import META
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class TensorNorms:
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for device, found in self._parts.items():
             for vector, reader in found:
-                reader.layers = layers
+                reader.layers = None if device.type == META else layers
                 parts.setdefault(device, []).append((vector, reader))
         self._held, self._parts, self._numbers = {}, {}, 0
         return parts

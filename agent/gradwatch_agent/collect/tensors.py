@@ -17,6 +17,9 @@ FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16}
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """A subclass (a DTensor, a masked tensor) does with our calls what it likes, even a collective."""
 
+META = "meta"
+"""The device of tensors without values. They are reduced like any others, which costs nothing, and end before the transfer."""
+
 
 def is_plain(tensor: object) -> TypeGuard[torch.Tensor]:
     """Whether it is a tensor of torch itself."""
@@ -27,6 +30,4 @@ def fault_of(tensor: object) -> Status | None:
     """Why a tensor of floats cannot be reduced on its own, None when it can."""
     if not is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
         return Status.DTYPE
-    if tensor.device.type == "meta":
-        return Status.DEVICE
     return None if tensor.numel() else Status.UNDEFINED

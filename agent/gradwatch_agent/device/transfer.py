@@ -69,17 +69,25 @@ class Transfer:
         self._rings: dict[torch.device, list[Slot]] = {}
 
     def submit(self, vectors: Sequence[Tensor]) -> Ticket | None:
-        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued."""
+        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued.
+
+        Raises:
+            Exception: whatever the device says to a copy it refuses; the slots are free again.
+        """
         ticket = Ticket()
-        for vector in vectors:
-            slot = self._free(vector)
-            if slot is None:
-                ticket.release()
-                return None
-            slot.source, slot.length = vector, vector.numel()
-            ticket.slots.append(slot)
-        for slot in ticket.slots:
-            _start(slot)
+        try:
+            for vector in vectors:
+                slot = self._free(vector)
+                if slot is None:
+                    ticket.release()
+                    return None
+                slot.source, slot.length = vector, vector.numel()
+                ticket.slots.append(slot)
+            for slot in ticket.slots:
+                _start(slot)
+        except BaseException:  # a slot that is never read again would be one less for ever
+            ticket.release()
+            raise
         return ticket
 
     def _free(self, vector: Tensor) -> Slot | None:

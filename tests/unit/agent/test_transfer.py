@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from gradwatch_agent import watch
+from gradwatch_agent.collect.measurement import Measurement
 from gradwatch_agent.collect.rows import DEVICE_BUSY, PENDING_MAX
 from gradwatch_agent.device.transfer import SLOTS, Ticket, Transfer
 from gradwatch_contracts.columns import Status
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.signals import COLUMNS
+from harness.ppo_run import train
 from harness.recording import monitoring, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -119,34 +127,125 @@ def test_sync_mode_waits_for_the_device() -> None:
         assert record.last["value.new"] == (2.0, 1.0, 0.0)
 
 
-class Unreadable(Transfer):
-    """A transfer that reads nothing: for tensors without values."""
+class RefusingTransfer(Transfer):
+    """A device that refuses every copy, as a broken one does."""
 
     def submit(self, vectors: Any) -> Ticket | None:
-        """Keep what would be copied."""
-        self.sizes = [vector.numel() for vector in vectors]
-        return None
+        """A vector of a device without values: the copy of it raises."""
+        return super().submit([torch.empty(2, device="meta") for _ in vectors])
 
 
-def test_collector_on_meta_tensors_reads_no_value() -> None:
-    """Reading a value of a meta tensor raises, so nothing before the transfer reads one."""
-    meta: dict[str, Any] = {"device": "meta"}
+def test_copy_that_the_device_refuses_gives_its_slot_back() -> None:
+    """Four such updates would otherwise stop all telemetry for the life of the process."""
+    transfer = RefusingTransfer()
+    for _ in range(2 * SLOTS):
+        with pytest.raises(NotImplementedError, match="meta"):
+            transfer.submit([torch.zeros(1)])
+    assert Transfer.submit(transfer, [torch.zeros(1)]) is not None
+
+
+class EndlessEvent(StuckEvent):
+    """The copy of a device that hangs. Waiting for it is what no call may do."""
+
+    def synchronize(self) -> None:
+        """Like torch.cuda.Event, which would not return."""
+        raise AssertionError("a call waited for the device")
+
+
+def test_run_on_a_device_that_hangs_trains_on_and_loses_what_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No call of a whole PPO run waits, `close` included; the parameters are those of a run without us."""
+    monkeypatch.setattr("gradwatch_contracts.limits.CLOSE_S", 0.05)
+    monkeypatch.setattr(f"{__name__}.StuckEvent", EndlessEvent)
+    lost: list[tuple[int, str]] = []
+
+    def watched(model: Any, optimizer: Any) -> Any:
+        monitor = watch(model, optimizer, run="hangs", endpoint=f"ipc://{tmp_path}/none", level="debug")
+        slow(monitor)
+        monkeypatch.setattr(monitor._outbox, "lose", lambda count, reason: lost.append((count, reason)))
+        return monitor
+
+    updates = SLOTS + 3
+    assert all(map(torch.equal, train(updates, watched), train(updates, None)))
+    assert sum(count for count, _ in lost) == updates
+    assert {reason for _, reason in lost} == {DEVICE_BUSY}
+
+
+def whole_update(monitor: Any, network: torch.nn.Module, optimizer: torch.optim.Optimizer, device: str) -> None:
+    """Every call of ours, with tensors of `device`."""
+    on: dict[str, Any] = {"device": device}
+    samples = {name: torch.zeros(8, **on) for name in ("new_logp", "old_logp", "values", "returns", "advantages")}
+    mask, number = torch.ones(8, dtype=torch.bool, **on), torch.zeros((), **on)
+    monitor.rollout(
+        rewards=torch.zeros(4, 2, **on),
+        values=torch.zeros(4, 2, **on),
+        returns=torch.zeros(4, 2, **on),
+        advantages=torch.zeros(4, 2, **on),
+        observations=torch.zeros(4, 2, 3, **on),
+    )
+    for _ in range(3):
+        monitor.ppo(**samples, entropy=torch.zeros(8, **on), loss=number, clip=0.2, actions=torch.zeros(8, 2, **on))
+        monitor.ppo(**samples, entropy={"a": number}, mask=mask)
+        monitor.recurrent(torch.zeros(1, 8, 4, **on), torch.zeros(1, 8, 4, **on))
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+        optimizer.step()
+    monitor.log(tensor=number)
+    monitor.step(episode_returns=torch.zeros(3, **on))
+
+
+ON_THE_HOST = {"grad.clip_limit"}
+"""Numbers of these calls that never were on a device."""
+
+FROM_TENSORS = ("rollout", "ppo", "recurrent", "clip")
+
+
+@pytest.mark.parametrize("level", [Level.NORMAL, Level.DEBUG])
+def test_run_on_meta_tensors_reads_no_value_and_says_so(level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a value of a meta tensor raises. All is reduced as on any device, and what would come of it says DEVICE."""
     network = torch.nn.Linear(4, 2, device="meta")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    for parameter in network.parameters():
-        parameter.grad = torch.empty_like(parameter)
-    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
-        transfer = monitor._measure().transfer = Unreadable()
-        per_sample = {name: torch.empty(8, **meta) for name in ("new_logp", "old_logp", "values", "returns", "advantages")}
-        mask = torch.empty(8, dtype=torch.bool, **meta)
-        monitor.rollout(rewards=torch.empty(4, 2, **meta), observations=torch.empty(4, 2, 3, **meta))
-        for _ in range(3):
-            monitor.ppo(**per_sample, entropy=torch.empty(8, **meta), loss=torch.empty((), **meta), clip=0.2)
-            monitor.ppo(**per_sample, entropy=torch.empty((), **meta), mask=mask)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-            optimizer.step()
-            optimizer.step()
-        monitor.log(tensor=torch.empty((), **meta))
-        monitor.step(episode_returns=torch.empty(3, **meta))
-        assert transfer.sizes[0] > 50
-    assert record.losses[0] == (1, DEVICE_BUSY)
+    sizes: list[int] = []
+    refuse = Measurement._refuse_unreadable
+
+    def seen(self: Measurement, parts: Any, sliced: Any) -> None:
+        sizes.append(sum(vector.numel() for vector, _ in parts))
+        refuse(self, parts, sliced)
+
+    monkeypatch.setattr(Measurement, "_refuse_unreadable", seen)
+    with monitoring(modules=(network,), optimizers=(optimizer,), level=level) as (monitor, record):
+        for _ in range(SLOTS + 1):
+            whole_update(monitor, network, optimizer, "meta")
+        assert len(record.rows) == SLOTS + 1
+        assert min(sizes) > 100
+        assert record.tables == record.events == record.losses == []
+        row = record.last
+        measured = {name for name, value in row.items() if not isinstance(value, Status)}
+        assert not {name for name in measured if COLUMNS[name.split("/")[0]].call in FROM_TENSORS} - ON_THE_HOST
+        assert row["user/tensor"] is row["param.norm"] is row["episode.return"] is Status.DEVICE
+        refused = {name for name, value in row.items() if value is Status.DEVICE}
+        assert {"reward.step", "value.error", "obs.input", "policy.logratio", "policy.ratio.max", "loss.total"} <= refused
+        assert {"policy.entropy", "policy.entropy/a", "rnn.h/update", "rnn.c/update", "grad.norm", "grad.tensors"} <= refused
+
+
+def test_run_half_on_meta_never_passes_the_rest_for_the_whole() -> None:
+    """A critic not materialised yet: what holds of the actor alone is not told as of both; the table names what it knows."""
+    actor, critic = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1, device="meta")
+    for parameter in (*actor.parameters(), *critic.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.SGD([*actor.parameters(), *critic.parameters()], lr=0.1)
+    with monitoring(modules=(actor, critic), optimizers=(optimizer,), level=Level.DEBUG) as (monitor, record):
+        monitor.ppo(values=torch.zeros(2), returns=torch.zeros(2), advantages=torch.zeros(2, device="meta"))
+        monitor.ppo(new_logp=torch.zeros(2, device="meta"), old_logp=torch.zeros(2, device="meta"))
+        monitor.ppo(new_logp=torch.zeros(2), old_logp=torch.zeros(2))
+        optimizer.step()
+        monitor.step()
+        row = record.last
+        assert row["param.norm"] is row["param.nonfinite"] is row["grad.norm"] is row["opt.update_ratio"] is Status.DEVICE
+        assert row["adv.used"] is row["policy.logratio"] is row["policy.ratio.max"] is Status.DEVICE
+        assert row["value.new"] == (2.0, 0.0, 0.0)
+        assert set(record.table("layers")) == {"0.weight", "0.bias"}
+        assert record.events == []
