@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from gradwatch_contracts.connection import Connection
-from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon import __version__
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
-from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
+from gradwatch_daemon.api.context import ApiContext, DaemonHealth
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.audit import AuditFile
+from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.config import is_loopback
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
@@ -46,15 +46,14 @@ from gradwatch_daemon.places import (
     write_connection,
 )
 from gradwatch_daemon.records import Counters
+from gradwatch_daemon.replaying import Replayer
 from gradwatch_daemon.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gradwatch_daemon.config import Config
-    from gradwatch_daemon.detect.catalogue import Profile
     from gradwatch_daemon.records import Published
-    from gradwatch_daemon.rules import Rule
 
 LOG = logging.getLogger("gradwatch.daemon")
 
@@ -118,9 +117,10 @@ class Daemon:
                     allowed_hosts=(*config.allowed_hosts, host),
                     ready=self._not_ready,
                     health=self._health,
-                    catalogue=_catalogue(profile),
+                    catalogue=describe(profile),
                     version=__version__,
                     profile=config.profile,
+                    replay=Replayer(data_dir, config.profile, config.thresholds),
                 )
             )
             self._undo = undo.pop_all()
@@ -202,34 +202,6 @@ class Daemon:
 
     def _ipc(self, ingest: str) -> str:
         return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
-
-
-def _catalogue(profile: Profile) -> tuple[DetectorInfo, ...]:
-    """The rules in force, and beside each threshold what the profile has without the configuration."""
-    plain = load_profile(profile.name).rules
-    return tuple(_detector(rule, plain[kind]) for kind, rule in profile.rules.items())
-
-
-def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
-    return DetectorInfo(
-        kind=rule.kind,
-        title=rule.title,
-        meaning=rule.meaning,
-        severity=max((vote.gives for vote in rule.votes), key=lambda severity: severity.rank),
-        needs=tuple(
-            NeedInfo(need.signal, SIGNALS[need.signal].spec.call, need.add, need.optional, need.undefined)
-            for need in rule.needs
-        ),
-        thresholds=tuple(
-            ThresholdInfo(t.key, t.limit, plain.threshold(t.key).limit, t.op, t.unit, t.quantity) for t in rule.thresholds
-        ),
-        votes=tuple(VoteInfo(vote.at, vote.k, vote.n, vote.gives) for vote in rule.votes),
-        formula=rule.formula,
-        warm_up=f"{rule.warm_up} measured updates" if rule.warm_up else "none",
-        fails_when=rule.fails_when,
-        source=rule.source,
-        tries=rule.tries,
-    )
 
 
 def run_daemon(config: Config) -> int:

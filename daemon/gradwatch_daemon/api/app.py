@@ -19,6 +19,7 @@ from gradwatch_daemon.api import (
     escalations,
     health,
     metrics,
+    replay,
     runs,
     series,
     stream,
@@ -32,6 +33,7 @@ from gradwatch_daemon.api.models import EscalationBody
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.parameters import refuse_unknown_parameters
 from gradwatch_daemon.api.problems import ApiError, internal, on_http, on_invalid, on_refusal, problem
+from gradwatch_daemon.api.replay_models import ReplayBody
 
 PREFIX = "/api/v1"
 BODY_BYTES_MAX = 64 * 1024
@@ -144,9 +146,10 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
-    app.state.body_fields = (*EscalationBody.model_fields, *TokenBody.model_fields)
+    bodies = (EscalationBody, TokenBody, ReplayBody)
+    app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
-    for room in (runs, series, anomalies, escalations, detectors, daemon, stream, tokens):
+    for room in (runs, series, anomalies, escalations, detectors, daemon, replay, stream, tokens):
         api.include_router(room.router)
     app.include_router(health.router)
     app.include_router(metrics.router)

@@ -1,16 +1,18 @@
 """Everything the API is given: snapshots, a reader, a mailbox, a fan-out. It has no other way to the daemon."""
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import Request as HttpRequest
 
 from gradwatch_contracts.control import Severity
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.records import Escalation, Request, RunView
+from gradwatch_daemon.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
 
 if TYPE_CHECKING:
@@ -105,6 +107,15 @@ class AuditLog(Protocol):
         """The last entries, newest first."""
 
 
+async def refuse_replay(order: ReplayOrder) -> dict[str, Any]:
+    """Stands where no replay was wired.
+
+    Raises:
+        GradwatchError: `not-ready`, always.
+    """
+    raise GradwatchError("not-ready", where="replay", expected="a daemon that replays", got=f"none for {order.run}")
+
+
 @dataclass(frozen=True, slots=True)
 class ApiContext:
     """What `create_api` needs.
@@ -113,7 +124,7 @@ class ApiContext:
     pipeline thread; its future gives the committed escalation or raises GradwatchError. `ready` lists why the daemon is
     not ready, empty when it is; /readyz shows these words without asking for a token. `health` looks at the disk, so it
     is called in a worker thread. `allowed_hosts` are names or addresses without brackets; one with a port (`name:port`,
-    `[v6]:port`) matches that port only.
+    `[v6]:port`) matches that port only. `replay` gives the document of a replay.
     """
 
     snapshots: Callable[[], Mapping[str, RunView]]
@@ -128,6 +139,7 @@ class ApiContext:
     catalogue: Sequence[DetectorInfo]
     version: str
     profile: str = "default"
+    replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0
 

@@ -28,6 +28,16 @@ _OWN: dict[str, tuple[str, ...]] = {
     ),
     "create_token": ("invalid-body",),
     "revoke_token": ("token-not-found",),
+    "replay": (
+        "run-not-found",
+        "invalid-body",
+        "body-too-large",
+        "config-invalid",
+        "replay-too-large",
+        "recording-unreadable",
+        "overloaded",
+        "not-ready",
+    ),
     "stream": ("overloaded", "not-ready"),
     "readyz": ("not-ready",),
 }

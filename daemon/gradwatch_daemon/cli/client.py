@@ -62,6 +62,14 @@ def find_daemon(env: Mapping[str, str], uid: int) -> Address:
     return Address(url, token, "GRADWATCH_URL")
 
 
+def daemon_data_dir(env: Mapping[str, str], uid: int) -> Path | None:
+    """The data directory of the daemon that runs on this machine, None where none does."""
+    try:
+        return Path(_read_connection(Path(runtime_dir(env, uid)) / FILE_NAME, uid).token_file).parent
+    except GradwatchError:
+        return None
+
+
 def _read_token(connection: Connection) -> str:
     """The token of a daemon, '' when its file is not ours to read: the daemon then says what it wants."""
     try:

@@ -49,6 +49,7 @@ def build_parser() -> Parser:
     _add_service(verbs)
     _add_looking(verbs)
     _add_control(verbs)
+    _add_past(verbs)
     return parser
 
 
@@ -156,6 +157,28 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
     token.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d (never)")
     audit = _verb(verbs, "audit", "show who changed what, newest first")
     audit.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
+
+
+def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = _verb(verbs, "replay", "run stored updates through detection again; a gate for scripts")
+    verb.add_argument("what", metavar="RUN|FILE", help="a run, or a data directory (with a /) or database file that holds it")
+    verb.add_argument("--run", metavar="RUN", help="which run of FILE, where it holds several")
+    verb.add_argument("--profile", help="rules to replay with: default or classic (those of the configuration)")
+    verb.add_argument(
+        "--set", metavar="KIND.NAME=NUMBER", action="append", default=[], help="another threshold; may be repeated"
+    )
+    verb.add_argument("--diff", metavar="Q", help="also say what differs from Q: live, default or classic")
+    verb.add_argument("--from", dest="first", type=int, metavar="UPDATE", help="first update")
+    verb.add_argument("--to", dest="last", type=int, metavar="UPDATE", help="last update")
+    verb.add_argument(
+        "--gate",
+        choices=("info", "warning", "critical"),
+        default="warning",
+        help="exit 10 for a finding at or above this (warning), 11 when detectors could not all see, else 0",
+    )
+    verb.add_argument("--allow-blind", action="store_true", help="blind or learning detectors are not inconclusive")
+    verb.add_argument("--data-dir", metavar="DIR", help="where RUN is kept (where the running daemon keeps it)")
+    verb.add_argument("--config", metavar="FILE", help="TOML file with profile and thresholds, as of `gradwatch serve`")
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from gradwatch_daemon.cli.output import Output
 
@@ -24,9 +26,21 @@ def run(args: Namespace, output: Output) -> int:
         GradwatchError: what the configuration or the daemon refuses to start with.
         CommandError: 2 when the daemon extra is not installed.
     """
-    try:
+    with daemon_extra():
         from gradwatch_daemon.app import run_daemon
         from gradwatch_daemon.config import load_config
+    return run_daemon(load_config(flags(args), os.environ, Path.cwd()))
+
+
+@contextmanager
+def daemon_extra() -> Iterator[None]:
+    """Around the imports of what runs in this process.
+
+    Raises:
+        CommandError: 2 when the daemon extra is not installed.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
@@ -36,7 +50,6 @@ def run(args: Namespace, output: Output) -> int:
             next_step='Install them with: pip install "gradwatch[daemon]"',
             exit_code=EXIT_USAGE,
         ) from error
-    return run_daemon(load_config(flags(args), os.environ, Path.cwd()))
 
 
 def flags(args: Namespace) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import ID, RUN, check_name
+from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.ingest.session import LiveSession
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Reception:
         attempt_before = known.run.attempt if known is not None else 0
         state, session = self._runs.greet(hello, now.unix_ns)
         if attempt_before and state.run.attempt != attempt_before:
-            work.escalated(state.escalations.lose_all("another attempt began"))
-            work.noted(state.close_anomalies("another attempt began"))
+            work.escalated(state.escalations.lose_all(ANOTHER_ATTEMPT))
+            work.noted(state.close_anomalies(ANOTHER_ATTEMPT))
         live = self._sessions.by_id.get(hello.session)
         last_seq = live.last_seq if live is not None else session.last_seq
         opened = LiveSession(hello.session, peer, session.stream, hello, last_seq, session.last_seq, now.mono_s)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Level
+from gradwatch_daemon.anomalies.closing import close
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.records import Run, RunView, Session, Stream
 
@@ -63,10 +64,7 @@ class RunState:
 
     def close_anomalies(self, why: str) -> list[Anomaly]:
         """Resolve what is open because nothing can be said of it any more; returns the closed."""
-        closed = [
-            replace(a, state="resolved", update_resolved=a.update_last, sentence=f"{a.sentence} Closed: {why}.")
-            for a in self.open.values()
-        ]
+        closed = [close(anomaly, why) for anomaly in self.open.values()]
         self.open.clear()
         return closed
 

@@ -17,7 +17,7 @@ from gradwatch_daemon.detect.engine import StreamState
 from gradwatch_daemon.records import Checkpoint, DetectorState, EventRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.records import Anomaly, LossRecord, SignalBlock, Stream, Verdicts
@@ -36,9 +36,10 @@ CHECKPOINT_UPDATES = 256
 class StreamDetection:
     """The detectors and the anomalies of one (run, attempt, rank). A pure function of the rows and marks it was given."""
 
-    def __init__(self, stream: Stream, engine: Engine, updates_total: int | None) -> None:
+    def __init__(self, stream: Stream, engine: Engine, updates_total: int | None, rows: int = 0) -> None:
+        """`rows` of the stream were before the first one that will be given."""
         self.stream = stream
-        self.rows = 0
+        self.rows = rows
         self.update_last = -1
         self._marks = 0
         self._t_ns = 0
@@ -130,17 +131,26 @@ class StreamDetection:
             replayed = store.blocks_since_checkpoint(self.stream)
         else:
             replayed = store.blocks_after(self.stream, -1)
-        marks = deque(store.marks(self.stream)[self._marks :])
-        for block in replayed:
+        for _ in self.replay(replayed, store.marks(self.stream)[self._marks :]):
+            pass
+
+    def replay(self, blocks: Iterable[SignalBlock], marks: Iterable[EventRecord]) -> Iterator[list[Anomaly]]:
+        """Detect on stored rows and marks in the order in which they once came: what changed, part by part.
+
+        `blocks` begin behind row `rows` of the stream, and `marks` are those not yet applied. Where the blocks end early, the
+        marks of later rows are left.
+        """
+        waiting = deque(marks)
+        for block in blocks:
             done = 0
-            while marks and (due := self._rows_to(marks[0])) < len(block) - done:
+            while waiting and (due := self._rows_to(waiting[0])) < len(block) - done:
                 if due:
-                    self.advance(block.select(slice(done, done + due)))
+                    yield self.advance(block.select(slice(done, done + due)))
                     done += due
-                self._apply(marks.popleft())
-            self.advance(block.select(slice(done, len(block))) if done else block)
-        for mark in marks:
-            self._apply(mark)
+                yield self._apply(waiting.popleft())
+            yield self.advance(block.select(slice(done, len(block))) if done else block)
+        while waiting and self._rows_to(waiting[0]) <= 0:
+            yield self._apply(waiting.popleft())
 
     def _rows_to(self, mark: EventRecord) -> int:
         """Rows still to come before a mark."""

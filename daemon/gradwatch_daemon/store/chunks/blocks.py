@@ -28,6 +28,7 @@ class Names:
 
     members: dict[int, tuple[int, ...]] = field(default_factory=dict)
     keys: dict[int, SignalKey] = field(default_factory=dict)
+    signals: dict[int, tuple[SignalKey, ...]] = field(default_factory=dict)
 
     def members_of(self, db: sqlite3.Connection, set_id: int) -> tuple[int, ...]:
         """Signal numbers of a set, in its order."""
@@ -43,8 +44,10 @@ class Names:
         return self.keys[number]
 
     def block(self, db: sqlite3.Connection, stream: Stream, set_id: int, rows: Rows) -> SignalBlock:
-        """The rows of a set as a block."""
-        signals = tuple(self.key_of(db, number) for number in self.members_of(db, set_id))
+        """The rows of a set as a block. The same set gives the same `signals` object: detection knows a layout by it."""
+        signals = self.signals.get(set_id)
+        if signals is None:
+            signals = self.signals[set_id] = tuple(self.key_of(db, number) for number in self.members_of(db, set_id))
         return SignalBlock(stream, *rows[:5], signals, rows.values, rows.status)
 
 
@@ -64,6 +67,15 @@ def row_end(db: sqlite3.Connection, number: int) -> int:
     """How many rows a stream has: the ordinal of the next one."""
     last = db.execute("SELECT id, n FROM tail WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT 1", _range(number)).fetchone()
     return tail_start(db, number) if last is None else row_of(last[0]) + int(last[1])
+
+
+def row_begin(db: sqlite3.Connection, number: int) -> int:
+    """The ordinal of the first row of a stream that is still stored; `row_end` where none is."""
+    (chunk,) = db.execute("SELECT min(id) FROM chunk WHERE id >= ? AND id < ?", _range(number)).fetchone()
+    (tail,) = db.execute("SELECT min(id) FROM tail WHERE id >= ? AND id < ?", _range(number)).fetchone()
+    begins = [row_of(tail)] if tail is not None else []
+    begins += [row_of(chunk) * CHUNK_ROWS] if chunk is not None else []
+    return min(begins, default=row_end(db, number))
 
 
 def _range(number: int) -> tuple[int, int]:

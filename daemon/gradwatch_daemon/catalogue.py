@@ -1,0 +1,41 @@
+"""The detectors of a profile as HTTP, the command line and a replay describe them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.signals import SIGNALS
+from gradwatch_daemon.api.context import DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
+from gradwatch_daemon.detect.catalogue import load_profile
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.catalogue import Profile
+    from gradwatch_daemon.rules import Rule
+
+
+def describe(profile: Profile) -> tuple[DetectorInfo, ...]:
+    """The rules in force, and beside each threshold what the profile has without the configuration."""
+    plain = load_profile(profile.name).rules
+    return tuple(_detector(rule, plain[kind]) for kind, rule in profile.rules.items())
+
+
+def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
+    return DetectorInfo(
+        kind=rule.kind,
+        title=rule.title,
+        meaning=rule.meaning,
+        severity=max((vote.gives for vote in rule.votes), key=lambda severity: severity.rank),
+        needs=tuple(
+            NeedInfo(need.signal, SIGNALS[need.signal].spec.call, need.add, need.optional, need.undefined)
+            for need in rule.needs
+        ),
+        thresholds=tuple(
+            ThresholdInfo(t.key, t.limit, plain.threshold(t.key).limit, t.op, t.unit, t.quantity) for t in rule.thresholds
+        ),
+        votes=tuple(VoteInfo(vote.at, vote.k, vote.n, vote.gives) for vote in rule.votes),
+        formula=rule.formula,
+        warm_up=f"{rule.warm_up} measured updates" if rule.warm_up else "none",
+        fails_when=rule.fails_when,
+        source=rule.source,
+        tries=rule.tries,
+    )

@@ -1,0 +1,98 @@
+"""What is done to stored runs without a daemon, or beside one: the wiring of replays. `app` is that of the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.api.replay import replay_document
+from gradwatch_daemon.catalogue import describe
+from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
+from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
+from gradwatch_daemon.replayed import Window
+from gradwatch_daemon.store.recording import RecordingReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIVE = "live"
+NICE = 10
+"""A replay on request gives way to the trainer and to the daemon."""
+
+
+def replay_stored(
+    path: Path,
+    run: str,
+    profile: str,
+    thresholds: Mapping[str, Mapping[str, float]],
+    *,
+    first: int | None = None,
+    last: int | None = None,
+    against: str = "",
+    rows_max: int | None = None,
+) -> dict[str, Any]:
+    """Replay a run of a data directory or database file; the document of POST /replay. Writes nothing.
+
+    `run` '' takes the only one there is. `against` is `live`, a profile, or '' for no comparison.
+
+    Raises:
+        GradwatchError: `recording-unreadable`, `run-not-found`, `config-invalid`, `replay-too-large`.
+    """
+    rules = load_profile(profile, thresholds)
+    other = None if against in ("", LIVE) else _other(against)
+    window = Window(first, last)
+    reader = RecordingReader(path)
+    try:
+        recording = reader.recording(run or _only_run(reader))
+        if rows_max is not None:
+            check_size(recording, rows_max)
+        given: dict[str, Any] = {"window": window, "unknown": reader.unknown_signals(), "clock": time.perf_counter}
+        replayed = replay_run(recording, reader.blocks, rules, **given)
+        if against == LIVE:
+            replayed = compare_with_live(replayed, recording, window)
+        elif other is not None:
+            replayed = compare_profiles(replayed, replay_run(recording, reader.blocks, other, **given))
+    finally:
+        reader.close()
+    return replay_document(replayed, describe(rules))
+
+
+def _other(against: str) -> Any:
+    if against not in PROFILES:
+        raise GradwatchError("config-invalid", where="diff", expected=f"{LIVE}, {', '.join(PROFILES)}", got=repr(against))
+    return load_profile(against)
+
+
+def _only_run(reader: RecordingReader) -> str:
+    runs = reader.runs()
+    if len(runs) == 1:
+        return runs[0]
+    raise GradwatchError(
+        "run-not-found",
+        where=str(reader.file),
+        expected="one run" if not runs else f"the name of one of {', '.join(runs[:20])}",
+        got=f"{len(runs)} runs and no name",
+        next_step="Choose one with --run." if runs else "It is empty: nothing was ever stored in it.",
+    )
+
+
+def main() -> int:
+    """One replay on request of the daemon: an order on stdin, one JSON document on stdout."""
+    os.nice(NICE)
+    order = json.load(sys.stdin)
+    try:
+        answer = {"document": replay_stored(Path(order.pop("path")), **order)}
+    except GradwatchError as error:
+        said = {"where": error.where, "expected": error.expected, "got": error.got, "next_step": error.next_step}
+        answer = {"error": {"slug": error.code.slug, **said}}
+    json.dump(answer, sys.stdout, allow_nan=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
