@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.replayed import ReplayOrder
 
-ROWS_MAX = 500_000
-"""Stored updates of one replay: about 15 s of one core with `default`."""
+ROWS_MAX = 200_000
+"""Stored updates of one replay: about 10 s of an idle core with `default`."""
 
 SECONDS_MAX = 60.0
 """A replay that takes longer is ended: by then whoever asked has gone."""
