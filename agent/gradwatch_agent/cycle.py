@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
+from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
@@ -43,7 +44,7 @@ class UpdateCycle:
         self._settings = settings
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
-        self._rows = RowQueue(outbox, sync=settings.sync)
+        self._rows = RowQueue(outbox, StartUp(settings.run).say, sync=settings.sync)
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None

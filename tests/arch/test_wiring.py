@@ -23,6 +23,7 @@ from gradwatch_agent.entry import watch
 from gradwatch_agent.monitor import Monitor
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.needs import LINES, NEEDS, Needs
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.config import KEYS
 from gradwatch_daemon.derive.formulas import FORMULAS
@@ -246,3 +247,26 @@ def _config_reads(path: Path) -> frozenset[str]:
         and isinstance(node.ctx, ast.Load)
         and (node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")) in {"config", "_config"}
     )
+
+
+# The table of needs, which the agent reads: it knows no detector.
+
+
+def _declared_needs(kind: str) -> Needs:
+    """What a detector's file says, as the table says it."""
+    needs = _rule(kind, "default").needs
+    every = tuple(need.signal for need in needs if not need.optional)
+    return Needs(every, () if every else tuple(need.signal for need in needs))
+
+
+def test_table_of_needs_is_what_the_detectors_declare() -> None:
+    """The agent's start-up line names the detectors that will be blind; it may not name others than the daemon does."""
+    assert {spec.kind: _declared_needs(spec.kind) for spec in CATALOGUE} == NEEDS
+
+
+def test_table_of_lines_is_what_the_detectors_declare() -> None:
+    """The same words on both sides, and no line that is never said."""
+    named = {name for needs in NEEDS.values() for name in needs.every + needs.some}
+    declared = {n.signal: n.add for kind, name in RULES for n in _rule(kind, name).needs if n.signal in named}
+
+    assert declared == LINES

@@ -11,6 +11,8 @@ from gradwatch_agent.collect.catalogue import Catalogue
 from gradwatch_agent.row import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.measurement import Underway
     from gradwatch_agent.outbox import Outbox
@@ -48,11 +50,13 @@ class Waiting:
 
 
 class RowQueue:
-    """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox."""
+    """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox. `say` is told of each
+    row until it answers True."""
 
-    __slots__ = ("_catalogue", "_outbox", "_pending", "_sync")
+    __slots__ = ("_catalogue", "_outbox", "_pending", "_say", "_sync")
 
-    def __init__(self, outbox: Outbox, *, sync: bool) -> None:
+    def __init__(self, outbox: Outbox, say: Callable[[Row], bool], *, sync: bool) -> None:
+        self._say: Callable[[Row], bool] | None = say
         self._outbox = outbox
         self._catalogue = Catalogue()
         self._pending: deque[Waiting] = deque()
@@ -72,11 +76,14 @@ class RowQueue:
         while pending and (self._sync or pending[0].done):
             waiting = pending.popleft()
             try:
-                self._build(waiting)
+                row = self._build(waiting)
             except Exception:
                 self._outbox.lose(1, OUR_ERROR)
                 raise
             self._put_evidence(waiting)
+            if self._say is not None and row is not None:
+                say, self._say = self._say, None
+                self._say = None if say(row) else say
 
     def drain(self, timeout_s: float) -> None:
         """Wait a little for copies under way; what does not arrive is lost."""
@@ -88,17 +95,19 @@ class RowQueue:
         self._outbox.lose(len(self._pending), DEVICE_BUSY)
         self._pending.clear()
 
-    def _build(self, waiting: Waiting) -> None:
+    def _build(self, waiting: Waiting) -> Row | None:
         if waiting.lost:
             self._outbox.lose(1, DEVICE_BUSY)
-            return
+            return None
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
         schema, values, status = self._catalogue.fill(
             waiting.level, waiting.flags, waiting.tally, waiting.user, thinned=waiting.thinned
         )
         level, flags = int(waiting.level), int(waiting.flags)
-        self._outbox.put_row(Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status))
+        row = Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status)
+        self._outbox.put_row(row)
+        return row
 
     def _put_evidence(self, waiting: Waiting) -> None:
         """Tables and events of the update, after its row."""

@@ -1,0 +1,76 @@
+"""Which signals each detector needs, and the line of a trainer that feeds each: so the agent can say what a run will miss.
+
+The daemon's detectors declare this themselves, with their thresholds; the wiring test holds this table to what they declare
+in the profile `default`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_LOGP = "pass new_logp and old_logp to mon.ppo()"
+_CRITIC = "pass values and returns to mon.rollout()"
+_CLIP = "call clip_grad_norm_, or pass the optimizer to watch()"
+_OPTIMIZER = "pass the optimizer to watch()"
+_RECURRENT = "call mon.recurrent(h, c) if the policy is recurrent"
+
+LINES: dict[str, str] = {
+    "policy.logratio.nonfinite": _LOGP,
+    "obs.input.nonfinite": "pass observations to mon.rollout()",
+    "reward.step.nonfinite": "pass rewards to mon.rollout()",
+    "value.new.nonfinite": "pass values to mon.ppo()",
+    "adv.used.nonfinite": "pass advantages to mon.ppo()",
+    "loss.total.nonfinite": "pass loss to mon.ppo()",
+    "grad.norm.nonfinite": _CLIP,
+    "param.nonfinite": "pass the model to watch()",
+    "rnn.h.nonfinite": _RECURRENT,
+    "value.nmse": _CRITIC,
+    "value.target.std": _CRITIC,
+    "policy.ratio.first_mb_dev": f"{_LOGP} before the first optimizer step",
+    "policy.ratio.max": _LOGP,
+    "policy.ratio.tail_index": _LOGP,
+    "policy.kl.k3": _LOGP,
+    "policy.ratio.min": _LOGP,
+    "policy.logratio.std": _LOGP,
+    "policy.entropy.norm": "pass entropy to mon.ppo()",
+    "grad.norm.mean": _CLIP,
+    "grad.health": _CLIP,
+    "opt.steps": _OPTIMIZER,
+    "opt.skipped": _OPTIMIZER,
+    "rnn.h.rms": _RECURRENT,
+    "rnn.h.saturation": _RECURRENT,
+    "episode.count": "pass episode_returns to mon.step()",
+}
+"""Signal → the line to add to a trainer that does not feed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Signals of one detector: without each of `every` it is blind, and without all of `some` too. Neither: that rows come
+    is all it needs."""
+
+    every: tuple[str, ...] = ()
+    some: tuple[str, ...] = ()
+
+
+NEEDS: dict[str, Needs] = {
+    "nonfinite": Needs(some=tuple(name for name in LINES if name.endswith(".nonfinite"))),
+    "value_collapse": Needs(("value.nmse", "value.target.std")),
+    "rollout_mismatch": Needs(("policy.ratio.first_mb_dev",)),
+    "ratio_explosion": Needs(("policy.ratio.max", "policy.ratio.tail_index", "policy.kl.k3")),
+    "kl_extreme": Needs(("policy.kl.k3",)),
+    "kl_spike": Needs(("policy.kl.k3",)),
+    "ratio_collapse": Needs(("policy.ratio.min", "policy.logratio.std")),
+    "entropy_collapse": Needs(("policy.entropy.norm",)),
+    "entropy_low": Needs(("policy.entropy.norm",)),
+    "gradient_exploding": Needs(("grad.norm.mean",)),
+    "gradient_vanishing": Needs(("grad.norm.mean",)),
+    "gradient_unhealthy": Needs(("grad.health",)),
+    "gradient_drift": Needs(("grad.norm.mean", "grad.health")),
+    "skipped_steps": Needs(("opt.steps", "opt.skipped")),
+    "lstm_unhealthy": Needs(("rnn.h.rms", "rnn.h.saturation")),
+    "performance_degradation": Needs(("episode.count",)),
+    "stall": Needs(),
+    "telemetry_gap": Needs(),
+}
+"""Kind of anomaly → what its detector needs, in the order of the daemon's catalogue."""

@@ -1,0 +1,123 @@
+"""The start-up line: once, after the first update that shows what a whole one has, in the words of the daemon."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.needs import NEEDS
+from harness.recording import monitoring
+from harness.whole_trainer import Policy
+
+if TYPE_CHECKING:
+    from gradwatch_agent.monitor import Monitor
+
+
+@pytest.fixture(autouse=True)
+def _strict(strict: None, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gradwatch.start")
+
+
+def whole_update(monitor: Monitor, model: Policy, optimizer: torch.optim.Optimizer, **ppo: Any) -> None:
+    """Every call."""
+    given = torch.rand(8)
+    monitor.rollout(rewards=given, values=given, returns=given + 1, advantages=given, observations=given)
+    out, (h, c) = model.lstm(torch.rand(1, 8, 3))
+    loss = model.actor(out).mean() + model.critic(out).mean()
+    told = {"new_logp": given, "old_logp": given, "entropy": given, "values": given, "advantages": given}
+    monitor.ppo(**{**told, **ppo}, returns=given, clip=0.2, loss=loss)
+    monitor.recurrent(h, c)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    optimizer.step()
+    monitor.log(a=1.0)
+
+
+class Actions:
+    """A space of two actions."""
+
+    n = 2
+
+
+def test_line_of_a_trainer_that_makes_every_call_is_information(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing to do for anybody, so it is not a warning; and it is said once."""
+    model = Policy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions()) as (monitor, _):
+        for _ in range(2):
+            whole_update(monitor, model, optimizer)
+            monitor.step(episode_returns=[])  # none ended, which is no lack
+
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "INFO",
+            "gradwatch: run 'test': watching rollouts, minibatches, recurrent state, gradients, scalars; "
+            f"{len(NEEDS)} of {len(NEEDS)} detectors see.",
+        )
+    ]
+
+
+def test_line_names_blind_detectors_and_what_they_lack(caplog: pytest.LogCaptureFixture) -> None:
+    """Grouped by the line to add."""
+    model = Policy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions()) as (monitor, _):
+        whole_update(monitor, model, optimizer, old_logp=None)
+        monitor.step()
+
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    blind = ("rollout_mismatch", "ratio_explosion", "kl_extreme", "kl_spike", "ratio_collapse", "performance_degradation")
+    assert f"; {len(NEEDS) - len(blind)} of {len(NEEDS)} detectors see, blind are " in record.message
+    for kind in NEEDS:
+        assert (kind in record.message) is (kind in blind), kind
+    assert "kl_spike, ratio_collapse (pass new_logp and old_logp to mon.ppo())" in record.message
+    assert "performance_degradation (pass episode_returns to mon.step())" in record.message
+
+
+def test_line_of_scalars_only_names_nearly_all(caplog: pytest.LogCaptureFixture) -> None:
+    """What a trainer with `log` alone has is that rows come."""
+    with monitoring() as (monitor, _):
+        monitor.step(loss=1.0)
+
+    assert "watching scalars; 2 of " in caplog.text
+    assert "blind are nonfinite, ratio_explosion, " in caplog.text
+
+
+def test_line_waits_for_an_update_that_shows_it(caplog: pytest.LogCaptureFixture) -> None:
+    """One in which nothing was trained, one that was thinned, and one cut short do not."""
+    model = Policy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with monitoring(modules=(model,), optimizers=(optimizer,), collect_every=2) as (monitor, _):
+        monitor.step()  # skipped
+        whole_update(monitor, model, optimizer)
+        monitor.step()  # thinned
+        assert caplog.records == []
+        whole_update(monitor, model, optimizer)
+
+    assert caplog.records == []  # cut short by the end
+
+
+def test_line_below_normal_says_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    """There the level is to blame, not a call."""
+    with monitoring(level=Level.MINIMAL) as (monitor, _):
+        monitor.step(loss=1.0)
+
+    assert caplog.messages == ["gradwatch: run 'test': watching scalars; at level minimal most detectors are blind."]
+
+
+def test_line_is_not_said_after_it_failed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once logged as our own error; rows go on and none is lost."""
+    monkeypatch.delenv("GRADWATCH_STRICT")
+    monkeypatch.setattr("gradwatch_agent.coverage.blind_for", lambda _: 1 / 0)
+    with monitoring() as (monitor, record):
+        monitor.step()
+        monitor.step()
+
+    assert [row.update for row in record.rows] == [0, 1]
+    assert record.losses == []
+    assert len([message for message in caplog.messages if "gradwatch failed in" in message]) == 1
