@@ -16,6 +16,7 @@ from gradwatch_agent.guard import is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
 from gradwatch_agent.session import Session, State
 from gradwatch_contracts import limits
+from gradwatch_contracts.connection import read_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ class Link:
         on_own_error: Callable[[str, str], None] | None = None,
         locate: Callable[[], tuple[str, str] | None] | None = None,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self._keys = read_endpoint(endpoint)
         self.warned_absent = False
         self._outbox = outbox
         self._on_refused, self._own_error = on_refused, on_own_error
@@ -193,9 +194,19 @@ class Link:
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 10_000)
         try:
+            self._encrypt(socket)
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
             self._session.refuse(f"The endpoint {self.endpoint} cannot be used ({error}).")
+
+    def _encrypt(self, socket: zmq.Socket[bytes]) -> None:
+        """Set the keys for the connections to come: the daemon's is checked as much as ours, since we obey it."""
+        import zmq
+
+        if self._keys is not None:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, bytes.fromhex(self._keys.server))
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, bytes.fromhex(self._keys.public))
+            socket.setsockopt(zmq.CURVE_SECRETKEY, bytes.fromhex(self._keys.secret))
 
     def _turn(self, socket: zmq.Socket[bytes]) -> None:
         """Take what came, send what is due, sleep until something comes or it is time."""
@@ -267,18 +278,22 @@ class Link:
         if found is None:
             return
         endpoint, self._secret = found
-        if endpoint != self.endpoint:
+        address, keys = read_endpoint(endpoint)
+        if (address, keys) != (self.endpoint, self._keys):
             socket.disconnect(self.endpoint)
-            socket.connect(endpoint)
-            self.endpoint = endpoint
+            self.endpoint, self._keys = address, keys
+            self._encrypt(socket)
+            socket.connect(address)
 
     def _tell_absence(self, now: float) -> None:
         if not (self._session.welcomed or self.warned_absent) and now - self._started_at >= ABSENT_S:
             self.warned_absent = True
             LOGGER.warning(
-                "gradwatch: no daemon answers at %s. Training goes on; the newest telemetry is kept until one does. "
-                "Start one with `gradwatch serve`.",
+                "gradwatch: no daemon answers at %s. Training goes on; the newest telemetry is kept until one does. %s",
                 self.endpoint,
+                "Start one with `gradwatch serve`."
+                if self._keys is None
+                else "Is it running there, and is this key still in its `gradwatch keys list`?",
             )
 
     def _tell_refusal(self) -> None:

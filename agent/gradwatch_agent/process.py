@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import names
-from gradwatch_contracts.connection import FILE_NAME, TCP_DEFAULT, Connection, runtime_dir
+from gradwatch_contracts.connection import FILE_NAME, TCP_DEFAULT, Connection, read_endpoint, runtime_dir
 from gradwatch_contracts.errors import GradwatchError
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
         raise GradwatchError(
             "invalid-argument", where="endpoint", expected="auto, ipc://PATH or tcp://HOST:PORT", got=repr(wanted)[:80]
         )
+    read_endpoint(wanted)  # its keys, if it has any, are whole
     if wanted.startswith("ipc:"):
         return wanted, ""
     owner = os.getuid() if uid is None else uid
@@ -160,6 +161,7 @@ def _read_connection(directory: str, uid: int) -> Connection | None:
             found = Connection.from_json(file.read(CONNECTION_BYTES_MAX).decode("utf-8", "replace"))
         if not ENDPOINT.fullmatch(found.ingest):
             raise GradwatchError("config-invalid", where=path, expected="an ipc or tcp endpoint", got=found.ingest[:80])
+        read_endpoint(found.ingest)
     except FileNotFoundError:
         return None
     except (OSError, GradwatchError) as error:

@@ -6,6 +6,7 @@ Written by `gradwatch serve` with mode 0600 into a directory with mode 0700; who
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,44 @@ class Connection:
                 got=f"{type(error).__name__}: {error}",
                 next_step="Restart the daemon to write it anew.",
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """What an agent needs to speak CURVE: the daemon's public key, and its own pair. 64 hex digits each."""
+
+    server: str
+    public: str
+    secret: str
+
+
+def write_endpoint(address: str, keys: CurveKeys) -> str:
+    """One string for GRADWATCH_ENDPOINT: the address and the keys. Whoever has it may send as this agent."""
+    return f"{address}?server={keys.server}&public={keys.public}&secret={keys.secret}"
+
+
+def read_endpoint(text: str) -> tuple[str, CurveKeys | None]:
+    """Address and keys of an endpoint; None where it is to be spoken to without encryption.
+
+    Raises:
+        GradwatchError: `invalid-argument` for keys that are none; the sentence does not repeat them.
+    """
+    address, question, query = text.partition("?")
+    if not question:
+        return address, None
+    given = dict(part.partition("=")[::2] for part in query.split("&"))
+    if given.keys() == {"server", "public", "secret"} and all(_KEY.fullmatch(value) for value in given.values()):
+        return address, CurveKeys(given["server"], given["public"], given["secret"])
+    raise GradwatchError(
+        "invalid-argument",
+        where=f"endpoint {address[:80]}",
+        expected="?server=KEY&public=KEY&secret=KEY with 64 hex digits each",
+        got="something else",
+        next_step="Copy the whole line that `gradwatch keys add` printed, in quotes.",
+    )
+
+
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def runtime_dir(env: Mapping[str, str], uid: int) -> str:

@@ -76,6 +76,14 @@ _ALL = (
         5,
     ),
     Code("rate-limited", "Too many changes in a short time.", "Wait for the time in Retry-After.", 429, 5),
+    Code("key-not-found", "No agent key has this name.", "List them with `gradwatch keys list`.", 404, 3),
+    Code(
+        "ingest-local",
+        "Agents of this machine alone can reach the daemon, so there are no keys to give out.",
+        "Serve with --ingest tcp://ADDRESS:PORT beyond loopback.",
+        409,
+        5,
+    ),
     Code("token-not-found", "No token has this name.", "List them with `gradwatch token list`.", 404, 3),
     Code(
         "host-not-allowed",

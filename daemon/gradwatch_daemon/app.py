@@ -30,6 +30,7 @@ from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.config import is_loopback
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.encryption import Encryption
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, check_certificate, split_address
 from gradwatch_daemon.pipeline.pipeline import Pipeline
@@ -41,7 +42,7 @@ from gradwatch_daemon.places import (
     load_tokens,
     private_directory,
     remove_connection,
-    save_tokens,
+    save_entries,
     token_path,
     write_connection,
 )
@@ -90,22 +91,24 @@ class Daemon:
             over_tcp = config.ingest.startswith("tcp://")
             endpoint = config.ingest if over_tcp else self._ipc(config.ingest)
             # Kept over restarts, or the agents of running trainers would be refused.
-            secret = keep_secret(data_dir / SECRET_FILE) if over_tcp else ""
-            self._socket = IngestSocket(endpoint)
+            secret = keep_secret(data_dir / SECRET_FILE) if over_tcp and not config.encrypted else ""
+            encryption = Encryption(data_dir) if config.encrypted else None
+            self._socket = IngestSocket(endpoint, encryption.curve if encryption else None)
             undo.callback(self._socket.close)
+            ingest = encryption.local_endpoint(self._socket.endpoint) if encryption else self._socket.endpoint
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
             self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
             reader = self._store.reader()
             undo.callback(reader.close)
             tokens_file = data_dir / TOKENS_FILE
-            book = TokenBook(keep_secret(token_path(data_dir)), load_tokens(tokens_file), partial(save_tokens, tokens_file))
+            book = TokenBook(keep_secret(token_path(data_dir)), load_tokens(tokens_file), partial(save_entries, tokens_file))
             audit = AuditFile(data_dir)
             undo.callback(audit.close)
             bound_port = self._listener.getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
             self.url = f"{'https' if config.tls_cert else 'http'}://{shown}:{bound_port}"
-            self.connection = Connection(self._socket.endpoint, self.url, secret, str(token_path(data_dir)), os.getpid())
+            self.connection = Connection(ingest, self.url, secret, str(token_path(data_dir)), os.getpid())
             self._api = create_api(
                 ApiContext(
                     snapshots=lambda: self._pipeline.snapshots,
@@ -114,6 +117,7 @@ class Daemon:
                     hub=self._hub,
                     book=book,
                     audit=audit,
+                    keyring=encryption.keyring(self._socket.endpoint) if encryption else None,
                     allowed_hosts=(*config.allowed_hosts, host),
                     ready=self._not_ready,
                     health=self._health,
@@ -138,6 +142,11 @@ class Daemon:
                 ssl_keyfile=config.tls_key,
             )
         )
+
+    @property
+    def ingest(self) -> str:
+        """Where agents connect, without any key."""
+        return self._socket.endpoint
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the end of the pipeline; returns the exit code."""
@@ -184,6 +193,9 @@ class Daemon:
 
     def _health(self) -> DaemonHealth:
         counters, disk = self._counters, shutil.disk_usage(self._data_dir)
+        refused = counters.refused.copy()  # the pipeline thread adds keys; a copy is one step under the GIL
+        if self._socket.strangers:
+            refused["key-unknown"] = self._socket.strangers
         return DaemonHealth(
             pid=os.getpid(),
             started_ns=self._started_ns,
@@ -194,7 +206,7 @@ class Daemon:
             data_size_bytes=disk.total,
             frames=counters.frames,
             rows=counters.rows,
-            refused=counters.refused.copy(),  # the pipeline thread adds keys; a copy is one step under the GIL
+            refused=refused,
             quarantines=counters.quarantines,
             commits=counters.commits,
             commit_failures=counters.commit_failures,
@@ -214,6 +226,6 @@ def run_daemon(config: Config) -> int:
     daemon = Daemon(config)
     if daemon.readable:
         LOG.warning("HTTP listens beyond this machine and is not encrypted: whoever can read the traffic has the token")
-    print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.connection.ingest}", file=sys.stderr)
+    print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.ingest}", file=sys.stderr)
     print(f"data in {config.data_dir}; token: `gradwatch token`; stop with Ctrl-C", file=sys.stderr, flush=True)
     return daemon.run()

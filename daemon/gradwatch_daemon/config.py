@@ -40,7 +40,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     http: str = Field(default=HTTP_DEFAULT, description="Address of the HTTP API, HOST:PORT; port 0 takes a free one")
-    ingest: str = Field(default="auto", description="auto: ipc in the runtime directory; or tcp://127.0.0.1:PORT")
+    ingest: str = Field(
+        default="auto",
+        description="auto: ipc in the runtime directory; or tcp://ADDRESS:PORT, CURVE beyond loopback",
+    )
     data_dir: Path = Field(description="Where runs are stored")
     runtime_dir: Path = Field(description="Where connection.json and the ipc socket lie")
     profile: Literal["default", "classic"] = Field(default="default", description="Which thresholds and votes detectors use")
@@ -74,12 +77,18 @@ class Config(BaseModel):
         if not separator or scheme != "tcp":
             raise ValueError("expected auto, tcp://127.0.0.1:PORT or ipc:///PATH")
         host, _ = split_host_port(rest)
-        if not _is_loopback_address(host):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
             raise ValueError(
-                "expected a loopback address such as tcp://127.0.0.1:9471: what trainers send is not encrypted yet,"
-                " so it must not leave this machine"
-            )
+                "expected an address such as tcp://127.0.0.1:9471, or tcp://0.0.0.0:9471 for registered keys of other machines"
+            ) from None
         return value
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether ingest is CURVE: always where it leaves this machine."""
+        return self.ingest.startswith("tcp://") and not _is_loopback_address(split_host_port(self.ingest[6:])[0])
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

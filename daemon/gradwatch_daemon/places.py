@@ -8,22 +8,27 @@ import os
 import secrets
 import stat
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradwatch_contracts.connection import FILE_NAME
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api.access import Scope, Token
+from gradwatch_daemon.api.access import Key, Scope, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gradwatch_contracts.connection import Connection
 
 TOKEN_FILE = "token"
 TOKENS_FILE = "tokens.json"
+KEYS_FILE = "keys.json"
+INGEST_KEY_FILE = "ingest-key"
+LOCAL_KEY_FILE = "local-agent-key"
 SECRET_FILE = "ingest-secret"
 LOCK_FILE = "daemon.lock"
+
+Entry = TypeVar("Entry")
 
 
 def private_directory(path: Path, flag: str, others: int = stat.S_IWGRP | stat.S_IWOTH) -> Path:
@@ -97,41 +102,50 @@ def token_path(data_dir: Path) -> Path:
 
 
 def load_tokens(path: Path) -> tuple[Token, ...]:
-    """The tokens made for others; none when there is no such file.
+    """The tokens made for others; none when there is no such file. Raises as `load_entries`."""
+    return load_entries(path, lambda entry: Token(**{**entry, "scope": Scope[entry["scope"].upper()]}))
+
+
+def load_keys(path: Path) -> tuple[Key, ...]:
+    """The registered agent keys; none when there is no such file. Raises as `load_entries`."""
+    return load_entries(path, lambda entry: Key(**entry))
+
+
+def load_entries(path: Path, read: Callable[[dict[str, Any]], Entry]) -> tuple[Entry, ...]:
+    """The entries of a file that `save_entries` wrote; none when there is no such file.
 
     Raises:
         GradwatchError: `config-invalid` for a file that was changed by hand and cannot be read: nobody is let in by guess.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["tokens"]
-        return tuple(Token(**{**entry, "scope": Scope[entry["scope"].upper()]}) for entry in entries)
+        return tuple(read(entry) for entry in json.loads(path.read_text(encoding="utf-8"))["entries"])
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GradwatchError(
             "config-invalid",
             where=str(path),
-            expected="what `gradwatch token add` wrote",
+            expected="what gradwatch wrote there",
             got=f"{type(error).__name__}: {error}"[:120],
-            next_step="Put back a copy, or remove the file: all tokens but the owner's are then gone.",
+            next_step="Put back a copy, or remove the file: what it granted is then gone.",
         ) from error
 
 
-def save_tokens(path: Path, tokens: Sequence[Token]) -> None:
-    """Replace the file of tokens: their hashes, names, scopes and times."""
-    entries = [{**asdict(token), "scope": token.scope.word} for token in tokens]
-    write_private(path, json.dumps({"tokens": entries}, indent=1) + "\n")
+def save_entries(path: Path, entries: Sequence[Token] | Sequence[Key]) -> None:
+    """Replace a file of tokens or keys: names, times, hashes and public keys, nothing secret."""
+    words = [{**asdict(entry), **({"scope": entry.scope.word} if isinstance(entry, Token) else {})} for entry in entries]
+    write_private(path, json.dumps({"entries": words}, indent=1) + "\n")
 
 
-def keep_secret(path: Path) -> str:
-    """The secret in a file: read, or made with 256 random bits and mode 0600."""
+def keep_secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(32)) -> str:
+    """The secret in a file of mode 0600: read, or made with 256 random bits."""
     try:
         token = path.read_text(encoding="ascii").strip()
         if token:
             return token
     except FileNotFoundError:
         pass
-    token = secrets.token_urlsafe(32)
+    token = make()
     write_private(path, token + "\n")
     return token
 

@@ -74,7 +74,7 @@ def test_tokens_file_that_was_damaged_stops_the_start_and_says_so(tmp_path: Path
     """Nobody is let in, or locked out, by a guess."""
     daemon = DaemonProcess(tmp_path)
     daemon.data_dir.mkdir(mode=0o700)
-    (daemon.data_dir / "tokens.json").write_text('{"tokens": [{"name": "x"}]}')
+    (daemon.data_dir / "tokens.json").write_text('{"entries": [{"name": "x"}]}')
     done = _cli(daemon, "serve", "--http", "127.0.0.1:0", "--data-dir", str(daemon.data_dir))
 
     assert done.returncode == 2

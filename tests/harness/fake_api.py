@@ -390,6 +390,7 @@ def make_daemon(views: Mapping[str, RunView] | None = None, **changes: Any) -> F
         "hub": hub,
         "book": TokenBook(TOKEN),
         "audit": FakeAudit(),
+        "keyring": None,
         "allowed_hosts": ("127.0.0.1", "::1", "localhost"),
         "ready": lambda: reasons,
         "health": make_health,

@@ -13,6 +13,9 @@ from gradwatch_contracts.names import ID
 TOKENS_MAX = 64
 """Each costs one comparison of 32 bytes per request; people and scripts beyond that want a proxy with accounts."""
 
+KEYS_MAX = 4096
+"""Agents of other machines; looked up in a set."""
+
 SESSIONS_MAX = 256
 SESSION_S = 12 * 3600
 """A working day: the cookie of a forgotten browser ends by itself."""
@@ -93,18 +96,7 @@ class TokenBook:
         Raises:
             GradwatchError: `invalid-argument` for a name that is taken or not a name, or beyond `TOKENS_MAX`.
         """
-        if not ID.fullmatch(name):
-            raise GradwatchError("invalid-argument", where="name", expected=ID.pattern, got=repr(name[:80]))
-        if name == OWNER or any(token.name == name for token in self._tokens):
-            raise GradwatchError("invalid-argument", where="name", expected="a name not in use", got=repr(name))
-        if len(self._tokens) >= TOKENS_MAX:
-            raise GradwatchError(
-                "invalid-argument",
-                where="tokens",
-                expected=f"at most {TOKENS_MAX}",
-                got=f"{len(self._tokens)} already",
-                next_step="Revoke one with `gradwatch token revoke NAME`.",
-            )
+        _check_free(name, [token.name for token in self._tokens], TOKENS_MAX, "gradwatch token revoke NAME")
         secret = "gw_" + secrets.token_urlsafe(32)
         expires = None if lifetime_s is None else now_ns + int(lifetime_s * 1e9)
         token = Token(secrets.token_hex(4), name, scope, digest_of(secret), now_ns, expires)
@@ -132,6 +124,72 @@ class TokenBook:
 
 def _over(token: Token, now_ns: int) -> bool:
     return token.expires_ns is not None and now_ns >= token.expires_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An agent of another machine: the name it was registered under and its public key in hex."""
+
+    name: str
+    public: str
+    created_ns: int
+
+
+class KeyBook:
+    """The public keys that may send. HTTP changes it, the socket's thread reads it: each change is one assignment."""
+
+    def __init__(self, local: str, keys: Sequence[Key] = (), save: Callable[[Sequence[Key]], None] | None = None) -> None:
+        self._local, self._keys, self._save = local, tuple(keys), save
+        self._known = frozenset({local, *(key.public for key in keys)})
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Those of other machines, oldest first."""
+        return self._keys
+
+    def registered(self, public: str) -> bool:
+        """Whether the owner of this key may send. `local` is that of trainers of this user on this machine."""
+        return public in self._known
+
+    def add(self, name: str, public: str, now_ns: int) -> Key:
+        """Register a key.
+
+        Raises:
+            GradwatchError: `invalid-argument` for a name that is taken or not a name, or beyond `KEYS_MAX`.
+        """
+        _check_free(name, [key.name for key in self._keys], KEYS_MAX, "gradwatch keys revoke NAME")
+        key = Key(name, public, now_ns)
+        self._replace((*self._keys, key))
+        return key
+
+    def revoke(self, name: str) -> Key:
+        """Take a key back: it is refused from its next frame on.
+
+        Raises:
+            GradwatchError: `key-not-found`.
+        """
+        key = next((key for key in self._keys if key.name == name), None)
+        if key is None:
+            known = ", ".join(key.name for key in self._keys) or "no key at all"
+            raise GradwatchError("key-not-found", where="name", expected=f"one of {known}", got=repr(name[:80]))
+        self._replace(tuple(other for other in self._keys if other is not key))
+        return key
+
+    def _replace(self, keys: tuple[Key, ...]) -> None:
+        if self._save is not None:
+            self._save(keys)
+        self._keys, self._known = keys, frozenset({self._local, *(key.public for key in keys)})
+
+
+def _check_free(name: str, taken: Sequence[str], most: int, way_out: str) -> None:
+    """Refuse a name that is none or in use, and one more than `most`."""
+    if not ID.fullmatch(name):
+        raise GradwatchError("invalid-argument", where="name", expected=ID.pattern, got=repr(name[:80]))
+    if name in taken or name == OWNER:
+        raise GradwatchError("invalid-argument", where="name", expected="a name not in use", got=repr(name))
+    if len(taken) >= most:
+        got, next_step = f"{len(taken)} already", f"Take one back with `{way_out}`."
+        raise GradwatchError("invalid-argument", where="name", expected=f"at most {most}", got=got, next_step=next_step)
 
 
 class Sessions:

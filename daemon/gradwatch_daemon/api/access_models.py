@@ -44,6 +44,33 @@ class TokenList(Model):
     next: None
 
 
+class KeyBody(Model):
+    """An agent of another machine to let in."""
+
+    name: str = Field(description="Which trainer or machine it is; unique", examples=["gpu7"])
+
+
+class KeyItem(Model):
+    """A registered agent key."""
+
+    name: str
+    public: str = Field(description="Its public key, 64 hex digits")
+    created_at: Time
+
+
+class KeyMade(KeyItem):
+    """A new agent key, with the endpoint that is shown this once."""
+
+    endpoint: str = Field(description="For GRADWATCH_ENDPOINT of the trainer; holds its secret key")
+
+
+class KeyList(Model):
+    """All registered agent keys."""
+
+    items: list[KeyItem]
+    next: None
+
+
 class AuditItem(Model):
     """One request that changed something, or would have."""
 

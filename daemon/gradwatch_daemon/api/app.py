@@ -18,6 +18,7 @@ from gradwatch_daemon.api import (
     document,
     escalations,
     health,
+    keys,
     metrics,
     replay,
     runs,
@@ -149,7 +150,7 @@ def create_api(context: ApiContext) -> FastAPI:
     bodies = (EscalationBody, TokenBody, ReplayBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
-    for room in (runs, series, anomalies, escalations, detectors, daemon, replay, stream, tokens):
+    for room in (runs, series, anomalies, escalations, detectors, daemon, replay, stream, tokens, keys):
         api.include_router(room.router)
     app.include_router(health.router)
     app.include_router(metrics.router)

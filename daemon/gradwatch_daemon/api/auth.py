@@ -23,7 +23,7 @@ _ANY = frozenset({"0.0.0.0", "::"})
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SESSION_PATH = "/session"
-ADMIN_PATHS = ("/api/v1/tokens", "/api/v1/audit")
+ADMIN_PATHS = ("/api/v1/tokens", "/api/v1/keys", "/api/v1/audit")
 
 CHANGES_BURST = 120
 CHANGES_PER_S = 4.0

@@ -9,7 +9,7 @@ from fastapi import Request as HttpRequest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api.access import TokenBook
+from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.records import Escalation, Request, RunView
 from gradwatch_daemon.replayed import ReplayOrder
@@ -117,6 +117,16 @@ async def refuse_replay(order: ReplayOrder) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class Keyring:
+    """What agents of other machines need: the registered keys, a way to make a pair, and the address and key of the daemon."""
+
+    book: KeyBook
+    make_pair: Callable[[], tuple[str, str]]
+    address: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApiContext:
     """What `create_api` needs.
 
@@ -124,7 +134,8 @@ class ApiContext:
     pipeline thread; its future gives the committed escalation or raises GradwatchError. `ready` lists why the daemon is
     not ready, empty when it is; /readyz shows these words without asking for a token. `health` looks at the disk, so it
     is called in a worker thread. `allowed_hosts` are names or addresses without brackets; one with a port (`name:port`,
-    `[v6]:port`) matches that port only. `replay` gives the document of a replay.
+    `[v6]:port`) matches that port only. `replay` gives the document of a replay. `keyring` is None where ingest does not leave
+    this machine.
     """
 
     snapshots: Callable[[], Mapping[str, RunView]]
@@ -133,6 +144,7 @@ class ApiContext:
     hub: Hub
     book: TokenBook
     audit: AuditLog
+    keyring: Keyring | None
     allowed_hosts: Collection[str]
     ready: Callable[[], Sequence[str]]
     health: Callable[[], DaemonHealth]

@@ -38,6 +38,9 @@ _OWN: dict[str, tuple[str, ...]] = {
         "overloaded",
         "not-ready",
     ),
+    "list_keys": ("ingest-local",),
+    "create_key": ("ingest-local", "invalid-body"),
+    "revoke_key": ("ingest-local", "key-not-found"),
     "stream": ("overloaded", "not-ready"),
     "readyz": ("not-ready",),
 }

@@ -119,6 +119,13 @@ def _fault(item: Mapping[str, Any], known: tuple[str, ...]) -> FieldFault:
     return FieldFault(pointer, message)
 
 
+def body_fault(pointer: str, error: GradwatchError) -> GradwatchError:
+    """The refusal of a value in the body for what an inner part says of it; any other refusal as it is."""
+    if error.code.slug != "invalid-argument":
+        return error
+    return ApiError("invalid-body", where=error.detail, next_step=error.next_step, faults=[FieldFault(pointer, error.detail)])
+
+
 async def on_refusal(request: Request, error: Exception) -> ProblemAnswer:
     """Exception handler for every GradwatchError."""
     if not isinstance(error, GradwatchError):

@@ -13,7 +13,7 @@ from gradwatch_daemon.api.auth import SESSION_PATH, cookie_name, cookie_of
 from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.cursors import LIMIT_DEFAULT, LIMIT_MAX
 from gradwatch_daemon.api.numbers import Answer, time_text
-from gradwatch_daemon.api.problems import ApiError, FieldFault
+from gradwatch_daemon.api.problems import body_fault
 
 router = APIRouter(tags=["access"])
 outside = APIRouter(tags=["access"])
@@ -60,10 +60,7 @@ async def create_token(request: Request, body: models.TokenBody) -> Answer:
     try:
         token, secret = context_of(request).book.add(body.name, scopes[body.scope], body.lifetime_s, time.time_ns())
     except GradwatchError as error:
-        if error.code.slug != "invalid-argument":
-            raise
-        fault = FieldFault("body/name", error.detail)
-        raise ApiError("invalid-body", where=error.detail, next_step=error.next_step, faults=[fault]) from error
+        raise body_fault("body/name", error) from error
     made = models.TokenMade(**token_item(token).model_dump(), token=secret)
     return Answer(made.model_dump(), status_code=201)
 

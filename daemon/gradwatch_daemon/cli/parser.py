@@ -155,6 +155,9 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
     token.add_argument("name", nargs="?", metavar="NAME", help="of the token to add or revoke")
     token.add_argument("--scope", choices=("read", "operate", "admin"), default="read", help="what it allows (read)")
     token.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d (never)")
+    keys = _verb(verbs, "keys", "let trainers of other machines send: make, list or revoke their keys")
+    keys.add_argument("action", choices=("add", "list", "revoke"))
+    keys.add_argument("name", nargs="?", metavar="NAME", help="of the key to add or revoke, for example the machine")
     audit = _verb(verbs, "audit", "show who changed what, newest first")
     audit.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
 

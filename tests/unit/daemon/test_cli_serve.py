@@ -44,7 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     [
         (("--profile", "clasic"), "Did you mean classic?"),
         (("--http", "nowhere"), "HOST:PORT"),
-        (("--ingest", "tcp://0.0.0.0:9471"), "loopback"),
+        (("--ingest", "tcp://gpu7:9471"), "an address such as"),
         (("--config", "absent.toml"), "absent.toml"),
         (("--data-dri", "x"), "unrecognized arguments: --data-dri"),
     ],
