@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.collect.collectors import COLLECTORS
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
@@ -69,6 +70,8 @@ def signals_page() -> str:
     parts += [
         "## Columns\n\nWhat the agent sends.\n",
         columns,
+        "## Collectors\n\nWhat `watch(collect={name: False})` leaves out; all are on at first. The rest is the core.\n",
+        _table(("collector", "level", "costs", "columns"), map(_collector_row, COLLECTORS)),
         "## Formulas\n\n`a` is the first column, `b` the second.\n",
         formulas,
     ]
@@ -111,6 +114,12 @@ def _column_row(spec: ColumnSpec) -> tuple[str, ...]:
         f"`{spec.call}`",
         spec.per or "run",
     )
+
+
+def _collector_row(name: str) -> tuple[str, ...]:
+    collector = COLLECTORS[name]
+    columns = ", ".join(f"`{column}`" for column in collector.columns)
+    return f"`{name}`", collector.level.name.lower(), collector.cost.value, columns
 
 
 def detectors_page() -> str:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from gradwatch_agent.collect.collectors import COLLECTORS, Switches
 from gradwatch_agent.collect.host import Hints, to_float
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_contracts.names import RUN, slug
+from gradwatch_contracts.names import RUN, nearest, slug
 
 if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
@@ -45,6 +46,7 @@ class Settings:
     max_staged_bytes: int
     labels: dict[str, str] = field(default_factory=dict)
     collect_every: int = 1
+    switches: Switches = field(default_factory=Switches)
 
     def thins(self, update: int, level: Level) -> bool:
         """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
@@ -190,6 +192,26 @@ def check_count(value: object, where: str, low: int, *, optional: bool = False) 
     if isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**63:
         return value
     raise wrong(where, f"a whole number from {low}" + (" or None" if optional else ""), value)
+
+
+def check_collect(collect: object) -> Switches:
+    """Collectors to leave out: a mapping of their names to False; True leaves one in, as it is without a word.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the collector that an unknown name is nearest to.
+    """
+    if collect is None:
+        return Switches()
+    if not isinstance(collect, Mapping):
+        raise wrong("collect", "a mapping such as {'ranges': False}", collect)
+    for name, on in collect.items():
+        if name not in COLLECTORS:
+            near = nearest(str(name), COLLECTORS)
+            hint = f"did you mean {near!r}?" if near else f"one of {', '.join(COLLECTORS)}"
+            raise wrong(f"collect={{{str(name)[:40]!r}: …}}", f"the name of a collector; {hint}", name)
+        if not isinstance(on, bool):
+            raise wrong(f"collect={{{name!r}: …}}", "True or False", on)
+    return Switches(frozenset(name for name, on in collect.items() if not on))
 
 
 def check_level(level: object, env: Mapping[str, str]) -> Level:

@@ -148,6 +148,7 @@ class UpdateCycle:
         underway, lost = None, False
         if level >= MINIMAL:
             underway, lost = self._bring_over(tally)
+            self._settings.switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)
             if self._measurement is not None and self._measurement.idle and not flags:

@@ -46,6 +46,7 @@ def watch(
     off_policy: bool = False,
     max_staged_bytes: int = arguments.STAGED_BYTES,
     collect_every: int = 1,
+    collect: Mapping[str, bool] | None = None,
 ) -> Monitor:
     """Watch one run of this process. Training goes on whether or not a daemon is there.
 
@@ -66,6 +67,7 @@ def watch(
         max_staged_bytes: device memory for staging, 64 KiB or more.
         collect_every: collect what needs tensors in every so many-th update only; the rows between say THINNED. An update
             whose level was raised above `level` is always collected.
+        collect: collectors to leave out, such as {"advantage_shape": False}; docs/signals.md lists them.
 
     Returns:
         The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
@@ -92,6 +94,7 @@ def watch(
         off_policy=bool(off_policy),
         max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
         collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
+        switches=arguments.check_collect(collect),
     )
     return _open(settings, endpoint, env)
 

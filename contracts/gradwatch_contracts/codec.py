@@ -13,7 +13,7 @@ import msgpack
 
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
-from gradwatch_contracts.columns import Column, Kind, RankRule, Schema
+from gradwatch_contracts.columns import Column, Kind, RankRule, Schema, Status
 from gradwatch_contracts.control import Active, Desired, Level
 from gradwatch_contracts.errors import ContractError
 from gradwatch_contracts.frame import FrameType, decode_frame, encode_frame
@@ -236,7 +236,7 @@ def check_rows(rows: m.Samples, schema: Schema) -> None:
             raise ContractError("schema-mismatch", where=f"SAMPLES.{name}", expected=f"{size} bytes", got=f"{got} bytes")
 
 
-_STATUS_MAX = 11
+_STATUS_MAX = int(max(Status))
 _POSITIONAL = frozenset({FrameType.SAMPLES})
 _CLASS_OF: dict[FrameType, type] = {
     FrameType.HELLO: m.Hello,

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 
 class Kind(str, Enum):
-    """How a column was reduced, and so how two of it merge. `moments` takes three slots, the others one."""
+    """How a column was reduced, and so how two of it merge. `moments` takes three slots, `moments4` five, the others one."""
 
     MOMENTS = "moments"
+    MOMENTS4 = "moments4"
     SUM = "sum"
     MIN = "min"
     MAX = "max"
@@ -60,6 +61,7 @@ class Status(IntEnum):
     INCOMPLETE = 9
     CAPTURING = 10
     OUR_ERROR = 11
+    SWITCHED_OFF = 12
 
 
 STATUS_REASON: dict[Status, str] = {
@@ -75,6 +77,7 @@ STATUS_REASON: dict[Status, str] = {
     Status.INCOMPLETE: "the update ended before it was measured",
     Status.CAPTURING: "a CUDA graph was being captured",
     Status.OUR_ERROR: "the agent failed; see the run's events",
+    Status.SWITCHED_OFF: "switched off by collect= of watch()",
 }
 """One plain clause per status, shown wherever the value would have been."""
 
@@ -86,8 +89,9 @@ class RowFlag(IntEnum):
     SKIPPED = 2
 
 
-WIDTH: dict[Kind, int] = {kind: 3 if kind is Kind.MOMENTS else 1 for kind in Kind}
-"""Slots per kind: `moments` is (n, mean, M2) with M2 the sum of squared deviations from the mean."""
+WIDTH: dict[Kind, int] = {kind: {Kind.MOMENTS: 3, Kind.MOMENTS4: 5}.get(kind, 1) for kind in Kind}
+"""Slots per kind: `moments` is (n, mean, M2) with M2 the sum of squared deviations from the mean; `moments4` goes on with M3
+and M4, the sums of their third and fourth powers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +152,13 @@ class Schema:
 def merge(kind: Kind, left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
     """Merge two partial columns of one kind; the second is the later one.
 
-    `moments` by Chan, Golub and LeVeque (1979), exact in real arithmetic. NaN and infinities propagate: a part that
-    holds one makes the whole hold one, also for `min` and `max`.
+    `moments` by Chan, Golub and LeVeque (1979), `moments4` by Pébay (2008), exact in real arithmetic. NaN and infinities
+    propagate: a part that holds one makes the whole hold one, also for `min` and `max`.
     """
     if kind is Kind.MOMENTS:
         return _merge_moments(left, right)
+    if kind is Kind.MOMENTS4:
+        return _merge_moments4(left, right)
     (a,), (b,) = left, right
     if kind is Kind.LAST:
         return (b,)
@@ -171,3 +177,22 @@ def _merge_moments(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[f
     n = n_a + n_b
     delta = mean_b - mean_a
     return n, mean_a + delta * (n_b / n), m2_a + m2_b + delta * delta * (n_a * n_b / n)
+
+
+def _merge_moments4(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
+    n_a, _, m2_a, m3_a, m4_a = left
+    n_b, _, m2_b, m3_b, m4_b = right
+    if n_a == 0 or n_b == 0:
+        return right if n_a == 0 else left
+    n, mean, m2 = _merge_moments(left[:3], right[:3])
+    delta, share_a, share_b = right[1] - left[1], n_a / n, n_b / n
+    square = delta * delta  # a product overflows to infinity, a power raises
+    m3 = m3_a + m3_b + square * delta * n_a * share_b * (share_a - share_b) + 3 * delta * (share_a * m2_b - share_b * m2_a)
+    m4 = (
+        m4_a
+        + m4_b
+        + square * square * n_a * share_b * (share_a * share_a - share_a * share_b + share_b * share_b)
+        + 6 * square * (share_a * share_a * m2_b + share_b * share_b * m2_a)
+        + 4 * delta * (share_a * m3_b - share_b * m3_a)
+    )
+    return n, mean, m2, m3, m4

@@ -10,8 +10,8 @@ FRAME_BYTES_MAX = 8 * 1024 * 1024
 BODY_STR_BYTES_MAX = 64 * 1024
 """One string: a traceback of 400 lines is about 40 kB; longer ones are cut by the agent."""
 
-BODY_BIN_BYTES_MAX = 4 * 1024 * 1024
-"""One binary field. Artifacts travel in chunks of 1 MiB."""
+BODY_BIN_BYTES_MAX = 6 * 1024 * 1024
+"""One binary field: 32 rows of 4,096 columns of the widest kind are 5 MiB. Artifacts travel in chunks of 1 MiB."""
 
 BODY_ITEMS_MAX = 8192
 """Items of one list or map: the columns of a schema with per-head subjects stay far below."""

@@ -7,54 +7,13 @@ give one name to different numbers; the formulas and their sources are in docs/s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from gradwatch_contracts.columns import Column, Kind, RankRule
+from gradwatch_contracts.columns import Kind, RankRule
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.definitions import ColumnSpec, Signal
+from gradwatch_contracts.families import policy, rollout
 from gradwatch_contracts.vocabulary import Source, Stage, Unit
 
 __all__ = ["COLUMNS", "SIGNALS", "ColumnSpec", "Signal", "Source", "Stage", "Unit", "signal_stage"]
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """One column a collector may produce. `call` is the agent call that feeds it; `per` names its subject, '' for none."""
-
-    name: str
-    kind: Kind
-    rank_rule: RankRule
-    level: Level
-    source: Source
-    call: str
-    per: str = ""
-
-    def column(self, subject: str = "") -> Column:
-        """The travelling column for one subject."""
-        return Column(self.name, self.kind, self.rank_rule, subject)
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """One named series. `formula` is a function of `derive.formulas` applied to `columns`, whose first gives subject,
-    level and source. `sign` is "signed" or "nonnegative". `window` says over what it is taken."""
-
-    name: str
-    unit: Unit
-    formula: str
-    columns: tuple[str, ...]
-    estimator: str
-    window: str = "whole update"
-    sign: str = "nonnegative"
-
-    @property
-    def stage(self) -> Stage:
-        """First part of the name."""
-        return Stage(self.name.split(".", 1)[0])
-
-    @property
-    def spec(self) -> ColumnSpec:
-        """The spec of the leading column."""
-        return COLUMNS[self.columns[0]]
 
 
 def _rollout(name: str, kind: Kind, rule: RankRule) -> ColumnSpec:
@@ -141,6 +100,7 @@ _COLUMNS: tuple[ColumnSpec, ...] = (
     _step("sys.update_ms", Kind.LAST, RankRule.MAX, Level.MINIMAL),
     _step("sys.agent_ms", Kind.LAST, RankRule.MAX, Level.MINIMAL),
     _step("user", Kind.LAST, RankRule.RANK0, Level.MINIMAL, call="log", per="key"),
+    *(spec for family in (policy, rollout) for spec in family.COLUMNS),
 )
 
 COLUMNS: dict[str, ColumnSpec] = {spec.name: spec for spec in _COLUMNS}
@@ -348,6 +308,7 @@ _SIGNALS: tuple[Signal, ...] = (
     Signal("sys.update_ms", Unit.MILLISECONDS, "value", ("sys.update_ms",), "wall time from the previous step() to this one"),
     Signal("sys.agent_ms", Unit.MILLISECONDS, "value", ("sys.agent_ms",), "time spent inside the agent's calls"),
     Signal("user", Unit.UNKNOWN, "value", ("user",), "scalar given to log() or step()", window="last value", sign="signed"),
+    *(signal for family in (policy, rollout) for signal in family.SIGNALS),
 )
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _SIGNALS}

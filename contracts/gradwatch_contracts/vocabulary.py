@@ -20,6 +20,9 @@ class Unit(str, Enum):
     NORM = "norm"
     RATE = "per step"
     MILLISECONDS = "ms"
+    ACTION = "action"
+    STEPS = "steps"
+    BYTES = "bytes"
     UNKNOWN = "unknown"
 
 

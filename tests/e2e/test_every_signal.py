@@ -38,6 +38,8 @@ def _slots(name: str, fill: float) -> tuple[float, ...]:
     value = fill + list(COLUMNS).index(name) if math.isfinite(fill) else fill
     if kind is Kind.MOMENTS:
         return (8.0, value, 8.0 * value * value)
+    if kind is Kind.MOMENTS4:
+        return (8.0, value, 8.0 * value * value, 8.0 * value**3, 40.0 * value**4)
     return (value,)
 
 
@@ -57,6 +59,14 @@ def _expected(signal: str, case: str) -> float | str:
         return _health(*[_slots(column, FILLS[case])[0] for column in definition.columns])
     if definition.formula == "explained_variance":
         return 1 - (first[2] / first[0]) / (second[2] / second[0])
+    if definition.formula == "correlation":
+        third = _slots(definition.columns[1], FILLS[case])
+        covariance = (first[2] + third[2] - second[2]) / 2
+        r = covariance / math.sqrt(first[2] * third[2])
+        return r if math.isnan(r) else max(-1.0, min(1.0, r))
+    if definition.formula == "envelope":
+        sizes = [abs(_slots(column, FILLS[case])[0]) for column in definition.columns]
+        return max(sizes[:2]) / max(sizes[2:])
     if definition.formula == "tail_index":
         return first[0] / (math.sqrt(second[2] / second[0]) * math.sqrt(2 * math.log(second[0])))
     return {
@@ -70,6 +80,12 @@ def _expected(signal: str, case: str) -> float | str:
         "share": lambda: first[1] / second[0],
         "quotient": lambda: first[0] / second[0],
         "mean_ratio": lambda: first[1] / second[1],
+        "half_mean_square": lambda: (first[1] ** 2 + first[2] / first[0]) / 2,
+        "effective_share": lambda: first[1] ** 2 / (first[1] ** 2 + first[2] / first[0]),
+        "count_ratio": lambda: first[0] / second[0],
+        "std_ratio": lambda: math.sqrt((first[2] / first[0]) / (second[2] / second[0])),
+        "skew": lambda: (first[3] / first[0]) / (first[2] / first[0]) ** 1.5,
+        "kurtosis": lambda: (first[4] / first[0]) / (first[2] / first[0]) ** 2,
         "nmse": lambda: (first[1] ** 2 + first[2] / first[0]) / (second[2] / second[0]),
     }[definition.formula]()
 

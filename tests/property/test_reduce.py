@@ -76,6 +76,16 @@ def reference(calls: list[dict[str, Any]]) -> dict[str, Any]:
         found["policy.logratio.absmax"] = whole.abs().max()
         found["policy.clipped"] = (deviation > CLIP).sum()
         found["policy.kl.k3.max"], found["policy.kl.k3.last"] = torch.stack(means).max(), means[-1]
+        ratio, new_logp = torch.exp(whole), torch.cat([row["new_logp"] for row in rows])
+        found["policy.ratio"] = (len(whole), ratio.mean(), ((ratio - ratio.mean()) ** 2).sum())
+        found["policy.kl.k3.sample_max"] = (torch.expm1(whole) - whole).max()
+        found["policy.clipped.high"] = (torch.expm1(whole) > CLIP).sum()
+        found["policy.clipped.low"] = (torch.expm1(whole) < -CLIP).sum()
+        found["policy.logp.min"], found["policy.logp.max"] = new_logp.min(), new_logp.max()
+        used = torch.cat([row["advantages"] for row in rows])
+        deviations = used - used.mean()
+        found["adv.used.absmax"] = used.abs().max()
+        found["adv.used.shape"] = (len(used), used.mean(), *((deviations**power).sum() for power in (2, 3, 4)))
         found["policy.ratio.first_mb_dev"] = torch.expm1(log_ratios[0]).abs().max() if len(log_ratios[0]) else Status.UNDEFINED
     return found
 
@@ -86,8 +96,9 @@ def same(got: Any, expected: Any, scale: float) -> bool:
     if isinstance(expected, Status) or isinstance(got, Status):
         return got is expected
     if isinstance(expected, tuple):
-        n, mean, m2 = expected
-        return got[0] == n and same(got[1], mean, scale) and same(got[2], m2, n * scale * scale)
+        n, mean, *powers = expected
+        rest = [same(value, power, n * scale**k) for k, (value, power) in enumerate(zip(got[2:], powers, strict=True), 2)]
+        return got[0] == n and same(got[1], mean, scale) and all(rest)
     if not math.isfinite(expected):
         return not math.isfinite(got)
     return math.isclose(got, float(expected), rel_tol=1e-9, abs_tol=1e-12 * scale)

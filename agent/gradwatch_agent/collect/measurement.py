@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.episodes import EpisodeReader
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.gradients import GradientCollector, LastReader
@@ -89,15 +90,21 @@ class Measurement:
         action_space: object = None,
         off_policy: bool = False,
         max_staged_bytes: int,
+        switches: Switches | None = None,
         transfer: Transfer | None = None,
     ) -> None:
+        switches = switches or Switches()
         self._bytes_max = max_staged_bytes
         self.staging = Staging(max_staged_bytes)
         self.transfer = transfer or Transfer()
         self.policy = PolicyCollector(
-            self.staging, entropy_limits(action_space), off_policy=off_policy, optimizer=bool(optimizers)
+            self.staging,
+            entropy_limits(action_space),
+            off_policy=off_policy,
+            optimizer=bool(optimizers),
+            switches=switches,
         )
-        self._rollout = RolloutCollector(self.staging)
+        self._rollout = RolloutCollector(self.staging, switches)
         self._recurrent = RecurrentCollector(self.staging)
         self.gradients = GradientCollector(_named_parameters(modules), optimizers, self.staging, self.policy, on_own_error)
         self.exemplars = ExemplarCollector(self.staging)
@@ -116,6 +123,7 @@ class Measurement:
             action_space=settings.action_space,
             off_policy=settings.off_policy,
             max_staged_bytes=settings.max_staged_bytes,
+            switches=settings.switches,
         )
 
     @property

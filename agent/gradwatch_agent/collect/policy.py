@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.block_facts import EXTRA, want
+from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.host import Tally, add_series, to_float
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
 from gradwatch_agent.collect.series import Series
@@ -31,7 +33,8 @@ LAYOUTS_MAX = 256
 """Layouts kept; an annealed clip makes a new one each update."""
 
 VALUE, ERROR, ADVANTAGE, LOSS = (
-    (name, f"{name}.nonfinite", f"{name}.nonfinite_mb") for name in ("value.new", "value.new.error", "adv.used", "loss.total")
+    (name, f"{name}.nonfinite", f"{name}.nonfinite_mb", *EXTRA.get(name, ()))
+    for name in ("value.new", "value.new.error", "adv.used", "loss.total")
 )
 
 
@@ -87,6 +90,7 @@ class PolicyCollector:
         "_limits",
         "_recipe",
         "_series",
+        "_switches",
         "host_losses",
         "minibatches",
         "off_policy",
@@ -96,9 +100,16 @@ class PolicyCollector:
     )
 
     def __init__(
-        self, staging: Staging, limits_: Mapping[str, float | None] | None, *, off_policy: bool, optimizer: bool
+        self,
+        staging: Staging,
+        limits_: Mapping[str, float | None] | None,
+        *,
+        off_policy: bool,
+        optimizer: bool,
+        switches: Switches | None = None,
     ) -> None:
         self.staging = staging
+        self._switches = switches or Switches()
         self._limits = limits_
         self._layouts: dict[object, Layout] = {}
         self._before_first_only = not optimizer
@@ -284,7 +295,8 @@ class PolicyCollector:
     def _bound(self, tally: Tally, clip: object) -> float | None:
         bound = to_float(clip)
         if clip is not None and bound is None:
-            tally.refuse("policy.clipped", Status.DTYPE)
+            for name in ("policy.clipped", "policy.clipped.high", "policy.clipped.low"):
+                tally.refuse(name, Status.DTYPE)
         return bound
 
     def _take_mask(self, batch: Minibatch, tally: Tally, mask: object) -> bool:
@@ -323,6 +335,8 @@ class PolicyCollector:
                 errors=((at, at - 1),) if batch.error else (),
                 clip=clip,
                 masked=masked,
+                weights=batch.ratio and self._switches.on("sample_size"),
+                **want([name for name, _ in columns], self._switches),
             )
             layout = self._layouts[key] = Layout(plan, tuple(Channel.of(*column) for column in columns), Source.UPDATE)
         return layout
@@ -330,6 +344,8 @@ class PolicyCollector:
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """Return the vectors of losses and entropies by device; what was known on the host goes into the tally."""
         add_series(self.tally, LOSS[0], *self.host_losses)
+        if self.minibatches:
+            self.tally.add("policy.minibatches", (float(self.minibatches),))
         if self.off_policy and self.minibatches:
             self.tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
@@ -359,5 +375,5 @@ def _refuse(tally: Tally, columns: Sequence[tuple[str, str]], status: Status) ->
         elif name == ENTROPY:
             tally.refuse(name, status, subject)
         else:
-            for part in (name, f"{name}.nonfinite", f"{name}.nonfinite_mb"):
+            for part in (name, f"{name}.nonfinite", f"{name}.nonfinite_mb", *EXTRA.get(name, ())):
                 tally.refuse(part, status)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.collect.block_facts import tell_extra
 from gradwatch_agent.device.reduce import least
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS
@@ -22,7 +23,7 @@ PPO_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "ppo"
 RATIO_COLUMNS = tuple(
     name
     for name in PPO_COLUMNS
-    if name.startswith(("policy.logratio", "policy.ratio", "policy.kl")) or name == "policy.clipped"
+    if name.startswith(("policy.logratio", "policy.ratio", "policy.kl", "policy.clipped", "policy.logp"))
 )
 
 
@@ -48,6 +49,7 @@ def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced
     """Turn one reduced block of minibatches into columns."""
     facts = segment.read(values)
     segment.tell(tally, facts)
+    tell_extra(tally, segment.layout, facts)
     if facts.ratio is None:
         return
     if not facts.n[0]:
@@ -55,6 +57,11 @@ def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced
             tally.refuse(name, Status.UNDEFINED)
         return
     _tell_ratio(tally, facts.ratio)
+    if facts.ratio.weights is not None:
+        # One pass is enough: r lies about 1, so there is nothing to cancel, and where it does not M2 is small beside mean^2.
+        n, (excess, squares) = facts.n[0], facts.ratio.weights
+        m2 = squares - excess * excess / n
+        tally.add("policy.ratio", (n, 1.0 + excess / n, 0.0 if m2 < 0 else m2))
     rows = [(mean, minibatch) for mean, minibatch in zip(facts.ratio.k3, segment.minibatches, strict=True) if mean is not None]
     if segment.whole:
         _tell_k3(tally, [mean for mean, _ in rows], [minibatch for _, minibatch in rows])
@@ -68,8 +75,12 @@ def _tell_ratio(tally: Tally, ratio: RatioFacts) -> None:
     tally.add("policy.logratio.absmax", (math.nan if math.isnan(low) or math.isnan(high) else max(abs(low), abs(high)),))
     tally.add("policy.ratio.max", (_exp(high),))
     tally.add("policy.ratio.min", (_exp(low),))
+    tally.add("policy.kl.k3.sample_max", (-least([-_k3(low), -_k3(high)]),))  # k3 is convex in log r
     if ratio.clipped is not None:
-        tally.add("policy.clipped", (ratio.clipped,))
+        high_count, low_count = ratio.clipped
+        tally.add("policy.clipped", (high_count + low_count,))
+        tally.add("policy.clipped.high", (high_count,))
+        tally.add("policy.clipped.low", (low_count,))
     if ratio.first_dev is not None:
         tally.add("policy.ratio.first_mb_dev", (ratio.first_dev,))
     else:
@@ -80,6 +91,16 @@ def _tell_k3(tally: Tally, means: list[float], minibatches: list[int]) -> None:
     """Largest and last of minibatch means; there is at least one."""
     tally.add("policy.kl.k3.max", (-least([-mean for mean in means]),))
     tally.add_last("policy.kl.k3.last", minibatches[-1], means[-1])
+
+
+def _k3(log_ratio: float) -> float:
+    """(r - 1) - log r; of infinities too."""
+    if math.isinf(log_ratio):
+        return math.inf
+    try:
+        return math.expm1(log_ratio) - log_ratio
+    except OverflowError:
+        return math.inf
 
 
 def _exp(value: float) -> float:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gradwatch_agent.collect.block_facts import EXTRA, tell_extra, want
+from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.device.reduce import Plan
 from gradwatch_contracts.columns import Status
@@ -31,10 +33,11 @@ VALUE, TARGET, ERROR, OBSERVATION = "value.pred", "value.target", "value.error",
 class RolloutCollector:
     """Reduces rollout tensors where they are; nothing is kept but the reduced vectors."""
 
-    __slots__ = ("_layouts", "staging")
+    __slots__ = ("_layouts", "_switches", "staging")
 
-    def __init__(self, staging: Staging) -> None:
+    def __init__(self, staging: Staging, switches: Switches | None = None) -> None:
         self.staging = staging
+        self._switches = switches or Switches()
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def observe(self, tally: Tally, tensors: Mapping[str, object], observations: object = None) -> None:
@@ -91,19 +94,23 @@ class RolloutCollector:
         layout = self._layouts.get(columns)
         if layout is None:
             errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
-            layout = Layout(Plan(len(columns), errors=errors), tuple(Channel.of(name) for name in columns), Source.ROLLOUT)
+            plan = Plan(len(columns), errors=errors, **want(columns, self._switches))
+            layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT)
             self._layouts[columns] = layout
         self.staging.reduce_now(layout, tensors, 0)
 
 
 def tell_segment(tally: Tally, segment: Segment, values: Sequence[float]) -> None:
     """Turn one reduced block of rollout tensors into columns."""
-    segment.tell(tally, segment.read(values))
+    facts = segment.read(values)
+    segment.tell(tally, facts)
+    tell_extra(tally, segment.layout, facts)
 
 
 def _family(name: str) -> tuple[str, ...]:
-    """The moments column and, where the registry has one, its count of non-finite values."""
-    return (name, f"{name}.nonfinite") if f"{name}.nonfinite" in COLUMNS else (name,)
+    """The moments column and, where the registry has them, its count of non-finite values and what else comes from it."""
+    counted = (f"{name}.nonfinite",) if f"{name}.nonfinite" in COLUMNS else ()
+    return (name, *counted, *EXTRA.get(name, ()))
 
 
 def _parts(tensor: torch.Tensor, size: int) -> Iterator[torch.Tensor]:

@@ -18,7 +18,7 @@ import torch
 from gradwatch_agent.device.transfer import host_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -33,7 +33,9 @@ class Plan:
     `moments` channels come first. `ratio`: channels 0 and 1 are new and old log-probabilities and become log r and
     k3 = (r - 1) - log r. `errors`: pairs (a, b), channel a becomes channel a - channel b. `clip`: bound of |r - 1|, None
     for no count. `masked`: one more channel, the last, is 1 where a sample counts. `saturation`: count the |x| of channel 0
-    above it. `peak`: the channel whose largest |x| is wanted. The last two are not for masked blocks.
+    above it. `peak`: the channel whose largest |x| is wanted. The last two are not for masked blocks. `ranges`: the least and
+    the largest value of every moments channel as it was staged. `zeros`: the channel whose zeros are counted. `shape`: the
+    channel whose third and fourth powers are wanted. `weights`: the sums of r - 1 and (r - 1)^2.
     """
 
     moments: int
@@ -43,6 +45,10 @@ class Plan:
     masked: bool = False
     saturation: float | None = None
     peak: int | None = None
+    ranges: bool = False
+    zeros: int | None = None
+    shape: int | None = None
+    weights: bool = False
 
     @property
     def channels(self) -> int:
@@ -51,13 +57,14 @@ class Plan:
 
     def numbers(self, rows: int) -> int:
         """How many numbers `Reducer.block` makes of `rows` rows."""
-        ratio = 2 + (self.clip is not None) if self.ratio else 0
-        return self.moments * (rows + 2) + rows * (ratio + self.masked) + self.extremes
+        return self.moments * (rows + 2) + rows * (2 * self.ratio + self.masked) + self.extremes
 
     @property
     def extremes(self) -> int:
-        """Numbers about the size of single elements, which come last."""
-        return (self.saturation is not None) + (self.peak is not None)
+        """Numbers about the block as a whole, which come last."""
+        clipped = 2 * (self.ratio and self.clip is not None)
+        singles = (self.saturation is not None) + (self.peak is not None) + (self.zeros is not None)
+        return 2 * self.weights + clipped + 2 * self.moments * self.ranges + singles + 2 * (self.shape is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +72,23 @@ class RatioFacts:
     """What a block says about the policy ratio, in log space so that no exponential is needed on the device.
 
     `k3`: mean of each row, None where the row has no valid sample. `first_dev` is max |r - 1| over the rows before the
-    first optimizer step, None when there is none. `clipped`: samples with |r - 1| > clip, None without a clip.
+    first optimizer step, None when there is none. `clipped`: samples with r - 1 > clip and with r - 1 < -clip, None without a
+    clip. `weights`: sums of r - 1 and (r - 1)^2, None when not asked for.
     """
 
     logratio_min: float
     logratio_max: float
     k3: tuple[float | None, ...]
-    clipped: float | None
+    clipped: tuple[float, float] | None
     first_dev: float | None
+    weights: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFacts:
     """One reduced block on the host. Per channel: number of values, sum, sum of squared deviations from the mean,
-    number of non-finite values, and the first row that held one (None for none). `saturated` and `peak`: see Plan."""
+    number of non-finite values, and the first row that held one (None for none). `saturated`, `peak`, `zeros`: see Plan;
+    `ranges`: least and largest per channel; `powers`: sums of the third and fourth powers of the deviations."""
 
     n: list[float]
     total: list[float]
@@ -88,6 +98,9 @@ class BlockFacts:
     ratio: RatioFacts | None = None
     saturated: float | None = None
     peak: float | None = None
+    zeros: float | None = None
+    ranges: list[tuple[float, float]] | None = None
+    powers: tuple[float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -118,6 +131,7 @@ class Reducer:
         x = torch.mul(staged, self.one)
         absent = self._apply_mask(x, plan) if plan.masked else None
         channels = x.unbind(1)
+        extremes = self._ranges(x[:, : plan.moments], absent) if plan.ranges else []
         deviation = _take_ratio(channels[0], channels[1]) if plan.ratio else None
         for minuend, subtrahend in plan.errors:
             torch.sub(channels[minuend], channels[subtrahend], out=channels[minuend])
@@ -125,7 +139,8 @@ class Reducer:
         row_sum = moments.sum(2)
         parts = [row_sum.reshape(-1)]
         if deviation is not None:
-            parts += self._ratio(channels[0], deviation, plan, absent)
+            parts += _ratio_bounds(channels[0], absent)
+            extremes = self._ratio(deviation, plan, absent) + extremes
         count: Tensor | int = rows * samples
         if absent is not None:
             present = torch.logical_not(absent).sum((1, 2), dtype=self.dtype)
@@ -133,21 +148,33 @@ class Reducer:
             count = present.sum()
         centre = (row_sum.sum(0) if rows > 1 else row_sum[0]) / count
         parts.append(torch.mul(torch.count_nonzero(moments - moments, (0, 2)), self.one))
-        extremes = self._extremes(channels, plan)
+        extremes += self._extremes(channels, plan, absent)
         torch.sub(moments, centre.unsqueeze(1), out=moments)
         if absent is not None:
             moments.masked_fill_(absent, 0.0)
+        deviations = None if plan.shape is None else torch.mul(channels[plan.shape], self.one)
         torch.mul(moments, moments, out=moments)
         parts.append(moments.sum((0, 2)))
+        if plan.shape is not None and deviations is not None:
+            extremes += _powers(deviations, channels[plan.shape])
         return torch.cat(parts + extremes)
 
-    def _extremes(self, channels: Sequence[Tensor], plan: Plan) -> list[Tensor]:
-        """Number of saturated elements and largest size. NaN saturates nothing, and is the largest."""
+    def _ranges(self, x: Tensor, absent: Tensor | None) -> list[Tensor]:
+        """Least and largest of each channel; of no samples, inf and -inf. NaN is both."""
+        if absent is None:
+            return [x.amin((0, 2)), x.amax((0, 2))]
+        return [x.masked_fill(absent, math.inf).amin((0, 2)), x.masked_fill(absent, -math.inf).amax((0, 2))]
+
+    def _extremes(self, channels: Sequence[Tensor], plan: Plan, absent: Tensor | None) -> list[Tensor]:
+        """Number of saturated elements, largest size and number of zeros. NaN saturates nothing, and is the largest."""
         parts = []
         if plan.saturation is not None:
             parts.append(torch.mul(torch.count_nonzero(channels[0].abs() > plan.saturation), self.one))
         if plan.peak is not None:
             parts.append(channels[plan.peak].abs().amax().reshape(1))
+        if plan.zeros is not None:
+            zero = channels[plan.zeros] == 0
+            parts.append(torch.mul(torch.count_nonzero(zero if absent is None else zero & ~absent[:, 0]), self.one))
         return parts
 
     def _apply_mask(self, x: Tensor, plan: Plan) -> Tensor:
@@ -156,17 +183,17 @@ class Reducer:
         x[:, : plan.moments].masked_fill_(absent, 0.0)
         return absent
 
-    def _ratio(self, log_ratio: Tensor, deviation: Tensor, plan: Plan, absent: Tensor | None) -> list[Tensor]:
-        """Least and largest log r and number of clipped samples of each row; of no samples, inf, -inf and 0."""
-        if absent is None:
-            low, high = torch.aminmax(log_ratio, dim=1)
-        else:
-            gone = absent[:, 0]
-            low, high = log_ratio.masked_fill(gone, math.inf).amin(1), log_ratio.masked_fill(gone, -math.inf).amax(1)
-            deviation.masked_fill_(gone, -math.inf)
-        if plan.clip is None:
-            return [low, high]
-        return [low, high, torch.mul(torch.count_nonzero(deviation > plan.clip, 1), self.one)]
+    def _ratio(self, deviation: Tensor, plan: Plan, absent: Tensor | None) -> list[Tensor]:
+        """Sum of r - 1 and root of the sum of its squares, and how many samples are clipped above and below."""
+        parts = []
+        if plan.weights:  # absent samples are 0 here
+            parts += [deviation.sum().reshape(1), torch.linalg.vector_norm(deviation).reshape(1)]
+        if plan.clip is not None:
+            if absent is not None:
+                deviation.masked_fill_(absent[:, 0], math.nan)
+            sides = [torch.count_nonzero(deviation > plan.clip), torch.count_nonzero(deviation < -plan.clip)]
+            parts.append(torch.mul(torch.stack(sides), self.one))
+        return parts
 
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
         """L2 norm of each non-empty dense tensor, [len(tensors)].
@@ -192,11 +219,25 @@ class Reducer:
 
 
 def _take_ratio(log_ratio: Tensor, k3: Tensor) -> Tensor:
-    """Turn new and old log-probabilities into log r and k3, in place; return |r - 1| [rows, samples]."""
+    """Turn new and old log-probabilities into log r and k3, in place; return r - 1 [rows, samples]."""
     torch.sub(log_ratio, k3, out=log_ratio)
     ratio_minus_one = torch.expm1(log_ratio)
     torch.sub(ratio_minus_one, log_ratio, out=k3)
-    return ratio_minus_one.abs_()
+    return ratio_minus_one
+
+
+def _ratio_bounds(log_ratio: Tensor, absent: Tensor | None) -> list[Tensor]:
+    """Least and largest log r of each row; of no samples, inf and -inf."""
+    if absent is None:
+        return list(torch.aminmax(log_ratio, dim=1))
+    gone = absent[:, 0]
+    return [log_ratio.masked_fill(gone, math.inf).amin(1), log_ratio.masked_fill(gone, -math.inf).amax(1)]
+
+
+def _powers(deviations: Tensor, squares: Tensor) -> list[Tensor]:
+    """Sum of the third powers, and the root of the sum of the fourth."""
+    cubes = torch.mul(deviations, squares, out=deviations)
+    return [cubes.sum().reshape(1), torch.linalg.vector_norm(squares).reshape(1)]
 
 
 def copy_all(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -232,8 +273,8 @@ def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, bef
     """Name the numbers of `Reducer.block` of a block [rows, channels, samples], `before_step` of whose rows precede the
     first optimizer step."""
     k = plan.moments
-    width = rows * (2 + (plan.clip is not None)) if plan.ratio else 0
-    sums, ratio_values = values[: rows * k], values[rows * k : rows * k + width]
+    width = 2 * rows if plan.ratio else 0
+    sums, bounds = values[: rows * k], values[rows * k : rows * k + width]
     at = rows * k + width
     row_n = [float(samples)] * rows
     if plan.masked:
@@ -242,10 +283,17 @@ def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, bef
     total = [sum(sums[channel::k]) for channel in range(k)]
     n = [sum(row_n)] * k
     first = [_first_nonfinite(sums[channel::k]) if bad[channel] else None for channel in range(k)]
-    ratio = _read_ratio(ratio_values, sums[1::k], row_n, plan.clip is not None, before_step) if plan.ratio else None
-    rest = list(values[at + 2 * k :])
-    saturated = rest.pop(0) if plan.saturation is not None else None
-    return BlockFacts(n, total, m2, bad, first, ratio, saturated, rest[0] if plan.peak is not None else None)
+    rest = iter(values[at + 2 * k :])
+    ratio = _read_ratio(bounds, sums[1::k], row_n, before_step, plan=plan, rest=rest) if plan.ratio else None
+    ranges = None
+    if plan.ranges:
+        low = [next(rest) for _ in range(k)]
+        ranges = [(least_, next(rest)) for least_ in low]
+    saturated = next(rest) if plan.saturation is not None else None
+    peak = next(rest) if plan.peak is not None else None
+    zeros = next(rest) if plan.zeros is not None else None
+    powers = (next(rest), _square(next(rest))) if plan.shape is not None else None
+    return BlockFacts(n, total, m2, bad, first, ratio, saturated, peak, zeros, ranges, powers)
 
 
 def _first_nonfinite(row_sums: Sequence[float]) -> int | None:
@@ -254,17 +302,18 @@ def _first_nonfinite(row_sums: Sequence[float]) -> int | None:
 
 
 def _read_ratio(
-    values: Sequence[float], k3: Sequence[float], row_n: list[float], clipped: bool, before_step: int
+    bounds: Sequence[float], k3: Sequence[float], row_n: list[float], before_step: int, *, plan: Plan, rest: Iterator[float]
 ) -> RatioFacts:
     rows = len(row_n)
     valid = [row for row in range(rows) if row_n[row]]
-    low, high = values[:rows], values[rows : 2 * rows]
+    low, high = bounds[:rows], bounds[rows:]
     before = [row for row in valid if row < before_step]
     return RatioFacts(
         logratio_min=least([low[row] for row in valid]),
         logratio_max=-least([-high[row] for row in valid]),
         k3=tuple([k3[row] / row_n[row] if row_n[row] else None for row in range(rows)]),
-        clipped=sum(values[2 * rows :]) if clipped else None,
+        weights=(next(rest), _square(next(rest))) if plan.weights else None,
+        clipped=(next(rest), next(rest)) if plan.clip is not None else None,
         first_dev=-least([-max(_expm1(high[row]), -_expm1(low[row])) for row in before]) if before else None,
     )
 
@@ -281,3 +330,7 @@ def _expm1(value: float) -> float:
         return math.expm1(value)
     except OverflowError:
         return math.inf
+
+
+def _square(value: float) -> float:
+    return value * value

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradwatch_contracts.columns import Status
+from gradwatch_contracts.columns import WIDTH, Status
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
-from gradwatch_daemon.derive.formulas import FORMULAS, Slots
+from gradwatch_daemon.derive.formulas import FORMULAS, NOTHING, Slots
 from gradwatch_daemon.records import F32, F64, SignalBlock, SignalKey
 
 if TYPE_CHECKING:
@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 PLANS_MAX = 256
 """Schemas remembered. A run has a handful (each new head or log key makes one); the oldest is worked out again."""
 
-_NOTHING: F64 = np.empty((0, 0))
-
 F32_MAX = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """One column position of one formula: kind, first slots and status columns of all its signals."""
+    """One column position of one formula: slots of its kind, first slots and status columns of all its signals."""
 
-    moments: bool
+    width: int
     slots: I64
     columns: I64
 
@@ -96,10 +94,8 @@ class Deriver:
 
 
 def _slots(values: F64, part: _Part) -> Slots:
-    first: F64 = values[:, part.slots]
-    if not part.moments:
-        return Slots(first, _NOTHING, _NOTHING, _NOTHING)
-    return Slots(_NOTHING, first, values[:, part.slots + 1], values[:, part.slots + 2])
+    found: list[F64] = [values[:, part.slots + place] for place in range(part.width)]
+    return Slots(x=found[0]) if part.width == 1 else Slots(NOTHING, *found)
 
 
 def _round(values: F64) -> F32:
@@ -132,9 +128,9 @@ def _make_plan(schema: Schema) -> _Plan:
     for name, members in grouped.items():
         formula = FORMULAS[name]
         parts = []
-        for place, moments in enumerate(formula.moments):
+        for place, kind in enumerate(formula.kinds):
             columns = [found[place] for _, found in members]
-            parts.append(_Part(moments, np.array([schema.offsets[c] for c in columns]), np.array(columns)))
+            parts.append(_Part(WIDTH[kind], np.array([schema.offsets[c] for c in columns]), np.array(columns)))
         groups.append(_Group(formula, np.array([row for row, _ in members]), tuple(parts)))
     return _Plan(tuple(signals), tuple(groups))
 

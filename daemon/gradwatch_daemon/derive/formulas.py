@@ -1,9 +1,9 @@
 """The named formulas of the signal registry, over whole blocks.
 
-A formula takes one `Slots` per column: arrays f64[rows, signals], of which `n`, `mean`, `m2` are filled for moments and
-`x` for the other kinds (the rest are empty). It returns the value and where it is undefined (n = 0, zero variance,
-limit <= 0). NaN and infinities in the inputs pass through as the arithmetic has them: a measured non-finite value is
-not an undefined one.
+A formula takes one `Slots` per column: arrays f64[rows, signals], of which `n`, `mean`, `m2` are filled for moments, `m3`
+and `m4` too for moments4, and `x` for the other kinds (the rest are empty). It returns the value and where it is undefined
+(n = 0, zero variance, limit <= 0). NaN and infinities in the inputs pass through as the arithmetic has them: a measured
+non-finite value is not an undefined one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gradwatch_contracts.columns import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -21,14 +23,22 @@ if TYPE_CHECKING:
 
 Undefined = NDArray[np.bool_]
 
+FLAT = 1e-24
+"""Variance over squared mean: float64 makes 1e-32 of equal samples, and of float32 ones that differ at all some 1e-15."""
+
+
+NOTHING: NDArray[np.float64] = np.empty((0, 0))
+
 
 class Slots(NamedTuple):
     """The slots of one column for several signals at once, each f64[rows, signals]."""
 
-    x: F64
-    n: F64
-    mean: F64
-    m2: F64
+    x: F64 = NOTHING
+    n: F64 = NOTHING
+    mean: F64 = NOTHING
+    m2: F64 = NOTHING
+    m3: F64 = NOTHING
+    m4: F64 = NOTHING
 
 
 def value(a: Slots) -> tuple[F64, Undefined]:
@@ -105,11 +115,65 @@ def mean_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
     return a.mean / b.mean, (a.n <= 0) | (b.n <= 0) | (b.mean == 0)
 
 
+def half_mean_square(a: Slots) -> tuple[F64, Undefined]:
+    """(mean^2 + M2 / n) / 2: k2 of log-ratios."""
+    return (a.mean * a.mean + _variance(a)) / 2.0, a.n <= 0
+
+
+def effective_share(a: Slots) -> tuple[F64, Undefined]:
+    """mean^2 / (mean^2 + M2 / n): the effective sample size of weights `a` over their number; undefined if all are 0."""
+    square = a.mean * a.mean
+    whole = square + _variance(a)
+    return square / whole, (a.n <= 0) | (whole == 0)
+
+
+def count_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
+    """Number of samples of `a` over that of `b`."""
+    return a.n / b.n, b.n <= 0
+
+
+def std_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
+    """Standard deviation of `a` over that of `b`; undefined when `b` does not vary."""
+    reference = _variance(b)
+    return np.sqrt(_variance(a) / reference), (a.n <= 0) | (b.n <= 0) | (reference == 0)
+
+
+def correlation(a: Slots, b: Slots, difference: Slots) -> tuple[F64, Undefined]:
+    """Pearson's r of `a` and `b` from the spread of `b` - `a`: 2 cov = Var(a) + Var(b) - Var(b - a). Undefined when either
+    does not vary, or when the three are not of the same samples."""
+    left, right = _variance(a), _variance(b)
+    found = (left + right - _variance(difference)) / (2.0 * np.sqrt(left) * np.sqrt(right))
+    alike = (a.n == b.n) & (a.n == difference.n) & (a.n > 0)
+    return np.clip(found, -1.0, 1.0), ~alike | _flat(a) | _flat(b) | (left < FLAT * right)
+
+
+def envelope(a_min: Slots, a_max: Slots, b_min: Slots, b_max: Slots) -> tuple[F64, Undefined]:
+    """Largest |a| over largest |b|, each from its least and largest value; undefined when all of b are 0."""
+    reference = np.maximum(np.abs(b_min.x), np.abs(b_max.x))
+    return np.maximum(np.abs(a_min.x), np.abs(a_max.x)) / reference, reference == 0
+
+
+def skew(a: Slots) -> tuple[F64, Undefined]:
+    """Third standardised moment sqrt(n) M3 / M2^1.5; undefined without spread."""
+    return np.sqrt(a.n) * a.m3 / (a.m2 * np.sqrt(a.m2)), (a.n <= 0) | _flat(a)
+
+
+def kurtosis(a: Slots) -> tuple[F64, Undefined]:
+    """Fourth standardised moment n M4 / M2^2, 3 for a Gaussian; undefined without spread."""
+    return a.n * a.m4 / (a.m2 * a.m2), (a.n <= 0) | _flat(a)
+
+
 def gradient_health(vanishing: Slots, exploding: Slots, tensors: Slots, nonfinite: Slots) -> tuple[F64, Undefined]:
     """1 - 0.5 x share vanishing - 0.8 x share exploding, at least 0; 0 with a non-finite norm, whatever the counts are."""
     health = 1.0 - (0.5 * vanishing.x + 0.8 * exploding.x) / tensors.x
     clamped: F64 = np.where(health < 0, 0.0, health)
     return np.where(nonfinite.x > 0, 0.0, clamped), tensors.x <= 0
+
+
+def _flat(a: Slots) -> Undefined:
+    """Whether the samples differ by no more than the rounding of their mean makes of equal ones."""
+    variance = _variance(a)
+    return (variance < FLAT * a.mean * a.mean) | (variance == 0)
 
 
 def _variance(a: Slots) -> F64:
@@ -120,26 +184,36 @@ def _variance(a: Slots) -> F64:
 
 
 class Formula(NamedTuple):
-    """A formula and which of its columns are moments."""
+    """A formula and the kind of each of its columns, LAST standing for every kind of one slot."""
 
     function: Callable[..., tuple[F64, Undefined]]
-    moments: tuple[bool, ...]
+    kinds: tuple[Kind, ...]
 
+
+_ONE, _SET, _SHAPE = Kind.LAST, Kind.MOMENTS, Kind.MOMENTS4
 
 FORMULAS: Mapping[str, Formula] = {
-    "value": Formula(value, (False,)),
-    "mean": Formula(mean, (True,)),
-    "negative_mean": Formula(negative_mean, (True,)),
-    "std": Formula(std, (True,)),
-    "rms": Formula(rms, (True,)),
-    "count": Formula(count, (True,)),
-    "rate": Formula(rate, (False, True)),
-    "share": Formula(share, (True, False)),
-    "explained_variance": Formula(explained_variance, (True, True)),
-    "tail_index": Formula(tail_index, (False, True)),
-    "nmse": Formula(nmse, (True, True)),
-    "quotient": Formula(quotient, (False, False)),
-    "mean_ratio": Formula(mean_ratio, (True, True)),
-    "gradient_health": Formula(gradient_health, (False, False, False, False)),
+    "value": Formula(value, (_ONE,)),
+    "mean": Formula(mean, (_SET,)),
+    "negative_mean": Formula(negative_mean, (_SET,)),
+    "std": Formula(std, (_SET,)),
+    "rms": Formula(rms, (_SET,)),
+    "count": Formula(count, (_SET,)),
+    "rate": Formula(rate, (_ONE, _SET)),
+    "share": Formula(share, (_SET, _ONE)),
+    "explained_variance": Formula(explained_variance, (_SET, _SET)),
+    "tail_index": Formula(tail_index, (_ONE, _SET)),
+    "nmse": Formula(nmse, (_SET, _SET)),
+    "quotient": Formula(quotient, (_ONE, _ONE)),
+    "mean_ratio": Formula(mean_ratio, (_SET, _SET)),
+    "gradient_health": Formula(gradient_health, (_ONE, _ONE, _ONE, _ONE)),
+    "half_mean_square": Formula(half_mean_square, (_SET,)),
+    "effective_share": Formula(effective_share, (_SET,)),
+    "count_ratio": Formula(count_ratio, (_SET, _SET)),
+    "std_ratio": Formula(std_ratio, (_SET, _SET)),
+    "correlation": Formula(correlation, (_SET, _SET, _SET)),
+    "envelope": Formula(envelope, (_ONE, _ONE, _ONE, _ONE)),
+    "skew": Formula(skew, (_SHAPE,)),
+    "kurtosis": Formula(kurtosis, (_SHAPE,)),
 }
 """Name in `Signal.formula` → formula. Every name the registry uses is here; a test compares the two."""

@@ -20,6 +20,9 @@ def _reduce(kind: Kind, values: list[float]) -> tuple[float, ...]:
     if kind is Kind.MOMENTS:
         mean = math.fsum(values) / len(values) if values else 0.0
         return float(len(values)), mean, math.fsum((value - mean) ** 2 for value in values)
+    if kind is Kind.MOMENTS4:
+        mean = math.fsum(values) / len(values) if values else 0.0
+        return float(len(values)), mean, *(math.fsum((value - mean) ** k for value in values) for k in (2, 3, 4))
     return {
         Kind.SUM: lambda: (math.fsum(values),),
         Kind.COUNT: lambda: (float(len(values)),),
@@ -39,7 +42,22 @@ def test_merged_moments_equal_moments_of_the_whole(left: list[float], right: lis
     assert m2 == pytest.approx(whole[2], rel=1e-6, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.MOMENTS])
+@given(st.lists(st.floats(-1e3, 1e3), max_size=30), st.lists(st.floats(-1e3, 1e3), max_size=30))
+def test_merged_moments4_equal_moments_of_the_whole(left: list[float], right: list[float]) -> None:
+    """Sums of second, third and fourth powers, also with an empty part on either side."""
+    merged = merge(Kind.MOMENTS4, _reduce(Kind.MOMENTS4, left), _reduce(Kind.MOMENTS4, right))
+    whole = _reduce(Kind.MOMENTS4, left + right)
+    assert merged[:2] == pytest.approx(whole[:2], rel=1e-9, abs=1e-6)
+    for power, found, expected in zip((2, 3, 4), merged[2:], whole[2:], strict=True):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9 * 60 * 2e3**power)
+
+
+def test_moments4_of_enormous_parts_merge_to_no_finite_number() -> None:
+    """A power would raise where a product overflows."""
+    assert not math.isfinite(merge(Kind.MOMENTS4, (1.0, 1e200, 0.0, 0.0, 0.0), (1.0, -1e200, 0.0, 0.0, 0.0))[4])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in {Kind.MOMENTS, Kind.MOMENTS4}])
 @given(left=st.lists(st.floats(-1e6, 1e6), min_size=1), right=st.lists(st.floats(-1e6, 1e6), min_size=1))
 def test_merged_part_equals_reduction_of_the_whole(kind: Kind, left: list[float], right: list[float]) -> None:
     """For every kind of one slot."""
@@ -70,16 +88,17 @@ def test_schema_id_is_content() -> None:
     assert Schema.of([base]) == Schema.of([base])
 
 
-def test_schema_offsets_give_moments_three_slots() -> None:
+def test_schema_offsets_give_moments_three_slots_and_moments4_five() -> None:
     """The layout of a row."""
     schema = Schema.of(
         [
             Column("a", Kind.LAST, RankRule.NONE),
             Column("b", Kind.MOMENTS, RankRule.MERGE),
             Column("c", Kind.MIN, RankRule.MIN),
+            Column("d", Kind.MOMENTS4, RankRule.MERGE),
         ]
     )
-    assert (schema.offsets, schema.slots) == ((0, 1, 4), 5)
+    assert (schema.offsets, schema.slots) == ((0, 1, 4, 5), 10)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ def moments(samples: object) -> Slots:
     return Slots(NONE, *(np.array([[v]]) for v in (n, mean, float(((x - mean) ** 2).sum()))))
 
 
+def shape(samples: object) -> Slots:
+    """The same with M3 and M4."""
+    x = np.asarray(samples, np.float64)
+    powers = [np.array([[float(((x - x.mean()) ** k).sum())]]) if x.size else np.zeros((1, 1)) for k in (3, 4)]
+    return Slots(*moments(samples)[:4], *powers)
+
+
 def plain(x: float) -> Slots:
     """A one-slot column."""
     return Slots(np.array([[x]]), NONE, NONE, NONE)
@@ -55,6 +62,21 @@ def test_formulas_of_the_registry_are_all_known() -> None:
         (formulas.gradient_health, (plain(10.0), plain(5.0), plain(40.0), plain(0.0)), 1 - 0.5 * 0.25 - 0.8 * 0.125),
         (formulas.gradient_health, (plain(40.0), plain(40.0), plain(40.0), plain(0.0)), 0.0),
         (formulas.gradient_health, (plain(0.0), plain(0.0), plain(40.0), plain(1.0)), 0.0),
+        (formulas.half_mean_square, (moments(SAMPLES),), (SAMPLES**2).mean() / 2),
+        (formulas.effective_share, (moments(SAMPLES),), SAMPLES.sum() ** 2 / (5 * (SAMPLES**2).sum())),
+        (formulas.effective_share, (moments([2.0, 2.0]),), 1.0),
+        (formulas.count_ratio, (moments(SAMPLES), moments([1.0, 2.0])), 2.5),
+        (formulas.std_ratio, (moments(SAMPLES), moments(3 * SAMPLES)), 1 / 3),
+        (formulas.std_ratio, (moments([2.0, 2.0]), moments([1.0, 3.0])), 0.0),
+        (
+            formulas.correlation,
+            (moments(SAMPLES), moments(SAMPLES**2), moments(SAMPLES**2 - SAMPLES)),
+            np.corrcoef(SAMPLES, SAMPLES**2)[0, 1],
+        ),
+        (formulas.correlation, (moments(SAMPLES), moments(-SAMPLES), moments(-2 * SAMPLES)), -1.0),
+        (formulas.envelope, (plain(-6.0), plain(1.0), plain(-1.0), plain(2.0)), 3.0),
+        (formulas.skew, (shape(SAMPLES),), ((SAMPLES - SAMPLES.mean()) ** 3).mean() / SAMPLES.std() ** 3),
+        (formulas.kurtosis, (shape(SAMPLES),), ((SAMPLES - SAMPLES.mean()) ** 4).mean() / SAMPLES.std() ** 4),
         (formulas.tail_index, (plain(2.0), moments(SAMPLES)), 2.0 / (SAMPLES.std() * math.sqrt(2 * math.log(5)))),
     ],
 )
@@ -84,6 +106,17 @@ def test_formula_of_moments_equals_numpy_on_samples(function: object, columns: t
         (formulas.mean_ratio, (moments(SAMPLES), moments([]))),
         (formulas.mean_ratio, (moments(SAMPLES), moments([0.0, 0.0]))),
         (formulas.gradient_health, (plain(0.0), plain(0.0), plain(0.0), plain(1.0))),
+        (formulas.half_mean_square, (moments([]),)),
+        (formulas.effective_share, (moments([]),)),
+        (formulas.effective_share, (moments([0.0, 0.0]),)),
+        (formulas.count_ratio, (moments(SAMPLES), moments([]))),
+        (formulas.std_ratio, (moments(SAMPLES), moments([2.0, 2.0]))),
+        (formulas.correlation, (moments([0.1, 0.1, 0.1]), moments(SAMPLES[:3]), moments(SAMPLES[:3] - 0.1))),
+        (formulas.correlation, (moments(SAMPLES), moments([2.0] * 5), moments(2.0 - SAMPLES))),
+        (formulas.correlation, (moments(SAMPLES), moments(SAMPLES[:4]), moments(SAMPLES))),
+        (formulas.envelope, (plain(-1.0), plain(1.0), plain(0.0), plain(0.0))),
+        (formulas.skew, (shape([0.1, 0.1, 0.1]),)),
+        (formulas.kurtosis, (shape([]),)),
         (formulas.tail_index, (plain(1.0), moments([0.5]))),
         (formulas.tail_index, (plain(0.0), moments([0.0, 0.0, 0.0]))),
     ],

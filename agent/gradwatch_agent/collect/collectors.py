@@ -1,0 +1,76 @@
+"""What can be switched off by `watch(collect={name: False})`, and what each collector costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.signals import COLUMNS
+
+if TYPE_CHECKING:
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_contracts.control import Level
+
+
+class Cost(str, Enum):
+    """What a collector takes of one update."""
+
+    HOST = "arithmetic on the host, some microseconds"
+    PASS = "a few kernels in the one pass that reduces an update"
+    INPUT = "a pass of its own over one tensor, bounded in size"
+    MODEL = "a pass over every parameter"
+    PROBE = "a forward pass of a small batch, in few updates"
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """One switch: the columns it fills and its cost class. The level is that of its columns."""
+
+    columns: tuple[str, ...]
+    cost: Cost
+
+    @property
+    def level(self) -> Level:
+        """The lowest level that runs it."""
+        return min(COLUMNS[name].level for name in self.columns)
+
+
+COLLECTORS: dict[str, Collector] = {
+    "sample_size": Collector(("policy.ratio",), Cost.PASS),
+    "ranges": Collector(
+        (
+            "policy.logp.min",
+            "policy.logp.max",
+            "adv.used.absmax",
+            "value.pred.min",
+            "value.pred.max",
+            "value.target.min",
+            "value.target.max",
+            "reward.step.absmax",
+        ),
+        Cost.PASS,
+    ),
+    "reward_zeros": Collector(("reward.step.zeros",), Cost.PASS),
+    "advantage_shape": Collector(("adv.used.shape",), Cost.PASS),
+}
+"""Name in `collect=` → collector. What is not listed here is the core and cannot be switched off but by the level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """Which collectors are off."""
+
+    off: frozenset[str] = frozenset()
+
+    def on(self, name: str) -> bool:
+        """Whether a collector runs."""
+        return name not in self.off
+
+    def refuse(self, tally: Tally, level: Level) -> None:
+        """Say of each column without a subject why it is missing, in an update at `level`."""
+        for name in self.off:
+            for column in COLLECTORS[name].columns:
+                if COLUMNS[column].level <= level and not COLUMNS[column].per:
+                    tally.refuse(column, Status.SWITCHED_OFF)
