@@ -173,7 +173,8 @@ def gradient_health(vanishing: Slots, exploding: Slots, tensors: Slots, nonfinit
 def _flat(a: Slots) -> Undefined:
     """Whether the samples differ by no more than the rounding of their mean makes of equal ones."""
     variance = _variance(a)
-    return (variance < FLAT * a.mean * a.mean) | (variance == 0)
+    flat: Undefined = (variance < FLAT * a.mean * a.mean) | (variance == 0)
+    return flat
 
 
 def _variance(a: Slots) -> F64:

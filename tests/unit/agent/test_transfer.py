@@ -197,7 +197,7 @@ def whole_update(monitor: Any, network: torch.nn.Module, optimizer: torch.optim.
     monitor.step(episode_returns=torch.zeros(3, **on))
 
 
-ON_THE_HOST = {"grad.clip_limit"}
+ON_THE_HOST = {"grad.clip_limit", "policy.minibatches"}
 """Numbers of these calls that never were on a device."""
 
 FROM_TENSORS = ("rollout", "ppo", "recurrent", "clip")
