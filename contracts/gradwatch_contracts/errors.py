@@ -133,6 +133,7 @@ _ALL = (
         413,
         5,
     ),
+    Code("backup-failed", "The backup was not written.", "Choose another place; the store itself is as it was.", 500, 5),
     Code("daemon-unreachable", "No daemon answers.", "Start one with `gradwatch serve`.", 503, 4),
     Code("overloaded", "The daemon is busy.", "Try again in a moment.", 503, 4),
     Code("timed-out", "The wait ended before the state was reached.", "It may still come; ask for it again.", 504, 4),

@@ -15,6 +15,7 @@ from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replayed import Window
+from gradwatch_daemon.store.backup import back_up
 from gradwatch_daemon.store.recording import RecordingReader
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ def _only_run(reader: RecordingReader) -> str:
         got=f"{len(runs)} runs and no name",
         next_step="Choose one with --run." if runs else "It is empty: nothing was ever stored in it.",
     )
+
+
+def back_up_store(source: Path, target: Path) -> int:
+    """Copy a data directory's store into the new file `target`; see `store.backup`."""
+    return back_up(source, target)
 
 
 def main() -> int:

@@ -150,6 +150,20 @@ def test_trainer_that_was_there_first_finds_the_daemon_and_again_when_it_moved(t
         assert late.run("early")["attempt"] == 1
 
 
+def test_backup_of_a_running_daemon_replays_like_the_run(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Found without naming a directory; another machine reads the file alone."""
+    truth = tmp_path / "truth.jsonl"
+    assert python(daemon, small_agent.__file__, "kept", "40", "1", str(truth)).wait(60) == 0
+    wait_for(lambda: (daemon.run("kept") or {}).get("state") == "finished", "the run to finish")
+    copy = tmp_path / "copy.db"
+    done = _cli(daemon, "export", "--backup", str(copy))
+    assert (done.returncode, done.stdout.strip()) == (0, str(copy)), done.stderr
+    assert _cli(daemon, "export", "--backup", str(copy)).returncode == 5
+    replayed = json.loads(_cli(daemon, "replay", str(copy), "--run", "kept", "--json", "--allow-blind").stdout)
+    assert replayed["run"] == "kept"
+    assert replayed["rows"] == 40
+
+
 def test_trainer_ended_by_ctrl_c_is_stopped_and_not_finished(daemon: DaemonProcess) -> None:
     """Nobody should take an interrupted run for a whole one."""
     code = "from gradwatch_agent import watch; mon = watch(run='by-hand', updates_total=9); mon.step(score=1.0)"

@@ -50,6 +50,7 @@ def build_parser() -> Parser:
     _add_looking(verbs)
     _add_control(verbs)
     _add_past(verbs)
+    _add_export(verbs)
     return parser
 
 
@@ -182,6 +183,12 @@ def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--allow-blind", action="store_true", help="blind or learning detectors are not inconclusive")
     verb.add_argument("--data-dir", metavar="DIR", help="where RUN is kept (where the running daemon keeps it)")
     verb.add_argument("--config", metavar="FILE", help="TOML file with profile and thresholds, as of `gradwatch serve`")
+
+
+def _add_export(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = _verb(verbs, "export", "copy what was recorded, as it is at this moment, while the daemon writes on")
+    verb.add_argument("--backup", metavar="FILE", required=True, help="the new file for the whole store")
+    verb.add_argument("--data-dir", metavar="DIR", help="which store (that of the running daemon)")
 
 
 def _positive(text: str) -> int:

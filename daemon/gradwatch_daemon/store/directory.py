@@ -11,6 +11,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.store.mounts import network_type
 from gradwatch_daemon.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 if TYPE_CHECKING:
@@ -34,13 +35,22 @@ def lock_directory(path: Path) -> int:
     The lock belongs to the descriptor, so it ends with the process however that ends.
 
     Raises:
-        GradwatchError: `data-dir-unusable`: cannot be written, or another process has it (named by its pid).
+        GradwatchError: `data-dir-unusable`: cannot be written, lies on a network file system, or another process has it
+            (named by its pid).
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise unusable(path, "a directory that can be written", error.strerror or error) from error
+    if kind := network_type(path):
+        os.close(lock)
+        raise unusable(
+            path,
+            "a disk of this machine: SQLite's write-ahead log does not work over a network, and two machines could write",
+            f"a file system of type {kind}",
+            "Choose a local directory with --data-dir; copy it away with `gradwatch export --backup FILE`.",
+        )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.truncate(lock, 0)
