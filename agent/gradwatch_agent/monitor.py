@@ -96,8 +96,9 @@ class Monitor(UpdateCycle):
         try:  # what `guarded` does, without passing ten arguments on
             if unknown or positional:
                 self._hints.say_unknown("ppo", unknown, len(positional))
-            self._rows.harvest()
-            measurement = self._measure()
+            if self._rows.pending:
+                self._rows.harvest()
+            measurement = self._measurement or self._measure()
             measurement.gradients.minibatch()
             minibatch = measurement.policy.minibatches
             measurement.policy.observe(

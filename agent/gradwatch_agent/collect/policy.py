@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.host import Tally, add_series, to_float
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
 from gradwatch_agent.collect.series import Series
-from gradwatch_agent.collect.staging import Channel, Layout
+from gradwatch_agent.collect.staging import BlockKey, Channel, Layout
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.reduce import Plan, set_grad
 from gradwatch_contracts import limits
@@ -67,17 +68,23 @@ class Minibatch:
         return None if tensor.shape == self.shape else Status.SHAPE
 
 
+DTYPE = attrgetter("dtype")
+
+Given = tuple[Any, Any, Any, Any, Any, Any, Any]
+"""new_logp, old_logp, values, returns, advantages, entropy, mask."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the last minibatch was staged, so that one like it need not be examined again: `kinds` are type and dtype of
-    each tensor in the order of channels, None where there was none."""
+    """How the last minibatch was staged, so that one like it need not be examined again: which arguments were None, types
+    and dtypes of the others, and the shape and clip they had."""
 
-    layout: Layout
-    kinds: list[tuple[type, torch.dtype] | None]
+    absent: list[bool]
+    types: list[type]
+    dtypes: list[torch.dtype]
     shape: torch.Size
     clip: object
-    dtype: torch.dtype
-    device: torch.device
+    key: BlockKey
 
 
 class PolicyCollector:
@@ -87,6 +94,7 @@ class PolicyCollector:
         "_before_first_only",
         "_cuda",
         "_layouts",
+        "_limit_told",
         "_limits",
         "_recipe",
         "_series",
@@ -114,6 +122,7 @@ class PolicyCollector:
         self._layouts: dict[object, Layout] = {}
         self._before_first_only = not optimizer
         self._cuda = torch.cuda.is_available()
+        self._recipe: Recipe | None = None
         self.off_policy = off_policy
         self.begin(Tally())
 
@@ -121,9 +130,8 @@ class PolicyCollector:
         """A new update: no minibatch, no optimizer step."""
         self.tally = tally
         self.minibatches = 0
-        self.stepped = False
+        self.stepped = self._limit_told = False
         self.host_losses: tuple[list[float], list[int]] = ([], [])
-        self._recipe: Recipe | None = None
         self._series: dict[tuple[str, str], Series] = {}
 
     def observe(
@@ -157,31 +165,39 @@ class PolicyCollector:
         finally:
             set_grad(enabled)
 
-    def _observe_again(self, given: tuple[Any, ...], clip: object, minibatch: int) -> bool:
-        """Stage a minibatch like the last one: half the cost of examining it. False when it is another, or nothing is known.
+    def _observe_again(self, given: Given, clip: object, minibatch: int) -> bool:
+        """Stage a minibatch like the last one: a quarter of the cost of examining it. False when it is another one.
 
         `stack` itself refuses tensors of different shapes or devices; then the examination says what is wrong.
         """
         recipe = self._recipe
         if recipe is None or type(clip) is not type(recipe.clip) or clip != recipe.clip:
             return False
-        try:
-            if given[0].shape != recipe.shape:
-                return False
-            if [None if tensor is None else (type(tensor), tensor.dtype) for tensor in given] != recipe.kinds:
-                return False
-            tensors = [tensor for tensor in given if tensor is not None]
-            key = (recipe.layout, recipe.shape[0], recipe.dtype, recipe.device)
-            before = recipe.layout.plan.ratio and self._before(minibatch)
-            return self.staging.stage_again(key, tensors, minibatch, before)
-        except (AttributeError, RuntimeError):
+        if [tensor is None for tensor in given] != recipe.absent:
             return False
+        tensors = [tensor for tensor in given if tensor is not None]
+        if list(map(type, tensors)) != recipe.types or list(map(DTYPE, tensors)) != recipe.dtypes:
+            return False
+        if tensors[0].shape != recipe.shape:
+            return False
+        layout = recipe.key[0]
+        before = layout.plan.ratio and self._before(minibatch)
+        try:
+            if not self.staging.stage_again(recipe.key, tensors, minibatch, before):
+                self.staging.stage(layout, tensors, recipe.key[2], minibatch, before)
+        except RuntimeError:
+            return False
+        if not self._limit_told:
+            self._limit_told = True
+            if given[5] is not None:
+                self._tell_limit(self.tally, "")
+        return True
 
     def _before(self, minibatch: int) -> bool:
         """Whether the policy is still the one that collected: no optimizer step was taken in this update."""
         return not self.off_policy and (minibatch == 0 if self._before_first_only else not self.stepped)
 
-    def _examine(self, given: tuple[Any, ...], clip: object, minibatch: int) -> None:
+    def _examine(self, given: Given, clip: object, minibatch: int) -> None:
         """Look at every tensor, refuse what cannot be used, stage the rest."""
         new_logp, old_logp, values, returns, advantages, entropy, mask = given
         tally = self.tally
@@ -203,15 +219,16 @@ class PolicyCollector:
         self._stage(batch, bound, minibatch, masked=masked)
         self._note(batch, given, clip)
 
-    def _note(self, batch: Minibatch, given: tuple[Any, ...], clip: object) -> None:
+    def _note(self, batch: Minibatch, given: Given, clip: object) -> None:
         """Remember a minibatch of flat tensors all of which were accepted, so that the next one like it is known."""
         self._recipe = None
-        used = [tensor for tensor in given if tensor is not None]
-        accepted = len(batch.samples) == len(used) and all(map(is_plain, used))
-        if accepted and batch.layout is not None and len(batch.shape) == 1 and given[0] is not None:
-            kinds = [None if tensor is None else (type(tensor), tensor.dtype) for tensor in given]
-            if clip is None or type(clip) in {float, int}:
-                self._recipe = Recipe(batch.layout, kinds, batch.shape, clip, batch.dtype, batch.device)
+        tensors = [tensor for tensor in given if tensor is not None]
+        accepted = len(batch.samples) == len(tensors) and all(map(is_plain, tensors))
+        known = clip is None or type(clip) in {float, int}
+        if accepted and known and batch.layout is not None and len(batch.shape) == 1:
+            key = (batch.layout, batch.shape[0], batch.dtype, batch.device)
+            absent = [tensor is None for tensor in given]
+            self._recipe = Recipe(absent, list(map(type, tensors)), list(map(DTYPE, tensors)), batch.shape, clip, key)
 
     def _take(self, batch: Minibatch, tally: Tally, tensor: object, columns: Sequence[str]) -> bool:
         """Accept a per-sample tensor as the channel of `columns[0]`, or refuse all of them."""
@@ -272,17 +289,19 @@ class PolicyCollector:
             tally.refuse(name, Status.NOT_CALLED if self._limits is None else Status.UNDEFINED, head)
 
     def _take_loss(self, loss: object, minibatch: int) -> None:
+        fault: Status | None = Status.DTYPE
+        if is_plain(loss):
+            if loss.dtype in FLOATS and loss.layout is torch.strided:
+                fault = None if loss.numel() == 1 else Status.SHAPE
+            if fault is None:
+                self._add(LOSS[0], "", loss, minibatch)
+                return
         number = to_float(loss)
         if number is not None:
             self.host_losses[0].append(number)
             self.host_losses[1].append(minibatch)
             return
-        fault: Status | None = Status.DTYPE
-        if is_plain(loss) and loss.dtype in FLOATS and loss.layout is torch.strided:
-            fault = None if loss.numel() == 1 else Status.SHAPE
-            if fault is None:
-                self._add(LOSS[0], "", loss, minibatch)
-        for name in LOSS if fault is not None else ():
+        for name in LOSS:
             self.tally.refuse(name, fault or Status.DTYPE)
 
     def _add(self, name: str, subject: str, number: torch.Tensor, minibatch: int) -> None:

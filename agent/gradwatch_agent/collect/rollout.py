@@ -1,4 +1,4 @@
-"""What `rollout()` observes: rewards, values, returns, advantages and observations of one collection, reduced at once."""
+"""What `rollout()` observes: rewards, values, returns, advantages and observations of one collection."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ REALS = frozenset(
     {torch.float32, torch.float64, torch.bfloat16, torch.float16}
     | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
 )
-"""Observations are often bytes and rewards integers; both are exact in float64."""
+"""Observations are often bytes and rewards integers; all are exact in float64."""
+
+WIDE = frozenset({torch.float64, torch.int32, torch.int64})
+"""What float32 does not hold exactly."""
 
 ROLLOUT_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "rollout")
 VALUE, TARGET, ERROR, OBSERVATION = "value.pred", "value.target", "value.error", "obs.input"
 
 
 class RolloutCollector:
-    """Reduces rollout tensors where they are; nothing is kept but the reduced vectors."""
+    """Stages rollout tensors, as the trainer may change them right after the call; what is too large is reduced at once."""
 
     __slots__ = ("_layouts", "_switches", "staging")
 
@@ -41,7 +44,7 @@ class RolloutCollector:
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
     def observe(self, tally: Tally, tensors: Mapping[str, object], observations: object = None) -> None:
-        """Reduce `tensors` (column → tensor, numpy array or sequence; any shape) and observations (or a dict of them).
+        """Stage `tensors` (column → tensor, numpy array or sequence; any shape) and observations (or a dict of them).
 
         Gradients must be off. What cannot be used is refused in `tally`.
         """
@@ -54,19 +57,19 @@ class RolloutCollector:
             if VALUE in group and TARGET in group:
                 group[ERROR] = group[TARGET]
             columns = [name for name in group if name != ERROR] + [ERROR] * (ERROR in group)
-            self._reduce(tuple(columns), [group[name].reshape(-1) for name in columns])
+            self._stage(tuple(columns), [group[name].reshape(-1) for name in columns])
         self._explain_error(tally, tensors, groups)
         for given in observations.values() if isinstance(observations, Mapping) else (observations,):
             tensor = self._usable(tally, OBSERVATION, given)
             for part in _parts(tensor, self.staging.scratch) if tensor is not None else ():
-                self._reduce((OBSERVATION,), [part.reshape(-1)])
+                self._stage((OBSERVATION,), [part.reshape(-1)])
 
     def _usable(self, tally: Tally, name: str, given: object) -> torch.Tensor | None:
         if given is None:
             return None
         status = Status.DTYPE
         try:
-            tensor = torch.as_tensor(given)
+            tensor = given if type(given) is torch.Tensor else torch.as_tensor(given)
         except (TypeError, ValueError, RuntimeError):
             tensor = None
         if tensor is not None and tensor.dtype in REALS and tensor.layout is torch.strided:
@@ -90,14 +93,15 @@ class RolloutCollector:
         else:
             tally.refuse(ERROR, tally.reasons[VALUE if VALUE not in places else TARGET, ""])
 
-    def _reduce(self, columns: tuple[str, ...], tensors: list[torch.Tensor]) -> None:
+    def _stage(self, columns: tuple[str, ...], tensors: list[torch.Tensor]) -> None:
         layout = self._layouts.get(columns)
         if layout is None:
             errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
             plan = Plan(len(columns), errors=errors, **want(columns, self._switches))
-            layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT)
+            layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT, rows=1)
             self._layouts[columns] = layout
-        self.staging.reduce_now(layout, tensors, 0)
+        wide = any(tensor.dtype in WIDE for tensor in tensors)
+        self.staging.stage(layout, tensors, torch.float64 if wide else torch.float32, 0, before=False)
 
 
 def tell_segment(tally: Tally, segment: Segment, values: Sequence[float]) -> None:

@@ -53,26 +53,26 @@ class RowQueue:
     """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox. `say` is told of each
     row until it answers True."""
 
-    __slots__ = ("_catalogue", "_outbox", "_pending", "_say", "_sync")
+    __slots__ = ("_catalogue", "_outbox", "_say", "_sync", "pending")
 
     def __init__(self, outbox: Outbox, say: Callable[[Row], bool], *, sync: bool) -> None:
         self._say: Callable[[Row], bool] | None = say
         self._outbox = outbox
         self._catalogue = Catalogue()
-        self._pending: deque[Waiting] = deque()
+        self.pending: deque[Waiting] = deque()
         self._sync = sync
 
     def put(self, waiting: Waiting) -> None:
         """Take a finished update, and build what is complete."""
-        if len(self._pending) >= PENDING_MAX:
+        if len(self.pending) >= PENDING_MAX:
             self._outbox.lose(1, DEVICE_BUSY)
         else:
-            self._pending.append(waiting)
+            self.pending.append(waiting)
         self.harvest()
 
     def harvest(self) -> None:
         """Build the rows whose values have arrived. Waits for none, unless in sync mode."""
-        pending = self._pending
+        pending = self.pending
         while pending and (self._sync or pending[0].done):
             waiting = pending.popleft()
             try:
@@ -89,11 +89,11 @@ class RowQueue:
         """Wait a little for copies under way; what does not arrive is lost."""
         deadline = time.monotonic() + timeout_s
         self.harvest()
-        while self._pending and time.monotonic() < deadline:
+        while self.pending and time.monotonic() < deadline:
             time.sleep(POLL_S)
             self.harvest()
-        self._outbox.lose(len(self._pending), DEVICE_BUSY)
-        self._pending.clear()
+        self._outbox.lose(len(self.pending), DEVICE_BUSY)
+        self.pending.clear()
 
     def _build(self, waiting: Waiting) -> Row | None:
         if waiting.lost:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from gradwatch_agent.collect.host import Tally, add_series
 
@@ -22,11 +22,14 @@ HELD_MAX = 256
 """Numbers held by reference: each takes 512 bytes of a CUDA allocator."""
 
 
+Held = tuple["torch.Tensor", Union[int, None], int, Union[float, None]]
+"""(number, the version it had, minibatch, bound)."""
+
+
 @dataclass(slots=True)
 class Chunk:
-    """Numbers from one device: those held, with the version each had, those gathered, and their minibatches."""
+    """Numbers from one device: what was gathered, their minibatches, and the bound of each."""
 
-    held: list[tuple[torch.Tensor, int]] = field(default_factory=list)
     gathered: list[torch.Tensor] = field(default_factory=list)
     minibatches: list[int] = field(default_factory=list)
     bounds: list[float | None] = field(default_factory=list)
@@ -39,44 +42,54 @@ class Series:
     tells whether anybody wrote to it since, and then the series is INCOMPLETE.
     """
 
-    __slots__ = ("_chunks", "_name", "_staging", "_subject", "overwritten")
+    __slots__ = ("_chunks", "_held", "_name", "_room", "_staging", "_subject", "overwritten")
 
     def __init__(self, staging: Staging, name: str, subject: str = "") -> None:
         self._staging = staging
         self._name, self._subject = name, subject
         self._chunks: dict[torch.device, Chunk] = {}
+        self._held: list[Held] = []
+        self._room = NUMBERS_MAX
         self.overwritten = False
 
     def add(self, number: torch.Tensor, minibatch: int, bound: float | None = None) -> bool:
         """Take a number, and the bound it is compared with, if any; False when the series is full."""
-        chunk = self._chunks.get(number.device)
-        if chunk is None:
-            chunk = self._chunks[number.device] = Chunk()
-        if len(chunk.minibatches) >= NUMBERS_MAX:
+        if not self._room:
             return False
-        held = number.clone() if number.is_inference() else number.detach()  # an inference tensor has no version
-        chunk.held.append((held if held.dim() == 0 else held.reshape(()), 0 if held.is_inference() else held._version))
-        chunk.minibatches.append(minibatch)
-        chunk.bounds.append(bound)
-        if len(chunk.held) >= HELD_MAX:
-            self._gather(chunk, number.device)
+        self._room -= 1
+        try:
+            self._held.append((number.detach(), number._version, minibatch, bound))
+        except RuntimeError:  # an inference tensor has no version
+            self._held.append((number.clone(), None, minibatch, bound))
+        if len(self._held) >= HELD_MAX:
+            self._gather()
         return True
 
     def finish(self) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
-        """The vector of each device, and what it is. Gradients must be off."""
+        """The vector of each device, and what it is; then the series is empty. Gradients must be off."""
+        self._gather()
         found: dict[torch.device, tuple[torch.Tensor, Reader]] = {}
         for device, chunk in self._chunks.items():
-            self._gather(chunk, device)
             vector = chunk.gathered[0] if len(chunk.gathered) == 1 else self._staging.reducer(device).join(chunk.gathered)
             found[device] = (vector, SeriesReader(self._name, self._subject, chunk.minibatches, chunk.bounds))
-        self._chunks = {}
+        self._chunks, self._room = {}, NUMBERS_MAX
         return found
 
-    def _gather(self, chunk: Chunk, device: torch.device) -> None:
-        if chunk.held:
-            self.overwritten |= any(held._version != version for held, version in chunk.held if not held.is_inference())
-            chunk.gathered.append(self._staging.reducer(device).vector([held for held, _ in chunk.held]))
-            chunk.held = []
+    def _gather(self) -> None:
+        """Copy what is held, one vector a device."""
+        taken: dict[torch.device, list[torch.Tensor]] = {}
+        for held, version, minibatch, bound in self._held:
+            self.overwritten |= version is not None and held._version != version
+            device = held.device
+            chunk = self._chunks.get(device)
+            if chunk is None:
+                chunk = self._chunks[device] = Chunk()
+            chunk.minibatches.append(minibatch)
+            chunk.bounds.append(bound)
+            taken.setdefault(device, []).append(held if held.dim() == 0 else held.reshape(()))
+        self._held = []
+        for device, numbers in taken.items():
+            self._chunks[device].gathered.append(self._staging.reducer(device).vector(numbers))
 
 
 @dataclass(frozen=True, slots=True)

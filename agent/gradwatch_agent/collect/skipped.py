@@ -79,7 +79,9 @@ class SkippedSteps:
         self._clipped[key] = weakref.ref(gradient)
 
     def minibatch(self) -> None:
-        """A minibatch begins."""
+        """A minibatch begins. Of no account once anything was clipped: then clips alone are counted."""
+        if self._used_clip:
+            return
         gradient = _first(self._parameters)
         if self._open:
             self._settle(gradient)

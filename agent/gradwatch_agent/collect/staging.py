@@ -52,11 +52,13 @@ class Channel(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Layout:
-    """A plan, the columns of its moment channels, and which call they come from. Compared by identity, so make each once."""
+    """A plan, the columns of its moment channels, and which call they come from; `rows`: those of a first block. Compared by
+    identity, so make each once."""
 
     plan: Plan
     channels: tuple[Channel, ...]
     source: Source
+    rows: int = ROWS_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,7 @@ class Staging:
         shape = (layout.plan.channels, samples, dtype, device)
         block = self._open.get(key)
         if block is not None:
-            fresh = self._allocate(shape, 2 * len(block.rows))
+            fresh = self._allocate(shape, max(ROWS_START, 2 * len(block.rows)))
             if fresh is None:
                 self._flush(key, block)
                 return block
@@ -242,7 +244,7 @@ class Staging:
         else:
             if len(self._open) >= OPEN_BLOCKS_MAX:
                 self._flush_all()
-            wanted = self._rows_last.get(shape) or ROWS_START
+            wanted = self._rows_last.get(shape) or layout.rows
             fresh = self._take_free(shape) or self._allocate(shape, wanted)
             if fresh is None:
                 self._flush_all()

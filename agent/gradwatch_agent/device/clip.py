@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch.nn.utils import clip_grad
@@ -29,8 +28,7 @@ PARAMETERS = {
 """Their parameters in torch 2.6 to 2.13. Anything else is left alone, and norms come from the optimizer hook."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(NamedTuple):
     """One call: the parameters, their total norm (0-dim, in the dtype of the gradients) and, where torch let us keep them,
     the norm of each gradient in the order of the parameters that have one. `empty`: none has."""
 
@@ -91,13 +89,6 @@ class ClipWatch:
         if not self._watched:
             self._restore()
 
-    def _observers(self, parameters: object) -> list[ClipObserver]:
-        if not isinstance(parameters, (list, tuple)) or not parameters:
-            return []
-        first = parameters[0]
-        found = ((ref(), observer()) for ref, observer in self._watched.get(id(first), ()))
-        return [observer for parameter, observer in found if parameter is first and observer is not None]
-
     def _install(self) -> bool:
         if self._originals:
             return True
@@ -127,8 +118,13 @@ class ClipWatch:
         last, self._last = self._last, None
         if last is None or last[0] is not total_norm or type(total_norm) is not torch.Tensor:
             return
-        for observer in self._observers(parameters):
-            observer.on_clip(Clip(parameters, total_norm, last[1], max_norm, last[2], last[3]))  # type: ignore[arg-type]
+        if not isinstance(parameters, (list, tuple)) or not parameters:
+            return
+        first = parameters[0]
+        for parameter, observer in self._watched.get(id(first), ()):
+            watching = observer()
+            if watching is not None and parameter() is first:
+                watching.on_clip(Clip(parameters, total_norm, last[1], max_norm, last[2], last[3]))
 
 
 CLIP_WATCH = ClipWatch()

@@ -110,6 +110,8 @@ class Reducer:
     device: torch.device
     dtype: torch.dtype = field(init=False)
     one: Tensor = field(init=False)
+    on_host: bool = field(init=False)
+    zeros: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Choose the accumulator dtype: float64, or float32 on a device that has none (Apple's)."""
@@ -119,13 +121,14 @@ class Reducer:
             except TypeError:
                 self.one = torch.ones(1, dtype=torch.float32, device=self.device)
         self.dtype = self.one.dtype
+        self.on_host = self.device.type == "cpu"
 
     def block(self, staged: Tensor, plan: Plan) -> Tensor:
         """Reduce `staged` [rows, plan.channels, samples] to the vector that `read_block` reads.
 
         The temporaries take about three times the float64 size of the block, so the caller bounds the block. Two passes
         for the squares, as the one-pass formula cancels. x - x is 0 for finite x and NaN for the others, which
-        `count_nonzero` counts.
+        `count_nonzero` counts; a finite sum needs no count.
         """
         rows, _, samples = staged.shape
         x = torch.mul(staged, self.one)
@@ -147,7 +150,7 @@ class Reducer:
             parts.append(present)
             count = present.sum()
         centre = (row_sum.sum(0) if rows > 1 else row_sum[0]) / count
-        parts.append(torch.mul(torch.count_nonzero(moments - moments, (0, 2)), self.one))
+        parts.append(self._nonfinite(moments, row_sum))
         extremes += self._extremes(channels, plan, absent)
         torch.sub(moments, centre.unsqueeze(1), out=moments)
         if absent is not None:
@@ -158,6 +161,20 @@ class Reducer:
         if plan.shape is not None and deviations is not None:
             extremes += _powers(deviations, channels[plan.shape])
         return torch.cat(parts + extremes)
+
+    def _nonfinite(self, moments: Tensor, row_sum: Tensor) -> Tensor:
+        """Non-finite elements of each channel. On the CPU they are counted only when a sum says that there are some."""
+        if self.on_host and math.isfinite(host_value(row_sum.sum()) or 0.0):
+            return self._zeros(row_sum.shape[1])
+        return torch.mul(torch.count_nonzero(moments - moments, (0, 2)), self.one)
+
+    def _zeros(self, count: int) -> Tensor:
+        """So many zeros; nobody writes to them."""
+        found = self.zeros.get(count)
+        if found is None:
+            with torch.inference_mode(False):
+                found = self.zeros[count] = torch.zeros(count, dtype=self.dtype, device=self.device)
+        return found
 
     def _ranges(self, x: Tensor, absent: Tensor | None) -> list[Tensor]:
         """Least and largest of each channel; of no samples, inf and -inf. NaN is both."""
