@@ -36,8 +36,8 @@ def batch_of(k: int) -> Commit:
 def main() -> None:
     """Go on where the last one was killed."""
     store = SqliteStore.open(Path(sys.argv[1]))
-    sessions = store.sessions()
-    k = sessions[0].last_seq + 1 if sessions else 0
+    session = store.session("s")
+    k = session.last_seq + 1 if session is not None else 0
     while True:
         store.commit(batch_of(k))
         print(k, flush=True)

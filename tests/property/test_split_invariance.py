@@ -70,6 +70,7 @@ def stream(seed: int, n: int) -> SignalBlock:
         grad__norm__nonfinite=counts,
         grad__norm__nonfinite_mb=[float(rng.integers(8)) if c else Status.UNDEFINED for c in counts],
     )
+    block.flags[-1] = 0  # as the pipeline cuts blocks: see `end_whole`
     gaps = np.cumsum(1 + (rng.random(n) < 0.02) * rng.integers(1, 40, size=n))
     if seed % 3 == 0:  # a trainer that goes back to a checkpoint, twice
         gaps[n // 3 :] -= 60

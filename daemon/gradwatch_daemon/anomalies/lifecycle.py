@@ -6,11 +6,13 @@ without a breach and without anything open are passed over without a loop.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
 
+from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.cause import find_root
 from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
-BREACH = int(Verdict.BREACH)
+BREACH, PARTIAL = int(Verdict.BREACH), int(RowFlag.PARTIAL)
 
 STATE_OF = {Verdict.LEARNING: "learning", Verdict.BLIND: "blind"}
 """How a detector stands after a verdict; armed after any other."""
@@ -47,6 +49,21 @@ class _Lane:
     @property
     def key(self) -> tuple[str, str]:
         return self.verdicts.kind, self.verdicts.subject
+
+
+def end_whole(block: SignalBlock) -> list[SignalBlock]:
+    """Cut a block so that each part ends with a whole update or is one row.
+
+    How detectors stand is what the last whole update showed: of one that was cut short most know nothing, and a run that
+    crashed would be shown as one that nobody could see.
+    """
+    end = len(block)
+    while end and int(block.flags[end - 1]) & PARTIAL:
+        end -= 1
+    if end == len(block) or len(block) == 1:
+        return [block]
+    cuts = [0, *range(max(end, 1), len(block) + 1)]
+    return [block.select(slice(first, last)) for first, last in itertools.pairwise(cuts)]
 
 
 class Lifecycle:
@@ -70,11 +87,14 @@ class Lifecycle:
     def step(self, block: SignalBlock, verdicts: Sequence[Verdicts]) -> list[Anomaly]:
         """Take the verdicts of a block; returns the anomalies that changed, newest state of each, in order of change.
 
-        What is pending is not returned: a vote that is not yet carried has nothing to say.
+        What is pending is not returned: a vote that is not yet carried has nothing to say. Of several rows the last must
+        be whole (see `end_whole`), so that the reasons in its verdicts are those of a whole update.
         """
         if not len(block):
             return []
-        self._last, tracks = verdicts, self._tracks
+        tracks = self._tracks
+        if not self._last or not int(block.flags[-1]) & PARTIAL:
+            self._last = verdicts
         if tracks:
             lanes = [self._lane(v) for v in verdicts if BREACH in v.code or (v.kind, v.subject) in tracks]
         else:

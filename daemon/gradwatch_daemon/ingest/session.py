@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
+from gradwatch_daemon.records import Session
 
 if TYPE_CHECKING:
     from gradwatch_contracts.columns import Schema
@@ -30,6 +31,12 @@ class LiveSession:
     heard_s: float
     schemas: dict[str, Schema] = field(default_factory=dict)
     asked_to_resend: bool = False
+
+    @property
+    def record(self) -> Session:
+        """What is stored of it."""
+        hello = self.hello
+        return Session(self.id, self.stream, hello.launch_id, self.last_seq, hello.host, hello.pid, hello.verbs)
 
     def learn(self, schema: Schema) -> None:
         """Remember a schema that rows will name."""
@@ -80,9 +87,11 @@ class Sessions:
         self._by_peer[session.peer] = session
 
     def close(self, session: LiveSession) -> None:
-        """Forget a session that said BYE or fell silent."""
-        self.by_id.pop(session.id, None)
-        self._by_peer.pop(session.peer, None)
+        """Forget a session that said BYE or fell silent; not the newer connection of the same process."""
+        if self.by_id.get(session.id) is session:
+            del self.by_id[session.id]
+        if self._by_peer.get(session.peer) is session:
+            del self._by_peer[session.peer]
 
     def of_attempt(self, run: str, attempt: int) -> list[LiveSession]:
         """The live sessions of one attempt: what a process of an older one says or hears no longer counts."""

@@ -90,8 +90,8 @@ class Pipeline:
         self._sessions = Sessions()
         self._gate = Gate(self._sessions, counters)
         self._deriver = Deriver()
-        self._runs = Runs(store.runs(), store.sessions())
-        self._reception = Reception(self._sessions, self._runs, counters, secret)
+        self._runs = Runs(store.runs(), store.row_counts())
+        self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
         self._streams: dict[Stream, StreamDetection] = {}
         self._moved: dict[Stream, float] = {}
         self._stopping = False
@@ -250,8 +250,7 @@ class Pipeline:
             self._runs.states[loss.stream.run].lost += loss.last_seq - loss.first_seq + 1
             work.changed.add(loss.stream.run)
         for session in passed.touched.values():
-            record = replace(self._runs.sessions[session.id], last_seq=session.last_seq)
-            self._runs.sessions[session.id] = work.sessions[session.id] = record
+            work.sessions[session.id] = session.record
 
     def _retire(self, work: Work) -> None:
         """Detection of runs that nobody feeds is put away; checkpoint and rows bring it back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import messages as m
@@ -13,11 +12,13 @@ from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.ingest.session import LiveSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import Sessions
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Counters
+    from gradwatch_daemon.records import Counters, Session
 
 
 STATE_AFTER = {"exception": "crashed", "interrupted": "stopped"}
@@ -25,11 +26,15 @@ STATE_AFTER = {"exception": "crashed", "interrupted": "stopped"}
 
 
 class Reception:
-    """Greets and says goodbye. `secret` is what a HELLO over TCP must hold; '' where file permissions already decide."""
+    """Greets and says goodbye. `recorded` finds a session that is not connected, whose last sequence number decides what is
+    a duplicate. `secret` is what a HELLO over TCP must hold; '' where file permissions already decide."""
 
-    def __init__(self, sessions: Sessions, runs: Runs, counters: Counters, secret: str) -> None:
+    def __init__(
+        self, sessions: Sessions, runs: Runs, recorded: Callable[[str], Session | None], counters: Counters, secret: str
+    ) -> None:
         self._sessions = sessions
         self._runs = runs
+        self._recorded = recorded
         self._counters = counters
         self._secret = secret
 
@@ -78,16 +83,16 @@ class Reception:
     def _open(self, peer: bytes, hello: m.Hello, work: Work, now: Now) -> None:
         known = self._runs.states.get(hello.run)
         attempt_before = known.run.attempt if known is not None else 0
-        state, session = self._runs.greet(hello, now.unix_ns)
+        live = self._sessions.by_id.get(hello.session)
+        recorded = live.record if live is not None else self._recorded(hello.session)
+        state, session = self._runs.greet(hello, recorded, now.unix_ns)
         if attempt_before and state.run.attempt != attempt_before:
             work.escalated(state.escalations.lose_all(ANOTHER_ATTEMPT))
             work.noted(state.close_anomalies(ANOTHER_ATTEMPT))
-        live = self._sessions.by_id.get(hello.session)
-        last_seq = live.last_seq if live is not None else session.last_seq
-        opened = LiveSession(hello.session, peer, session.stream, hello, last_seq, session.last_seq, now.mono_s)
+        opened = LiveSession(hello.session, peer, session.stream, hello, session.last_seq, session.last_seq, now.mono_s)
         self._sessions.open(opened)
         state.live = len(self._sessions.of_attempt(hello.run, state.run.attempt))
         work.runs[hello.run] = state.run
-        work.sessions[session.session] = replace(session, last_seq=last_seq)
+        work.sessions[session.session] = session
         work.changed.add(hello.run)
         work.welcomes.append(opened)

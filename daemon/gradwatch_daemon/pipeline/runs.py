@@ -1,4 +1,4 @@
-"""What the daemon knows of each run: its attempts, who is connected, its escalations, its newest numbers. Pure."""
+"""What the daemon knows of each run: its attempts, how many are connected, its escalations, its newest numbers. Pure."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class RunState:
     """One run, as the pipeline thread holds it.
 
-    `live` counts the connected processes of the present attempt, `crashed` says whether one of them ended by an
-    exception; `effective` is the level of the newest row, the agent's own word.
+    `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
+    whether one of them ended by an exception; `effective` is the level of the newest row, the agent's own word.
     """
 
     run: Run
     escalations: Escalations
     live: int = 0
+    ranks: set[int] = field(default_factory=set)
     crashed: bool = False
     rows: int = 0
     lost: int = 0
@@ -74,32 +75,31 @@ class RunState:
 
 
 class Runs:
-    """All runs, and every session that was ever recorded (its last sequence number decides what is a duplicate)."""
+    """All runs."""
 
-    def __init__(self, runs: Iterable[Run], sessions: Iterable[Session]) -> None:
+    def __init__(self, runs: Iterable[Run], streams: Iterable[Stream]) -> None:
         self.states = {run.run: RunState(run, Escalations(run.run, run.base, run.pin, run.revision)) for run in runs}
-        self.sessions = {session.session: session for session in sessions}
-        self._lived = {session.stream for session in self.sessions.values()}
+        for stream in streams:
+            state = self.states[stream.run]
+            if stream.attempt == state.run.attempt:
+                state.ranks.add(stream.rank)
 
-    def greet(self, hello: Hello, now_ns: int) -> tuple[RunState, Session]:
-        """Find or make the run, the attempt and the session of a HELLO.
+    def greet(self, hello: Hello, known: Session | None, now_ns: int) -> tuple[RunState, Session]:
+        """Find or make the run, the attempt and the session of a HELLO; `known` is what is recorded of its session, if any.
 
         The same session resumes. The same launch joins the attempt, unless its rank already lived in it: that is
         another life. Anything else starts the next attempt.
         """
-        known = self.sessions.get(hello.session)
         if known is not None and known.stream.run == hello.run:
             state = self.states[hello.run]
-            state.agent_version = hello.agent_version
             state.saw("live", now_ns)
-            return state, known
-        state = self._attempt_of(hello, now_ns)
+        else:
+            state = self._attempt_of(hello, now_ns)
+            stream = Stream(hello.run, state.run.attempt, hello.rank)
+            known = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
+            state.ranks.add(hello.rank)
         state.agent_version = hello.agent_version
-        stream = Stream(hello.run, state.run.attempt, hello.rank)
-        session = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
-        self.sessions[session.session] = session
-        self._lived.add(stream)
-        return state, session
+        return state, known
 
     def _attempt_of(self, hello: Hello, now_ns: int) -> RunState:
         state = self.states.get(hello.run)
@@ -107,8 +107,7 @@ class Runs:
             run = _described(hello, attempt=1, base=Level(hello.level), first_seen_ns=now_ns, now_ns=now_ns)
             state = self.states[hello.run] = RunState(run, Escalations(hello.run, run.base, run.pin, run.revision))
             return state
-        lived = Stream(hello.run, state.run.attempt, hello.rank) in self._lived
-        if state.run.launch_id == hello.launch_id and not lived:
+        if state.run.launch_id == hello.launch_id and hello.rank not in state.ranks:
             state.saw("live", now_ns)
             return state
         old, base = state.run, Level(hello.level)
@@ -117,7 +116,7 @@ class Runs:
             _described(hello, old.attempt + 1, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
-        state.crashed = False
+        state.crashed, state.ranks = False, set()
         return state
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgpack
 
-from gradwatch_daemon.anomalies.lifecycle import Lifecycle
+from gradwatch_daemon.anomalies.lifecycle import Lifecycle, end_whole
 from gradwatch_daemon.detect.engine import StreamState
 from gradwatch_daemon.records import Checkpoint, DetectorState, EventRecord
 
@@ -51,12 +52,15 @@ class StreamDetection:
         self._failure = ""
 
     def advance(self, block: SignalBlock) -> list[Anomaly]:
-        """Detect on further rows; returns the anomalies that changed, newest state of each, in order."""
+        """Detect on further rows; returns the anomalies that changed, in order, the newest state of each last."""
         self.rows += len(block)
         self.update_last = max(self.update_last, int(block.update[-1]))
         self._since_checkpoint += len(block)
         self._t_ns = int(block.t_ns[-1])
-        return self._guarded(lambda: self._lifecycle.step(block, self._engine.check(self._state, block, self._updates_total)))
+        return [anomaly for part in end_whole(block) for anomaly in self._guarded(partial(self._judge, part))]
+
+    def _judge(self, block: SignalBlock) -> list[Anomaly]:
+        return self._lifecycle.step(block, self._engine.check(self._state, block, self._updates_total))
 
     def lose(self, loss: LossRecord, now_ns: int) -> tuple[list[Anomaly], EventRecord]:
         """Detect that these records never came; the anomalies that changed, and the mark to store. `now_ns` is the time of

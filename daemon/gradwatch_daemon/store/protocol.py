@@ -141,8 +141,8 @@ class Store(Protocol):
     def runs(self) -> Sequence[Run]:
         """All runs, in order of their names."""
 
-    def sessions(self) -> Sequence[Session]:
-        """All sessions, in order of their first commit."""
+    def session(self, id_: str) -> Session | None:
+        """What is recorded of one process; None for one that never greeted."""
 
     def open_anomalies(self) -> Sequence[Anomaly]:
         """Pending and firing ones, oldest first."""

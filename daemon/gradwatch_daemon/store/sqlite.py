@@ -217,11 +217,13 @@ class SqliteStore:
         """All runs, in order of their names."""
         return [rows.run_of(row) for row in self._db.execute(f"SELECT {', '.join(rows.RUN)} FROM run ORDER BY run")]
 
-    def sessions(self) -> list[Session]:
-        """All sessions, in order of their first commit."""
-        streams = self._streams()
-        found = self._db.execute(f"SELECT {', '.join(rows.SESSION)} FROM session ORDER BY rowid")
-        return [rows.session_of(row, streams[row[1]]) for row in found]
+    def session(self, id_: str) -> Session | None:
+        """What is recorded of one process; None for one that never greeted."""
+        found = self._db.execute(f"SELECT {', '.join(rows.SESSION)} FROM session WHERE session = ?", (id_,)).fetchone()
+        if found is None:
+            return None
+        stream = self._db.execute("SELECT run, attempt, rank FROM stream WHERE id = ?", (found[1],)).fetchone()
+        return rows.session_of(found, Stream(*stream))
 
     def open_anomalies(self) -> list[Anomaly]:
         """Pending and firing ones, oldest first."""

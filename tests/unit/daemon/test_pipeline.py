@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,18 @@ import pytest
 
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.ingest.session import LiveSession
 from gradwatch_daemon.records import (
     CancelEscalation,
     Commit,
     RequestEscalation,
+    Session,
     SignalBlock,
     SignalKey,
 )
@@ -245,6 +249,46 @@ def test_ranks_of_one_launch_share_the_attempt(world: World) -> None:
     assert world.view().sessions == 2  # type: ignore[attr-defined]
     world.tick(hello(launch_id="L", session="r1b", rank=1, world=2), peer=b"r")
     assert world.view().run.attempt == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_session_that_left_and_comes_back_goes_on_where_it_was(world: World, restarted: bool) -> None:
+    """Its last sequence number is read from the store: a trainer that was away for a night loses and repeats nothing."""
+    world.greet()
+    world.tick(world.rows.samples(3), m.Bye(2, "closed"))
+    if restarted:
+        world.restart()
+    world.socket.sent.clear()
+    world.greet()
+    assert [(w.attempt, w.last_seq) for w in world.socket.of(m.Welcome)] == [(1, 2)]  # type: ignore[attr-defined]
+
+
+def test_rank_that_lived_in_the_attempt_is_another_life_after_a_restart_too(world: World) -> None:
+    """Who has lived is read from the streams."""
+    world.greet(launch_id="L", session="r0")
+    world.restart()
+    world.greet(launch_id="L", session="r0b")
+    assert world.view().run.attempt == 2  # type: ignore[attr-defined]
+
+
+def test_sessions_that_ended_are_not_kept_in_memory(world: World) -> None:
+    """A daemon beside a cluster meets millions; the store has them all."""
+    for number in range(40):
+        world.greet(session=f"s{number}")
+        world.tick(m.Bye(-1, "closed"))
+    gc.collect()
+    held = [thing for thing in gc.get_objects() if isinstance(thing, (Session, LiveSession))]
+    assert held == []
+    assert world.store.session("s0") is not None
+
+
+def test_bye_of_an_old_connection_leaves_the_new_one_of_the_same_process(world: World) -> None:
+    """A trainer that reconnected in the same tick in which its last words of before arrived."""
+    world.greet()
+    world.pipeline.tick([(b"q", encode(hello())), (b"p", encode(m.Bye(-1, "closed")))])
+    world.tick(m.SchemaMessage(FULL.columns), world.rows.samples(2), peer=b"q")
+    assert world.store.row_counts()["ant-ppo", 1, 0] == (2, 1)
+    assert world.view().sessions == 1  # type: ignore[attr-defined]
 
 
 def test_loss_is_counted_and_stored(world: World) -> None:

@@ -155,7 +155,7 @@ def test_commit_that_fails_at_its_end_leaves_nothing(opened: Opened, reader: Sto
     with pytest.raises((sqlite3.Error, TypeError)):
         opened.store.commit(bad)
     store = opened.store
-    assert not any([store.runs(), store.sessions(), store.open_anomalies(), store.open_escalations(), store.row_counts()])
+    assert not any([store.runs(), store.session("s1"), store.open_anomalies(), store.open_escalations(), store.row_counts()])
     assert store.lost_count("ant-ppo") == 0
     assert not any([reader.events("ant-ppo", 9), reader.tables("ant-ppo", 9), reader.signals(*STREAM)])
     assert not list(store.blocks_after(STREAM, -1))
@@ -283,10 +283,13 @@ def test_session_seq_moves_with_its_rows(opened: Opened) -> None:
     """The seq of the newest commit, up to the largest a uint64 holds."""
     session = everything().sessions[0]
     opened.store.commit(everything())
-    assert opened.store.sessions() == [session]
+    assert opened.store.session(session.session) == session
+    assert opened.store.session("never") is None
     other = Session("s0", Stream("ant-ppo", 1, 1), "launch-7", -1, "", 0)
     opened.store.commit(Commit(sessions=(replace(session, last_seq=SEQ_MAX), other)))
-    assert opened.again().sessions() == [replace(session, last_seq=SEQ_MAX), other]
+    again = opened.again()
+    assert again.session(session.session) == replace(session, last_seq=SEQ_MAX)
+    assert again.session("s0") == other
 
 
 def test_anomaly_with_numbers_that_are_not_finite_comes_back_equal(opened: Opened, reader: StoreReader) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.detect.arrivals import NS
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
@@ -252,3 +253,35 @@ def test_restored_under_other_rules_replays_marks_from_the_start() -> None:
     classic = detection("classic")
     classic.restore(shelf)  # type: ignore[arg-type]
     assert [(a.kind, a.severity) for a in classic._lifecycle.open] == [("telemetry_gap", Severity.WARNING)]
+
+
+# -- updates that were cut short ------------------------------------------------------------------------------------------
+
+CUT = RowFlag.PARTIAL
+
+
+@pytest.mark.parametrize("flags", [[0] * 40 + [CUT], [0] * 40 + [CUT, CUT], [CUT, 0, CUT, *[0] * 38]])
+@pytest.mark.parametrize("size", [1, 7, 41, 100])
+def test_standing_is_that_of_the_last_whole_update_however_blocks_fall(flags: list[int], size: int) -> None:
+    """A crash's last row shows most detectors nothing: what they saw before stands, and is not called blind."""
+    whole = rows(len(flags), flags=flags, policy__ratio__first_mb_dev=0.1, drop=["policy.ratio.min"])
+    found = detection()
+    for start in range(0, len(flags), size):
+        found.advance(whole.select(slice(start, start + size)))
+    states = {state.kind: state for state in found.detector_states}
+    assert {states[kind].state for kind in ("kl_extreme", "entropy_low", "nonfinite", "gradient_vanishing")} == {"armed"}
+    assert (states["rollout_mismatch"].state, states["ratio_collapse"].state) == ("firing", "blind")
+    assert not [state for state in states.values() if "cut short" in state.reason]
+    other = detection()
+    other.advance(whole)
+    assert standing(found) == standing(other)
+
+
+def test_standing_of_a_run_that_has_only_updates_cut_short_is_blind_and_says_so() -> None:
+    """It died in its first update: nobody saw a whole one."""
+    found = detection()
+    found.advance(rows(1, flags=CUT, policy__logratio__nonfinite=3))
+    found.advance(rows(1, 1, flags=CUT))
+    states = {state.kind: state for state in found.detector_states}
+    assert (states["kl_extreme"].state, states["kl_extreme"].reason) == ("blind", "the last update was cut short")
+    assert states["nonfinite"].state == "firing"
