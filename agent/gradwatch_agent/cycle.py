@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.collect.blame import Blame
-from gradwatch_agent.collect.host import Hints, Tally, UserScalars, whole
+from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
@@ -20,8 +20,11 @@ from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.measurement import Measurement, Underway
     from gradwatch_agent.collect.profile import Capture
@@ -50,6 +53,9 @@ class UpdateCycle:
         self._measurement: Measurement | None = None
         self._capture: Capture | None = None
         self._blame = Blame()
+        self._unfit: set[str] = set()
+        """Calls whose arguments could not all be measured in an update that ended; their next call is described, once."""
+        self._late_updates = 0
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
@@ -151,6 +157,7 @@ class UpdateCycle:
             self._settings.switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)
+            self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
             if self._measurement is not None and self._measurement.idle and not flags:
                 flags = RowFlag.SKIPPED
             tally.add("sys.update_ms", ((now_ns - self._stepped_ns) / 1e6,))
@@ -185,12 +192,29 @@ class UpdateCycle:
         """Pack the unfinished update, then tell of the exception, then wait a little for copies under way."""
         started = self._user.values or self._tally.parts or self._tally.reasons
         if started or (self._measurement is not None and self._measurement.touched):
+            if error is None and self.update == self._settings.update_start:
+                self._hints.say("step", "step() was never called, so all is one update. Call mon.step() after each update.")
             self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
         self._rows.drain(limits.CLOSE_S / 2)  # the rest is for the daemon's acks
         if error is not None:
             text, detail = describe(error)
             kind = "exception" if isinstance(error, Exception) else "note"
             self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
+
+    def _describe(self, call: str, given: Mapping[str, object]) -> None:
+        """Tell the trainer's author what `call` is given: in the data stands only why it is missing."""
+        self._unfit.discard(call)
+        self._hints.say_unfit(call, given)
+
+    def _note_late(self) -> None:
+        """An optimizer stepped before the first minibatch of an update was seen: once may be a warm-up of the trainer's."""
+        self._late_updates += 1
+        if self._late_updates > 1:
+            self._hints.say(
+                "ppo late",
+                "an optimizer stepped before the first ppo() of the update, so the policy that collected is never seen and "
+                "rollout_mismatch stays blind. Call mon.ppo() before optimizer.step().",
+            )
 
     def _measure(self) -> Measurement:
         """The device side, made when it is first needed."""

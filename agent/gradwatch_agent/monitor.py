@@ -63,6 +63,9 @@ class Monitor(UpdateCycle):
         if unknown or positional:
             self._hints.say_unknown("rollout", unknown, len(positional))
         tensors = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": advantages}
+        if "rollout" in self._unfit:
+            said = {"rewards": rewards, "values": values, "returns": returns, "advantages": advantages}
+            self._describe("rollout", {**said, "observations": observations})
         self._rows.harvest()
         self._measure().rollout(tensors, observations)
         self._agent_ns += time.perf_counter_ns() - begin
@@ -101,6 +104,11 @@ class Monitor(UpdateCycle):
             measurement = self._measurement or self._measure()
             measurement.gradients.minibatch()
             minibatch = measurement.policy.minibatches
+            if not minibatch and measurement.policy.stepped and not measurement.policy.off_policy:
+                self._note_late()
+            if "ppo" in self._unfit:
+                said = {"new_logp": new_logp, "old_logp": old_logp, "entropy": entropy, "values": values, "returns": returns}
+                self._describe("ppo", {**said, "advantages": advantages, "clip": clip, "mask": mask, "loss": loss})
             measurement.policy.observe(
                 new_logp=new_logp,
                 old_logp=old_logp,

@@ -37,6 +37,15 @@ ARGUMENTS = {
 }
 """What each call takes; what it does not take gets a hint instead of an exception."""
 
+FITS = {
+    "rollout": "Numbers of any shape, none of it empty; values and returns of one shape.",
+    "ppo": "Float tensors of one shape on one device; entropy also as numbers, loss as one number, mask as bool.",
+}
+"""What the tensors of a call must be, for whoever passed others."""
+
+UNFIT = frozenset({Status.SHAPE, Status.DTYPE, Status.DEVICE})
+"""Reasons that are about how a call was made."""
+
 STEP_ARGUMENTS = ("env_steps", "episode_returns")
 NEAR = 0.85
 """Likeness (difflib) of a slip: one letter of eight."""
@@ -118,11 +127,26 @@ class Hints:
         for name in unknown:
             self.say(f"{call}:{name}", f"{call}() takes no {name!r}{_guess(name, ARGUMENTS[call])}")
 
+    def say_unfit(self, call: str, given: Mapping[str, object]) -> None:
+        """Name what `call` was given, with types and shapes, where some of it could not be measured."""
+        listed = ", ".join(f"{name} {_looks(value)}" for name, value in given.items() if value is not None)
+        self.say(f"{call} unfit", f"{call}() was given {listed}; some of it cannot be measured. Expected: {FITS[call]}")
+
     def say_wrong_word(self, where: str, got: object, words: Sequence[str]) -> None:
         """Name the words that `where` takes, and the nearest to what came; nothing is measured under a wrong one."""
         expected = " or ".join(map(repr, words))
         sentence = f"{where} is {expected}, got {str(got)[:40]!r}; not measured{_guess(str(got)[:40], words)}"
         self.say(where, sentence)
+
+
+def _looks(value: object) -> str:
+    """Type and shape of a tensor or array, and its device unless that is the host; the type of anything else."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        return type(value).__name__
+    device = str(getattr(value, "device", "cpu"))
+    place = "" if device == "cpu" else f" on {device}"
+    return f"{str(dtype).removeprefix('torch.')}[{', '.join(map(str, shape))}]{place}"
 
 
 def _guess(word: str, known: Iterable[str]) -> str:
