@@ -115,6 +115,9 @@ def test_trainer_with_a_faulty_daemon_finishes_unharmed(tmp_path: Path, mode: st
             assert outbox.lost == 0
         if mode == "mute" or act:
             assert outbox.lost > 0
+        if mode == "garbage":
+            assert mon._link is not None
+            assert mon._link.bad_frames > 0
 
 
 def test_trainer_without_a_daemon_finishes_unharmed(tmp_path: Path) -> None:
