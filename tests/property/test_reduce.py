@@ -15,7 +15,7 @@ from harness.recording import monitoring
 
 CLIP = 0.2
 NAMES = ("new_logp", "old_logp", "values", "returns", "advantages", "entropy")
-SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e20, -3.0]
+SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e20, -3.0, 1e-40, 5e-324]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -155,3 +155,69 @@ def test_rollout_moments_of_any_floats_equal_the_reference(values: list[float]) 
         )
     else:
         assert not math.isfinite(mean)
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+ROLLOUT_DTYPES = [*DTYPES, torch.int64, torch.uint8, torch.bool]
+
+
+@st.composite
+def tensors(draw: st.DrawFn, dtypes: list[torch.dtype]) -> torch.Tensor:
+    """A tensor of any of these dtypes and of one of a few shapes, contiguous or not; floats with special values."""
+    shape = draw(st.sampled_from([(1,), (5,), (3, 4), (2, 3, 2), (40, 3)]))
+    dtype = draw(st.sampled_from(dtypes))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    tensor = (3.0 * torch.randn(shape, generator=generator)).to(dtype)
+    for _ in range(draw(st.integers(0, 2)) if dtype.is_floating_point else 0):
+        tensor.view(-1)[draw(st.integers(0, tensor.numel() - 1))] = draw(st.sampled_from(SPECIAL))
+    return torch.stack([tensor, tensor], -1)[..., 0] if draw(st.booleans()) else tensor
+
+
+def moments_of(tensor: torch.Tensor) -> tuple[float, float, float]:
+    """(n, mean, M2) in float64."""
+    wide = tensor.double().reshape(-1)
+    mean = wide.mean()
+    return float(len(wide)), float(mean), float(((wide - mean) ** 2).sum())
+
+
+def scale_of(*given_: torch.Tensor) -> float:
+    """The largest finite size: what float64 rounding is relative to."""
+    wide = torch.cat([tensor.double().reshape(-1).abs() for tensor in given_])
+    return 2.0 * max(1.0, float(torch.where(torch.isfinite(wide), wide, 0.0).max()))
+
+
+@given(tensors(ROLLOUT_DTYPES), st.sampled_from([64 * 1024, 1024]))
+@settings(max_examples=100, deadline=None)
+def test_rollout_of_any_tensors_equals_the_reference(rewards: torch.Tensor, room: int) -> None:
+    """Five arguments of one shape and dtype, in one staging area and in slices; the error is that of the same elements."""
+    values, returns = rewards.flip(0), rewards.roll(1, 0)
+    with monitoring(max_staged_bytes=room) as (monitor, record):
+        monitor.rollout(rewards=rewards, values=values, returns=returns, advantages=returns, observations=rewards)
+        monitor.step()
+        row = record.last
+    expected = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": returns, "obs.input": rewards}
+    expected["value.error"] = returns.double() - values.double()
+    for name, tensor in expected.items():
+        assert same(row[name], moments_of(tensor), scale_of(tensor)), (name, row[name], moments_of(tensor))
+        if f"{name}.nonfinite" in row:
+            assert row[f"{name}.nonfinite"] == float((~torch.isfinite(tensor.double())).sum())
+
+
+@given(st.lists(st.tuples(tensors(DTYPES), tensors(DTYPES)), min_size=1, max_size=4), st.sampled_from([64 * 1024, 1024]))
+@settings(max_examples=60, deadline=None)
+def test_recurrent_states_of_any_tensors_equal_the_reference(
+    states: list[tuple[torch.Tensor, torch.Tensor]], room: int
+) -> None:
+    """Hidden and cell states of any shapes, also unlike ones."""
+    with monitoring(max_staged_bytes=room) as (monitor, record):
+        for h, c in states:
+            monitor.recurrent(h, c)
+        monitor.step()
+        row = record.last
+    for name, which in (("rnn.h", 0), ("rnn.c", 1)):
+        whole = torch.cat([state[which].double().reshape(-1) for state in states])
+        assert same(row[f"{name}/update"], moments_of(whole), scale_of(whole))
+        assert row[f"{name}.nonfinite/update"] == float((~torch.isfinite(whole)).sum())
+    hidden, cell = (torch.cat([state[which].double().reshape(-1).abs() for state in states]) for which in (0, 1))
+    assert row["rnn.h.saturated/update"] == float((hidden > 0.99).sum())
+    assert same(row["rnn.c.absmax/update"], float(cell.max()), scale_of(cell))

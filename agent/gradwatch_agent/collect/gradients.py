@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradwatch_agent.collect.groups import ParameterGroups
-from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.host import LOGGER, Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.skipped import SkippedSteps
 from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
 from gradwatch_agent.collect.tensors import META, is_plain
 from gradwatch_agent.device.clip import CLIP_WATCH
-from gradwatch_agent.device.reduce import copy_all, subtract_all
+from gradwatch_agent.device.reduce import copy_all, is_overflow, subtract_all
 from gradwatch_agent.guard import is_strict, note_own_error
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -37,6 +37,10 @@ COPY_BYTES_MAX = 64 * 1024 * 1024
 GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb", *NORM_COLUMNS)
 LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
 WEIGHT_COLUMNS = ("param.norm", "param.nonfinite", "opt.update_ratio")
+
+OTHER_TORCH = (
+    "this torch clips gradients in a way not known here; gradient norms are taken at optimizer.step(), so after any clipping."
+)
 
 Named = tuple[str, "torch.Tensor"]
 
@@ -67,7 +71,7 @@ class GradientCollector:
         self._broken = Broken()
         self._groups = ParameterGroups(optimizers)
         self._before: dict[torch.device, list[torch.Tensor]] = {}
-        self._clipped = False
+        self._clipped: set[int | None] = set()
         self._cuda = torch.cuda.is_available()
         self._bound: tuple[object, object, float | None] = (None, None, None)
         self._ratio_status = Status.LEVEL
@@ -77,8 +81,8 @@ class GradientCollector:
         self.level = Level.OFF
         self.tally = Tally()
         self._handles: list[Any] = [optimizer.register_step_pre_hook(self._before_step) for optimizer in optimizers]
-        if parameters:
-            CLIP_WATCH.watch(self._parameters, self)
+        if parameters and not CLIP_WATCH.watch([parameter for _, parameter in parameters], self):
+            LOGGER.warning("gradwatch: %s", OTHER_TORCH)
 
     def _on_own_error(self, place: str, text: str) -> None:
         self._report(place, text)
@@ -102,7 +106,8 @@ class GradientCollector:
 
     def begin(self, tally: Tally, level: Level) -> None:
         """A new update at `level`; at DEBUG the parameters are copied, to measure how far they move."""
-        self.tally, self.level, self.steps, self.clips, self._clipped = tally, level, 0, 0, False
+        self.tally, self.level, self.steps, self.clips = tally, level, 0, 0
+        self._clipped.clear()
         self._ratio_status = Status.INCOMPLETE
         self._before = {}
         self._bound = (None, None, None)
@@ -132,10 +137,10 @@ class GradientCollector:
         self.spent_ns += time.perf_counter_ns() - begin
 
     def _take_norms(self, clip: Clip) -> None:
-        self._clipped = True
         self.clips += 1
         if self.level < Level.NORMAL:
             return
+        self._note_clipped(clip.parameters)
         self._skipped.clip(clip.parameters)
         if self._cuda and _capturing(clip.total, self.tally):
             return
@@ -147,10 +152,19 @@ class GradientCollector:
             _refuse(self.tally, Status.NO_GRADIENT)
         elif clip.norm_type != 2.0:
             self._measure(clip.parameters, None, None)
+        elif is_overflow(clip.total):
+            self._measure(clip.parameters, None, bound)
         elif clip.parts is not None and not self._has_empty:
             self._hold(clip.total, clip.parts, clip.parameters, bound)
         else:
             self._measure(clip.parameters, None, bound, total=clip.total)
+
+    def _note_clipped(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Whose gradients were clipped: these steps need not measure them again, and would find what clipping left."""
+        if len(self._optimizers) == 1:
+            self._clipped.add(id(self._optimizers[0]))
+        else:
+            self._clipped.update([self._groups.owners.get(id(parameter)) for parameter in parameters])
 
     def _limit(self, clip: Clip) -> float | None:
         """The norm that clipping allows; None, with the reason told, when there is none. Trainers clip to infinity just to
@@ -170,10 +184,11 @@ class GradientCollector:
             return
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep
-            seen, self._clipped = self._clipped, False
             if self.level >= Level.NORMAL:
                 self._skipped.step(id(optimizer))
-                if not seen:
+                if id(optimizer) in self._clipped:
+                    self._clipped.discard(id(optimizer))
+                else:
                     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                     if not (self._cuda and any(_capturing(parameter, self.tally) for parameter in held)):
                         self._measure(held, getattr(optimizer, "grad_scale", None), None)

@@ -222,7 +222,7 @@ class Reducer:
         private = getattr(torch, "_foreach_norm", None)
         if private is not None and self.device.type == "cpu" and all(tensor.dtype is torch.float32 for tensor in tensors):
             norms = torch.stack(private(list(tensors), 2.0))
-            if math.isfinite(host_value(norms.sum()) or 0.0):
+            if not is_overflow(norms.sum()):
                 return norms
         return torch.stack(foreach_norm(tensors, self.dtype))
 
@@ -255,6 +255,12 @@ def _powers(deviations: Tensor, squares: Tensor) -> list[Tensor]:
     """Sum of the third powers, and the root of the sum of the fourth."""
     cubes = torch.mul(deviations, squares, out=deviations)
     return [cubes.sum().reshape(1), torch.linalg.vector_norm(squares).reshape(1)]
+
+
+def is_overflow(norm: Tensor) -> bool:
+    """Whether a norm is not finite, which numbers of a short dtype may be to blame for. Never said of another device: reading
+    it would wait."""
+    return not math.isfinite(host_value(norm) or 0.0)
 
 
 def copy_all(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-GROUP, SUPPORT = "_group_tensors_by_device_and_dtype", "_has_foreach_support"
-USED = frozenset({GROUP, SUPPORT, "_foreach_norm", "linalg", "vector_norm", "stack", "to", "device", "extend"})
+GROUP, SUPPORT, FOREACH = "_group_tensors_by_device_and_dtype", "_has_foreach_support", "_foreach_norm"
+USED = frozenset({GROUP, SUPPORT, FOREACH, "linalg", "vector_norm", "stack", "to", "device", "extend"})
 """What the function of torch 2.6 to 2.13 uses; one that uses less, or a `sum`, computes otherwise."""
 
 NOT_USED = frozenset({"sum", "sqrt", "pow", "square", "dot", "cat", "double", "float64", "dtype", "full_tensor"})
@@ -65,7 +65,7 @@ def total_with_parts(tensors: Any, norm_type: Any, error_if_nonfinite: Any, fore
 def is_same(original: Callable[..., Any]) -> bool:
     """Whether `original` computes the total as `total_with_parts` does."""
     code = getattr(getattr(original, "__wrapped__", original), "__code__", None)
-    if code is None or not all(hasattr(clip_grad, name) for name in (GROUP, SUPPORT)):
+    if code is None or not all(hasattr(clip_grad, name) for name in (GROUP, SUPPORT)) or not hasattr(torch, FOREACH):
         return False
     names = set(_names(code))
     if not names >= USED or names & NOT_USED:

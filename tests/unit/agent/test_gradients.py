@@ -185,3 +185,64 @@ def test_two_optimizers_count_their_steps_together() -> None:
         monitor.step()
         assert record.last["opt.steps"] == 2.0
         assert record.last["grad.norm"][0] == 2.0
+
+
+def test_two_models_clipped_apart_are_measured_once_each_before_clipping() -> None:
+    """Actor and critic: two clips, then two steps. The second step would find what its clip left."""
+    models = (nn.Linear(2, 1), nn.Linear(2, 1))
+    optimizers = tuple(torch.optim.SGD(model.parameters(), lr=0.0) for model in models)
+    with monitoring(modules=models, optimizers=optimizers) as (monitor, record):
+        for model in models:
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 3.0)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((2.0, math.sqrt(27), 0.0))
+
+
+def test_one_clip_for_two_optimizers_is_measured_once() -> None:
+    """Parameters of both in one list."""
+    models = (nn.Linear(2, 1), nn.Linear(2, 1))
+    optimizers = tuple(torch.optim.SGD(model.parameters(), lr=0.0) for model in models)
+    both = [parameter for model in models for parameter in model.parameters()]
+    with monitoring(modules=models, optimizers=optimizers) as (monitor, record):
+        for parameter in both:
+            parameter.grad = torch.full_like(parameter, 3.0)
+        nn.utils.clip_grad_norm_(both, 0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((1.0, math.sqrt(54), 0.0))
+
+
+def test_clip_whose_norm_overflows_is_measured_in_float64() -> None:
+    """Finite gradients whose squares are no float32: torch's clip zeroes the update, and we say how large they were."""
+    network = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, 1e20)
+        total = nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+        monitor.step()
+        assert math.isinf(total)
+        assert record.last["grad.norm"][1] == pytest.approx(math.sqrt(3) * 1e20)
+        assert record.last["grad.norm.nonfinite"] == 0.0
+        assert record.last["grad.exploding"] == 2.0
+
+
+def test_clip_of_a_model_with_an_empty_parameter_is_seen() -> None:
+    """Also when it is the first one, and it is no vanishing gradient."""
+    parameters = [nn.Parameter(torch.empty(0)), nn.Parameter(torch.ones(2))]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 3.0)
+    optimizer = torch.optim.SGD(parameters, lr=0.0)
+    model = nn.ParameterList(parameters)
+    with monitoring(modules=(model,), optimizers=(optimizer,)) as (monitor, record):
+        nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((1.0, math.sqrt(18), 0.0))
+        assert (record.last["grad.tensors"], record.last["grad.vanishing"]) == (1.0, 0.0)
