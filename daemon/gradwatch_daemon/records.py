@@ -114,7 +114,7 @@ class Verdicts(NamedTuple):
     `code` is n bytes of `Verdict`. The rest says something only where that is BREACH: `severity` is the rank of the severity;
     `value`, `limit`, `baseline` are the numbers behind it (NaN where there is none); `minibatch` is where in the update,
     -1 for before the first; `stage` the causal order of the stage. `reason` says why the last row is blind or how far
-    learning is.
+    learning is. `about` is the place of the rule's threshold whose words the sentence uses, () where its limit tells.
     """
 
     kind: str
@@ -127,6 +127,7 @@ class Verdicts(NamedTuple):
     minibatch: Numbers
     stage: Numbers
     reason: str = ""
+    about: Numbers = ()
 
 
 @dataclass(frozen=True, slots=True)

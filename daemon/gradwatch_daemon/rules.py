@@ -5,7 +5,9 @@ Stages do not import each other; what one needs to know of another's rules trave
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -24,17 +26,37 @@ END_OF_UPDATE = 2**31 - 1
 """Minibatch index of what is only seen after the last minibatch; it sorts behind every real one and is shown as -1."""
 
 
+class Measure(str, Enum):
+    """What of a series a threshold is compared with. All but the first are not known while the run teaches what is usual."""
+
+    VALUE = "value"
+    Z = "z"
+    TIMES = "times usual"
+    FIRST = "times first"
+    UP = "sum up"
+    DOWN = "sum down"
+    ROWS = "updates seen"
+    PROGRESS = "share of the run"
+
+
+RELATIVE = frozenset({Measure.Z, Measure.TIMES, Measure.FIRST, Measure.UP, Measure.DOWN})
+"""Measures against the run's own past."""
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """A signal a detector reads and the line of the trainer that feeds it. Without an optional one it still judges.
 
-    `undefined` says what to make of it where it is sent but not defined.
+    `undefined` says what to make of it where it is sent but not defined; with `void` that is no reason to be blind. With a
+    `subject` only that one needs it.
     """
 
     signal: str
     add: str
     optional: bool = False
     undefined: str = ""
+    void: bool = False
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +69,8 @@ class Threshold:
 
     Signals are stored as float32, so comparisons are with `at` and `back`, the limit and the clear level rounded the
     same way: a stored 0.1 equals a limit of 0.1.
+
+    `measure` says what is compared; `series` names the tracked series where it is not the signal itself.
     """
 
     key: str
@@ -57,13 +81,18 @@ class Threshold:
     unit: str = ""
     severity: Severity | None = None
     clear: float = 1.0
+    measure: Measure = Measure.VALUE
+    series: str = ""
     at: float = field(init=False, repr=False, compare=False, default=0.0)
     back: float = field(init=False, repr=False, compare=False, default=0.0)
     rank: int = field(init=False, repr=False, compare=False, default=1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", float(np.float32(self.limit)))
-        object.__setattr__(self, "back", float(np.float32(self.limit * self.clear)))
+        stored = self.measure is Measure.VALUE and not self.series
+        # No limit at all, times anything, is none.
+        back = self.limit * self.clear if math.isfinite(self.limit) else self.limit
+        object.__setattr__(self, "at", float(np.float32(self.limit)) if stored else self.limit)
+        object.__setattr__(self, "back", float(np.float32(back)) if stored else back)
         object.__setattr__(self, "rank", 1 if self.severity is None else self.severity.rank)
 
     def exceeded(self, values: V) -> NDArray[np.bool_]:
@@ -77,6 +106,19 @@ class Threshold:
     def cleared(self, values: V) -> NDArray[np.bool_]:
         """Whether each value is back at or beyond the clear level; NaN is not."""
         return values <= self.back if self.op == ">" else values >= self.back  # type: ignore[operator, return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One way to breach: all thresholds of `of` hold and none of `unless` does. What cannot be compared does not hold.
+
+    The first of `of` is what the sentence is about. With a `subject` the part is judged for that subject only.
+    """
+
+    severity: Severity
+    of: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +138,8 @@ class Rule:
     `keep_firing` is the number of consecutive clear updates after which a finding is over; `warm_up` the measured
     updates before its relative part can judge (0 for none). `explains` names the kinds that its finding may be the
     cause of, "*" for all. `sentence` is a `str.format` template (see `anomalies.sentence`) and `subject_words` the one of
-    its subject; `stage_order` is the causal place of the stage it looks at.
+    its subject; `stage_order` is the causal place of the stage it looks at. `parts` are its ways to breach, empty where a
+    function judges. An `invariant` judges also an update that was cut short; a `precursor` raises the level though it is info.
     """
 
     kind: str
@@ -116,6 +159,9 @@ class Rule:
     sentence: str
     stage_order: int
     subject_words: str = " of head '{}'"
+    parts: tuple[Part, ...] = ()
+    invariant: bool = False
+    precursor: bool = False
     _by_key: Mapping[str, Threshold] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

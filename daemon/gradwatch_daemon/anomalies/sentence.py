@@ -36,7 +36,8 @@ USUAL_RATIO_LEAST = 1.5
 def describe(rule: Rule, verdicts: Verdicts, row: int, update: int, onset: int) -> str:
     """The sentence of a finding that began at `onset` and fired at `update`, which is row `row` of the verdicts."""
     value, limit, subject = float(verdicts.value[row]), float(verdicts.limit[row]), verdicts.subject
-    threshold = rule.threshold_of(limit)
+    about = verdicts.about
+    threshold = rule.thresholds[int(about[row])] if len(about) else rule.threshold_of(limit)
     unit = f" {threshold.unit}" if threshold.unit else ""
     return rule.sentence.format(
         quantity=threshold.quantity,
@@ -48,7 +49,7 @@ def describe(rule: Rule, verdicts: Verdicts, row: int, update: int, onset: int) 
         stage=STAGE_WORDS[list(Stage)[int(verdicts.stage[row])]],
         where=_where(int(verdicts.minibatch[row])),
         onset=onset,
-        direction="Collapse" if value < 0 else "Divergence",
+        direction="Collapse" if value < limit else "Divergence",
         best=_best(float(verdicts.baseline[row])),
     )
 

@@ -63,7 +63,7 @@ CATALOGUE: tuple[Spec, ...] = (
 
 PROFILES = ("default", "classic")
 
-REVISION = 2
+REVISION = 3
 """Raised when the code of a detector changes what it finds, so that the rules hash changes with it."""
 
 
@@ -72,7 +72,7 @@ class Detector:
     """A rule and the function that applies it; `per` as in `Spec`, `subjects` empty where they are met as it judges."""
 
     rule: Rule
-    check: Check
+    check: Check | None
     per: str
     subjects: tuple[str, ...]
 
@@ -96,12 +96,13 @@ def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None
     if name not in PROFILES:
         raise _unknown("profile", name, PROFILES)
     given = {f"{kind}.{key}": limit for kind, limits in (thresholds or {}).items() for key, limit in limits.items()}
-    known = [f"{spec.kind}.{t.key}" for spec in CATALOGUE for t in spec.profiles[name].thresholds]
+    specs = [spec for spec in CATALOGUE if name in spec.profiles]
+    known = [f"{spec.kind}.{t.key}" for spec in specs for t in spec.profiles[name].thresholds]
     for key in given:
         if key not in known:
             raise _unknown(f"thresholds of profile {name}", key, known)
     detectors = []
-    for spec in CATALOGUE:
+    for spec in specs:
         rule = spec.rule(name)
         rule = replace(rule, thresholds=tuple(_override(spec.kind, t, given) for t in rule.thresholds))
         detectors.append(Detector(rule, spec.profiles[name].check, spec.per, () if spec.per or spec.meets else spec.subjects))
@@ -129,12 +130,15 @@ def _hash(name: str, rules: Mapping[str, Rule]) -> str:
     decisive = [
         [
             rule.kind,
-            [[t.key, t.signal, t.op, t.limit, t.clear, t.severity] for t in rule.thresholds],
+            [[t.key, t.signal, t.op, t.limit, t.clear, t.severity, t.measure, t.series] for t in rule.thresholds],
+            [[part.severity, part.of, part.unless, part.subject] for part in rule.parts],
             [[vote.at, vote.k, vote.n, vote.gives] for vote in rule.votes],
             rule.keep_firing,
             rule.warm_up,
             rule.explains,
             rule.stage_order,
+            rule.invariant,
+            rule.precursor,
         ]
         for rule in rules.values()
     ]

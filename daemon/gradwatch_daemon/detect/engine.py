@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradwatch_daemon.detect.context import regime_changes
+from gradwatch_daemon.detect.judge import judge
 from gradwatch_daemon.detect.kinds import stall, telemetry_gap
+from gradwatch_daemon.detect.lanes import make_plan, tracked
 from gradwatch_daemon.detect.layout import Constants, Layout
+from gradwatch_daemon.detect.series import series_of
 from gradwatch_daemon.detect.state import StreamState
 from gradwatch_daemon.detect.view import View
 from gradwatch_daemon.records import Verdicts
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gradwatch_daemon.detect.catalogue import Detector, Profile
+    from gradwatch_daemon.detect.lanes import Plan
     from gradwatch_daemon.records import SignalBlock, SignalKey
 
 __all__ = ["Engine", "StreamState"]
@@ -28,10 +33,11 @@ LAYOUTS_MAX = 256
 class Engine:
     """Stateless but for remembered layouts and constants: what a stream has seen is in its `StreamState`."""
 
-    __slots__ = ("_constants", "_layouts", "profile")
+    __slots__ = ("_constants", "_layouts", "_rules", "profile")
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self._rules = [detector for detector in profile.detectors if detector.check is None]
         self._layouts: dict[int, Layout] = {}
         self._constants: dict[int, Constants] = {}
 
@@ -76,13 +82,37 @@ class Engine:
             state.rewind(first)
         n = len(block)
         view = View(block, self._layout(block.signals), self._constants_of(n) if n > 1 else None, state, updates_total)
-        verdicts = []
+        verdicts: list[Verdicts] = []
+        judged = judge(view, self._plan(view), regime_changes(view)) if self._rules else {}
         for detector in self.profile.detectors:
+            if detector.check is None:
+                verdicts += judged[detector.rule.kind]
+                continue
             for subject in detector.subjects or self._subjects(detector, view):
                 view.subject = subject
                 verdicts.append(detector.check(view, detector.rule))
         state.update_last = int(block.update[-1])
         return verdicts
+
+    def _plan(self, view: View) -> Plan:
+        """How the rules with parts stand for the rows of this view."""
+        state, layout = view.state, view.layout
+        known = state.plans.get(id(layout))
+        if known is not None and known[0] is layout and known[1].columns == len(state.board.keys):
+            return known[1]
+        subjects = [(d.rule, d.subjects or tuple(self._subjects(d, view))) for d in self._rules]
+        keys = [
+            (name, subject if layout.per_subject(series_of(name).signal) else "")
+            for rule, each in subjects
+            for name in tracked(rule)
+            for subject in each
+        ]
+        state.board.place(list(dict.fromkeys(keys)))
+        if len(state.plans) >= LAYOUTS_MAX:
+            state.plans.clear()
+        plan = make_plan(layout, state.board.keys, subjects)
+        state.plans[id(layout)] = layout, plan
+        return plan
 
     def _layout(self, signals: tuple[SignalKey, ...]) -> Layout:
         """By identity, which is cheap and safe: the layout keeps its tuple alive, so the address is not used again."""
@@ -134,7 +164,9 @@ def _concatenate(pieces: list[Verdicts | int]) -> Verdicts:
     every = [_nothing(last, piece) if isinstance(piece, int) else piece for piece in pieces]
     severity, value, limit, usual, minibatch, stage = (np.concatenate([v[place] for v in every]) for place in range(3, 9))
     code = b"".join(v.code for v in every)
-    return Verdicts(last.kind, last.subject, code, severity, value, limit, usual, minibatch, stage, last.reason)
+    told = any(len(v.about) for v in every)
+    about = np.concatenate([v.about if len(v.about) else np.zeros(len(v.code), np.int64) for v in every]) if told else ()
+    return Verdicts(last.kind, last.subject, code, severity, value, limit, usual, minibatch, stage, last.reason, about)
 
 
 def _nothing(like: Verdicts, rows: int) -> Verdicts:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from gradwatch_contracts.signals import SIGNALS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 D = TypeVar("D", bound=np.generic)
+
+PER_SUBJECT = frozenset(name for name, signal in SIGNALS.items() if signal.spec.per)
 
 EARLY = -1
 """Minibatch index for before the first one, or for not known where."""
@@ -66,6 +70,11 @@ class Layout:
             self.subjects[name] = (*self.subjects.get(name, ()), subject)
         self.plans: dict[str, object] = {}
         self.reasons: dict[tuple[str, str, int, bool], str] = {}
+
+    @staticmethod
+    def per_subject(name: str) -> bool:
+        """Whether the registry takes a signal for each head, layer, phase or key."""
+        return name in PER_SUBJECT
 
     def plan(self, name: str, build: Callable[[tuple[SignalKey, ...]], T]) -> T:
         """What `build` makes of the signals, once."""

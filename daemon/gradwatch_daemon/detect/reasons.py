@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.columns import STATUS_REASON, Status
-from gradwatch_daemon.detect.baseline import LEARNED
+from gradwatch_daemon.detect.board import LEARNED
 
 if TYPE_CHECKING:
     from gradwatch_daemon.rules import Need

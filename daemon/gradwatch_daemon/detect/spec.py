@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_daemon.detect.view import Finding, View
 from gradwatch_daemon.records import Verdicts
-from gradwatch_daemon.rules import Need, Rule, Threshold, Vote
+from gradwatch_daemon.rules import Need, Part, Rule, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_contracts.control import Severity
@@ -30,21 +30,26 @@ CLIP_CALL = "call clip_grad_norm_, or pass the optimizer to watch()"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A detector in one profile."""
+    """A detector in one profile: made of `parts`, which are judged all at once, or of a function of its own."""
 
-    check: Check
+    check: Check | None
     needs: tuple[Need, ...]
     thresholds: tuple[Threshold, ...]
     votes: tuple[Vote, ...]
     keep_firing: int
     formula: str
     warm_up: int = 0
+    parts: tuple[Part, ...] = ()
+    invariant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One anomaly kind. `per` is the signal whose subjects it judges one by one ('' for a detector of the whole run);
-    `subjects` are fixed ones of its own, and with `meets` it meets further ones as it judges ''."""
+    """One anomaly kind, in one profile or more.
+
+    `per` is the signal whose subjects it judges one by one ('' for a detector of the whole run); `subjects` are fixed ones of
+    its own, and with `meets` it meets further ones as it judges ''. A `precursor` raises the level silently: it is info.
+    """
 
     kind: str
     stage: Stage
@@ -60,6 +65,7 @@ class Spec:
     meets: bool = False
     sentence: str = SENTENCE
     subject_words: str = " of head '{}'"
+    precursor: bool = False
 
     def rule(self, profile: str) -> Rule:
         """What this detector declares in a profile, as the plain record the other stages read."""
@@ -82,6 +88,9 @@ class Spec:
             sentence=self.sentence,
             stage_order=self.stage.order,
             subject_words=self.subject_words,
+            parts=variant.parts,
+            invariant=variant.invariant,
+            precursor=self.precursor,
         )
 
 

@@ -11,48 +11,48 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgpack
 
 from gradwatch_daemon.detect.arrivals import Arrivals
-from gradwatch_daemon.detect.baseline import Baseline, Scale
-from gradwatch_daemon.detect.cusum import Cusum
+from gradwatch_daemon.detect.board import Board
+from gradwatch_daemon.detect.context import Context
 from gradwatch_daemon.detect.ema import Average, Ema
 from gradwatch_daemon.detect.presence import Presence
-from gradwatch_daemon.detect.recent import Recent
 from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
 from gradwatch_daemon.detect.steps import StepWindow
 from gradwatch_daemon.detect.trend import Best, Trend
 
 if TYPE_CHECKING:
+    from gradwatch_daemon.detect.lanes import Plan
+    from gradwatch_daemon.detect.layout import Layout
     from gradwatch_daemon.detect.memory import Memory
+    from gradwatch_daemon.records import Verdicts
 
     M = TypeVar("M", bound=Memory)
 
-FORMAT = 2
+FORMAT = 3
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
 _KINDS: dict[str, type[Memory]] = {
     kind.TAG: kind
-    for kind in (Arrivals, Average, Best, Cusum, Ema, EpisodeWindow, Held, Presence, Recent, RollingBest, StepWindow, Trend)
+    for kind in (Arrivals, Average, Best, Context, Ema, EpisodeWindow, Held, Presence, RollingBest, StepWindow, Trend)
 }
 
 
 class StreamState:
-    """Baselines, other memories and the known subjects of one stream. Owned by the pipeline thread."""
+    """The board, other memories and the known subjects of one stream. Owned by the pipeline thread.
 
-    __slots__ = ("_baselines", "_memories", "_scales", "subjects", "update_last")
+    `rows` counts those judged. `plans` is derived: how the lanes stand for the layouts in use.
+    """
+
+    __slots__ = ("_memories", "board", "calm", "plans", "rows", "subjects", "update_last")
 
     def __init__(self) -> None:
-        self._baselines: dict[tuple[str, str], Baseline] = {}
-        self._scales: dict[tuple[str, str], Scale] = {}
+        self.board = Board()
+        self.rows = 0
+        self.plans: dict[int, tuple[Layout, Plan]] = {}
+        self.calm: tuple[object, dict[str, list[Verdicts]]] | None = None
+        """The last calm row and its verdicts, which are those of the next one like it."""
         self._memories: dict[tuple[str, str, str], Memory] = {}
         self.subjects: dict[str, tuple[str, ...]] = {}
         self.update_last: int | None = None
-
-    def baseline(self, key: tuple[str, str], scale: Scale) -> Baseline:
-        """The one baseline of a series, made on first use."""
-        baseline = self._baselines.get(key)
-        if baseline is None:
-            baseline = self._baselines[key] = Baseline(scale)
-            self._scales[key] = scale
-        return baseline
 
     def memory(self, kind: type[M], name: str, subject: str = "") -> M:
         """The one memory of its kind under a name, made on first use."""
@@ -64,6 +64,7 @@ class StreamState:
 
     def rewind(self, update: int) -> None:
         """The trainer goes on from `update`, which is not after the last one: what hangs on update numbers follows."""
+        self.board.rewind()
         for memory in self._memories.values():
             memory.rewind(update)
 
@@ -75,17 +76,14 @@ class StreamState:
 
     def dump(self) -> bytes:
         """Canonical bytes: equal states give equal bytes."""
-        scales = self._scales
         return cast(
             "bytes",
             msgpack.packb(
                 [
                     FORMAT,
                     self.update_last,
-                    [
-                        [*key, [scales[key].log, scales[key].mad_least, scales[key].least], baseline.state()]
-                        for key, baseline in sorted(self._baselines.items())
-                    ],
+                    self.rows,
+                    self.board.state(),
                     [[*key, memory.state()] for key, memory in sorted(self._memories.items())],
                     [[name, list(subjects)] for name, subjects in sorted(self.subjects.items())],
                 ]
@@ -101,8 +99,8 @@ class StreamState:
         unpacked: list[Any] = msgpack.unpackb(data)
         if unpacked[0] != FORMAT:
             raise ValueError(f"detector state: expected format {FORMAT}, got {unpacked[0]!r}; replay the stream")
-        _, self.update_last, baselines, memories, subjects = unpacked
-        self._scales = {(name, subject): Scale(*scale) for name, subject, scale, _ in baselines}
-        self._baselines = {(name, subject): Baseline.restored(Scale(*scale), kept) for name, subject, scale, kept in baselines}
+        _, self.update_last, self.rows, board, memories, subjects = unpacked
+        self.board = Board.restored(board)
         self._memories = {(tag, name, subject): _KINDS[tag].restored(kept) for tag, name, subject, kept in memories}
         self.subjects = {name: tuple(known) for name, known in subjects}
+        self.plans, self.calm = {}, None

@@ -1,4 +1,4 @@
-"""What a detector sees of one block: inputs with their status, scores against the baseline, and how it answers.
+"""What a detector sees of one block: inputs with their status, what is computed of them, and how it answers.
 
 A finite check always precedes a comparison here: NaN compares as False, and a detector built on that calls it healthy.
 
@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradwatch_contracts.columns import RowFlag
-from gradwatch_contracts.signals import SIGNALS
-from gradwatch_daemon.detect.baseline import INFINITY, Scale
-from gradwatch_daemon.detect.layout import EARLY, Constants, Layout
+from gradwatch_daemon.detect.layout import EARLY, PER_SUBJECT, Constants, Layout
 from gradwatch_daemon.detect.plain import BLOCK_MATH, ROW_MATH, BlockMath
 from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_words
-from gradwatch_daemon.detect.recent import Recent
-from gradwatch_daemon.detect.trend import Best, Trend
+from gradwatch_daemon.detect.series import series_of
+from gradwatch_daemon.detect.trend import Trend
 from gradwatch_daemon.records import F64, I64, U8, Verdict, Verdicts
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ NOTHING = math.nan
 
 PARTIAL = int(RowFlag.PARTIAL)
 
-PER_SUBJECT = frozenset(name for name, signal in SIGNALS.items() if signal.spec.per)
-
 
 class Input(NamedTuple):
     """One signal over the block. `readable` is measured and not NaN (infinite is readable)."""
@@ -50,18 +46,6 @@ class Input(NamedTuple):
     values: F64
     readable: Mask
     status: U8
-
-
-class Scores(NamedTuple):
-    """Scores of one signal: f64[n] each; `z` is NaN where unusable or learning, all are NaN while learning.
-
-    `learned` values are known at the end.
-    """
-
-    z: F64
-    usual: F64
-    limit: F64
-    learned: int
 
 
 class Finding(NamedTuple):
@@ -79,11 +63,10 @@ class View:
     """One block of one stream, for all detectors; what several need is computed once and shared."""
 
     __slots__ = (
-        "_at_best",
+        "_computed",
         "_inputs",
         "_row",
         "_row_status",
-        "_scores",
         "block",
         "constants",
         "layout",
@@ -112,8 +95,7 @@ class View:
         self.shared: dict[str, Any] = {}
         """What a detector keeps for its other subjects in this block."""
         self._inputs: dict[str | tuple[str, str], Input] = {}
-        self._scores: dict[tuple[str, str], Scores] = {}
-        self._at_best: Mask | None = None
+        self._computed: dict[tuple[str, str], F64] = {}
         self.math: BlockMath = ROW_MATH if self.single else BLOCK_MATH
         self.update: I64
         self.whole: Mask | None
@@ -168,35 +150,16 @@ class View:
         usable = given.readable & self.math.finite(given.values)
         return usable if self.whole is None else usable & self.whole
 
-    def scores(self, name: str, scale: Scale) -> Scores:
-        """Scores of a signal against its baseline, which learns from the block's complete updates."""
-        key = (name, self.subject if self.subject and name in PER_SUBJECT else "")
-        found = self._scores.get(key)
-        if found is not None:
-            return found
-        given = self.input(name)
-        if not self.single:
-            return self.scores_of(key, scale, given.values, self.usable(given))
-        baseline, value = self.state.baseline(key, scale), given.values
-        usable = given.readable and self.whole is None and -INFINITY < value < INFINITY
-        z, usual, limit = baseline.step(value) if usable else baseline.standing  # type: ignore[arg-type]
-        found = self._scores[key] = Scores(z, usual, limit, baseline.learned)  # type: ignore[arg-type]
-        return found
-
-    def scores_of(self, key: tuple[str, str], scale: Scale, values: F64, usable: Mask) -> Scores:
-        """Scores of any series under a key of its own; rows that are not `usable` neither score nor teach."""
-        found = self._scores.get(key)
+    def computed(self, name: str, subject: str | None = None) -> F64:
+        """A series that is computed from signals, of a subject or of the present one."""
+        key = (name, self.subject if subject is None else subject)
+        found = self._computed.get(key)
         if found is None:
-            baseline = self.state.baseline(key, scale)
-            step = baseline.step
-            if self.single:
-                score = step(values) if usable else baseline.standing  # type: ignore[arg-type]
-                found = Scores(score[0], score[1], score[2], baseline.learned)  # type: ignore[arg-type]
-            else:
-                scored = self.each(usable, values, step=step, skip=lambda: baseline.standing)
-                z, usual, limit = (np.array(column) for column in zip(*scored, strict=True))
-                found = Scores(z, usual, limit, baseline.learned)
-            self._scores[key] = found
+            compute = series_of(name).compute
+            assert compute is not None, "only such are asked for"
+            before, self.subject = self.subject, key[1]
+            found = self._computed[key] = compute(self)
+            self.subject = before
         return found
 
     def each(self, usable: Mask, *columns: F64, step: Callable[..., T], skip: Callable[[], T]) -> list[T]:
@@ -212,18 +175,6 @@ class View:
             return step(*columns) if usable else skip()  # type: ignore[return-value]
         return np.array(self.each(usable, *columns, step=step, skip=skip), np.float64)
 
-    def agreed(self, name: str, held: Mask, k: int, n: int) -> Mask:
-        """Rows at which a condition of the present subject held in `k` of the last `n` updates, this one among them."""
-        recent = self.state.memory(Recent, name, self.subject)
-        if self.single:
-            if not held and recent.empty:
-                return held
-            return recent.step(self.update, held, k, n)  # type: ignore[arg-type, return-value]
-        if recent.empty and not held.any():
-            return held
-        updates = self.update.tolist()
-        return np.array([recent.step(u, h, k, n) for u, h in zip(updates, held.tolist(), strict=True)], np.bool_)
-
     def slopes(self, name: str) -> F64:
         """Slope of a signal of the present subject over the last updates, f64[n], NaN where not known."""
         given = self.input(name)
@@ -235,22 +186,6 @@ class View:
         if usable.any():
             slopes[usable] = trend.slopes(self.block.update[usable], given.values[usable])
         return slopes
-
-    def at_best_return(self) -> Mask:
-        """Rows at which the run's return is known to stand at its own best and not to fall."""
-        found = self._at_best
-        if found is None:
-            given = self.input("episode.return.mean")
-            usable = self.usable(given)
-            best = self.state.memory(Best, "episode.return.mean")
-            if not self.single:
-                found = best.near(given.values, usable)
-            elif usable:
-                found = best.step(given.values)  # type: ignore[arg-type, assignment]
-            else:
-                found = best.standing  # type: ignore[assignment]
-            self._at_best = found
-        return found  # type: ignore[return-value]
 
     def by_progress(self, borders: Sequence[tuple[int, int]], limits: Sequence[float]) -> F64:
         """Limit of the phase of each update: `limits` before each border, a (part, whole) of `updates_total`, and after.

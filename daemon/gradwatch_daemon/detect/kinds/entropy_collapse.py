@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.kinds.entropy_low import NORM, NORM_NEED, NORM_WORDS
+from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant, check_fixed
-from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
-
-_INFO, _CRITICAL = Severity.INFO.rank, Severity.CRITICAL.rank
-_RETURN_NEED = Need("episode.return.mean", "pass episode_returns to mon.step()", optional=True)
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """Critical, unless the return is known to stand at the run's own best: a solved task may be deterministic."""
-    norm, low = view.input(NORM), rule.threshold("norm")
-    collapsed = norm.readable & low.exceeded(norm.values)
-    told = view.input("episode.return.mean").readable
-    note = "" if (told if view.single else told[-1]) else "cannot tell a solved task apart in this update"
-    converged = view.at_best_return()
-    if view.single and not collapsed:
-        return view.calm(rule, (norm,), low.cleared(norm.values), note=note)
-    found = Finding(
-        collapsed,
-        view.math.where(converged, _INFO, _CRITICAL),
-        low.cleared(norm.values),
-        norm.values,
-        low.limit,
-    )
-    return view.answer(rule, (norm,), found, note=note)
+_RETURN = "episode.return.mean"
+_RETURN_NEED = Need(_RETURN, "pass episode_returns to mon.step()", optional=True)
 
 
 SPEC = Spec(
@@ -58,11 +32,15 @@ SPEC = Spec(
     per=NORM,
     profiles={
         "default": Variant(
-            check,
+            None,
             (NORM_NEED, _RETURN_NEED),
-            (Threshold("norm", NORM, "<", 0.05, NORM_WORDS, severity=Severity.CRITICAL, clear=1.5),),
+            (
+                Threshold("norm", NORM, "<", 0.05, NORM_WORDS, severity=Severity.CRITICAL, clear=1.5),
+                Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
+            ),
             (Vote(Severity.CRITICAL, 3, 3, Severity.CRITICAL), Vote(Severity.INFO, 3, 3, Severity.INFO)),
             keep_firing=8,
+            parts=(Part(Severity.CRITICAL, ("norm",), unless=("converged",)), Part(Severity.INFO, ("norm",))),
             formula="H / ln A < 0.05 in 3 of 3 updates; info while the return is within 10 % of its range from the run's best",
         ),
         "classic": Variant(

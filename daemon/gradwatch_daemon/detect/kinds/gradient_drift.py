@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED
-from gradwatch_daemon.detect.cusum import ALLOWANCE, CAP, Cusum
+from gradwatch_daemon.detect.board import ALLOWANCE, CAP, GUARD, LEARNED, SUM_LIMIT
 from gradwatch_daemon.detect.ema import MOMENTUM, WARM_UP, Ema
-from gradwatch_daemon.detect.kinds.gradient_unhealthy import HEALTH, HEALTH_SCALE
-from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_SCALE
+from gradwatch_daemon.detect.kinds.gradient_unhealthy import HEALTH
+from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM
 from gradwatch_daemon.detect.reasons import learning_reason
+from gradwatch_daemon.detect.series import HEALTH_DRIFT, NORM_ANCHOR, NORM_DRIFT
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import Input, Mask, View
     from gradwatch_daemon.records import F64, Verdicts
     from gradwatch_daemon.rules import Rule
 
-SERIES = {"norm": (NORM, NORM_SCALE), "health": (HEALTH, HEALTH_SCALE)}
-"""Subject → the signal it is about, and the scale of its baseline."""
+SERIES = {"norm": NORM, "health": HEALTH}
+"""Subject → the signal it is about."""
 
-_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
+_WARNING = Severity.WARNING.rank
 
 
 def check_average(view: View, rule: Rule) -> Verdicts:
@@ -41,36 +40,9 @@ def check_average(view: View, rule: Rule) -> Verdicts:
     return view.answer(rule, (given,), found, learning)
 
 
-def check(view: View, rule: Rule) -> Verdicts:
-    """The same is info; with a robust cumulative sum that says it lasts, on the same side, it is a warning.
-
-    Downwards that takes much more: the norm of a run that learns well falls tenfold and stays there.
-    """
-    math = view.math
-    given, drift, learning = _drift(view)
-    name, scale = SERIES[view.subject]
-    scores = view.scores(name, scale)
-    cusum = view.state.memory(Cusum, name)
-    gathered: Any = cusum.step(scores.z) if view.single else np.array([cusum.step(z) for z in scores.z.tolist()])  # type: ignore[arg-type]
-    limit, lasting = rule.threshold("drift"), rule.threshold("cusum")
-    up, down = limit.beyond(drift), limit.beyond(-drift)
-    if view.single and not (up or down):
-        return view.calm(rule, (given,), True, learning)  # type: ignore[arg-type]
-    gone = rule.threshold("collapse").beyond(-drift)
-    lasts = (up & lasting.beyond(gathered)) | (gone & lasting.beyond(-gathered))
-    found = Finding(
-        up | down,
-        math.where(lasts, _WARNING, _INFO),
-        math.negate(up | down),
-        drift,
-        math.where(gone & lasts, -rule.threshold("collapse").limit, math.where(drift < 0, -limit.limit, limit.limit)),
-    )
-    return view.answer(rule, (given,), found, learning)
-
-
 def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
     """The signal of the subject, its drift (NaN in warm-up and where unusable), and which rows are warm-up."""
-    name, _ = SERIES[view.subject]
+    name = SERIES[view.subject]
     given = view.input(name)
     ema = view.state.memory(Ema, name)
     usable = view.usable(given)
@@ -86,6 +58,9 @@ def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
 
 
 _NEEDS = (Need(NORM, CLIP_CALL), Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient"))
+_AWAY = "distance from its moving average (share of it)"
+_TIMES = "gradient norm"
+_SUM = "Cumulative sum of the robust score"
 _DRIFT = Threshold("drift", NORM, ">", 0.5, "drift from its moving average (share of it)", severity=Severity.WARNING)
 _AVERAGE = f"|x - EMA| / EMA > 0.5, bias-corrected EMA with momentum {MOMENTUM}, after {WARM_UP} updates of it"
 
@@ -112,20 +87,36 @@ SPEC = Spec(
     sentence="{direction}{subject}: {quantity} {value} at update {update}, limit {limit}, since update {onset}.",
     profiles={
         "default": Variant(
-            check,
-            _NEEDS,
+            None,
             (
-                replace(_DRIFT, severity=Severity.INFO),
-                Threshold("collapse", NORM, ">", 0.98, "drift below its moving average (share of it)"),
-                Threshold(
-                    "cusum", NORM, ">", 12.0, f"Cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g})"
-                ),
+                Need(NORM, CLIP_CALL, subject="norm"),
+                Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient", subject="health"),
+            ),
+            (
+                Threshold("drift", NORM, ">", 0.5, _AWAY, severity=Severity.INFO, series=NORM_DRIFT),
+                Threshold("drift_down", NORM, "<", -0.5, _AWAY, severity=Severity.INFO, series=NORM_DRIFT),
+                Threshold("health", HEALTH, "<", -0.5, _AWAY, severity=Severity.INFO, series=HEALTH_DRIFT),
+                Threshold("times", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES),
+                Threshold("sum", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.UP),
+                Threshold("times_anchor", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES, series=NORM_ANCHOR),
+                Threshold("sum_anchor", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.UP, series=NORM_ANCHOR),
+                Threshold("share_anchor", NORM, "<", 0.02, _TIMES, clear=2.0, measure=Measure.TIMES, series=NORM_ANCHOR),
+                Threshold("sum_down", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.DOWN, series=NORM_ANCHOR),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=8,
-            formula=f"info: {_AVERAGE}, in 3 of 5 updates; warning: the same to a side to which the two-sided cumulative "
-            "sum of the robust score is > 12, downwards only beyond 0.98",
-            warm_up=max(LEARNED + GUARD, WARM_UP),
+            parts=(
+                Part(Severity.WARNING, ("times", "sum"), subject="norm"),
+                Part(Severity.WARNING, ("times_anchor", "sum_anchor"), subject="norm"),
+                Part(Severity.WARNING, ("share_anchor", "sum_down"), subject="norm"),
+                Part(Severity.INFO, ("drift",), subject="norm"),
+                Part(Severity.INFO, ("drift_down",), subject="norm"),
+                Part(Severity.INFO, ("health",), subject="health"),
+            ),
+            formula=f"warning, in 3 of 5 updates: norm > 3 x usual of the last 64 good updates, or of the last 256, with a "
+            f"cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g}) > {SUM_LIMIT:g} of the same; or "
+            "< 0.02 x that of the last 256 with such a sum downwards; info: more than 0.5 away from a moving average",
+            warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(
             check_average,

@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED
-from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_SCALE, NORM_WORDS
+from gradwatch_daemon.detect.board import GUARD, LEARNED
+from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_WORDS
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
-
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 OVER_CLIP = "grad.tensor_norm.over_clip"
 
-_INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """Odd for this run and large in itself, thrice or hugely; beyond the clip limit alone is info, for clipping is for that."""
-    math = view.math
-    norm, over = view.input(NORM), view.input(OVER_CLIP)
-    scores = view.scores(NORM, NORM_SCALE)
-    times = math.divide(norm.values, scores.usual)
-    large = norm.readable & rule.threshold("times_usual").beyond(times)
-    odd = large & rule.threshold("z").beyond(scores.z)
-    often = view.agreed("gradient_exploding", odd, 3, 5)
-    worse = large & rule.threshold("z_alone").beyond(scores.z) & rule.threshold("times_critical").beyond(times)
-    exploded = often | worse
-    bare = rule.threshold("over_clip")
-    clipped = over.readable & bare.exceeded(over.values)
-    alone = clipped & math.negate(exploded)
-    clear = math.negate(clipped) & (times <= rule.threshold("times_usual").back)
-    learning = math.unknown(scores.usual), scores.learned
-    if view.single and not (exploded or clipped):
-        return view.calm(rule, (norm,), clear, learning)
-    limit = math.where(worse, rule.threshold("times_critical").limit, rule.threshold("times_usual").limit) * scores.usual
-    found = Finding(
-        exploded | clipped,
-        math.where(worse, _CRITICAL, math.where(exploded, _WARNING, _INFO)),
-        clear,
-        math.where(alone, over.values, norm.values),
-        math.where(alone, bare.limit, limit),
-        math.where(alone, NOTHING, scores.usual),
-    )
-    return view.answer(rule, (norm,), found, learning)
-
-
+_SCORE = "Robust score of log(gradient norm)"
 _OVER = "Largest gradient norm of a parameter tensor over the clip limit"
 
 SPEC = Spec(
@@ -85,21 +45,26 @@ SPEC = Spec(
     ),
     profiles={
         "default": Variant(
-            check,
+            None,
             (Need(NORM, CLIP_CALL), Need(OVER_CLIP, "call clip_grad_norm_ with the limit", optional=True)),
             (
-                Threshold("times_usual", NORM, ">", 10.0, NORM_WORDS, clear=0.5),
-                Threshold("times_critical", NORM, ">", 100.0, NORM_WORDS),
-                Threshold("z", NORM, ">", 4.0, "Robust score of log(gradient norm), in 3 of 5 updates"),
-                Threshold("z_alone", NORM, ">", 6.0, "Robust score of log(gradient norm), in one update"),
+                Threshold("times_usual", NORM, ">", 10.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
+                Threshold("times_critical", NORM, ">", 100.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
+                Threshold("z", NORM, ">", 4.0, f"{_SCORE}, in 3 of 5 updates", clear=0.5, measure=Measure.Z),
+                Threshold("z_alone", NORM, ">", 6.0, f"{_SCORE}, in one update", clear=0.5, measure=Measure.Z),
                 Threshold("over_clip", OVER_CLIP, ">", 10.0, _OVER, severity=Severity.INFO),
             ),
             (
                 Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL),
-                Vote(Severity.WARNING, 1, 1, Severity.WARNING),
+                Vote(Severity.WARNING, 3, 5, Severity.WARNING),
                 Vote(Severity.INFO, 3, 5, Severity.INFO),
             ),
             keep_firing=5,
+            parts=(
+                Part(Severity.CRITICAL, ("times_critical", "z_alone")),
+                Part(Severity.WARNING, ("times_usual", "z")),
+                Part(Severity.INFO, ("over_clip",)),
+            ),
             formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates; critical: > 100 x usual and "
             "z > 6 in one; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
             warm_up=LEARNED + GUARD,

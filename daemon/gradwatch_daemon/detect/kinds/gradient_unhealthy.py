@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
-
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 HEALTH = "grad.health"
-HEALTH_SCALE = Scale(log=False, mad_least=0.02)
 HEALTH_WORDS = "Gradient health (1 is all tensors well, 0 none)"
-
-_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """Low, and low for this run: a run whose clip limit is always exceeded tenfold is merely configured so."""
-    math = view.math
-    health, low = view.input(HEALTH), rule.threshold("health")
-    scores = view.scores(HEALTH, HEALTH_SCALE)
-    unwell = health.readable & low.exceeded(health.values)
-    learning = math.unknown(scores.usual), scores.learned
-    if view.single and not unwell:
-        return view.calm(rule, (health,), low.cleared(health.values), learning)
-    fallen = unwell & (health.values < rule.threshold("share_of_usual").limit * scores.usual)
-    found = Finding(
-        unwell,
-        math.where(fallen, _WARNING, _INFO),
-        low.cleared(health.values),
-        health.values,
-        low.limit,
-        scores.usual,
-    )
-    return view.answer(rule, (health,), found, learning)
 
 
 _NEED = Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient")
@@ -65,14 +33,15 @@ SPEC = Spec(
     explains=("gradient_drift",),
     profiles={
         "default": Variant(
-            check,
+            None,
             (_NEED,),
             (
                 Threshold("health", HEALTH, "<", 0.5, HEALTH_WORDS, severity=Severity.WARNING, clear=1.2),
-                Threshold("share_of_usual", HEALTH, "<", 0.7, "Gradient health over its usual value"),
+                Threshold("share_of_usual", HEALTH, "<", 0.7, "Gradient health over its usual value", measure=Measure.TIMES),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=5,
+            parts=(Part(Severity.WARNING, ("health", "share_of_usual")), Part(Severity.INFO, ("health",))),
             formula="warning: health < 0.5 and < 0.7 x usual in 3 of 5 updates; info: health < 0.5 in 3 of 5",
             warm_up=LEARNED + GUARD,
         ),

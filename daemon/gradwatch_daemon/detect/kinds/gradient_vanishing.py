@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
-
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 NORM, TENSOR, LR = "grad.norm.mean", "grad.tensor_norm.min", "opt.lr"
-NORM_SCALE = Scale(log=True, mad_least=0.05, least=1e-12)
+RATE_LEAST = 1e-12
+"""A learning rate below this is annealing's end."""
+
 NORM_WORDS = "Gradient norm (mean over the update, before clipping)"
-
-_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """The whole gradient a thousandth of what it usually is, while the learning rate is not 0; one tiny tensor is info."""
-    math = view.math
-    norm, tensor, lr = view.input(NORM), view.input(TENSOR), view.input(LR)
-    scores = view.scores(NORM, NORM_SCALE)
-    limit = rule.threshold("share_of_usual").limit * scores.usual
-    # A learning rate that is not sent counts as not 0: what is small then is still said.
-    moving = math.negate(lr.readable & (lr.values <= 0))
-    gone = norm.readable & moving & (norm.values < limit)
-    small = rule.threshold("tensor")
-    tiny = tensor.readable & small.exceeded(tensor.values)
-    alone = tiny & math.negate(gone)
-    clear, learning = (norm.values >= 2 * limit) & math.negate(tiny), (math.unknown(scores.usual), scores.learned)
-    if view.single and not (gone or tiny):
-        return view.calm(rule, (norm,), clear, learning)
-    found = Finding(
-        gone | tiny,
-        math.where(gone, _WARNING, _INFO),
-        clear,
-        math.where(alone, tensor.values, norm.values),
-        math.where(alone, small.limit, limit),
-        math.where(alone, NOTHING, scores.usual),
-    )
-    return view.answer(rule, (norm,), found, learning)
-
 
 _NEED = Need(TENSOR, CLIP_CALL)
 _TINY = Threshold(
@@ -79,18 +44,24 @@ SPEC = Spec(
     explains=("gradient_unhealthy", "gradient_drift"),
     profiles={
         "default": Variant(
-            check,
+            None,
             (
                 Need(NORM, CLIP_CALL),
                 Need(TENSOR, CLIP_CALL, optional=True),
                 Need(LR, "pass the optimizer to watch()", optional=True),
             ),
             (
-                Threshold("share_of_usual", NORM, "<", 1e-3, NORM_WORDS),
+                Threshold("share_of_usual", NORM, "<", 1e-3, NORM_WORDS, clear=2.0, measure=Measure.TIMES),
+                # A learning rate that is not sent counts as not 0: what is small then is still said.
+                Threshold("rate_over", LR, "<", RATE_LEAST, "Learning rate"),
                 Threshold("tensor", TENSOR, "<", 1e-7, _TINY.quantity, severity=Severity.INFO, clear=2.0),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=3,
+            parts=(
+                Part(Severity.WARNING, ("share_of_usual",), unless=("rate_over",)),
+                Part(Severity.INFO, ("tensor",)),
+            ),
             formula="warning: gradient norm < 0.001 x usual in 3 of 5 updates while the learning rate is above 0; "
             "info: smallest "
             "gradient norm of a tensor < 1e-7 in 3 of 5",

@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.kinds.kl_spike import SCALE
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
-
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _K3 = "policy.kl.k3"
-_WARNING, _CRITICAL = Severity.WARNING.rank, Severity.CRITICAL.rank
 _WORDS = "KL (k3, mean over the update)"
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """An absolute backstop that needs no history, so that a run broken from its first update is found."""
-    math = view.math
-    k3 = view.input(_K3)
-    extreme, sustained = rule.threshold("k3"), rule.threshold("sustained")
-    at_once = k3.readable & extreme.exceeded(k3.values)
-    high = k3.readable & sustained.exceeded(k3.values)
-    usual = view.scores(_K3, SCALE).usual
-    if view.single and not (at_once or high):
-        return view.calm(rule, (k3,), sustained.cleared(k3.values))
-    found = Finding(
-        at_once | high,
-        math.where(at_once, _CRITICAL, _WARNING),
-        sustained.cleared(k3.values),
-        k3.values,
-        math.where(at_once | math.negate(high), extreme.limit, sustained.limit),
-        usual,
-    )
-    return view.answer(rule, (k3,), found)
 
 
 SPEC = Spec(
@@ -61,7 +30,7 @@ SPEC = Spec(
     explains=("kl_spike", "ratio_collapse", "performance_degradation"),
     profiles={
         "default": Variant(
-            check,
+            None,
             (Need(_K3, LOGP_CALL),),
             (
                 Threshold("k3", _K3, ">", 0.5, _WORDS, "nats", Severity.CRITICAL),
@@ -69,6 +38,7 @@ SPEC = Spec(
             ),
             (*once(Severity.CRITICAL), Vote(Severity.WARNING, 3, 5, Severity.CRITICAL)),
             keep_firing=8,
+            parts=(Part(Severity.CRITICAL, ("k3",)), Part(Severity.WARNING, ("sustained",))),
             formula="k3 > 0.5, or k3 > 0.2 in 3 of 5 updates",
         ),
         "classic": Variant(

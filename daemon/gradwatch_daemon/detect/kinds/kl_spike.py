@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
-
-SCALE = Scale(log=True, mad_least=0.05, least=1e-8)
-CLEAR_TIMES_USUAL = 1.5
-"""Back below this multiple of the usual value, a spike is over."""
-
-FINITE_MOST = sys.float_info.max
+FLOAT32_MOST = float(np.finfo(np.float32).max)
+"""What is above it is infinite."""
 
 _K3 = "policy.kl.k3"
 _WORDS = "KL (k3, mean over the update)"
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """Odd for this run (z), and large in itself (floor and multiple of the usual): both, or a quiet run would cry at noise."""
-    math = view.math
-    k3 = view.input(_K3)
-    scores = view.scores(_K3, SCALE)
-    floor, times = rule.threshold("k3"), rule.threshold("times_usual").limit
-    values = k3.values
-    infinite = k3.readable & (values > FINITE_MOST)
-    large = k3.readable & floor.exceeded(k3.values)
-    breach = (large & (scores.z > rule.threshold("z").limit) & (values > times * scores.usual)) | infinite
-    clear = floor.cleared(k3.values) | (values <= CLEAR_TIMES_USUAL * scores.usual)
-    learning = math.unknown(scores.usual), scores.learned
-    if view.single and not breach:
-        return view.calm(rule, (k3,), clear, learning)
-    found = Finding(
-        breach,
-        floor.rank,
-        clear,
-        values,
-        math.larger(math.larger(scores.limit, times * scores.usual), floor.limit),
-        scores.usual,
-    )
-    return view.answer(rule, (k3,), found, learning)
 
 
 SPEC = Spec(
@@ -72,15 +37,17 @@ SPEC = Spec(
     explains=("kl_extreme", "ratio_collapse", "performance_degradation"),
     profiles={
         "default": Variant(
-            check,
+            None,
             (Need(_K3, LOGP_CALL),),
             (
                 Threshold("k3", _K3, ">", 0.03, _WORDS, "nats", Severity.WARNING, clear=0.5),
-                Threshold("z", _K3, ">", 4.0, "Robust score of log(KL)"),
-                Threshold("times_usual", _K3, ">", 3.0, "KL over its usual value"),
+                Threshold("z", _K3, ">", 4.0, "Robust score of log(KL)", clear=0.5, measure=Measure.Z),
+                Threshold("times_usual", _K3, ">", 3.0, "KL over its usual value", clear=0.5, measure=Measure.TIMES),
+                Threshold("infinite", _K3, ">", FLOAT32_MOST, _WORDS, "nats"),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=5,
+            parts=(Part(Severity.WARNING, ("k3", "z", "times_usual")), Part(Severity.WARNING, ("infinite",))),
             formula="z(log k3) > 4 and k3 > max(0.03, 3 x usual) in 2 of 3 updates",
             warm_up=LEARNED + GUARD,
         ),

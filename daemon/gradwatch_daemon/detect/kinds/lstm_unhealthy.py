@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
+from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Need, Threshold
+from gradwatch_daemon.detect.view import Finding
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 HIDDEN, SATURATION, CELL, CELL_MAX = "rnn.h.rms", "rnn.h.saturation", "rnn.c.rms", "rnn.c.absmax"
-CELL_SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 
 _WARNING = Severity.WARNING.rank
 _CALL = "call mon.recurrent(h, c) if the policy is recurrent"
@@ -42,35 +41,6 @@ def check_fixed_range(view: View, rule: Rule) -> Verdicts:
         math.where(over, high_c.limit, math.where(under, low_c.limit, math.where(large, high.limit, low.limit))),
     )
     return view.answer(rule, (hidden,), found, note=_note(view))
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """Hidden state at its bounds, a cell state that is large and has grown, or a state that is gone; each with its vote."""
-    math = view.math
-    hidden, saturation, cell = view.input(HIDDEN), view.input(SATURATION), view.input(CELL_MAX)
-    scores = view.scores(CELL_MAX, CELL_SCALE)
-    full, large, dead = rule.threshold("saturation"), rule.threshold("cell"), rule.threshold("dead")
-    times = rule.threshold("times_usual").limit
-    saturated = saturation.readable & full.exceeded(saturation.values)
-    grown = cell.readable & large.exceeded(cell.values) & (cell.values > times * scores.usual)
-    gone = hidden.readable & dead.exceeded(hidden.values)
-    by_cell = view.agreed("lstm_unhealthy cell", grown, 2, 3)
-    by_saturation = view.agreed("lstm_unhealthy saturation", saturated, 3, 3)
-    by_death = view.agreed("lstm_unhealthy dead", gone, 2, 3)
-    clear, note = math.negate(saturated | grown | gone), _note(view)
-    if not note and scores.learned < LEARNED:
-        note = f"its cell part has {scores.learned} of {LEARNED} updates to learn from"
-    if view.single and not (by_cell or by_saturation or by_death):
-        return view.calm(rule, (hidden, saturation), clear, note=note)
-    found = Finding(
-        by_cell | by_saturation | by_death,
-        _WARNING,
-        clear,
-        math.where(by_cell, cell.values, math.where(by_death, hidden.values, saturation.values)),
-        math.where(by_cell, large.limit, math.where(by_death, dead.limit, full.limit)),
-        math.where(by_cell, scores.usual, NOTHING),
-    )
-    return view.answer(rule, (hidden, saturation), found, note=note)
 
 
 def _note(view: View) -> str:
@@ -118,21 +88,24 @@ SPEC = Spec(
     subject_words=" in the {}",
     profiles={
         "default": Variant(
-            check,
+            None,
             _NEEDS,
             (
                 Threshold(
                     "saturation", SATURATION, ">", 0.5, "Share of the hidden state at its bounds", severity=Severity.WARNING
                 ),
                 Threshold("cell", CELL_MAX, ">", 20.0, "Largest cell state", severity=Severity.WARNING),
-                Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state over its usual value"),
+                Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state over its usual value", measure=Measure.TIMES),
                 Threshold("dead", HIDDEN, "<", 1e-6, "Hidden state (root mean square)", severity=Severity.WARNING),
             ),
-            once(Severity.WARNING),
+            (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=3,
-            formula="share of |h| > 0.99 above 0.5 in 3 of 3 updates, or max |c| > 20 and > 4 x usual in 2 of 3, or "
-            "RMS of h < 1e-6 "
-            "in 2 of 3",
+            parts=(
+                Part(Severity.WARNING, ("cell", "times_usual")),
+                Part(Severity.WARNING, ("dead",)),
+                Part(Severity.WARNING, ("saturation",)),
+            ),
+            formula="share of |h| > 0.99 above 0.5, or max |c| > 20 and > 4 x usual, or RMS of h < 1e-6, in 2 of 3 updates",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(

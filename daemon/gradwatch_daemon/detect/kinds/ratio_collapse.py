@@ -2,44 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Threshold, Vote
-
-if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _MIN, _STD = "policy.ratio.min", "policy.logratio.std"
-_INFO, _WARNING = Severity.INFO.rank, Severity.WARNING.rank
 _RATIO = "Smallest ratio of new to old probability (over the update)"
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """A tiny minimum with a wide log-ratio is a warning; alone it is info, for rare bad actions are meant to go away.
-
-    The share of log r < -2 is not sent. Its stand-in: 1 % of the samples at log r = -3 make the standard deviation 0.3,
-    while a KL of 0.02, usual for PPO, makes it 0.2.
-    """
-    ratio, spread = view.input(_MIN), view.input(_STD)
-    low = rule.threshold("min")
-    small = ratio.readable & low.exceeded(ratio.values)
-    if view.single and not small:
-        return view.calm(rule, (ratio, spread), low.cleared(ratio.values))
-    wide = spread.readable & rule.threshold("spread").exceeded(spread.values)
-    found = Finding(
-        small,
-        view.math.where(wide, _WARNING, _INFO),
-        low.cleared(ratio.values),
-        ratio.values,
-        low.limit,
-    )
-    return view.answer(rule, (ratio, spread), found)
 
 
 SPEC = Spec(
@@ -58,7 +27,7 @@ SPEC = Spec(
     ),
     profiles={
         "default": Variant(
-            check,
+            None,
             (Need(_MIN, LOGP_CALL), Need(_STD, LOGP_CALL)),
             (
                 Threshold("min", _MIN, "<", 0.02, _RATIO, severity=Severity.INFO, clear=1.5),
@@ -66,6 +35,7 @@ SPEC = Spec(
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING), Vote(Severity.INFO, 1, 1, Severity.INFO)),
             keep_firing=8,
+            parts=(Part(Severity.WARNING, ("min", "spread")), Part(Severity.INFO, ("min",))),
             formula="warning: min r < 0.02 and std(log r) > 0.3 in 2 of 3 updates; info: min r < 0.02",
         ),
         "classic": Variant(

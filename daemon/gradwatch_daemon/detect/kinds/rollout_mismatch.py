@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_invariant, once
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _NEEDS = (
     Need(
@@ -44,11 +44,13 @@ SPEC = Spec(
     explains=("ratio_explosion", "ratio_collapse", "kl_spike", "kl_extreme", "performance_degradation"),
     profiles={
         "default": Variant(
-            check_invariant,
+            None,
             _NEEDS,
             (_DEVIATION,),
             (Vote(Severity.CRITICAL, 2, 3, Severity.CRITICAL),),
             keep_firing=3,
+            parts=(Part(Severity.CRITICAL, ("deviation",)),),
+            invariant=True,
             formula="max |r - 1| before the first optimizer step > 1e-3 in 2 of 3 updates",
         ),
         "classic": Variant(

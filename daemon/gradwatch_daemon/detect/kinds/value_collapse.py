@@ -7,29 +7,26 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.baseline import GUARD, LEARNED, Scale
-from gradwatch_daemon.detect.ema import AVERAGE_LEAST, Average
+from gradwatch_daemon.detect.board import GUARD, LEARNED
+from gradwatch_daemon.detect.ema import AVERAGE_LEAST
 from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
+from gradwatch_daemon.detect.series import ERROR
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import NOTHING, Finding, Input
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.detect.view import NOTHING, Finding
+from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.detect.view import Input, Mask, View
+    from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import F64, Verdicts
     from gradwatch_daemon.rules import Rule
 
 NMSE, EV, SPREAD = "value.nmse", "value.explained_variance", "value.target.std"
-NMSE_SCALE = Scale(log=True, mad_least=0.05, least=1e-6)
 BORDERS = ((1, 10), (1, 4), (3, 4))
 """Where phases end, as shares of `updates_total`; an update on a border is in the later phase."""
 
-CLEAR_TIMES_USUAL = 1.2
 NO_PROGRESS = f"how far the run is is not known: {UPDATES_TOTAL_CALL}"
 
-NO_PHASE = f"its phase part is blind: {NO_PROGRESS}"
-
-_INFO, _WARNING, _CRITICAL = (severity.rank for severity in Severity)
+_WARNING = Severity.WARNING.rank
 _CALL = "pass values and returns to mon.rollout()"
 _UNDEFINED = "all returns of the update were equal"
 _PHASES = ("early", "settling", "middle", "late")
@@ -42,62 +39,6 @@ def _phase_limits(rule: Rule) -> list[float]:
 
 def _exact_limit(view: View, rule: Rule) -> F64:
     return view.by_progress(BORDERS, [rule.threshold(key).limit for key in _PHASES])
-
-
-def check(view: View, rule: Rule) -> Verdicts:
-    """NMSE far above its own usual, or absurd, while the returns vary as they usually do; explained variance is info."""
-    math = view.math
-    nmse, spread = view.input(NMSE), view.input(SPREAD)
-    share = _variance_share(view, spread)
-    varied = math.negate(math.unknown(share) | rule.threshold("variance_share").beyond(share))
-    # Only updates whose returns vary teach what error is usual: the others divide by next to nothing.
-    usual = view.scores_of((NMSE, ""), NMSE_SCALE, nmse.values, view.usable(nmse) & varied)
-    floor, absurd = rule.threshold("nmse"), rule.threshold("nmse_absurd")
-    known = math.negate(math.unknown(usual.usual))
-    judged = nmse.readable & spread.readable & varied & known
-    times = rule.threshold("times_usual").limit
-    bad = judged & floor.exceeded(nmse.values) & (nmse.values > times * usual.usual)
-    worst = judged & absurd.exceeded(nmse.values)
-    unfit, ev_limit, progress = _by_phase(view, rule, judged)
-    large = bad | worst
-    learning = math.negate(known) | math.unknown(share), usual.learned
-    clear = varied & (floor.cleared(nmse.values) | (nmse.values <= CLEAR_TIMES_USUAL * usual.usual))
-    note = view.progress_note() if progress else NO_PHASE
-    if view.single and not (large or unfit):
-        return view.calm(rule, (nmse, spread), clear, learning, note=note)
-    by_error = large | math.negate(unfit)
-    limit = math.where(worst, absurd.limit, math.larger(times * usual.usual, floor.limit))
-    found = Finding(
-        large | unfit,
-        math.where(worst, _CRITICAL, math.where(bad, _WARNING, _INFO)),
-        clear,
-        math.where(by_error, nmse.values, view.input(EV).values),
-        math.where(by_error, limit, ev_limit),
-        math.where(by_error, usual.usual, NOTHING),
-    )
-    return view.answer(rule, (nmse, spread), found, learning, note=note)
-
-
-def _variance_share(view: View, spread: Input) -> F64:
-    """Variance of the returns over its moving average, f64[n]; NaN at first and where not known.
-
-    An average and not the median: once most rollouts of a solved task contain no end of an episode, a variance of next to
-    nothing is the median.
-    """
-    average, usable, variance = view.state.memory(Average, SPREAD), view.usable(spread), spread.values * spread.values
-    usually = view.numbers(usable, variance, step=average.step, skip=lambda: NOTHING)
-    return view.math.divide(variance, usually)
-
-
-def _by_phase(view: View, rule: Rule, judged: Mask) -> tuple[Mask, F64 | float, bool]:
-    """Rows whose explained variance is below the limit of their phase, that limit, and whether progress is known."""
-    if view.updates_total is None:
-        return judged & False, NOTHING, False
-    ev: Input = view.input(EV)
-    unfit = judged & ev.readable & (ev.values < view.by_progress(BORDERS, _phase_limits(rule)))
-    if view.single and not unfit:
-        return unfit, NOTHING, True
-    return unfit, _exact_limit(view, rule), True
 
 
 def check_by_phase(view: View, rule: Rule) -> Verdicts:
@@ -115,6 +56,8 @@ def check_by_phase(view: View, rule: Rule) -> Verdicts:
 
 
 _EV_NEED = Need(EV, _CALL, undefined=_UNDEFINED)
+_ERROR = "Mean squared error of the values over the variance of the returns"
+_TIMES = "That error over its usual value"
 _EV_WORDS = "Explained variance of the returns by the critic's values at collection"
 _EARLY, _SETTLING, _MIDDLE, _LATE = (
     Threshold("early", EV, "<", -0.5, f"{_EV_WORDS} (first tenth of the run)", severity=Severity.INFO),
@@ -144,32 +87,14 @@ SPEC = Spec(
     explains=("gradient_exploding", "gradient_unhealthy", "gradient_drift", "performance_degradation"),
     profiles={
         "default": Variant(
-            check,
+            None,
             (Need(NMSE, _CALL, undefined=_UNDEFINED), Need(SPREAD, _CALL), Need(EV, _CALL, optional=True)),
             (
-                Threshold(
-                    "nmse",
-                    NMSE,
-                    ">",
-                    1.5,
-                    "Mean squared error of the values over the variance of the returns",
-                    severity=Severity.WARNING,
-                    clear=2 / 3,
-                ),
-                Threshold(
-                    "nmse_absurd",
-                    NMSE,
-                    ">",
-                    10.0,
-                    "Mean squared error of the values over the variance of the returns",
-                    severity=Severity.CRITICAL,
-                ),
-                Threshold("times_usual", NMSE, ">", 3.0, "Normalised error over its usual value"),
-                Threshold("variance_share", SPREAD, "<", 0.1, "Variance of the returns over its moving average"),
-                _EARLY,
-                _SETTLING,
-                _MIDDLE,
-                _LATE,
+                Threshold("nmse", NMSE, ">", 1.5, _ERROR, severity=Severity.WARNING, clear=2 / 3, series=ERROR),
+                Threshold("nmse_absurd", NMSE, ">", 10.0, _ERROR, severity=Severity.CRITICAL, clear=0.5, series=ERROR),
+                Threshold("times_usual", NMSE, ">", 3.0, _TIMES, clear=0.4, measure=Measure.TIMES, series=ERROR),
+                Threshold("known", NMSE, ">", 0.0, _TIMES, measure=Measure.TIMES, series=ERROR),
+                Threshold("ev", EV, "<", -0.5, _EV_WORDS, severity=Severity.INFO),
             ),
             (
                 Vote(Severity.CRITICAL, 3, 5, Severity.CRITICAL),
@@ -177,8 +102,14 @@ SPEC = Spec(
                 Vote(Severity.INFO, 3, 5, Severity.INFO),
             ),
             keep_firing=5,
-            formula="warning: NMSE > max(3 x usual, 1.5) in 3 of 5 updates, critical: NMSE > 10 in 3 of 5, both only where the "
-            f"variance of the returns is at least 0.1 x its moving average; info: {_PHASE_FORMULA}",
+            parts=(
+                Part(Severity.CRITICAL, ("nmse_absurd", "known")),
+                Part(Severity.WARNING, ("nmse", "times_usual")),
+                Part(Severity.INFO, ("ev", "known")),
+            ),
+            formula="error = mean (return - value)^2 / max(Var(return), half of its moving average); warning: error > "
+            "max(3 x usual, 1.5) in 3 of 5 updates, critical: error > 10 in 3 of 5, once a usual error is known; info: "
+            "explained variance < -0.5 in 3 of 5",
             warm_up=AVERAGE_LEAST + LEARNED + GUARD,
         ),
         "classic": Variant(

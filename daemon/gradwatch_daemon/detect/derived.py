@@ -1,0 +1,83 @@
+"""Series that are computed from signals before the baselines see them, for the present subject; NaN where not known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradwatch_daemon.detect.ema import Average, Ema
+from gradwatch_daemon.detect.trend import Best
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import F64
+
+VARIANCE_SHARE = 0.5
+"""Least share of its own moving average that the variance of the returns counts as: returns of a solved task hardly vary, and
+an error over next to nothing is no error."""
+
+ENTROPY_FLOOR = 0.05
+FALL_LEAST = 1e-6
+"""Slower falls than this per update count as none: the time to the floor is then endless."""
+
+
+def value_error(view: View) -> F64:
+    """Mean squared error of the values over the variance of the returns, which counts as at least half of its average.
+
+    An average and not the median: once most rollouts of a solved task contain no end of an episode, a variance of next to
+    nothing is the median.
+    """
+    math = view.math
+    nmse, spread = view.input("value.nmse"), view.input("value.target.std")
+    average = view.state.memory(Average, "value.target.std")
+    variance = spread.values * spread.values
+    usually = view.numbers(view.usable(spread), variance, step=average.step, skip=lambda: np.nan)
+    share = math.divide(variance, VARIANCE_SHARE * usually)
+    known = nmse.readable & spread.readable & math.negate(math.unknown(share))
+    return math.where(known, nmse.values * math.where(share < 1.0, share, 1.0), np.nan)
+
+
+def entropy_slope(view: View) -> F64:
+    """Slope of the normalised entropy per update."""
+    return view.slopes("policy.entropy.norm")
+
+
+def entropy_left(view: View) -> F64:
+    """Updates until the normalised entropy is at its floor, at its present slope; infinite where it does not fall."""
+    math = view.math
+    slopes, norm = view.computed("entropy slope"), view.input("policy.entropy.norm")
+    height = math.larger(norm.values - ENTROPY_FLOOR, 0.0)
+    falling = slopes < -FALL_LEAST
+    left = math.where(falling, math.divide(height, math.where(falling, -slopes, 1.0)), np.inf)
+    return math.where(norm.readable & math.finite(slopes), left, np.nan)
+
+
+def norm_drift(view: View) -> F64:
+    """Signed drift of the gradient norm from its moving average, as a share of it."""
+    return _drift(view, "grad.norm.mean")
+
+
+def health_drift(view: View) -> F64:
+    """The same of the gradient health."""
+    return _drift(view, "grad.health")
+
+
+def _drift(view: View, name: str) -> F64:
+    given, ema = view.input(name), view.state.memory(Ema, name)
+    usable = view.usable(given)
+    drift: Any
+    if view.single:
+        return ema.step(view.update, given.values) if usable else np.nan  # type: ignore[arg-type, return-value]
+    drift = np.full(view.n, np.nan)
+    drift[usable] = ema.steps(view.update[usable].tolist(), given.values[usable].tolist())
+    return drift  # type: ignore[no-any-return]
+
+
+def return_at_best(view: View) -> F64:
+    """1 where the run's return is known to stand at its own best and not to fall, else 0."""
+    given, best = view.input("episode.return.mean"), view.state.memory(Best, "episode.return.mean")
+    usable = view.usable(given)
+    if not view.single:
+        return best.near(given.values, usable).astype(np.float64)
+    return float(best.step(given.values) if usable else best.standing)  # type: ignore[arg-type, return-value]

@@ -1,0 +1,164 @@
+"""Judges all rules that are made of parts over a block at once: operands, tests, parts, lanes, verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradwatch_contracts.columns import Status
+from gradwatch_daemon.detect.board import OUTLIER
+from gradwatch_daemon.detect.context import muted_words
+from gradwatch_daemon.detect.layout import EARLY
+from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_reason
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, HOLD, LEARNING, NOTHING
+from gradwatch_daemon.records import Verdicts
+from gradwatch_daemon.rules import Measure
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gradwatch_daemon.detect.board import Scored
+    from gradwatch_daemon.detect.lanes import Lane, Plan, Shown
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import F64
+
+    Mask = NDArray[np.bool_]
+
+_UNDEFINED = int(Status.UNDEFINED)
+
+
+def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdicts]]:
+    """Verdicts of every lane by kind. The board learns from the block."""
+    block, n = view.block, view.n
+    values = np.full((n, len(block.signals) + 2), np.nan)
+    values[:, :-2] = block.values.T
+    status = np.full(values.shape, NOT_SENT, np.uint8)
+    status[:, :-2] = block.status.T
+    status[:, -1] = 0
+    readable = (status == 0) & ~np.isnan(values)
+    readable[:, -1] = True
+    values[~readable] = np.nan
+    whole = np.ones(n, np.bool_) if view.whole is None else np.full(n, view.whole)
+    tracked = values.take(plan.signals, axis=1)
+    for column, key in plan.computed:
+        tracked[:, column] = view.computed(*key)
+    first_row = view.state.rows
+    scored = view.state.board.step(tracked, np.isfinite(tracked) & whole[:, None], restarts)
+    view.state.rows += n
+    operands = _operands(view, values, scored, first_row)
+    tested = operands.take(plan.operands, axis=1) * plan.sign
+    holds = np.logical_and.reduceat((tested > plan.at) != plan.inverted, plan.part_starts, axis=1)
+    unknown = np.concatenate((np.isnan(scored.usual), np.zeros((n, 1), np.bool_)), axis=1).take(plan.learn_columns, axis=1)
+    learning = np.logical_or.reduceat(unknown, plan.learn_starts, axis=1) & plan.relative
+    seen = readable.take(plan.need_columns, axis=1) | (plan.void & (status.take(plan.need_columns, axis=1) == _UNDEFINED))
+    blind = ~np.logical_and.reduceat(seen, plan.need_starts, axis=1)
+    judged = whole[:, None] | plan.invariant
+    breach = np.logical_or.reduceat(holds, plan.lane_starts, axis=1) & judged
+    kept = np.logical_and.reduceat((tested > plan.back) != plan.inverted, plan.part_starts, axis=1)
+    code = np.where(np.logical_or.reduceat(kept, plan.lane_starts, axis=1), np.uint8(HOLD), np.uint8(CLEAR))
+    code[learning] = LEARNING
+    code[blind | ~judged] = BLIND
+    code[breach] = BREACH
+    calm = view.single and not breach.any()
+    alike = (plan, code.tobytes(), status.tobytes(), view.state.board.progress()) if calm else None
+    if alike is not None and view.state.calm is not None and view.state.calm[0] == alike:
+        return view.state.calm[1]
+    last, found = code[-1].tolist(), breach.any(axis=0).tolist()
+    columns = None if view.single else np.ascontiguousarray(code.T)
+    by_kind: dict[str, list[Verdicts]] = {}
+    for place, lane in enumerate(plan.lanes):
+        said = CODES[last[place]] if columns is None else columns[place].tobytes()
+        reason = _reason(view, lane, last[place], bool(judged[-1, place]), status[-1])
+        numbers = _numbers(lane, holds, operands, scored) if found[place] else _calm(view, lane)
+        by_kind.setdefault(lane.rule.kind, []).append(
+            Verdicts(lane.rule.kind, lane.subject, said, *numbers[:6], reason, numbers[6])
+        )
+    view.state.calm = None if alike is None else (alike, by_kind)
+    return by_kind
+
+
+def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
+    """Everything that a test may compare, a column each (`lanes.SCORED`)."""
+    n = len(values)
+    ends = np.full((n, 2), np.nan)
+    ends[:, 0] = np.arange(first_row + 1, first_row + n + 1)
+    if view.updates_total is not None:
+        ends[:, 1] = view.block.update / view.updates_total
+    with np.errstate(all="ignore"):
+        times, since_first = scored.values / scored.usual, scored.values / scored.first
+    return np.concatenate((values, scored.values, scored.z, times, since_first, scored.up, scored.down, ends), axis=1)
+
+
+def _numbers(lane: Lane, holds: Mask, operands: F64, scored: Scored) -> tuple[Any, ...]:
+    """Severity, value, limit, usual, minibatch, stage and whose words, of the gravest part that holds in each row."""
+    n = len(holds)
+    rank, about = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    value, limit, usual = np.full(n, NOTHING), np.full(n, NOTHING), np.full(n, NOTHING)
+    for part, shown in reversed(list(zip(range(lane.first, lane.last), lane.shown, strict=True))):
+        held = holds[:, part]
+        if not held.any():
+            continue
+        rank[held], about[held] = shown.rank, shown.about
+        value[held], limit[held] = operands[held, shown.value], _limit(shown, scored, held)
+        usual[held] = scored.usual[held, shown.usual] if shown.usual >= 0 else NOTHING
+    return rank, value, limit, usual, np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64), about
+
+
+def _limit(shown: Shown, scored: Scored, held: Mask) -> F64:
+    """The narrowest limit of a part on the quantity it is about, in the unit of that."""
+    narrowest = np.full(int(held.sum()), NOTHING)
+    choose = np.fmax if shown.largest else np.fmin
+    for measure, number, column in shown.limits:
+        if measure is Measure.TIMES:
+            narrowest = choose(narrowest, number * scored.usual[held, column])
+        elif measure is Measure.FIRST:
+            narrowest = choose(narrowest, number * scored.first[held, column])
+        elif measure is Measure.Z:
+            if number == OUTLIER:
+                narrowest = choose(narrowest, scored.limit[held, column])
+        elif measure in (Measure.VALUE, Measure.ROWS, Measure.PROGRESS):
+            narrowest = choose(narrowest, number)
+    return narrowest
+
+
+_ROW = ((0,), (NOTHING,), (NOTHING,), (NOTHING,), (EARLY,), (0,), ())
+"""Numbers of one row that is no breach: nobody reads them."""
+
+
+def _calm(view: View, lane: Lane) -> tuple[Any, ...]:
+    if view.single:
+        return _ROW
+    constants = view.constants
+    nothing, stage = constants.number(NOTHING), constants.integer(lane.rule.stage_order)
+    return constants.integer(0), nothing, nothing, nothing, constants.early, stage, ()
+
+
+def _reason(view: View, lane: Lane, code: int, judged: bool, status: NDArray[np.uint8]) -> str:
+    """Why the last row is blind or still learning, and what part of an armed rule does not judge yet."""
+    if code == BLIND:
+        if not judged:
+            return CUT_SHORT
+        return _blind(view, lane, status)
+    if not lane.learns or code == BREACH:
+        return ""
+    board = view.state.board
+    unlearned = [board.learned(column) for column in lane.learns if not board.known(column)]
+    if not unlearned:
+        return ""
+    learned, needed = min(unlearned, key=lambda known: known[0] - known[1])
+    if code == LEARNING:
+        return f"{muted_words(view)}{learning_reason(learned, needed)}"
+    return f"its relative part: {muted_words(view)}{learning_reason(learned, needed)}"
+
+
+def _blind(view: View, lane: Lane, status: NDArray[np.uint8]) -> str:
+    for column, name in lane.needs:
+        need = lane.rule.need(name)
+        said = int(status[column])
+        if said == 0 and not np.isnan(view.block.values[column, -1]):
+            continue
+        if need.void and said == _UNDEFINED:
+            continue
+        return blind_reason(name, said, need)
+    return "not judged"
