@@ -13,6 +13,7 @@ from gradwatch_agent.collect.collectors import COLLECTORS
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
+from gradwatch_daemon.rules import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,7 +51,11 @@ be set by `thresholds.KIND.KEY` in the configuration; `gradwatch detectors` list
 - Every comparison is **strict**: a value equal to its limit does not fire. Values are compared as stored, in float32.
 - **over at** is the level at which a finding ends; between it and the limit it is held as it was.
 - A threshold that gives no severity of its own is a part of a conjunction, spelled out in the formula.
-- `z` is a robust score against the run's own usual values: (value - median) / (1.4826 MAD) over its last good updates.
+- `z` is a robust score against the run's own usual values: (value - median) / (1.4826 MAD) over its last good updates, on a
+  log scale for sizes and by odds for fractions. `times usual` is the value over that median, `times first` over the median of
+  the run's first updates; `sum up` and `sum down` gather capped scores and find a shift that lasts.
+- While a run **changes its regime** (the samples of an update, a learning rate that falls at once), what is relative is muted
+  for 16 updates, says so, and learns anew. Invariants and backstops stay armed.
 - A detector that lacks what it needs is **blind**, says why, and names the line to add. One that has seen too few updates is
   **learning**. Neither says anything about health.
 """
@@ -124,7 +129,10 @@ def _collector_row(name: str) -> tuple[str, ...]:
 
 def detectors_page() -> str:
     """docs/detectors.md."""
-    rows = ((f"[{spec.kind}](#{spec.kind})", spec.title, *(_worst(spec.rule(name)) for name in PROFILES)) for spec in CATALOGUE)
+    rows = (
+        (f"[{spec.kind}](#{spec.kind})", spec.title, *(_worst(spec.rule(p)) if p in spec.profiles else "" for p in PROFILES))
+        for spec in CATALOGUE
+    )
     parts = [NOTICE, DETECTORS_INTRO, _table(("kind", "title", *PROFILES), rows)]
     return "\n".join([*parts, *map(_section, CATALOGUE)])
 
@@ -138,7 +146,7 @@ def _section(spec: Spec) -> str:
     about = [f"## {spec.kind}\n", f"**{spec.title}.** {spec.meaning}\n"]
     if explains:
         about.append(f"May be the cause of: {'every other kind' if explains == '*' else explains}.\n")
-    profiles = [_profile(spec.rule(name)) for name in PROFILES]
+    profiles = [_profile(spec.rule(name)) for name in PROFILES if name in spec.profiles]
     tries = "\n".join(f"{place}. {step}" for place, step in enumerate(spec.tries, 1))
     rest = [f"**Fails when.** {spec.fails_when}\n", f"**Try.**\n\n{tries}\n", f"**Source.** {spec.source}\n"]
     return "\n".join([*about, *profiles, *rest])
@@ -166,13 +174,16 @@ def _vote(vote: Vote) -> str:
 
 
 def _threshold_row(threshold: Threshold) -> tuple[str, ...]:
-    unit = f" {threshold.unit}" if threshold.unit else ""
+    unit = f" {threshold.unit}" if threshold.unit and threshold.measure is Measure.VALUE else ""
+    compared = "" if threshold.measure is Measure.VALUE else f"{threshold.measure.value} "
+    about = f"`{threshold.signal}`" if threshold.signal else ""
+    about += f" ({threshold.series})" if threshold.series else ""
     back = "≤" if threshold.op == ">" else "≥"
     return (
         f"`{threshold.key}`",
-        f"`{threshold.signal}`",
-        f"{threshold.op} {threshold.limit:g}{unit}",
-        f"{back} {threshold.limit * threshold.clear:g}{unit}",
+        about,
+        f"{compared}{threshold.op} {threshold.limit:g}{unit}",
+        f"{back} {threshold.back:g}{unit}",
         threshold.severity.value if threshold.severity else "",
         threshold.quantity,
     )

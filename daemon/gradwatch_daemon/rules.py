@@ -48,7 +48,7 @@ class Need:
     """A signal a detector reads and the line of the trainer that feeds it. Without an optional one it still judges.
 
     `undefined` says what to make of it where it is sent but not defined; with `void` that is no reason to be blind. With a
-    `subject` only that one needs it.
+    `subject` only that one needs it. `without` is what to say of the judgement while an optional one is missing.
     """
 
     signal: str
@@ -57,6 +57,7 @@ class Need:
     undefined: str = ""
     void: bool = False
     subject: str = ""
+    without: str = ""
 
 
 @dataclass(frozen=True, slots=True)

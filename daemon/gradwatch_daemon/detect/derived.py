@@ -38,6 +38,12 @@ def value_error(view: View) -> F64:
     return math.where(known, nmse.values * math.where(share < 1.0, share, 1.0), np.nan)
 
 
+def squared_value_error(view: View) -> F64:
+    """Mean squared error of the values: what the returns' variance cannot shrink or blow up."""
+    nmse, spread = view.input("value.nmse"), view.input("value.target.std")
+    return view.math.where(nmse.readable & spread.readable, nmse.values * (spread.values * spread.values), np.nan)
+
+
 def entropy_slope(view: View) -> F64:
     """Slope of the normalised entropy per update."""
     return view.slopes("policy.entropy.norm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -61,7 +61,8 @@ def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdict
     code[blind | ~judged] = BLIND
     code[breach] = BREACH
     calm = view.single and not breach.any()
-    alike = (plan, code.tobytes(), status.tobytes(), view.state.board.progress()) if calm else None
+    seen_as = (status.tobytes(), readable.tobytes(), whole.tobytes())
+    alike = (plan, code.tobytes(), *seen_as, view.state.board.progress()) if calm else None
     if alike is not None and view.state.calm is not None and view.state.calm[0] == alike:
         return view.state.calm[1]
     last, found = code[-1].tolist(), breach.any(axis=0).tolist()
@@ -70,10 +71,8 @@ def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdict
     for place, lane in enumerate(plan.lanes):
         said = CODES[last[place]] if columns is None else columns[place].tobytes()
         reason = _reason(view, lane, last[place], bool(judged[-1, place]), status[-1])
-        numbers = _numbers(lane, holds, operands, scored) if found[place] else _calm(view, lane)
-        by_kind.setdefault(lane.rule.kind, []).append(
-            Verdicts(lane.rule.kind, lane.subject, said, *numbers[:6], reason, numbers[6])
-        )
+        verdicts = _found(lane, said, reason, holds, operands, scored) if found[place] else _calm(view, lane, said, reason)
+        by_kind.setdefault(lane.rule.kind, []).append(verdicts)
     view.state.calm = None if alike is None else (alike, by_kind)
     return by_kind
 
@@ -90,8 +89,8 @@ def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
     return np.concatenate((values, scored.values, scored.z, times, since_first, scored.up, scored.down, ends), axis=1)
 
 
-def _numbers(lane: Lane, holds: Mask, operands: F64, scored: Scored) -> tuple[Any, ...]:
-    """Severity, value, limit, usual, minibatch, stage and whose words, of the gravest part that holds in each row."""
+def _found(lane: Lane, said: bytes, reason: str, holds: Mask, operands: F64, scored: Scored) -> Verdicts:
+    """Verdicts of a lane with a breach: each row has the numbers of the gravest part that holds in it."""
     n = len(holds)
     rank, about = np.zeros(n, np.int64), np.zeros(n, np.int64)
     value, limit, usual = np.full(n, NOTHING), np.full(n, NOTHING), np.full(n, NOTHING)
@@ -102,7 +101,8 @@ def _numbers(lane: Lane, holds: Mask, operands: F64, scored: Scored) -> tuple[An
         rank[held], about[held] = shown.rank, shown.about
         value[held], limit[held] = operands[held, shown.value], _limit(shown, scored, held)
         usual[held] = scored.usual[held, shown.usual] if shown.usual >= 0 else NOTHING
-    return rank, value, limit, usual, np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64), about
+    minibatch, stage = np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64)
+    return Verdicts(lane.rule.kind, lane.subject, said, rank, value, limit, usual, minibatch, stage, reason, about)
 
 
 def _limit(shown: Shown, scored: Scored, held: Mask) -> F64:
@@ -122,34 +122,33 @@ def _limit(shown: Shown, scored: Scored, held: Mask) -> F64:
     return narrowest
 
 
-_ROW = ((0,), (NOTHING,), (NOTHING,), (NOTHING,), (EARLY,), (0,), ())
+_ZERO, _NOTHING, _EARLY = (0,), (NOTHING,), (EARLY,)
 """Numbers of one row that is no breach: nobody reads them."""
 
 
-def _calm(view: View, lane: Lane) -> tuple[Any, ...]:
+def _calm(view: View, lane: Lane, said: bytes, reason: str) -> Verdicts:
+    kind, subject = lane.rule.kind, lane.subject
     if view.single:
-        return _ROW
+        return Verdicts(kind, subject, said, _ZERO, _NOTHING, _NOTHING, _NOTHING, _EARLY, _ZERO, reason)
     constants = view.constants
     nothing, stage = constants.number(NOTHING), constants.integer(lane.rule.stage_order)
-    return constants.integer(0), nothing, nothing, nothing, constants.early, stage, ()
+    return Verdicts(kind, subject, said, constants.integer(0), nothing, nothing, nothing, constants.early, stage, reason)
 
 
 def _reason(view: View, lane: Lane, code: int, judged: bool, status: NDArray[np.uint8]) -> str:
     """Why the last row is blind or still learning, and what part of an armed rule does not judge yet."""
     if code == BLIND:
-        if not judged:
-            return CUT_SHORT
-        return _blind(view, lane, status)
-    if not lane.learns or code == BREACH:
-        return ""
+        return _blind(view, lane, status) if judged else CUT_SHORT
+    missing = [words for column, words in lane.notes if status[column] != 0]
+    if missing:
+        return missing[0]
     board = view.state.board
     unlearned = [board.learned(column) for column in lane.learns if not board.known(column)]
-    if not unlearned:
+    if not unlearned or code == BREACH:
         return ""
     learned, needed = min(unlearned, key=lambda known: known[0] - known[1])
-    if code == LEARNING:
-        return f"{muted_words(view)}{learning_reason(learned, needed)}"
-    return f"its relative part: {muted_words(view)}{learning_reason(learned, needed)}"
+    part = "" if code == LEARNING else "its relative part: "
+    return f"{part}{muted_words(view)}{learning_reason(learned, needed)}"
 
 
 def _blind(view: View, lane: Lane, status: NDArray[np.uint8]) -> str:

@@ -71,7 +71,9 @@ class Lane:
     learns: tuple[int, ...]
     """Columns of the board without which it is learning, or, where it has parts that need none, judges less."""
     relative: bool
-    """Whether no part can judge without them."""
+    """Whether its main part, the first declared, cannot judge without them."""
+    notes: tuple[tuple[int, str], ...]
+    """Columns of optional signals and what to say while they are missing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +116,8 @@ class _Columns:
         return self.signals + ABSENT if found is None else found
 
     def series(self, name: str, subject: str) -> int:
-        """Column of the board."""
-        return self.place[name, subject if self.layout.per_subject(series_of(name).signal) else ""]
+        """Column of the board, -1 for what is not tracked."""
+        return self.place.get((name, subject if self.layout.per_subject(series_of(name).signal) else ""), -1)
 
     def operand(self, threshold: Threshold, subject: str) -> int:
         """Column of what a threshold is compared with."""
@@ -187,35 +189,37 @@ def _starts(sizes: Sequence[int]) -> I64:
 
 
 def _lane(rule: Rule, subject: str, parts: Sequence[Part], first: int, columns: _Columns) -> Lane:
-    named = {key for part in parts for key in part.of}
-    series = tuple(
-        dict.fromkeys(
-            columns.series(t.series or t.signal, subject) for t in rule.thresholds if t.key in named and t.measure in RELATIVE
-        )
+    main = next(part for part in rule.parts if part.subject in ("", subject))
+    relative = any(rule.threshold(key).measure in RELATIVE for key in main.of)
+    named = dict.fromkeys(key for part in ([main] if relative else parts) for key in part.of)
+    thresholds = [rule.threshold(key) for key in named]
+    series = dict.fromkeys(
+        columns.series(t.series or t.signal, subject)
+        for t in thresholds
+        if t.measure in RELATIVE and series_of(t.series or t.signal).stride == 1
     )
-    relative = all(any(rule.threshold(key).measure in RELATIVE for key in part.of) for part in parts)
     needs = tuple(
         (columns.signal(need.signal, subject), need.signal)
         for need in rule.needs
         if not need.optional and need.subject in ("", subject)
     )
     shown = tuple(_shown(rule, part, subject, columns) for part in parts)
-    return Lane(rule, subject, first, first + len(parts), shown, needs, series, relative)
+    notes = tuple((columns.signal(need.signal, subject), need.without) for need in rule.needs if need.without)
+    return Lane(rule, subject, first, first + len(parts), shown, needs, tuple(series), relative, notes)
 
 
 def _shown(rule: Rule, part: Part, subject: str, columns: _Columns) -> Shown:
     lead = rule.threshold(part.of[0])
     name = lead.series or lead.signal
     alike = [t for t in map(rule.threshold, part.of) if (t.series or t.signal, t.op) == (name, lead.op)]
-    on_board = any(t.series or t.measure in RELATIVE for t in alike)
-    column = columns.series(name, subject) if on_board else -1
-    value = columns.signals + column if on_board else columns.signal(lead.signal, subject)
-    if not name:
-        value = columns.operand(lead, subject)
-    relative = any(t.measure in RELATIVE and t.measure is not Measure.FIRST for t in alike)
+    column = columns.series(name, subject) if name else -1
+    if name and not lead.series:
+        value = columns.signal(lead.signal, subject)
+    else:
+        value = columns.signals + column if name else columns.operand(lead, subject)
     return Shown(
         value,
-        column if relative else -1,
+        column,
         lead.op == ">",
         tuple((t.measure, t.limit, column) for t in alike),
         rule.thresholds.index(lead),

@@ -65,7 +65,7 @@ class Series:
 
 
 KL, RATIO, NORM, HEALTH = "policy.kl.k3", "policy.ratio.max", "grad.norm.mean", "grad.health"
-ERROR, NORM_ANCHOR = "value error", "grad.norm.mean over 256"
+ERROR, SQUARED_ERROR, NORM_ANCHOR = "value error", "squared value error", "grad.norm.mean over 256"
 ENTROPY_SLOPE, ENTROPY_LEFT = "entropy slope", "entropy updates left"
 NORM_DRIFT, HEALTH_DRIFT, AT_BEST = "norm drift", "health drift", "return at best"
 """Names of computed series: no signal has a blank in its name."""
@@ -76,6 +76,7 @@ _LISTED = (
     Series(HEALTH, HEALTH, Scale(LINEAR, 0.02)),
     Series(NORM_ANCHOR, NORM, Scale(LOG, 0.05, 1e-12), stride=4),
     Series(ERROR, "value.nmse", Scale(LOG, 0.05, 1e-6), derived.value_error),
+    Series(SQUARED_ERROR, "value.nmse", Scale(LOG, 0.05, 1e-12), derived.squared_value_error),
     Series(ENTROPY_SLOPE, "policy.entropy.norm", Scale(LINEAR, 0.002), derived.entropy_slope),
     Series(ENTROPY_LEFT, "policy.entropy.norm", Scale(LINEAR, 1.0), derived.entropy_left),
     Series(NORM_DRIFT, NORM, Scale(LINEAR, 0.1), derived.norm_drift),

@@ -158,7 +158,8 @@ class View:
             compute = series_of(name).compute
             assert compute is not None, "only such are asked for"
             before, self.subject = self.subject, key[1]
-            found = self._computed[key] = compute(self)
+            with np.errstate(all="ignore"):
+                found = self._computed[key] = compute(self)
             self.subject = before
         return found
 

@@ -1,4 +1,4 @@
-"""What detectors remember: cumulative sums, votes of their own, windows of episodes and steps, arrivals, presence."""
+"""What detectors remember: windows of episodes and steps, arrivals, presence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import pytest
 
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.detect.arrivals import GAPS, GAPS_LEARNED, NS, RECORDS, Arrivals
-from gradwatch_daemon.detect.cusum import SUM_MOST, Cusum
 from gradwatch_daemon.detect.plain import BLOCK_MATH, ROW_MATH
 from gradwatch_daemon.detect.presence import STEADY, Presence, Watched
-from gradwatch_daemon.detect.recent import Recent
 from gradwatch_daemon.detect.returns import MEDIAN_POINTS, ROLLING_POINTS, WINDOWS_LEARNED, EpisodeWindow, Held, RollingBest
 from gradwatch_daemon.detect.steps import WINDOW_UPDATES, StepWindow
 from gradwatch_daemon.detect.trend import Best, Trend
@@ -45,36 +43,6 @@ def test_plain_math_of_a_row_gives_the_bits_of_a_block(a: float, b: float) -> No
     held = np.array([a > b])
     assert bool(BLOCK_MATH.negate(held)[0]) is ROW_MATH.negate(bool(a > b))
     assert float(BLOCK_MATH.where(held, 1.0, 2.0)[0]) == ROW_MATH.where(bool(a > b), 1.0, 2.0)
-
-
-def test_cusum_one_wild_score_cannot_carry_it_and_five_moderate_ones_can() -> None:
-    """Capped at 4, less 1.5: 2.5 an update; beyond 12 after the fifth. A NaN score changes nothing."""
-    cusum = Cusum()
-    assert cusum.step(1e9) == 2.5
-    assert cusum.step(NAN) == 2.5
-    assert [cusum.step(4.0) for _ in range(4)] == [5.0, 7.5, 10.0, 12.5]
-    for _ in range(20):
-        cusum.step(4.0)
-    assert cusum.step(4.0) == SUM_MOST
-    down = Cusum()
-    assert [down.step(-4.0) for _ in range(5)][-1] == -12.5
-    assert down.step(0.0) == -11.0
-
-
-def test_recent_counts_only_within_its_window_and_only_when_it_holds_now() -> None:
-    """2 of 3 updates, by update number; a trainer that goes back takes its votes along."""
-    recent = Recent()
-    assert [recent.step(u, held, 2, 3) for u, held in ((0, True), (1, False), (2, True), (3, False), (5, True))] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]
-    recent.rewind(6)
-    assert not recent.empty
-    recent.rewind(5)
-    assert recent.empty
 
 
 def test_held_starts_again_when_it_does_not_hold() -> None:
@@ -242,8 +210,6 @@ def test_presence_another_schema_is_not_a_call_that_was_dropped() -> None:
 
 
 MEMORIES: list[tuple[Memory, list[object]]] = [
-    (Cusum(), [(2.0,), (-9.0,), (1.0,)]),
-    (Recent(), [(1, True, 2, 3), (2, True, 2, 3)]),
     (Held(), [(True, 3.0), (True, 1.0)]),
     (StepWindow(), [(16.0, 1.0), (0.0, 4.0)]),
     (RollingBest(), [(float(i),) for i in range(12)]),

@@ -123,10 +123,10 @@ def test_value_collapse_needs_a_large_error_that_is_unusual_too() -> None:
 
 
 def test_value_collapse_cannot_be_fired_by_returns_that_hardly_vary() -> None:
-    """A share of the usual variance below 0.1 judges nothing and teaches nothing, however often it comes."""
+    """The variance counts as half of its average at least, so 50 times next to nothing is a note, however often it comes."""
     low = {"value__nmse": 50.0, "value__explained_variance": -40.0, "value__target__std": 0.5}
     watch = learned()
-    assert severities(watch, "value_collapse", 60, **low) == [-1] * 60
+    assert max(severities(watch, "value_collapse", 60, **low)) == INFO
     assert severities(watch, "value_collapse", 1, start=140, value__nmse=5.0) == [WARNING]
 
 
@@ -140,13 +140,11 @@ def test_value_collapse_equal_returns_are_blind_not_healthy() -> None:
 
 
 def test_value_collapse_explained_variance_alone_is_info_in_default() -> None:
-    """The phase rule is a note; without progress it is said to be blind and the rest judges on."""
-    assert severities(learned(), "value_collapse", 2, value__explained_variance=[-0.5, below(-0.5)]) == [-1, INFO]
-    watch = Watch(updates_total=None)
-    watch.check(signal_block(80))
-    found = watch.check(signal_block(2, start=80, value__explained_variance=-9.0, value__nmse=[0.4, 9.0]))["value_collapse"]
-    assert found.code.tolist() == [CLEAR, BREACH]
-    assert "pass updates_total" in found.reason
+    """And only beside an error that is large too."""
+    given = {"value__explained_variance": [-0.5, below(-0.5)], "value__nmse": 1.2}
+    assert severities(learned(), "value_collapse", 2, **given) == [-1, INFO]
+    watch = learned()
+    assert severities(watch, "value_collapse", 2, value__explained_variance=-9.0, value__nmse=[0.9, 1.1]) == [-1, INFO]
 
 
 # -- gradients ------------------------------------------------------------------------------------------------------------
@@ -163,9 +161,16 @@ def test_gradient_vanishing_default_is_a_thousandth_of_usual_while_the_rate_is_n
 def test_gradient_exploding_default_needs_ten_times_usual_three_times_or_a_hundred_times_once() -> None:
     """One spike by 20 is survivable; three in five are not; a hundredfold is critical at once."""
     watch = learned()
-    assert severities(watch, "gradient_exploding", 5, grad__norm__mean=[8.0, 0.4, 8.0, 0.4, 8.0]) == [-1, -1, -1, -1, WARNING]
+    assert [a.kind for a in watch.feed(signal_block(3, start=80, grad__norm__mean=[8.0, 0.4, 8.0]))] == []
+    (found,) = watch.feed(signal_block(2, start=83, grad__norm__mean=[0.4, 8.0]))
+    assert (found.kind, found.severity, found.update_onset, found.update_fired) == (
+        "gradient_exploding",
+        Severity.WARNING,
+        80,
+        84,
+    )
     assert severities(learned(), "gradient_exploding", 3, grad__norm__mean=[3.5, 3.5, 3.5]) == [-1, -1, -1]
-    assert severities(learned(), "gradient_exploding", 2, grad__norm__mean=[30.0, 60.0]) == [-1, CRITICAL]
+    assert severities(learned(), "gradient_exploding", 2, grad__norm__mean=[30.0, 60.0]) == [WARNING, CRITICAL]
 
 
 def test_gradient_exploding_default_in_a_noisy_run_is_not_ten_times_its_usual() -> None:
@@ -208,15 +213,16 @@ def test_gradient_drift_warms_up_by_its_own_updates_and_says_how_far() -> None:
     watch.check(signal_block(12, start=300))
     found = watch.check(signal_block(3, start=312, grad__norm__mean=[0.4, Status.NOT_CALLED, 0.4]))["gradient_drift:norm"]
     assert found.code.tolist() == [LEARNING, BLIND, LEARNING]
-    assert found.reason == "14 of 50 updates to learn from"
+    assert found.reason == "10 of 28 updates to learn from"
 
 
 def test_gradient_drift_default_warns_when_it_lasts_and_notes_when_it_does_not() -> None:
-    """Twice the usual norm: a note at once, a warning once the cumulative sum is beyond 12; falling takes much more."""
-    ranks = severities(learned(), "gradient_drift:norm", 12, grad__norm__mean=0.8)
+    """Four times the usual norm: a note at once, a warning once the sum is beyond 12; twice is too little, falling also."""
+    ranks = severities(learned(), "gradient_drift:norm", 12, grad__norm__mean=1.6)
     assert ranks[0] == INFO
     assert ranks[-1] == WARNING
     assert ranks.index(WARNING) == 4
+    assert set(severities(learned(), "gradient_drift:norm", 12, grad__norm__mean=0.8)) == {INFO}
     assert set(severities(learned(), "gradient_drift:norm", 12, grad__norm__mean=0.1)) == {INFO}
 
 
@@ -248,10 +254,14 @@ def test_lstm_phases_are_judged_apart_and_one_that_appears_later_is_taken_up() -
 
 
 def test_lstm_default_votes_of_its_parts() -> None:
-    """Saturation thrice on end, a grown cell twice in three, a dead state twice in three."""
-    assert severities(learned(), "lstm_unhealthy", 3, rnn__h__saturation=0.6) == [-1, -1, WARNING]
-    assert severities(learned(), "lstm_unhealthy", 3, rnn__c__absmax=[25.0, 3.0, 25.0]) == [-1, -1, WARNING]
-    assert severities(learned(), "lstm_unhealthy", 2, rnn__h__rms=1e-7) == [-1, WARNING]
+    """Saturation, a grown cell and a dead state: each twice in three."""
+    for given in (
+        {"rnn__h__saturation": [0.6, 0.1, 0.6]},
+        {"rnn__c__absmax": [25.0, 3.0, 25.0]},
+        {"rnn__h__rms": [0.3, 1e-7, 1e-7]},
+    ):
+        found = learned().feed(signal_block(3, start=80, **given))
+        assert [(a.kind, a.update_fired) for a in found] == [("lstm_unhealthy", 82)]
     usual = learned(rnn__c__absmax=8.0)
     assert severities(usual, "lstm_unhealthy", 2, rnn__c__absmax=30.0) == [-1, -1]
     assert severities(learned(), "lstm_unhealthy", 2, rnn__c__absmax=20.0) == [-1, -1]

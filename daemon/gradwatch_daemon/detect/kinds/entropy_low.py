@@ -13,7 +13,7 @@ from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 NORM = "policy.entropy.norm"
 NORM_WORDS = "Entropy (mean over the update, share of ln(number of actions))"
 _LEFT = "Updates left until the entropy is at its floor"
-_SLOPE = "Robust score of the slope of the entropy"
+_SLOPE = "Slope of the entropy per update"
 NORM_NEED = Need(
     NORM,
     "pass entropy to mon.ppo()",
@@ -49,7 +49,7 @@ SPEC = Spec(
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING), Vote(Severity.INFO, 3, 3, Severity.INFO)),
             keep_firing=8,
-            parts=(Part(Severity.WARNING, ("updates_left", "falling_norm", "z")), Part(Severity.INFO, ("norm",))),
+            parts=(Part(Severity.INFO, ("norm",)), Part(Severity.WARNING, ("updates_left", "falling_norm", "z"))),
             formula="info: H / ln A < 0.3 in 3 of 3 updates; warning: (H - 0.05) / fall per update < 15 and H / ln A < 0.5 and "
             "z(slope) < -4 in 2 of 3",
             warm_up=LEARNED + GUARD + SLOPE_POINTS,

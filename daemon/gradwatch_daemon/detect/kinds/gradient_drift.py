@@ -60,7 +60,6 @@ def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
 _NEEDS = (Need(NORM, CLIP_CALL), Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient"))
 _AWAY = "distance from its moving average (share of it)"
 _TIMES = "gradient norm"
-_SUM = "Cumulative sum of the robust score"
 _DRIFT = Threshold("drift", NORM, ">", 0.5, "drift from its moving average (share of it)", severity=Severity.WARNING)
 _AVERAGE = f"|x - EMA| / EMA > 0.5, bias-corrected EMA with momentum {MOMENTUM}, after {WARM_UP} updates of it"
 
@@ -97,11 +96,11 @@ SPEC = Spec(
                 Threshold("drift_down", NORM, "<", -0.5, _AWAY, severity=Severity.INFO, series=NORM_DRIFT),
                 Threshold("health", HEALTH, "<", -0.5, _AWAY, severity=Severity.INFO, series=HEALTH_DRIFT),
                 Threshold("times", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES),
-                Threshold("sum", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.UP),
+                Threshold("sum", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP),
                 Threshold("times_anchor", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES, series=NORM_ANCHOR),
-                Threshold("sum_anchor", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.UP, series=NORM_ANCHOR),
+                Threshold("sum_anchor", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP, series=NORM_ANCHOR),
                 Threshold("share_anchor", NORM, "<", 0.02, _TIMES, clear=2.0, measure=Measure.TIMES, series=NORM_ANCHOR),
-                Threshold("sum_down", NORM, ">", SUM_LIMIT, _SUM, clear=0.5, measure=Measure.DOWN, series=NORM_ANCHOR),
+                Threshold("sum_down", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.DOWN, series=NORM_ANCHOR),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=8,

@@ -11,7 +11,6 @@ from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 OVER_CLIP = "grad.tensor_norm.over_clip"
 
-_SCORE = "Robust score of log(gradient norm)"
 _OVER = "Largest gradient norm of a parameter tensor over the clip limit"
 
 SPEC = Spec(
@@ -50,8 +49,8 @@ SPEC = Spec(
             (
                 Threshold("times_usual", NORM, ">", 10.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
                 Threshold("times_critical", NORM, ">", 100.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
-                Threshold("z", NORM, ">", 4.0, f"{_SCORE}, in 3 of 5 updates", clear=0.5, measure=Measure.Z),
-                Threshold("z_alone", NORM, ">", 6.0, f"{_SCORE}, in one update", clear=0.5, measure=Measure.Z),
+                Threshold("z", NORM, ">", 4.0, NORM_WORDS, clear=0.5, measure=Measure.Z),
+                Threshold("z_alone", NORM, ">", 6.0, NORM_WORDS, clear=0.5, measure=Measure.Z),
                 Threshold("over_clip", OVER_CLIP, ">", 10.0, _OVER, severity=Severity.INFO),
             ),
             (

@@ -37,7 +37,7 @@ SPEC = Spec(
             (_NEED,),
             (
                 Threshold("health", HEALTH, "<", 0.5, HEALTH_WORDS, severity=Severity.WARNING, clear=1.2),
-                Threshold("share_of_usual", HEALTH, "<", 0.7, "Gradient health over its usual value", measure=Measure.TIMES),
+                Threshold("share_of_usual", HEALTH, "<", 0.7, HEALTH_WORDS, measure=Measure.TIMES),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=5,

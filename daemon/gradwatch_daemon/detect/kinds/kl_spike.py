@@ -41,8 +41,8 @@ SPEC = Spec(
             (Need(_K3, LOGP_CALL),),
             (
                 Threshold("k3", _K3, ">", 0.03, _WORDS, "nats", Severity.WARNING, clear=0.5),
-                Threshold("z", _K3, ">", 4.0, "Robust score of log(KL)", clear=0.5, measure=Measure.Z),
-                Threshold("times_usual", _K3, ">", 3.0, "KL over its usual value", clear=0.5, measure=Measure.TIMES),
+                Threshold("z", _K3, ">", 4.0, _WORDS, clear=0.5, measure=Measure.Z),
+                Threshold("times_usual", _K3, ">", 3.0, _WORDS, clear=0.5, measure=Measure.TIMES),
                 Threshold("infinite", _K3, ">", FLOAT32_MOST, _WORDS, "nats"),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),

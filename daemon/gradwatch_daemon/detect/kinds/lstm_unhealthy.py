@@ -95,15 +95,15 @@ SPEC = Spec(
                     "saturation", SATURATION, ">", 0.5, "Share of the hidden state at its bounds", severity=Severity.WARNING
                 ),
                 Threshold("cell", CELL_MAX, ">", 20.0, "Largest cell state", severity=Severity.WARNING),
-                Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state over its usual value", measure=Measure.TIMES),
+                Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state", measure=Measure.TIMES),
                 Threshold("dead", HIDDEN, "<", 1e-6, "Hidden state (root mean square)", severity=Severity.WARNING),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=3,
             parts=(
-                Part(Severity.WARNING, ("cell", "times_usual")),
-                Part(Severity.WARNING, ("dead",)),
                 Part(Severity.WARNING, ("saturation",)),
+                Part(Severity.WARNING, ("dead",)),
+                Part(Severity.WARNING, ("cell", "times_usual")),
             ),
             formula="share of |h| > 0.99 above 0.5, or max |c| > 20 and > 4 x usual, or RMS of h < 1e-6, in 2 of 3 updates",
             warm_up=LEARNED + GUARD,

@@ -49,7 +49,7 @@ SPEC = Spec(
                 Threshold("tail", _TAIL, ">", 4.0, _TAIL_WORDS, severity=Severity.CRITICAL),
                 Threshold("tail_k3", _K3, ">", 0.05, "KL beside the tail", "nats"),
                 Threshold("tail_odd", _TAIL, ">", 3.0, _TAIL_WORDS),
-                Threshold("z", _MAX, ">", 4.0, "Robust score of log(largest ratio)", clear=0.5, measure=Measure.Z),
+                Threshold("z", _MAX, ">", 4.0, _RATIO, clear=0.5, measure=Measure.Z),
             ),
             (
                 Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL),
@@ -60,7 +60,7 @@ SPEC = Spec(
             parts=(
                 Part(Severity.CRITICAL, ("max",)),
                 Part(Severity.CRITICAL, ("tail", "tail_k3")),
-                Part(Severity.WARNING, ("tail_odd", "z")),
+                Part(Severity.WARNING, ("z", "tail_odd")),
                 Part(Severity.INFO, ("max_info",)),
             ),
             formula="critical: max r > 20, or tail index > 4 and k3 > 0.05; warning: tail index > 3 and z(log max r) > 4 "

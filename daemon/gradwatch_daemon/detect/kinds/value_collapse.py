@@ -10,7 +10,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.ema import AVERAGE_LEAST
 from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
-from gradwatch_daemon.detect.series import ERROR
+from gradwatch_daemon.detect.series import ERROR, SQUARED_ERROR
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
@@ -57,7 +57,7 @@ def check_by_phase(view: View, rule: Rule) -> Verdicts:
 
 _EV_NEED = Need(EV, _CALL, undefined=_UNDEFINED)
 _ERROR = "Mean squared error of the values over the variance of the returns"
-_TIMES = "That error over its usual value"
+_SQUARED = "Mean squared error of the values"
 _EV_WORDS = "Explained variance of the returns by the critic's values at collection"
 _EARLY, _SETTLING, _MIDDLE, _LATE = (
     Threshold("early", EV, "<", -0.5, f"{_EV_WORDS} (first tenth of the run)", severity=Severity.INFO),
@@ -92,9 +92,11 @@ SPEC = Spec(
             (
                 Threshold("nmse", NMSE, ">", 1.5, _ERROR, severity=Severity.WARNING, clear=2 / 3, series=ERROR),
                 Threshold("nmse_absurd", NMSE, ">", 10.0, _ERROR, severity=Severity.CRITICAL, clear=0.5, series=ERROR),
-                Threshold("times_usual", NMSE, ">", 3.0, _TIMES, clear=0.4, measure=Measure.TIMES, series=ERROR),
-                Threshold("known", NMSE, ">", 0.0, _TIMES, measure=Measure.TIMES, series=ERROR),
+                Threshold("times_usual", NMSE, ">", 3.0, _ERROR, clear=0.4, measure=Measure.TIMES, series=ERROR),
+                Threshold("grown", NMSE, ">", 2.0, _SQUARED, clear=0.7, measure=Measure.TIMES, series=SQUARED_ERROR),
+                Threshold("known", NMSE, ">", 0.0, _ERROR, measure=Measure.TIMES, series=ERROR),
                 Threshold("ev", EV, "<", -0.5, _EV_WORDS, severity=Severity.INFO),
+                Threshold("ev_error", NMSE, ">", 1.0, _ERROR, series=ERROR),
             ),
             (
                 Vote(Severity.CRITICAL, 3, 5, Severity.CRITICAL),
@@ -104,12 +106,13 @@ SPEC = Spec(
             keep_firing=5,
             parts=(
                 Part(Severity.CRITICAL, ("nmse_absurd", "known")),
-                Part(Severity.WARNING, ("nmse", "times_usual")),
-                Part(Severity.INFO, ("ev", "known")),
+                Part(Severity.WARNING, ("nmse", "times_usual", "grown")),
+                Part(Severity.INFO, ("ev", "ev_error", "known")),
             ),
             formula="error = mean (return - value)^2 / max(Var(return), half of its moving average); warning: error > "
-            "max(3 x usual, 1.5) in 3 of 5 updates, critical: error > 10 in 3 of 5, once a usual error is known; info: "
-            "explained variance < -0.5 in 3 of 5",
+            "max(3 x usual, 1.5) and the squared error itself > 2 x usual, in 3 of 5 updates; critical: error > 10 in 3 of 5, "
+            "once a usual error is known; info: "
+            "explained variance < -0.5 and error > 1 in 3 of 5",
             warm_up=AVERAGE_LEAST + LEARNED + GUARD,
         ),
         "classic": Variant(
