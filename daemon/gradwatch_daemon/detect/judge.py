@@ -71,8 +71,8 @@ def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdict
     for place, lane in enumerate(plan.lanes):
         said = CODES[last[place]] if columns is None else columns[place].tobytes()
         reason = _reason(view, lane, last[place], bool(judged[-1, place]), status[-1])
-        verdicts = _found(lane, said, reason, holds, operands, scored) if found[place] else _calm(view, lane, said, reason)
-        by_kind.setdefault(lane.rule.kind, []).append(verdicts)
+        verdicts = _found(lane, said, holds, operands, scored) if found[place] else _calm(view, lane, said)
+        by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason))
     view.state.calm = None if alike is None else (alike, by_kind)
     return by_kind
 
@@ -89,7 +89,7 @@ def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
     return np.concatenate((values, scored.values, scored.z, times, since_first, scored.up, scored.down, ends), axis=1)
 
 
-def _found(lane: Lane, said: bytes, reason: str, holds: Mask, operands: F64, scored: Scored) -> Verdicts:
+def _found(lane: Lane, said: bytes, holds: Mask, operands: F64, scored: Scored) -> Verdicts:
     """Verdicts of a lane with a breach: each row has the numbers of the gravest part that holds in it."""
     n = len(holds)
     rank, about = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -102,7 +102,7 @@ def _found(lane: Lane, said: bytes, reason: str, holds: Mask, operands: F64, sco
         value[held], limit[held] = operands[held, shown.value], _limit(shown, scored, held)
         usual[held] = scored.usual[held, shown.usual] if shown.usual >= 0 else NOTHING
     minibatch, stage = np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64)
-    return Verdicts(lane.rule.kind, lane.subject, said, rank, value, limit, usual, minibatch, stage, reason, about)
+    return Verdicts(lane.rule.kind, lane.subject, said, rank, value, limit, usual, minibatch, stage, "", about)
 
 
 def _limit(shown: Shown, scored: Scored, held: Mask) -> F64:
@@ -126,13 +126,13 @@ _ZERO, _NOTHING, _EARLY = (0,), (NOTHING,), (EARLY,)
 """Numbers of one row that is no breach: nobody reads them."""
 
 
-def _calm(view: View, lane: Lane, said: bytes, reason: str) -> Verdicts:
+def _calm(view: View, lane: Lane, said: bytes) -> Verdicts:
     kind, subject = lane.rule.kind, lane.subject
     if view.single:
-        return Verdicts(kind, subject, said, _ZERO, _NOTHING, _NOTHING, _NOTHING, _EARLY, _ZERO, reason)
+        return Verdicts(kind, subject, said, _ZERO, _NOTHING, _NOTHING, _NOTHING, _EARLY, _ZERO)
     constants = view.constants
     nothing, stage = constants.number(NOTHING), constants.integer(lane.rule.stage_order)
-    return Verdicts(kind, subject, said, constants.integer(0), nothing, nothing, nothing, constants.early, stage, reason)
+    return Verdicts(kind, subject, said, constants.integer(0), nothing, nothing, nothing, constants.early, stage)
 
 
 def _reason(view: View, lane: Lane, code: int, judged: bool, status: NDArray[np.uint8]) -> str:

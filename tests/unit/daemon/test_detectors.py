@@ -259,11 +259,10 @@ def test_ratio_collapse_warns_only_with_a_wide_log_ratio(std: float, severity: S
 
 
 def test_kl_spike_with_too_little_history_is_learning_and_says_how_far() -> None:
-    """Not clear, not blind: learning, '6 of 28'. An infinite KL breaches even then."""
+    """Not clear, not blind: learning, '6 of 28'."""
     found = Watch().check(signal_block(10))["kl_spike"]
     assert found.code.tolist() == [LEARNING] * 10
     assert found.reason == "6 of 28 updates to learn from"
-    assert Watch().check(signal_block(1, policy__kl__k3=INF))["kl_spike"].code.tolist() == [BREACH]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
-
-FLOAT32_MOST = float(np.finfo(np.float32).max)
-"""What is above it is infinite."""
 
 _K3 = "policy.kl.k3"
 _WORDS = "KL (k3, mean over the update)"
@@ -43,11 +38,10 @@ SPEC = Spec(
                 Threshold("k3", _K3, ">", 0.03, _WORDS, "nats", Severity.WARNING, clear=0.5),
                 Threshold("z", _K3, ">", 4.0, _WORDS, clear=0.5, measure=Measure.Z),
                 Threshold("times_usual", _K3, ">", 3.0, _WORDS, clear=0.5, measure=Measure.TIMES),
-                Threshold("infinite", _K3, ">", FLOAT32_MOST, _WORDS, "nats"),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=5,
-            parts=(Part(Severity.WARNING, ("k3", "z", "times_usual")), Part(Severity.WARNING, ("infinite",))),
+            parts=(Part(Severity.WARNING, ("k3", "z", "times_usual")),),
             formula="z(log k3) > 4 and k3 > max(0.03, 3 x usual) in 2 of 3 updates",
             warm_up=LEARNED + GUARD,
         ),
