@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradwatch_contracts.columns import Kind, Schema, Status
+from gradwatch_contracts.columns import WIDTH, Schema, Status
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.anomalies.lifecycle import Lifecycle
 from gradwatch_daemon.detect.catalogue import load_profile
@@ -122,7 +122,7 @@ def every_column(n: int = 4) -> RowBlock:
     cells: dict[tuple[str, str], Sequence[Sequence[float]]] = {}
     for spec in COLUMNS.values():
         for subject in ("", "arm") if spec.per == "head" else ("",):
-            slots = [64.0, 0.25, 4.0] if spec.kind is Kind.MOMENTS else [1.5]
+            slots = [64.0, 0.25, 4.0, 0.5, 1.0][: WIDTH[spec.kind]] if WIDTH[spec.kind] > 1 else [1.5]
             cells[spec.name, subject] = [slots] * n
     return row_block(cells)
 
