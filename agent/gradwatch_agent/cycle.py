@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
+from gradwatch_agent.collect.memory import HostMemory
+from gradwatch_agent.collect.phases import PhaseTimes
 from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
@@ -56,6 +58,8 @@ class UpdateCycle:
         self._unfit: set[str] = set()
         """Calls whose arguments could not all be measured in an update that ended; their next call is described, once."""
         self._late_updates = 0
+        self._phases = PhaseTimes()
+        self._memory: HostMemory | None = None
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
@@ -102,12 +106,15 @@ class UpdateCycle:
         if self._measurement is not None:
             self._measurement.detach()
         self._measurement = None
+        if self._memory is not None:
+            self._memory.close()
         self._settings = replace(self._settings, modules=(), optimizers=())
         self._tally = Tally()
 
     def open(self) -> None:
         """Place the hooks and begin the first update; called once, by `watch`, which may raise."""
         self._open = True
+        self._memory = HostMemory() if self._settings.switches.on("host_memory") else None
         if self._settings.modules or self._settings.optimizers:
             self._measure()
         self._begin()
@@ -152,8 +159,11 @@ class UpdateCycle:
         """The finished update, its values perhaps under way."""
         level, tally = self.level, self._tally
         underway, lost = None, False
+        self._phases.tell(tally if level >= MINIMAL else None)
         if level >= MINIMAL:
             underway, lost = self._bring_over(tally)
+            if self._memory is not None:
+                self._memory.tell(tally)
             self._settings.switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)

@@ -10,8 +10,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.collect.episodes import tell_returns
+from gradwatch_agent.collect.episodes import tell_numbers
 from gradwatch_agent.collect.host import LOGGER, PHASES, to_float
+from gradwatch_agent.collect.phases import TIMED, Phase
 from gradwatch_agent.cycle import UpdateCycle
 from gradwatch_agent.exits import reason_of
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
@@ -166,11 +167,29 @@ class Monitor(UpdateCycle):
         self._user.put(scalars)
         self._agent_ns += time.perf_counter_ns() - begin
 
-    def step(self, /, env_steps: int | None = None, episode_returns: object = None, **scalars: object) -> None:
+    def phase(self, name: str, /) -> Phase:
+        """Time a block: `with mon.phase("rollout"): …`, or "update", "eval", "checkpoint". The blocks of an update add up."""
+        if not isinstance(name, str) or name not in TIMED:
+            self._hints.say_wrong_word("phase(…)", name, TIMED)
+            return Phase(self._phases, None)
+        return Phase(self._phases, name)
+
+    def step(
+        self,
+        /,
+        env_steps: int | None = None,
+        episode_returns: object = None,
+        *,
+        episode_lengths: object = None,
+        truncated: object = None,
+        eval_return: object = None,
+        **scalars: object,
+    ) -> None:
         """End the update: queue its row, apply what the daemon wants from the next update on.
 
         `env_steps`: environment steps since the start of the run. `episode_returns`: returns of the episodes that ended in
-        this update (sequence, array, tensor or one number).
+        this update (sequence, array, tensor or one number); `episode_lengths`: their steps; `truncated`: for each, whether a
+        limit cut it off. `eval_return`: returns of evaluation episodes, in the updates that have some.
         """
         begin = time.perf_counter_ns()
         if not self._open:
@@ -179,10 +198,10 @@ class Monitor(UpdateCycle):
             if self.level >= MINIMAL:
                 if scalars:
                     self._user.put(scalars)
-                if episode_returns is not None:
-                    here = to_float(episode_returns) is not None or sys.modules.get("torch") is None
-                    if here or not self._measure().returns(episode_returns):
-                        tell_returns(self._tally, episode_returns)
+                self._tell_numbers("episode.return", episode_returns)
+                self._tell_numbers("episode.length", episode_lengths)
+                self._tell_numbers("episode.truncated", truncated)
+                self._tell_numbers("episode.eval_return", eval_return)
             self._finish(begin, 0, env_steps)
         except Exception as error:
             if is_strict():
@@ -219,6 +238,13 @@ class Monitor(UpdateCycle):
         """Tell of the exception that ends the block, if any, and close."""
         told = None if isinstance(error, SystemExit) else error
         self.close_with(told, reason_of(told) if told else "closed")
+
+    def _tell_numbers(self, column: str, values: object) -> None:
+        """Take numbers from wherever they are."""
+        if values is not None:
+            here = to_float(values) is not None or sys.modules.get("torch") is None
+            if here or not self._measure().numbers(column, values):
+                tell_numbers(self._tally, column, values)
 
     def _tell_profile(self, text: str, detail: dict[str, Scalar]) -> None:
         """Say how a capture ended."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gradwatch_contracts.columns import Kind, RankRule
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.definitions import ColumnSpec, Signal
-from gradwatch_contracts.families import policy, rollout
+from gradwatch_contracts.families import host, model, policy, rollout
 from gradwatch_contracts.vocabulary import Source, Stage, Unit
 
 __all__ = ["COLUMNS", "SIGNALS", "ColumnSpec", "Signal", "Source", "Stage", "Unit", "signal_stage"]
@@ -100,7 +100,7 @@ _COLUMNS: tuple[ColumnSpec, ...] = (
     _step("sys.update_ms", Kind.LAST, RankRule.MAX, Level.MINIMAL),
     _step("sys.agent_ms", Kind.LAST, RankRule.MAX, Level.MINIMAL),
     _step("user", Kind.LAST, RankRule.RANK0, Level.MINIMAL, call="log", per="key"),
-    *(spec for family in (policy, rollout) for spec in family.COLUMNS),
+    *(spec for family in (policy, rollout, model, host) for spec in family.COLUMNS),
 )
 
 COLUMNS: dict[str, ColumnSpec] = {spec.name: spec for spec in _COLUMNS}
@@ -308,7 +308,7 @@ _SIGNALS: tuple[Signal, ...] = (
     Signal("sys.update_ms", Unit.MILLISECONDS, "value", ("sys.update_ms",), "wall time from the previous step() to this one"),
     Signal("sys.agent_ms", Unit.MILLISECONDS, "value", ("sys.agent_ms",), "time spent inside the agent's calls"),
     Signal("user", Unit.UNKNOWN, "value", ("user",), "scalar given to log() or step()", window="last value", sign="signed"),
-    *(signal for family in (policy, rollout) for signal in family.SIGNALS),
+    *(signal for family in (policy, rollout, model, host) for signal in family.SIGNALS),
 )
 
 SIGNALS: dict[str, Signal] = {signal.name: signal for signal in _SIGNALS}

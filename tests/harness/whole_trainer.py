@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 from gradwatch_agent.arguments import STAGED_BYTES, Settings
@@ -52,7 +53,7 @@ def train(level: Level) -> list[dict[str, Status]]:
     torch.manual_seed(0)
     model, rows = Policy(), Rows()
     heads = [*model.actor.parameters(), *model.critic.parameters()]
-    optimizer = torch.optim.SGD([{"params": list(model.lstm.parameters())}, {"params": heads}], lr=1e-3)
+    optimizer = torch.optim.Adam([{"params": list(model.lstm.parameters())}, {"params": heads}], lr=1e-3)
     settings = Settings(
         run="whole",
         modules=(model,),
@@ -69,10 +70,12 @@ def train(level: Level) -> list[dict[str, Status]]:
         max_staged_bytes=STAGED_BYTES,
     )
     monitor = Monitor(settings, rows, DesiredState(level), None, Exits())
-    monitor.open()
-    for poison in (0.0, math.nan):
-        _update(monitor, model, optimizer, poison)
-    monitor.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gradwatch_agent.collect.measurement.allocated_bytes", lambda devices: 1 << 20)  # there is no GPU
+        monitor.open()
+        for poison in (0.0, math.nan):
+            _update(monitor, model, optimizer, poison)
+        monitor.close()
     return [_statuses(row) for row in rows.rows]
 
 
@@ -88,7 +91,8 @@ def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poiso
         values[0] += poison
         return values
 
-    monitor.rollout(rewards=given(), values=given(), returns=given(), advantages=given(), observations=given())
+    with monitor.phase("rollout"):
+        monitor.rollout(rewards=given(), values=given(), returns=given(), advantages=given(), observations=given())
     for _ in range(2):
         out, (h, c) = model.lstm(given().reshape(1, BATCH, 1).expand(1, BATCH, 3).contiguous())
         logp, value = model.actor(out).reshape(BATCH), model.critic(out).reshape(BATCH)
@@ -110,7 +114,7 @@ def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poiso
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
     monitor.log({"charts/x": 1.0})
-    monitor.step(env_steps=BATCH, episode_returns=[1.0, 2.0])
+    monitor.step(env_steps=BATCH, episode_returns=[1.0, 2.0], episode_lengths=[5, 7], truncated=[False, True], eval_return=1.5)
 
 
 def _statuses(row: Row) -> dict[str, Status]:

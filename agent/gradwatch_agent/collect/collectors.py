@@ -54,6 +54,9 @@ COLLECTORS: dict[str, Collector] = {
     ),
     "reward_zeros": Collector(("reward.step.zeros",), Cost.PASS),
     "advantage_shape": Collector(("adv.used.shape",), Cost.PASS),
+    "second_moments": Collector(("opt.adam.rms", "opt.adam.v_max"), Cost.MODEL),
+    "host_memory": Collector(("sys.host_bytes",), Cost.HOST),
+    "device_memory": Collector(("sys.device_bytes",), Cost.HOST),
 }
 """Name in `collect=` → collector. What is not listed here is the core and cannot be switched off but by the level."""
 

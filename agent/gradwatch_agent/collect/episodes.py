@@ -1,4 +1,4 @@
-"""The raw returns of the episodes that ended in an update, for a table: moments hide a bimodal policy."""
+"""Episodes that ended in an update: returns, lengths, truncations; raw returns too, as moments hide a bimodal policy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.host import Tally
 
+RETURN = "episode.return"
+
 
 def tell_episodes(tally: Tally, returns: Sequence[float]) -> None:
     """Add the table of at most `limits.EPISODES_PER_UPDATE_MAX` returns, in the order in which they were given."""
@@ -25,17 +27,23 @@ def tell_episodes(tally: Tally, returns: Sequence[float]) -> None:
         tally.tables.append(("episodes", index, ("return",), struct.pack(f"<{len(kept)}d", *kept)))
 
 
-def tell_returns(tally: Tally, returns: object) -> None:
-    """Add the moments and the table of returns that are on the host: one number, or several."""
-    one = to_float(returns)
-    floats = [one] if one is not None else to_floats(returns) if isinstance(returns, Iterable) else None
+def tell_numbers(tally: Tally, column: str, values: object) -> None:
+    """Add the moments of numbers that are on the host, one or several; of returns the table too."""
+    one = to_float(values)
+    floats = [one] if one is not None else to_floats(map(_plain, values)) if isinstance(values, Iterable) else None
     if floats is None:
-        tally.refuse("episode.return", Status.DTYPE)
+        tally.refuse(column, Status.DTYPE)
     elif floats:
-        tally.add("episode.return", moments(floats))
-        tell_episodes(tally, floats)
+        tally.add(column, moments(floats))
+        if column == RETURN:
+            tell_episodes(tally, floats)
     else:
-        tally.refuse("episode.return", Status.UNDEFINED)
+        tally.refuse(column, Status.UNDEFINED)
+
+
+def _plain(value: object) -> object:
+    """numpy's bool is no number, although Python's is."""
+    return bool(value) if type(value).__name__ in {"bool_", "bool"} else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from gradwatch_agent.collect.groups import ParameterGroups
 from gradwatch_agent.collect.host import LOGGER, Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
+from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.skipped import SkippedSteps
 from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
@@ -26,6 +27,7 @@ from gradwatch_contracts.control import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gradwatch_agent.collect.collectors import Switches
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
@@ -56,19 +58,22 @@ class GradientCollector:
         staging: Staging,
         policy: PolicyCollector,
         on_own_error: Callable[[str, str], None],
+        *,
+        switches: Switches | None = None,
     ) -> None:
         filled = [(name, parameter) for name, parameter in parameters if parameter.numel()]
         self.names = [name for name, _ in filled]
         self._has_empty = len(filled) < len(parameters)  # torch takes their norm too: 0, which would pass for a vanishing one
-        self._parameters = [parameter for _, parameter in filled]
-        self._numbers = {id(parameter): number for number, parameter in enumerate(self._parameters)}
+        self.parameters = [parameter for _, parameter in filled]
+        self._numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
         self._optimizers = optimizers
         self.staging = staging
         self._policy = policy
         self._report = on_own_error
         self._norms = Series(staging, "grad.norm")
         self._tensors = TensorNorms(staging)
-        self._skipped = SkippedSteps(self._parameters)
+        self._second = SecondMoments(staging) if switches is None or switches.on("second_moments") else None
+        self._skipped = SkippedSteps(self.parameters)
         self._broken = Broken()
         self._groups = ParameterGroups(optimizers)
         self._before: dict[torch.device, list[torch.Tensor]] = {}
@@ -95,6 +100,9 @@ class GradientCollector:
 
     def clear(self) -> None:
         """Forget the norms of the running update."""
+        if self._second is not None:
+            self._second.staging = self.staging
+            self._second.clear()
         self._norms = Series(self.staging, "grad.norm")
         self._tensors = TensorNorms(self.staging)
 
@@ -118,7 +126,7 @@ class GradientCollector:
         self._skipped.begin()
         self._groups.look()
         self._skipped.belong(self._groups.owners)
-        if level >= Level.DEBUG and self._parameters:
+        if level >= Level.DEBUG and self.parameters:
             self._copy_parameters()
 
     def minibatch(self) -> None:
@@ -193,6 +201,8 @@ class GradientCollector:
                     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                     if not (self._cuda and any(_capturing(parameter, self.tally) for parameter in held)):
                         self._measure(held, getattr(optimizer, "grad_scale", None), None)
+            if self.level >= Level.DEBUG and not self.steps and self._second is not None:
+                self._second.observe(self.tally, optimizer)
         except Exception as error:
             if is_strict():
                 raise
@@ -247,7 +257,7 @@ class GradientCollector:
         self._tensors.add(norms, bound, groups, members)
 
     def _copy_parameters(self) -> None:
-        parameters = _by_device(self._parameters)
+        parameters = _by_device(self.parameters)
         nbytes = sum(tensor.numel() * tensor.element_size() for tensors in parameters.values() for tensor in tensors)
         if nbytes > COPY_BYTES_MAX:
             self._ratio_status = Status.THINNED
@@ -271,13 +281,15 @@ class GradientCollector:
             parts.setdefault(device, []).append(part)
         for device, tensor_parts in self._tensors.finish(layers).items():
             parts.setdefault(device, []).extend(tensor_parts)
+        for device, moment_parts in ({} if self._second is None else self._second.finish()).items():
+            parts.setdefault(device, []).extend(moment_parts)
         if self._norms.overwritten or self._tensors.overflowed:
             _refuse(self.tally, Status.INCOMPLETE)
         if self.steps or self.clips:
             for name in self._groups.names:
                 self.tally.refuse("grad.group_norm", Status.NO_GRADIENT, name)
         self.clear()
-        if self._parameters and not self._before:
+        if self.parameters and not self._before:
             self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
         self._weigh_all(parts, layers)
         return parts
@@ -285,10 +297,10 @@ class GradientCollector:
     def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
         """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
         weights, nowhere = Weights(self.names, self._broken, layers), Weights(self.names, Broken(), None)
-        for device, tensors in _by_device(self._parameters).items():
+        for device, tensors in _by_device(self.parameters).items():
             told = nowhere if device.type == META else weights
             parts.setdefault(device, []).append(self._weigh(device, tensors, told))
-        if not all(map(_is_dense, self._parameters)):
+        if not all(map(_is_dense, self.parameters)):
             for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
                 self.tally.refuse(name, Status.DTYPE)
 

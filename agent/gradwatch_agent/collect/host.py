@@ -46,7 +46,7 @@ FITS = {
 UNFIT = frozenset({Status.SHAPE, Status.DTYPE, Status.DEVICE})
 """Reasons that are about how a call was made."""
 
-STEP_ARGUMENTS = ("env_steps", "episode_returns")
+STEP_ARGUMENTS = ("env_steps", "episode_returns", "episode_lengths", "truncated", "eval_return")
 NEAR = 0.85
 """Likeness (difflib) of a slip: one letter of eight."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gradwatch_agent.collect.collectors import Switches
-from gradwatch_agent.collect.episodes import EpisodeReader
+from gradwatch_agent.collect.episodes import RETURN, EpisodeReader
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.gradients import GradientCollector, LastReader
 from gradwatch_agent.collect.host import Tally
@@ -22,6 +22,7 @@ from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
 from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_agent.collect.staging import Segment, Staging
 from gradwatch_agent.collect.tensors import META, fault_of
+from gradwatch_agent.device.memory import READ_EVERY, allocated_bytes
 from gradwatch_agent.device.transfer import Ticket, Transfer
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
@@ -93,7 +94,9 @@ class Measurement:
         switches: Switches | None = None,
         transfer: Transfer | None = None,
     ) -> None:
-        switches = switches or Switches()
+        self._switches = switches = switches or Switches()
+        self._updates = 0
+        self._allocated: int | None = None
         self._bytes_max = max_staged_bytes
         self.staging = Staging(max_staged_bytes)
         self.transfer = transfer or Transfer()
@@ -106,7 +109,8 @@ class Measurement:
         )
         self._rollout = RolloutCollector(self.staging, switches)
         self._recurrent = RecurrentCollector(self.staging)
-        self.gradients = GradientCollector(_named_parameters(modules), optimizers, self.staging, self.policy, on_own_error)
+        named = _named_parameters(modules)
+        self.gradients = GradientCollector(named, optimizers, self.staging, self.policy, on_own_error, switches=switches)
         self.exemplars = ExemplarCollector(self.staging)
         self._scalars: dict[tuple[str, str], torch.Tensor] = {}
         self._returns: list[torch.Tensor] = []
@@ -169,8 +173,9 @@ class Measurement:
         self._scalars[name, subject] = row
         return True
 
-    def returns(self, values: object) -> bool:
-        """Reduce a tensor of episode returns, and keep the first of them; False when it is none."""
+    def numbers(self, column: str, values: object) -> bool:
+        """Reduce a tensor, or a list of tensors of one number, into `column`; False when it is none. Of returns the first are
+        kept, too."""
         if isinstance(values, (list, tuple)) and values and all(isinstance(value, torch.Tensor) for value in values):
             with torch.no_grad():
                 given: object = torch.stack([value.reshape(()) for value in values])
@@ -179,8 +184,8 @@ class Measurement:
         if not isinstance(given, torch.Tensor):
             return False
         with torch.no_grad():
-            self._rollout.observe(self.tally, {"episode.return": given})
-            if fault_of(given) is None:
+            self._rollout.observe(self.tally, {column: given})
+            if column == RETURN and fault_of(given) is None:
                 one = self.staging.reducer(given.device).one
                 self._returns.append(torch.mul(given.reshape(-1)[: limits.EPISODES_PER_UPDATE_MAX], one))
         return True
@@ -226,6 +231,8 @@ class Measurement:
             self.refuse("ppo", Status.INCOMPLETE)
             self.refuse("rollout", Status.INCOMPLETE)
             self.refuse("recurrent", Status.INCOMPLETE)
+        if self.level >= Level.NORMAL:
+            self._tell_memory()
         for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish()):
             for device, part in found.items():
                 parts.setdefault(device, []).extend(part)
@@ -250,6 +257,17 @@ class Measurement:
         sliced.tell(named)
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)
+
+    def _tell_memory(self) -> None:
+        """Add what torch has allocated, in every so many-th update."""
+        due = self._updates % READ_EVERY == 0 and self._switches.on("device_memory")
+        self._updates += 1
+        if due:
+            self._allocated = allocated_bytes(parameter.device for parameter in self.gradients.parameters)
+        if self._allocated is None or not due:
+            self.tally.refuse("sys.device_bytes", Status.UNDEFINED if self._allocated is None else Status.THINNED)
+        else:
+            self.tally.add("sys.device_bytes", (float(self._allocated),))
 
     def _capturing(self, tensors: Mapping[str, object], call: str) -> bool:
         """Whether a CUDA graph is being captured: what we launched would become a part of it."""

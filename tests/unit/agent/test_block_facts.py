@@ -116,7 +116,7 @@ def test_minibatches_are_counted() -> None:
 def test_collector_that_is_switched_off_says_so_and_the_others_go_on(name: str) -> None:
     """Its columns are missing for that reason, and no other column is."""
     call = minibatch()
-    with monitoring(switches=Switches(frozenset({name}))) as (monitor, record):
+    with monitoring(switches=Switches(frozenset({name})), level=Level.DEBUG) as (monitor, record):
         monitor.rollout(rewards=torch.ones(2), values=torch.ones(2), returns=torch.ones(2), advantages=torch.ones(2))
         monitor.ppo(**call)
         monitor.step()

@@ -1,0 +1,136 @@
+"""How far Adam's second moment lags behind the gradients, at the first optimizer step of an update.
+
+The first, because a new rollout raises the gradients, and only equal places in an update compare. What is computed is what
+the step is about to use: v with the gradient in it, bias-corrected, so the state is only read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gradwatch_agent.collect.host import to_float
+from gradwatch_agent.collect.tensors import FLOATS, is_plain
+from gradwatch_contracts.columns import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.staging import Staging
+
+ELEMENTS_MAX = 16 * 1024 * 1024
+"""Elements looked at; a larger model is THINNED: six passes over it would be a visible part of its update."""
+
+COLUMNS = ("opt.adam.rms", "opt.adam.v_max")
+
+
+class SecondMoments:
+    """The vectors of the running update: per device the sum of g^2 / max(v, eps^2) and the largest v."""
+
+    __slots__ = ("_elements", "_parts", "staging")
+
+    def __init__(self, staging: Staging) -> None:
+        self.staging = staging
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the running update."""
+        self._parts: dict[torch.device, list[torch.Tensor]] = {}
+        self._elements = 0
+
+    def observe(self, tally: Tally, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the step that `optimizer` is about to take."""
+        if isinstance(getattr(optimizer, "grad_scale", None), torch.Tensor):
+            refuse(tally, Status.UNDEFINED)  # a fused step unscales the gradients itself, later
+            return
+        found = [
+            (parameter.grad, optimizer.state[parameter], group)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and _usable(parameter.grad, optimizer.state.get(parameter))
+        ]
+        self._elements = sum(gradient.numel() for gradient, _, _ in found)
+        if not found or self._elements > ELEMENTS_MAX:
+            refuse(tally, Status.THINNED if found else Status.UNDEFINED)
+            return
+        with torch.no_grad():
+            for gradient, state, group in found:
+                numbers = self._look(gradient, state, group)
+                if numbers is None:
+                    self.clear()
+                    refuse(tally, Status.UNDEFINED)
+                    return
+                self._parts.setdefault(gradient.device, []).append(numbers)
+
+    def _look(self, gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> torch.Tensor | None:
+        """[sum, largest] of one parameter. Two temporaries of its size, in its dtype."""
+        decay, eps = to_float(group.get("betas", (None, None))[1]), to_float(group.get("eps"))
+        if decay is None or eps is None:
+            return None
+        square = torch.mul(gradient, gradient)
+        moment = torch.mul(state["exp_avg_sq"], decay).add_(square, alpha=1.0 - decay)
+        moment.div_(1.0 - decay ** (state["step"] + 1.0))
+        largest = moment.amax()
+        square.div_(moment.clamp_(min=max(eps * eps, torch.finfo(moment.dtype).tiny)))
+        return self.staging.reducer(gradient.device).vector([square.sum(), largest])
+
+    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """One vector per device, and what it is."""
+        whole = Whole(self._elements, len(self._parts))
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        for device, numbers in self._parts.items():
+            parts[device] = [(torch.cat(numbers), MomentReader(whole))]
+        self.clear()
+        return parts
+
+
+@dataclass(slots=True)
+class Whole:
+    """Adds up the devices, of which `waiting` are still to come."""
+
+    elements: int
+    waiting: int
+    total: float = 0.0
+    largest: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MomentReader:
+    """Pairs (sum, largest), one for each parameter of one device."""
+
+    whole: Whole
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See host.Reader; the last device tells for all."""
+        whole = self.whole
+        whole.total += sum(values[::2])
+        tops = values[1::2]
+        whole.largest = math.nan if any(map(math.isnan, (*tops, whole.largest))) else max(*tops, whole.largest)
+        whole.waiting -= 1
+        if not whole.waiting:
+            tally.add("opt.adam.rms", (math.sqrt(whole.total / whole.elements),))
+            tally.add("opt.adam.v_max", (whole.largest,))
+
+
+def refuse(tally: Tally, status: Status) -> None:
+    """Say why both are missing."""
+    for name in COLUMNS:
+        tally.refuse(name, status)
+
+
+def _usable(gradient: torch.Tensor, state: dict[str, Any] | None) -> bool:
+    """Whether a gradient and the state of its parameter are Adam's, dense and real."""
+    moment = None if state is None else state.get("exp_avg_sq")
+    return (
+        isinstance(moment, torch.Tensor)
+        and state is not None
+        and isinstance(state.get("step"), (torch.Tensor, int, float))
+        and all(is_plain(tensor) and tensor.dtype in FLOATS and tensor.layout is torch.strided for tensor in (gradient, moment))
+        and gradient.shape == moment.shape
+        and gradient.device == moment.device
+        and gradient.numel() > 0
+    )
