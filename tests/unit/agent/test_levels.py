@@ -17,6 +17,13 @@ from harness.recording import monitoring, read
 pytestmark = pytest.mark.usefixtures("strict")
 
 
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's allocator, read in every update."""
+    monkeypatch.setattr("gradwatch_agent.collect.measurement.allocated_bytes", lambda devices: 512)
+    monkeypatch.setattr("gradwatch_agent.collect.measurement.READ_EVERY", 1)
+
+
 class Counter(TorchDispatchMode):
     """Counts the operators that reach the device."""
 
@@ -31,6 +38,8 @@ class Counter(TorchDispatchMode):
 
 def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """An update in which everything is called."""
+    with monitor.phase("update"):
+        pass
     monitor.rollout(**{name: torch.ones(4, 2) for name in ("rewards", "values", "returns", "advantages", "observations")})
     for _ in range(4):
         output = network(torch.ones(8, 3))[:, 0]
@@ -43,7 +52,7 @@ def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimize
         output.sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.5)
         optimizer.step()
-    monitor.step(env_steps=1, episode_returns=[1.0], scalar=2.0)
+    monitor.step(env_steps=1, episode_returns=[1.0], episode_lengths=[3], truncated=[False], eval_return=1.0, scalar=2.0)
 
 
 def trained(level: Level, updates: int = 3) -> tuple[dict[str, Any], int]:
