@@ -41,7 +41,12 @@ def _run(given: list[str]) -> int:
         from gradwatch_daemon.cli import demo
 
         return demo.run(given[1:])
+    command: list[str] = []
+    if given[:1] == ["run"] and "--" in given:
+        at = given.index("--")
+        given, command = given[:at], given[at + 1 :]
     args = build_parser().parse_args(given)
+    args.command = command
     output = Output(sys.stdout, sys.stderr, as_json=getattr(args, "json", False), colour=wants_colour(sys.stdout, os.environ))
     verb = import_module(f"gradwatch_daemon.cli.{args.verb}")
     code: int = verb.run(args, output)

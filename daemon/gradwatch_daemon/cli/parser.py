@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from gradwatch_contracts.launch import EVERY, PATCHES
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 
@@ -83,12 +84,37 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     # Everything behind `demo` goes to the demo itself, --help too.
     verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
+    _add_run(verbs)
     status = _verb(verbs, "status", "show the daemon and one line for each live run")
     status.add_argument("--all", action="store_true", help="also runs that are lost, finished or crashed")
     doctor = _verb(verbs, "doctor", "look for the usual mistakes, and say what to do about each")
     doctor.add_argument("run", nargs="?", metavar="RUN", help="look at this run only")
     _verb(verbs, "health", "ask whether the daemon is alive; for container health checks")
     _verb(verbs, "version", "print the version of this command")
+
+
+def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
+    run = verbs.add_parser(
+        "run",
+        help="run a training script as it is, and watch it",
+        usage="gradwatch run [--run NAME] [--no-patch NAME] [--every N] -- COMMAND ...",
+        description="Become COMMAND, which is watched from outside its code: exit code and signals are its own.",
+        epilog="what is looked into:\n" + "".join(f"  {name:<12}{what}\n" for name, what in PATCHES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run.add_argument("--run", metavar="NAME", help="key of the run (GRADWATCH_RUN_ID, else the name of the script)")
+    run.add_argument(
+        "--no-patch",
+        metavar="NAME",
+        action="append",
+        choices=tuple(PATCHES),
+        default=[],
+        help="leave one alone; may be repeated",
+    )
+    run.add_argument(
+        "--every", metavar="N", type=_positive, default=EVERY, help=f"steps of an update if no global_step is logged ({EVERY})"
+    )
 
 
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:

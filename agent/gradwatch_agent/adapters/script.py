@@ -1,0 +1,174 @@
+"""A script that makes no call of ours: watched from its optimizers, its clipping and its SummaryWriter."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from gradwatch_agent.adapters.parameters import OptimizerParameters
+from gradwatch_agent.adapters.scalars import parse_table
+from gradwatch_agent.adapters.update_rule import UpdateRule
+from gradwatch_agent.collect.host import to_float
+from gradwatch_agent.entry import watch
+from gradwatch_agent.exits import EXITS
+from gradwatch_agent.guard import guarded
+from gradwatch_contracts import limits
+from gradwatch_contracts.launch import EVERY, PATCHES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from gradwatch_agent.adapters.update_rule import Ended
+    from gradwatch_agent.monitor import Monitor
+
+EPISODE_RETURN = "charts/episodic_return"
+"""CleanRL's tag of the return of one finished episode; with it, global_step counts environment steps."""
+
+
+class ScriptWatch:
+    """Does nothing until `arm`. Its monitor is made at the first gradient, when the optimizers are known."""
+
+    def __init__(self) -> None:
+        self.monitor: Monitor | None = None
+        self._patches: Collection[str] = ()
+        self._rule = UpdateRule(EVERY)
+        self._said = ""
+        self._optimizers: list[weakref.ref[Any]] = []
+        self._early: dict[str, object] = {}
+        self._config: dict[str, object] = {}
+        self._returns: list[float] | None = None
+        self._started = False
+
+    def arm(self, patches: Collection[str], every: int = EVERY) -> None:
+        """Look into torch from now on, at `launch.PATCHES` of these names. A second time changes nothing."""
+        if self._patches:
+            return
+        self._patches, self._rule = patches, UpdateRule(every)
+        if "gradients" in patches:
+            from torch.optim import optimizer
+
+            optimizer.Optimizer.__init__ = _noting(optimizer.Optimizer.__init__, self)  # type: ignore[method-assign]
+            optimizer.register_optimizer_step_pre_hook(self._before_step)
+            optimizer.register_optimizer_step_post_hook(self._after_step)
+
+    def _on_own_error(self, place: str, text: str) -> None:
+        if self.monitor is not None:
+            self.monitor._on_own_error(place, text)
+
+    @guarded
+    def on_optimizer(self, optimizer: Any) -> None:
+        """An optimizer was made. Its clipping is told here before it is told to the monitor, so that an update ends first."""
+        from gradwatch_agent.device.clip import CLIP_WATCH
+
+        if not self._started:
+            self._optimizers.append(weakref.ref(optimizer))
+            CLIP_WATCH.watch(OptimizerParameters([optimizer]).parameters(), self)
+
+    @guarded
+    def on_clip(self, clip: object) -> None:
+        """See `device.clip.ClipObserver`. A monitor made here is told of this clip too: observers are asked one by one."""
+        self._see_gradient()
+
+    @guarded
+    def _before_step(self, optimizer: object, args: object, kwargs: object) -> None:
+        self._see_gradient()
+        self._rule.step()
+
+    @guarded
+    def _after_step(self, optimizer: object, args: object, kwargs: object) -> None:
+        self._end(self._rule.stepped())
+
+    def _see_gradient(self) -> None:
+        self._start()
+        self._end(self._rule.gradient())
+
+    @guarded
+    def on_scalar(self, tag: object, value: object, global_step: object) -> None:
+        """`add_scalar` is called. What comes before the monitor is kept for it."""
+        key, number, at = str(tag), _number(value), to_float(global_step)
+        if at is not None:
+            self._end(self._rule.scalar(key, at, trains=bool(self._optimizers)))
+        if key == EPISODE_RETURN and isinstance(number, float):
+            self._returns = [*(self._returns or ()), number]
+        if self.monitor is not None:
+            self.monitor.log({key: number})
+        elif len(self._early) < limits.USER_KEYS_MAX:
+            self._early[key] = number
+
+    @guarded
+    def on_config(self, text: object) -> None:
+        """The script's arguments, as a Markdown table."""
+        self._config |= parse_table(str(text))
+
+    @guarded
+    def settle(self) -> None:
+        """The script is about to end: end the update that has logged."""
+        self._end(self._rule.finish())
+
+    @guarded
+    def tell_exception(self, error: BaseException) -> None:
+        """A script that fails before its first gradient has no run yet; it gets one, so that somebody hears of it."""
+        if not self._started and isinstance(error, Exception):
+            self._start()
+            if self.monitor is not None:
+                self.monitor.close_with(error, "exception")
+
+    def _start(self) -> None:
+        """Make the monitor, once, unless the script makes calls of its own."""
+        if self._started or EXITS.monitors:
+            return
+        self._started, hook = True, sys.excepthook
+        optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
+        model = OptimizerParameters(optimizers) if optimizers else None
+        self.monitor = watch(model, optimizers or None, config=self._config)
+        if "exceptions" not in self._patches:
+            sys.excepthook = hook
+        atexit.register(self.settle)  # after the monitor's own, so it runs before it
+        self.monitor.log(self._early)
+        looked = ", ".join(f"{name} ({PATCHES[name]})" for name in PATCHES if name in self._patches)
+        say(f"watching run {self.monitor.run!r} through {looked}. `--no-patch NAME` leaves one alone.")
+
+    def _end(self, ended: Ended | None) -> None:
+        """End the update, and say by which rule, when it is another one than before."""
+        if ended is None:
+            return
+        self._start()
+        if self.monitor is None or not self.monitor.active:
+            return
+        if ended.rule != self._said:
+            self._said = ended.rule
+            say(f"an update ends {ended.rule}.")
+        episodic = self._returns is not None
+        env_steps = int(ended.at) if ended.at is not None and episodic else None
+        self.monitor.step(env_steps=env_steps, episode_returns=self._returns)
+        self._returns = [] if episodic else None
+
+
+SCRIPT = ScriptWatch()
+"""Hooks of torch are process-wide, so this is one object; it does nothing unless `gradwatch run`, or a SummaryWriter of
+`adapters.tensorboard`, arms it."""
+
+
+def say(sentence: str) -> None:
+    """One line beside the script's own output."""
+    print(f"gradwatch: {sentence}", file=sys.stderr, flush=True)
+
+
+def _noting(original: Callable[..., None], script: ScriptWatch) -> Callable[..., None]:
+    @functools.wraps(original)
+    def make(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        script.on_optimizer(self)
+
+    return make
+
+
+def _number(value: Any) -> object:
+    """A host number as float, also out of an array of one element; a tensor stays one, since reading it would wait."""
+    if type(value).__module__ == "numpy" and getattr(value, "size", 0) == 1:
+        return float(value.reshape(()))
+    number = to_float(value)
+    return value if number is None else number
