@@ -302,7 +302,9 @@ _SIGNALS: tuple[Signal, ...] = (
     ),
     Signal("opt.steps", Unit.COUNT, "value", ("opt.steps",), "optimizer steps taken"),
     Signal("opt.skipped", Unit.COUNT, "value", ("opt.skipped",), "minibatches whose optimizer step did not happen"),
-    Signal("opt.lr", Unit.RATE, "value", ("opt.lr",), "learning rate of the first parameter group", window="end of update"),
+    Signal(
+        "opt.lr", Unit.RATE, "value", ("opt.lr",), "learning rate of the first parameter group", window="last optimizer step"
+    ),
     *_moments("episode.return", Unit.RETURN, "returns of the episodes finished in this update"),
     Signal("episode.count", Unit.COUNT, "count", ("episode.return",), "episodes finished in this update"),
     Signal("sys.update_ms", Unit.MILLISECONDS, "value", ("sys.update_ms",), "wall time from the previous step() to this one"),

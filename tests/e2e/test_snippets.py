@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,3 +65,15 @@ def test_snippet_adds_few_lines(page: str, snippet: str) -> None:
 def test_page_has_a_snippet_for_every_adapter(page: str) -> None:
     """An adapter that nobody reads of is not adopted."""
     assert {_adapter(snippet) for snippet in snippets(page)} == set(TRAINERS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])
+def test_launcher_runs_as_it_stands(page: str, tmp_path: Path) -> None:
+    """The line that needs no change to the script."""
+    (line,) = re.findall(r"^```sh\n(gradwatch run .*)\n```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    (tmp_path / "train.py").write_text("print('trained')\n")
+    words = [sys.executable if word == "python" else word for word in line.split()[1:]]
+    command = [sys.executable, "-m", "gradwatch_daemon.cli.main", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr

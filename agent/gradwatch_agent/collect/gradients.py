@@ -81,6 +81,7 @@ class GradientCollector:
         self._cuda = torch.cuda.is_available()
         self._bound: tuple[object, object, float | None] = (None, None, None)
         self._ratio_status = Status.LEVEL
+        self._rate: object = None
         self.steps = 0
         self.clips = 0
         self.spent_ns = 0
@@ -208,6 +209,8 @@ class GradientCollector:
                 raise
             note_own_error(self, "GradientCollector._before_step", error)
         self.steps += 1
+        if optimizer is self._optimizers[0]:
+            self._rate = optimizer.param_groups[0].get("lr")
         self._policy.stepped = True
         self.spent_ns += time.perf_counter_ns() - begin
 
@@ -317,10 +320,11 @@ class GradientCollector:
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
-        """Learning rate of the first group; a tensor one travels with the others, since reading it would wait."""
+        """Learning rate of the first group as the last step used it: a schedule may have moved on since. A tensor one travels
+        with the others, since reading it would wait."""
         if not self._optimizers:
             return
-        rate = self._optimizers[0].param_groups[0].get("lr")
+        rate = self._rate if self.steps else self._optimizers[0].param_groups[0].get("lr")
         number = to_float(rate)
         if number is not None:
             self.tally.add("opt.lr", (number,))

@@ -246,3 +246,18 @@ def test_clip_of_a_model_with_an_empty_parameter_is_seen() -> None:
         monitor.step()
         assert record.last["grad.norm"] == pytest.approx((1.0, math.sqrt(18), 0.0))
         assert (record.last["grad.tensors"], record.last["grad.vanishing"]) == (1.0, 0.0)
+
+
+def test_learning_rate_is_that_of_the_steps_though_a_schedule_moved_on() -> None:
+    """Schedules are moved between an update and the end of its row; without a step it is what stands there."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with monitoring(modules=(model,), optimizers=(optimizer,)) as (monitor, record):
+        for _ in range(2):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] /= 2
+            monitor.step()
+        monitor.step()
+
+    assert [read(row)["opt.lr"] for row in record.rows] == [0.5, 0.25, 0.125]
