@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
+from gradwatch_daemon.importer import Shelf, import_log, is_log, read_log, run_name
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
-from gradwatch_daemon.replayed import Window
+from gradwatch_daemon.replayed import Replayed, Window
 from gradwatch_daemon.store.backup import back_up
 from gradwatch_daemon.store.recording import RecordingReader
 
@@ -24,6 +26,57 @@ if TYPE_CHECKING:
 LIVE = "live"
 NICE = 10
 """A replay on request gives way to the trainer and to the daemon."""
+
+
+def replay_place(
+    path: Path, run: str, profile: str, thresholds: Mapping[str, Mapping[str, float]], **asked: Any
+) -> dict[str, Any]:
+    """`replay_stored` of a data directory or database file, or of a log that is imported for it and forgotten again; what
+    was odd about the log is among the notes.
+
+    Raises:
+        GradwatchError: as `replay_stored` and `import_log`.
+    """
+    if not is_log(path):
+        return replay_stored(path, run, profile, thresholds, **asked)
+    reading = read_log(path, {})
+    name = run or run_name(path)
+    with tempfile.TemporaryDirectory(prefix="gradwatch-") as home:
+        report = import_log(reading, name, Shelf(Path(home), profile, thresholds))
+        document = replay_stored(Path(home), name, profile, thresholds, **asked) if report["rows"] else nothing(name, profile)
+    return with_log(document, report)
+
+
+def import_place(path: Path, run: str, given: Mapping[str, str], shelf: Shelf, updates_total: int | None) -> dict[str, Any]:
+    """Store a log in a data directory; the report of it, with the replay of the run as `replay` (None where it has no rows).
+
+    `run` '' names it by where it lies.
+
+    Raises:
+        GradwatchError: as `read_log` and `import_log`.
+    """
+    name = run or run_name(path)
+    report = import_log(read_log(path, given), name, shelf, updates_total)
+    document = replay_stored(shelf.data_dir, name, shelf.profile, shelf.thresholds) if report["rows"] else None
+    return {**report, "replay": document}
+
+
+def nothing(run: str, profile: str) -> dict[str, Any]:
+    """The document of a run that has no rows."""
+    rules = load_profile(profile)
+    empty = ("there are no rows to replay",)
+    return replay_document(Replayed(run, profile, rules.rules_hash, (), 0, empty, (), 0.0), ())
+
+
+def with_log(document: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """A replay that also says what was odd about the log it is of: damage makes it inconclusive."""
+    damage = [f"the log is damaged: {said}" for said in report["damage"]]
+    oddities = [f"in the log: {count} {what}" for what, count in report["oddities"].items()]
+    document = {**document, "inconclusive": document["inconclusive"] + damage}
+    document["notes"] = [*document["notes"], *report["notes"], *oddities]
+    if damage and document["verdict"] == "clean":
+        document["verdict"] = "inconclusive"
+    return document
 
 
 def replay_stored(

@@ -194,7 +194,8 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is known of a run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped or crashed."""
+    """What is known of a run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped, crashed or
+    imported."""
 
     run: str
     attempt: int

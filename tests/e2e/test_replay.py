@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def _cli(daemon: DaemonProcess, *argv: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradwatch_daemon.cli.main", *argv]
+    return subprocess.run(
+        command, env=daemon.environment, capture_output=True, text=True, timeout=60, check=False, cwd=daemon.home
+    )
+
+
 def test_replay_beside_a_running_daemon_finds_what_it_found(tmp_path: Path) -> None:
     """The run is live, so its rows grow; what is compared is of one moment."""
     with DaemonProcess(tmp_path) as daemon:
         trainer = python(daemon, small_agent.__file__, "ant-ppo", "3000", "5", str(tmp_path / "truth.jsonl"))
         wait_for(lambda: ((daemon.run("ant-ppo") or {}).get("update_last") or 0) > 60, "some updates")
-        command = [sys.executable, "-m", "gradwatch_daemon.cli.main", "replay", "ant-ppo", "--diff", "live", "--json"]
-        done = subprocess.run(
-            command, env=daemon.environment, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
-        )
+        done = _cli(daemon, "replay", "ant-ppo", "--diff", "live", "--json")
         assert done.returncode == 11, done.stderr
         told = json.loads(done.stdout)
         assert told["rows"] > 60
@@ -35,3 +39,27 @@ def test_replay_beside_a_running_daemon_finds_what_it_found(tmp_path: Path) -> N
         assert {one["kind"] for one in asked["streams"][0]["standings"]} == {one["kind"] for one in standings}
         trainer.kill()
         trainer.wait(30)
+
+
+def test_import_beside_a_running_daemon_goes_through_it_and_is_shown_by_http(tmp_path: Path) -> None:
+    """Over its ingest, as a session of rows that were recorded earlier: no second writer, no stall, no escalation."""
+    log = tmp_path / "old-run" / "progress.csv"
+    log.parent.mkdir()
+    values = ["nan" if step == 150 else f"{step / 7}" for step in range(300)]
+    log.write_text("step,a,loss\n" + "".join(f"{step},1,{value}\n" for step, value in enumerate(values)))
+    with DaemonProcess(tmp_path) as daemon:
+        done = _cli(daemon, "import", str(log), "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["run"], told["rows_new"], told["attempts"]) == ("old-run", 300, [1])
+        wait_for(lambda: daemon.run("old-run")["state"] == "imported", "the goodbye")
+        run = daemon.get("/api/v1/runs/old-run")
+        assert (run["coverage"]["received"], run["update_last"], run["live"]) == (300, 299, False)
+        assert run["sentence"].startswith("Imported, update 299.")
+        series = daemon.get("/api/v1/runs/old-run/series?signal=user&subject=loss&from=149&to=151")
+        assert "NaN" in json.dumps(series)
+        assert daemon.get("/api/v1/runs/old-run/escalations")["items"] == []
+        listed = _cli(daemon, "runs", "--state", "imported", "--json")
+        assert [item["run"] for item in json.loads(listed.stdout)["items"]] == ["old-run"]
+        again = json.loads(_cli(daemon, "import", str(log), "--json").stdout)
+        assert (again["rows_new"], again["attempts"]) == (0, [1])

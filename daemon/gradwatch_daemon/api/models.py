@@ -107,7 +107,7 @@ class RunSummary(Model):
     run: str = Field(examples=["ant-ppo"])
     attempt: int
     group: str
-    state: str = Field(description="live, lost, finished, stopped or crashed", examples=["live"])
+    state: str = Field(description="live, lost, finished, stopped, crashed or imported", examples=["live"])
     sentence: str = Field(examples=["Training, update 120 of 500. No anomaly seen by the 5 of 8 detectors that can see."])
     level: LevelView
     live: bool

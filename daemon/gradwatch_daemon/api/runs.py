@@ -17,7 +17,7 @@ from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
-STATES = ("live", "lost", "finished", "stopped", "crashed")
+STATES = ("live", "lost", "finished", "stopped", "crashed", "imported")
 EVENTS_READ_MAX = 10_000
 """Newest events of a run that can be paged through: an event is rare, a run that has more of them has one message."""
 

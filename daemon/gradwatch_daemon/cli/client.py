@@ -62,10 +62,10 @@ def find_daemon(env: Mapping[str, str], uid: int) -> Address:
     return Address(url, token, "GRADWATCH_URL")
 
 
-def daemon_data_dir(env: Mapping[str, str], uid: int) -> Path | None:
-    """The data directory of the daemon that runs on this machine, None where none does."""
+def local_daemon(env: Mapping[str, str], uid: int) -> Connection | None:
+    """The daemon that runs on this machine, None where none does."""
     try:
-        return Path(_read_connection(Path(runtime_dir(env, uid)) / FILE_NAME, uid).token_file).parent
+        return _read_connection(Path(runtime_dir(env, uid)) / FILE_NAME, uid)
     except GradwatchError:
         return None
 

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradwatch_daemon.cli.client import daemon_data_dir
+from gradwatch_daemon.cli.client import local_daemon
+from gradwatch_daemon.cli.replay import data_dir_of
 from gradwatch_daemon.cli.serve import daemon_extra
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def run(args: Namespace, output: Output) -> int:
         from gradwatch_daemon.config import load_config
         from gradwatch_daemon.offline import back_up_store
     config = load_config({"data_dir": args.data_dir}, os.environ, Path.cwd())
-    source = config.data_dir
-    if config.origins["data_dir"] == "default":
-        source = daemon_data_dir(os.environ, os.getuid()) or source
+    source = data_dir_of(config, local_daemon(os.environ, os.getuid()))
     target = Path(args.backup).absolute()
     size = back_up_store(source, target)
     if output.as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
@@ -48,7 +49,8 @@ def _run(given: list[str]) -> int:
     args = build_parser().parse_args(given)
     args.command = command
     output = Output(sys.stdout, sys.stderr, as_json=getattr(args, "json", False), colour=wants_colour(sys.stdout, os.environ))
-    verb = import_module(f"gradwatch_daemon.cli.{args.verb}")
+    # A module cannot be called `import`.
+    verb = import_module(f"gradwatch_daemon.cli.{args.verb}{'_' if iskeyword(args.verb) else ''}")
     code: int = verb.run(args, output)
     sys.stdout.flush()
     return code

@@ -120,7 +120,7 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
     runs = _verb(verbs, "runs", "list runs, or show everything about one")
     runs.add_argument("run", nargs="?", metavar="RUN")
-    runs.add_argument("--state", choices=("live", "lost", "finished", "stopped", "crashed"))
+    runs.add_argument("--state", choices=("live", "lost", "finished", "stopped", "crashed", "imported"))
     signals = _verb(verbs, "signals", "list the signals of a run with their last values")
     signals.add_argument("run", metavar="RUN")
     signals.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")
@@ -191,7 +191,7 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = _verb(verbs, "replay", "run stored updates through detection again; a gate for scripts")
-    verb.add_argument("what", metavar="RUN|FILE", help="a run, or a data directory (with a /) or database file that holds it")
+    verb.add_argument("what", metavar="RUN|FILE", help="a run; or, with a / or as a file, a data directory or a log")
     verb.add_argument("--run", metavar="RUN", help="which run of FILE, where it holds several")
     verb.add_argument("--profile", help="rules to replay with: default or classic (those of the configuration)")
     verb.add_argument(
@@ -209,6 +209,26 @@ def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("--allow-blind", action="store_true", help="blind or learning detectors are not inconclusive")
     verb.add_argument("--data-dir", metavar="DIR", help="where RUN is kept (where the running daemon keeps it)")
     verb.add_argument("--config", metavar="FILE", help="TOML file with profile and thresholds, as of `gradwatch serve`")
+    _add_import(verbs)
+
+
+def _add_import(verbs: argparse._SubParsersAction[Parser]) -> None:
+    verb = _verb(verbs, "import", "store a log of TensorBoard or Stable-Baselines3 as a run, and judge it")
+    verb.add_argument("path", metavar="PATH", help="an event file, a progress.csv, or a directory with one of them")
+    verb.add_argument("--run", metavar="RUN", help="what to call it (the name of its directory)")
+    verb.add_argument(
+        "--map",
+        metavar="KEY=SIGNAL",
+        action="append",
+        default=[],
+        help="read a key as this signal, on your word; may be repeated",
+    )
+    verb.add_argument(
+        "--updates-total", type=_positive, metavar="N", help="how long the run was planned, for rules that depend on progress"
+    )
+    verb.add_argument("--profile", help="rules to detect with where no daemon runs: default or classic")
+    verb.add_argument("--data-dir", metavar="DIR", help="where to store it (where the running daemon stores)")
+    verb.add_argument("--config", metavar="FILE", help="TOML file, as of `gradwatch serve`")
 
 
 def _add_export(verbs: argparse._SubParsersAction[Parser]) -> None:

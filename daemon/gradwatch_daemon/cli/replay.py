@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.cli.anomalies import at_or_above, lines
-from gradwatch_daemon.cli.client import daemon_data_dir
+from gradwatch_daemon.cli.client import local_daemon
 from gradwatch_daemon.cli.failure import EXIT_FINDINGS, EXIT_INCONCLUSIVE, EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.output import printable
 from gradwatch_daemon.cli.runs import standing
@@ -17,7 +17,9 @@ from gradwatch_daemon.cli.serve import daemon_extra
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from gradwatch_contracts.connection import Connection
     from gradwatch_daemon.cli.output import Output
+    from gradwatch_daemon.config import Config
 
 
 def run(args: Namespace, output: Output) -> int:
@@ -31,7 +33,7 @@ def run(args: Namespace, output: Output) -> int:
         raise CommandError(f"--from {args.first} is after --to {args.last}.", exit_code=EXIT_USAGE)
     with daemon_extra():
         from gradwatch_daemon.config import load_config
-        from gradwatch_daemon.offline import replay_stored
+        from gradwatch_daemon.offline import replay_place
     flags = {
         "config": args.config,
         "data_dir": args.data_dir,
@@ -42,10 +44,8 @@ def run(args: Namespace, output: Output) -> int:
     if is_file(args.what):
         path, name = Path(args.what), args.run or ""
     else:
-        path, name = config.data_dir, args.what
-        if config.origins["data_dir"] == "default":
-            path = daemon_data_dir(os.environ, os.getuid()) or path
-    document = replay_stored(
+        path, name = data_dir_of(config, local_daemon(os.environ, os.getuid())), args.what
+    document = replay_place(
         path, name, config.profile, config.thresholds, first=args.first, last=args.last, against=args.diff or ""
     )
     if output.as_json:
@@ -53,6 +53,13 @@ def run(args: Namespace, output: Output) -> int:
     else:
         show(document, output)
     return gate(document, args.gate, output, allow_blind=args.allow_blind)
+
+
+def data_dir_of(config: Config, daemon: Connection | None) -> Path:
+    """The data directory that was named, else that of the running daemon, else the usual one."""
+    if daemon is not None and config.origins["data_dir"] == "default":
+        return Path(daemon.token_file).parent
+    return Path(config.data_dir)
 
 
 def is_file(what: str) -> bool:

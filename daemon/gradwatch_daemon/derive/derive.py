@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradwatch_contracts.columns import WIDTH, Status
+from gradwatch_contracts.columns import WIDTH, Kind, Status
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.derive.formulas import FORMULAS, NOTHING, Slots
 from gradwatch_daemon.records import F32, F64, SignalBlock, SignalKey
@@ -107,7 +107,11 @@ def _round(values: F64) -> F32:
 
 
 def _make_plan(schema: Schema) -> _Plan:
-    """Signals in registry order, subjects in schema order; a column of another kind than the registry's is not used."""
+    """Signals in registry order, subjects in schema order; a column of another kind than the registry's is not used.
+
+    A column of kind `last` with the name of a signal is that signal, as another program computed it; where its own columns
+    are there too, they count.
+    """
     places = {
         column.key: place
         for place, column in enumerate(schema.columns)
@@ -118,11 +122,14 @@ def _make_plan(schema: Schema) -> _Plan:
         subjects.setdefault(name, []).append(subject)
     signals: list[SignalKey] = []
     grouped: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    ready = _ready(schema)
     for signal in SIGNALS.values():
-        for subject in subjects.get(signal.columns[0], ()):
-            found = _columns(signal, subject, places)
+        for subject in dict.fromkeys((*subjects.get(signal.columns[0], ()), *ready.get(signal.name, ()))):
+            how, found = signal.formula, _columns(signal, subject, places)
+            if found is None and subject in ready.get(signal.name, ()):
+                how, found = "value", (ready[signal.name][subject],)
             if found is not None:
-                grouped.setdefault(signal.formula, []).append((len(signals), found))
+                grouped.setdefault(how, []).append((len(signals), found))
                 signals.append(SignalKey(signal.name, subject))
     groups = []
     for name, members in grouped.items():
@@ -133,6 +140,16 @@ def _make_plan(schema: Schema) -> _Plan:
             parts.append(_Part(WIDTH[kind], np.array([schema.offsets[c] for c in columns]), np.array(columns)))
         groups.append(_Group(formula, np.array([row for row, _ in members]), tuple(parts)))
     return _Plan(tuple(signals), tuple(groups))
+
+
+def _ready(schema: Schema) -> dict[str, dict[str, int]]:
+    """Signal → subject → place of the column that holds it as it is."""
+    ready: dict[str, dict[str, int]] = {}
+    for place, column in enumerate(schema.columns):
+        spec = COLUMNS.get(column.name)
+        if column.kind is Kind.LAST and column.name in SIGNALS and (spec is None or spec.kind is not Kind.LAST):
+            ready.setdefault(column.name, {})[column.subject] = place
+    return ready
 
 
 def _columns(signal: Signal, subject: str, places: dict[tuple[str, str], int]) -> tuple[int, ...] | None:

@@ -201,7 +201,8 @@ class Pipeline:
             stream, state = session.stream, self._runs.states[session.stream.run]
             waited_s = now.mono_s - self._moved.setdefault(stream, now.mono_s)
             answers = now.mono_s - session.heard_s <= ANSWERS_S
-            if waited_s < PACE_LEAST_S or not answers or stream.attempt != state.run.attempt:
+            past = session.hello.replay or stream.attempt != state.run.attempt
+            if waited_s < PACE_LEAST_S or not answers or past:
                 continue
             detection = self._detection(stream, state)
             told = detection.tick(int(waited_s * 1e9))
@@ -231,13 +232,17 @@ class Pipeline:
             return None
 
     def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
-        if not state.live or anomaly.attempt != state.run.attempt:
+        if anomaly.attempt != state.run.attempt or not self._listens(anomaly.run, anomaly.attempt):
             return
         request = decide(anomaly, state.escalations.records())
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
         work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
         work.redeliver.add(anomaly.run)
+
+    def _listens(self, run: str, attempt: int) -> bool:
+        """Whether a trainer is there: rows that were recorded earlier have nobody who could look closer."""
+        return any(not session.hello.replay for session in self._sessions.of_attempt(run, attempt))
 
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""

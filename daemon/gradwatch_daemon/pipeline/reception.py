@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Counters, Session
 
 
-STATE_AFTER = {"exception": "crashed", "interrupted": "stopped"}
+STATE_AFTER = {"exception": "crashed", "interrupted": "stopped", "imported": "imported"}
 """Reason of a BYE → state of the run; any other reason is a normal end."""
 
 

@@ -70,6 +70,21 @@ def lock_directory(path: Path) -> int:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process has this directory now. It may have another answer the next moment: only `lock_directory` decides."""
+    try:
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def open_writer(path: Path) -> sqlite3.Connection:
     """The one connection that writes and checkpoints, with the data brought to this version.
 

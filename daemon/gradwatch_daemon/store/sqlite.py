@@ -10,7 +10,7 @@ import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gradwatch_contracts.control import EscalationState
 from gradwatch_contracts.errors import GradwatchError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
+
+S = TypeVar("S", bound="SqliteStore")
 
 WAL_BYTES = 4 * 1024 * 1024
 """Written since the last checkpoint before the next: about 8,000 single-row commits or 10 chunks."""
@@ -84,7 +86,7 @@ class SqliteStore:
         self._closed = False
 
     @classmethod
-    def open(cls, data_dir: str | os.PathLike[str]) -> SqliteStore:
+    def open(cls: type[S], data_dir: str | os.PathLike[str]) -> S:
         """Open or create the data of a daemon, and lock it against a second one.
 
         Raises:

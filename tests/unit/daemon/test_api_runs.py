@@ -205,7 +205,7 @@ def test_sentence_without_anomalies_counts_only_detectors_that_can_judge() -> No
     )
 
 
-@pytest.mark.parametrize("state", ["live", "lost", "finished", "stopped", "crashed"])
+@pytest.mark.parametrize("state", ["live", "lost", "finished", "stopped", "crashed", "imported"])
 @pytest.mark.parametrize("standing", ["armed", "blind", "learning"])
 def test_sentence_never_calls_a_run_healthy(state: str, standing: str) -> None:
     """No state and no detectors make us promise health."""

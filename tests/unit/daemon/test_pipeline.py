@@ -535,6 +535,18 @@ def test_stall_fires_while_the_trainer_answers_and_ends_with_its_next_row(world:
     assert _anomalies(world, "stall") == [("", "warning", "resolved")]
 
 
+def test_rows_recorded_earlier_neither_stall_nor_escalate_and_their_end_is_imported(world: World) -> None:
+    """Nobody is there who could look closer, or who stands still; the same rows of a trainer would do both."""
+    world.greet(replay=True)
+    world.tick(world.rows.samples(20), world.rows.samples(2, changed=BROKEN))
+    _beat(world, 30)
+    assert _anomalies(world, "nonfinite") == [("", "critical", "firing")]
+    assert _anomalies(world, "stall") == []
+    assert world.reader.escalations("ant-ppo") == []
+    world.tick(m.Bye(21, "imported"))
+    assert world.view().run.state == "imported"  # type: ignore[attr-defined]
+
+
 def test_trainer_that_does_not_answer_is_lost_and_not_stalled(world: World) -> None:
     """kill -9 is no stall; nor is a trainer that has just come back."""
     world.greet()
