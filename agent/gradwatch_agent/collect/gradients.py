@@ -84,6 +84,7 @@ class GradientCollector:
         self._rate: object = None
         self.steps = 0
         self.clips = 0
+        self.compiled = False
         self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
@@ -118,6 +119,7 @@ class GradientCollector:
         """A new update at `level`; at DEBUG the parameters are copied, to measure how far they move."""
         self.tally, self.level, self.steps, self.clips = tally, level, 0, 0
         self._clipped.clear()
+        self.compiled = False
         self._ratio_status = Status.INCOMPLETE
         self._before = {}
         self._bound = (None, None, None)
@@ -134,6 +136,8 @@ class GradientCollector:
         """`ppo()` is called."""
         if self._optimizers:
             self._skipped.minibatch()
+        if self.compiled:
+            self._policy.stepped = True
 
     def on_clip(self, clip: Clip) -> None:
         """Take the norms that clipping is about to use; of another order than 2, compute the L2 norms."""
@@ -191,6 +195,7 @@ class GradientCollector:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
         """Count the step; measure the gradients when nothing clipped them."""
         if torch.compiler.is_compiling():
+            self.compiled = True  # the one thing of ours in the compiled step: it is done again whenever that runs
             return
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep
@@ -275,7 +280,11 @@ class GradientCollector:
             self._tell_rate(parts)
         if self.level < Level.NORMAL:
             return parts
-        if self._optimizers:
+        if self.compiled:  # how many steps there were, nobody counts
+            self.tally.refuse("opt.steps", Status.UNDEFINED)
+            self.tally.refuse("opt.skipped", Status.UNDEFINED)
+            _refuse(self.tally, Status.UNDEFINED)
+        elif self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
             self._skipped.tell(self.tally)
         debug = self.level >= Level.DEBUG

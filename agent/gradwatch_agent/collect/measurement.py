@@ -138,7 +138,8 @@ class Measurement:
     @property
     def idle(self) -> bool:
         """Whether an optimizer is watched and the running update neither observed a minibatch nor took a step."""
-        return self.gradients.has_optimizer and not self.gradients.steps and not self.policy.minibatches
+        stepped = self.gradients.steps or self.gradients.compiled
+        return self.gradients.has_optimizer and not stepped and not self.policy.minibatches
 
     def take_spent_ns(self) -> int:
         """Time spent in hooks since the last call."""
