@@ -261,3 +261,17 @@ def test_learning_rate_is_that_of_the_steps_though_a_schedule_moved_on() -> None
         monitor.step()
 
     assert [read(row)["opt.lr"] for row in record.rows] == [0.5, 0.25, 0.125]
+
+
+def test_step_of_a_model_that_was_not_clipped_is_measured_though_another_was() -> None:
+    """The actor is clipped, the critic is not and steps first."""
+    actor, critic = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizers = tuple(torch.optim.SGD(model.parameters(), lr=0.0) for model in (actor, critic))
+    with monitoring(modules=(actor, critic), optimizers=optimizers) as (monitor, record):
+        for parameter in (*actor.parameters(), *critic.parameters()):
+            parameter.grad = torch.full_like(parameter, 3.0)
+        nn.utils.clip_grad_norm_(actor.parameters(), 0.5)
+        for optimizer in reversed(optimizers):
+            optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((2.0, math.sqrt(27), 0.0))
