@@ -32,6 +32,15 @@ class Stream(NamedTuple):
     attempt: int
     rank: int
 
+    @property
+    def rank_shown(self) -> int | None:
+        """The rank for people and programs; None where it stands for all ranks together."""
+        return None if self.rank == ALL_RANKS else self.rank
+
+
+ALL_RANKS = -1
+"""The rank of rows that are combined over the ranks of a run; detection runs on these where there is more than one."""
+
 
 class SignalKey(NamedTuple):
     """A signal of the registry and the head, layer or key it is about ('' for none)."""
@@ -282,7 +291,8 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Everything one transaction writes. Anomalies, escalations, runs and sessions are upserts by key."""
+    """Everything one transaction writes. Anomalies, escalations, runs and sessions are upserts by key, and so is `waiting`:
+    rows of ranks that are not combined yet, by the stream of the combined ones; empty bytes stand for none."""
 
     blocks: tuple[SignalBlock, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -293,6 +303,7 @@ class Commit:
     losses: tuple[LossRecord, ...] = ()
     tables: tuple[TableRecord, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    waiting: tuple[tuple[Stream, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +318,7 @@ class DetectorState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Newest:
-    """The newest row of rank 0: `values` f32[signals] and `status` u8[signals] as in `SignalBlock`, the trainer's time of the
+    """The newest judged row: `values` f32[signals] and `status` u8[signals] as in `SignalBlock`, the trainer's time of the
     row and ours when it came, both unix ns. Not kept over a restart."""
 
     signals: tuple[SignalKey, ...]

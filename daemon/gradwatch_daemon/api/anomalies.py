@@ -17,7 +17,7 @@ from gradwatch_daemon.api.cursors import Key, cut_page, read_cursor
 from gradwatch_daemon.api.numbers import Answer, encode, number, parse_time, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError
-from gradwatch_daemon.records import Anomaly, DetectorState, RunView
+from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView
 from gradwatch_daemon.store.protocol import AnomalyFilter
 
 STATES = ("pending", "firing", "resolved")
@@ -35,7 +35,7 @@ def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, 
     info = next((info for info in catalogue if info.kind == anomaly.kind), None)
     window = (
         f"subject={quote(anomaly.subject, safe='')}&from={max(0, anomaly.update_onset - EVIDENCE_BEFORE)}"
-        f"&to={anomaly.update_last}&attempt={anomaly.attempt}&rank={anomaly.rank}"
+        f"&to={anomaly.update_last}&attempt={anomaly.attempt}{'' if anomaly.rank == ALL_RANKS else f'&rank={anomaly.rank}'}"
     )
     signals = [need.signal for need in info.needs] if info else []
     return {
@@ -64,7 +64,7 @@ def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any
         "id": anomaly.id,
         "run": anomaly.run,
         "attempt": anomaly.attempt,
-        "rank": anomaly.rank,
+        "rank": None if anomaly.rank == ALL_RANKS else anomaly.rank,
         "kind": anomaly.kind,
         "subject": anomaly.subject,
         "severity": anomaly.severity.value,

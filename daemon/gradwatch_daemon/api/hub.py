@@ -211,7 +211,7 @@ def _rows(block: SignalBlock) -> dict[str, Any]:
     return {
         "run": stream.run,
         "attempt": stream.attempt,
-        "rank": stream.rank,
+        "rank": stream.rank_shown,
         "update_first": int(block.update[0]),
         "update_last": int(block.update[-1]),
         "n": len(block),

@@ -143,7 +143,7 @@ class RunDetail(RunSummary):
     agent_version: str = Field(
         description="Version of gradwatch in the trainer; empty when it has not greeted since we started"
     )
-    row_last: RowTimes | None = Field(description="Newest row of rank 0; null when none came since the daemon started")
+    row_last: RowTimes | None = Field(description="Newest row; null when none came since the daemon started")
     tags: dict[str, str]
     labels: dict[str, str]
     config: dict[str, Any]
@@ -180,7 +180,7 @@ class SeriesAnswer(Model):
 
     run: str
     attempt: int
-    rank: int
+    rank: int | None = Field(description="null: all ranks together")
     signal: str
     subject: str
     unit: str
@@ -234,7 +234,7 @@ class AnomalyItem(Model):
     id: str
     run: str
     attempt: int
-    rank: int
+    rank: int | None = Field(description="null: all ranks together")
     kind: str = Field(examples=["nonfinite"])
     subject: str
     severity: SeverityName
@@ -286,7 +286,7 @@ class EventItem(Model):
     """Something that happened in a run."""
 
     attempt: int
-    rank: int
+    rank: int | None = Field(description="null: all ranks together")
     session: str
     seq: int
     update: int

@@ -56,7 +56,7 @@ def _items(anomalies: Iterable[Anomaly], catalogue: Sequence[DetectorInfo]) -> l
 def _stream(replayed: StreamReplay, catalogue: Sequence[DetectorInfo]) -> dict[str, Any]:
     return {
         "attempt": replayed.stream.attempt,
-        "rank": replayed.stream.rank,
+        "rank": replayed.stream.rank_shown,
         "rows": replayed.rows,
         "update_first": replayed.update_first,
         "update_last": replayed.update_last,

@@ -30,7 +30,7 @@ class ReplayedStream(Model):
     """One attempt and rank as it was replayed, in order of arrival."""
 
     attempt: int
-    rank: int
+    rank: int | None = Field(description="null: all ranks together")
     rows: int
     update_first: int | None = Field(description="null where no row was replayed")
     update_last: int | None = Field(description="null where no row was replayed")

@@ -120,7 +120,7 @@ def event_item(event: EventRecord) -> models.EventItem:
     """One event of a run."""
     return models.EventItem(
         attempt=event.stream.attempt,
-        rank=event.stream.rank,
+        rank=event.stream.rank_shown,
         session=event.session,
         seq=event.seq,
         update=event.update,

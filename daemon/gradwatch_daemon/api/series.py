@@ -13,7 +13,7 @@ from gradwatch_daemon.api.numbers import Answer, integers, number, numbers, time
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault, refuse_word
 from gradwatch_daemon.api.runs import coverage, level_name
-from gradwatch_daemon.records import RunView, SignalKey, Stream
+from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
 from gradwatch_daemon.store.protocol import Series, SignalSummary, StoreReader
 
 POINTS_DEFAULT = 2000
@@ -24,7 +24,7 @@ _STATUS_NAMES = tuple(status.name.lower() for status in Status)
 _RANK_MAX = 2**31 - 1
 
 Attempt = Annotated[int | None, Query(ge=1, le=_RANK_MAX, description="Attempt; the newest when not given")]
-Rank = Annotated[int, Query(ge=0, le=_RANK_MAX, description="Rank")]
+Rank = Annotated[int | None, Query(ge=0, le=_RANK_MAX, description="Rank; all ranks together when not given")]
 
 router = APIRouter(tags=["signals"])
 
@@ -79,7 +79,9 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
     # In a bucket, low and high are those of the finite values; a bucket of nothing but NaN has neither.
     boundless = unmeasured if series.bucket == 1 else series.measured <= series.nonfinite
     return {
-        **stream._asdict(),
+        "run": stream.run,
+        "attempt": stream.attempt,
+        "rank": stream.rank_shown,
         "signal": series.key.name,
         "subject": series.key.subject,
         **_meaning(series.key.name),
@@ -98,8 +100,8 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
     }
 
 
-def stream_of(view: RunView, attempt: int | None, rank: int) -> Stream:
-    """The stream asked for.
+def stream_of(view: RunView, attempt: int | None, rank: int | None) -> Stream:
+    """The stream asked for; without a rank that of all ranks together, which for a single one is its own.
 
     Raises:
         ApiError: `invalid-parameter` for an attempt or rank that the run never had: an empty answer would look like a run
@@ -109,6 +111,8 @@ def stream_of(view: RunView, attempt: int | None, rank: int) -> Stream:
         if value is not None and not low <= value <= high:
             fault = FieldFault(f"query/{name}", f"is not one of {low} to {high}")
             raise ApiError("invalid-parameter", where=name, expected=f"{low} to {high}", got=str(value), faults=[fault])
+    if rank is None:
+        rank = ALL_RANKS if view.run.world > 1 else 0
     return Stream(view.run.run, attempt or view.run.attempt, rank)
 
 
@@ -142,7 +146,7 @@ def _unknown_signal(key: SignalKey, known: list[SignalKey]) -> ApiError:
 
 
 @router.get("/runs/{run}/signals", response_model=models.SignalList, operation_id="list_signals", summary="Signals a run has")
-async def list_signals(request: Request, run: RunName, attempt: Attempt = None, rank: Rank = 0) -> Answer:
+async def list_signals(request: Request, run: RunName, attempt: Attempt = None, rank: Rank = None) -> Answer:
     """Every signal of a run with its last value, or why there is none."""
     context, view = find_run(request, run)
     summaries = await anyio.to_thread.run_sync(context.reader.signals, *stream_of(view, attempt, rank))
@@ -161,7 +165,7 @@ async def get_series(
     last: Annotated[int | None, Query(alias="to", ge=0, le=UPDATE_MAX, description="Last update")] = None,
     points: Annotated[int, Query(ge=1, le=POINTS_MAX, description="Beyond it updates share a bucket")] = POINTS_DEFAULT,
     attempt: Attempt = None,
-    rank: Rank = 0,
+    rank: Rank = None,
 ) -> Answer:
     """A signal over a range of updates: raw where it fits into `points`, else low, high and last of buckets."""
     context, view = find_run(request, run)

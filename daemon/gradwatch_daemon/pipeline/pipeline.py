@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
-from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import __version__
-from gradwatch_daemon.derive.derive import Deriver
-from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
-from gradwatch_daemon.ingest.gate import Gate, Passed, join_rows
+from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
+from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.session import Sessions
+from gradwatch_daemon.pipeline.detection import Detection
 from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
-from gradwatch_daemon.pipeline.stream import StreamDetection
 from gradwatch_daemon.pipeline.work import Now, Work
-from gradwatch_daemon.records import Commit, LossRecord, Newest, Published
+from gradwatch_daemon.records import ALL_RANKS, Commit, Published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.pipeline.runs import RunState
-    from gradwatch_daemon.pipeline.work import Gap
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, RowBlock, Run, RunView, SignalBlock, Stream
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, RunView
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
 LOG = logging.getLogger("gradwatch.daemon")
@@ -49,12 +44,6 @@ POLL_MS = 500
 
 RESTORED_RUNS_MAX = 64
 """Runs whose detectors are replayed at start: about 10 ms each."""
-
-PACE_LEAST_S = 1.0
-"""Time without an update below which nobody asks whether that is long."""
-
-ANSWERS_S = 1.5 * limits.HEARTBEAT_S
-"""A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
 
 COMMIT_RETRY_S = 0.5
 """Pause after a failed commit (a full disk does not free itself faster)."""
@@ -83,17 +72,14 @@ class Pipeline:
         self.failed = False
         self._socket = socket
         self._store = store
-        self._engine = engine
         self._counters = counters
         self._publish = publish
         self._clock = clock
         self._sessions = Sessions()
         self._gate = Gate(self._sessions, counters)
-        self._deriver = Deriver()
         self._runs = Runs(store.runs(), store.row_counts())
         self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
-        self._streams: dict[Stream, StreamDetection] = {}
-        self._moved: dict[Stream, float] = {}
+        self._detection = Detection(engine, store, self._runs, self._sessions)
         self._stopping = False
         self.mailbox = Mailbox(self._runs, store, socket.wake)
         self._restore()
@@ -122,127 +108,17 @@ class Pipeline:
             work.place_losses(passed)
         self._reception.greet(passed, work, now)
         self.mailbox.take(work, now)
-        self._detect(passed, work, now)
-        self._watch_pace(work, now)
+        self._detection.detect(passed, work, now)
+        self._detection.watch_pace(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
-        self._retire(work)
+        self._detection.retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
         self._deliver(work)
         self._announce(work)
         if work.blocks:
             self._compact()
-
-    def _detect(self, passed: Passed, work: Work, now: Now) -> None:
-        gaps: dict[Stream, deque[Gap]] = {}
-        for gap in work.gaps:
-            gaps.setdefault(gap.loss.stream, deque()).append(gap)
-        seen: dict[Stream, int] = {}
-        for rows in join_rows(passed.rows):
-            state = self._runs.states[rows.stream.run]
-            detection = self._detection(rows.stream, state)
-            block = self._derive(rows, passed)
-            before = seen.get(rows.stream, 0)
-            seen[rows.stream] = before + len(rows.update)
-            if block is None:
-                work.place_losses(passed)
-                self._lose(work.gaps[-1].loss, work, now)
-                continue
-            self._advance(detection, block, before=before, gaps=gaps.get(rows.stream, deque()), work=work, now=now)
-            work.blocks.append(block)
-            work.changed.add(rows.stream.run)
-            state.rows += len(block)
-            self._moved[rows.stream] = now.mono_s
-            if rows.stream.attempt == state.run.attempt:
-                state.update_last = max(state.update_last or 0, int(block.update.max()))
-                state.effective = Level(int(block.level[-1]))
-                state.run = replace(state.run, last_seen_ns=now.unix_ns)
-                if rows.stream.rank == 0 or not state.detectors:
-                    state.detectors = detection.detector_states
-                if rows.stream.rank == 0:
-                    state.newest = Newest.of(block, now.unix_ns)
-        for of_stream in gaps.values():
-            for gap in of_stream:
-                self._lose(gap.loss, work, now)
-        # After all blocks of a stream: a checkpoint covers everything that its transaction writes.
-        for stream in {block.stream for block in work.blocks}:
-            checkpoint = self._streams[stream].checkpoint_if_due()
-            if checkpoint is not None:
-                work.checkpoints.append(checkpoint)
-
-    def _advance(
-        self, detection: StreamDetection, block: SignalBlock, *, before: int, gaps: deque[Gap], work: Work, now: Now
-    ) -> None:
-        """Detect on a block, and on the losses within it where they happened; `before` rows of this tick are done."""
-        done = 0
-        while gaps and gaps[0].rows_before - before < len(block):
-            gap = gaps.popleft()
-            until = gap.rows_before - before
-            if until > done:
-                self._found(detection.advance(block.select(slice(done, until))), work, now)
-                done = until
-            self._lose(gap.loss, work, now)
-        self._found(detection.advance(block.select(slice(done, len(block))) if done else block), work, now)
-
-    def _lose(self, loss: LossRecord, work: Work, now: Now) -> None:
-        state = self._runs.states[loss.stream.run]
-        detection = self._detection(loss.stream, state)
-        anomalies, mark = detection.lose(loss, now.unix_ns)
-        work.events.append(mark)
-        self._found(anomalies, work, now)
-
-    def _watch_pace(self, work: Work, now: Now) -> None:
-        """Tell detection when a trainer that answers has not ended an update for too long. On the daemon's own monotonic
-        clock since its last row came: the trainer's may stand anywhere."""
-        for session in work.welcomes:
-            self._moved[session.stream] = now.mono_s
-        for session in self._sessions.by_id.values():
-            stream, state = session.stream, self._runs.states[session.stream.run]
-            waited_s = now.mono_s - self._moved.setdefault(stream, now.mono_s)
-            answers = now.mono_s - session.heard_s <= ANSWERS_S
-            past = session.hello.replay or stream.attempt != state.run.attempt
-            if waited_s < PACE_LEAST_S or not answers or past:
-                continue
-            detection = self._detection(stream, state)
-            told = detection.tick(int(waited_s * 1e9))
-            if told is not None:
-                work.events.append(told[1])
-                self._found(told[0], work, now)
-                if stream.rank == 0:
-                    state.detectors = detection.detector_states
-
-    def _found(self, anomalies: list[Anomaly], work: Work, now: Now) -> None:
-        """Note what detection changed, and raise the level where that asks for it."""
-        for anomaly in anomalies:
-            state = self._runs.states[anomaly.run]
-            if anomaly.attempt == state.run.attempt:
-                state.remember([anomaly])
-            work.noted([anomaly])
-            self._escalate(anomaly, state, work, now)
-
-    def _derive(self, rows: RowBlock, passed: Passed) -> SignalBlock | None:
-        """Signals of rows; None when we fail on them: then they are a loss of ours, and no other run suffers."""
-        try:
-            return self._deriver.derive(rows)
-        except Exception:
-            LOG.exception("rows %d to %d of %s cannot be derived; they are recorded as lost", *rows.seqs, rows.stream)
-            # Counted with the other losses of this tick, in `_record`.
-            passed.losses.append(LossRecord(rows.stream, rows.session, *rows.seqs, "the daemon failed on them"))
-            return None
-
-    def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
-        if anomaly.attempt != state.run.attempt or not self._listens(anomaly.run, anomaly.attempt):
-            return
-        request = decide(anomaly, state.escalations.records())
-        if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
-            return
-        work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
-        work.redeliver.add(anomaly.run)
-
-    def _listens(self, run: str, attempt: int) -> bool:
-        """Whether a trainer is there: rows that were recorded earlier have nobody who could look closer."""
-        return any(not session.hello.replay for session in self._sessions.of_attempt(run, attempt))
 
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""
@@ -256,13 +132,6 @@ class Pipeline:
             work.changed.add(loss.stream.run)
         for session in passed.touched.values():
             work.sessions[session.id] = session.record
-
-    def _retire(self, work: Work) -> None:
-        """Detection of runs that nobody feeds is put away; checkpoint and rows bring it back."""
-        idle = {run for run in work.changed if not self._runs.states[run].live}
-        for stream in [stream for stream in self._streams if stream.run in idle]:
-            del self._streams[stream]
-            self._moved.pop(stream, None)
 
     def _commit(self, passed: Passed, work: Work) -> None:
         for run in work.changed:
@@ -339,19 +208,13 @@ class Pipeline:
             self.snapshots = {**self.snapshots, **views}
             self._publish(out)
 
-    def _detection(self, stream: Stream, state: RunState) -> StreamDetection:
-        detection = self._streams.get(stream)
-        if detection is None:
-            detection = self._streams[stream] = StreamDetection(stream, self._engine, state.run.updates_total)
-            detection.restore(self._store)
-        return detection
-
     def _restore(self) -> None:
         """Bring back the newest attempt of every run, so that what is shown after a restart is what was shown before.
 
         Detectors are replayed only for the runs heard of last; those of the others come back with their next row.
         """
         closed: list[Anomaly] = []
+        rules_hash = self._detection.rules_hash
         by_age = sorted(self._runs.states.values(), key=lambda state: state.run.last_seen_ns, reverse=True)
         recent = {state.run.run for state in by_age[:RESTORED_RUNS_MAX]}
         for record in self._store.open_escalations():
@@ -359,16 +222,16 @@ class Pipeline:
         for anomaly in self._store.open_anomalies():
             self._runs.states[anomaly.run].remember([anomaly])
         for state in self._runs.states.values():
-            if any(a.rules_hash != self._engine.profile.rules_hash for a in state.open.values()):
+            if any(a.rules_hash != rules_hash for a in state.open.values()):
                 closed += state.close_anomalies("the rules changed")
         for stream, (rows, update_last) in sorted(self._store.row_counts().items()):
             state = self._runs.states[stream.run]
-            state.rows += rows
+            state.rows += rows if stream.rank != ALL_RANKS else 0
             if rows and stream.attempt == state.run.attempt:
                 state.update_last = max(state.update_last or 0, update_last)
-                if stream.run in recent and not state.detectors:
-                    state.detectors = self._detection(stream, state).detector_states
-        self._streams.clear()
+                if stream.run in recent and stream == state.judged(stream):
+                    state.detectors = self._detection.standing(stream)
+        self._detection.restore()
         if closed:
             self._store.commit(Commit(anomalies=tuple(closed)))
         reader = self._store.reader()

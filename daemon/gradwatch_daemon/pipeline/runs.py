@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.anomalies.closing import close
 from gradwatch_daemon.escalate.desired import Escalations
-from gradwatch_daemon.records import Run, RunView, Session, Stream
+from gradwatch_daemon.records import ALL_RANKS, Run, RunView, Session, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,10 @@ class RunState:
     open: dict[str, Anomaly] = field(default_factory=dict)
     agent_version: str = ""
     newest: Newest | None = None
+
+    def judged(self, stream: Stream) -> Stream:
+        """The stream that detection runs on for rows of `stream`: that of all ranks together where there are several."""
+        return stream if self.run.world == 1 else stream._replace(rank=ALL_RANKS)
 
     def view(self) -> RunView:
         """The immutable picture for HTTP."""
@@ -81,7 +85,7 @@ class Runs:
         self.states = {run.run: RunState(run, Escalations(run.run, run.base, run.pin, run.revision)) for run in runs}
         for stream in streams:
             state = self.states[stream.run]
-            if stream.attempt == state.run.attempt:
+            if stream.attempt == state.run.attempt and stream.rank != ALL_RANKS:
                 state.ranks.add(stream.rank)
 
     def greet(self, hello: Hello, known: Session | None, now_ns: int) -> tuple[RunState, Session]:

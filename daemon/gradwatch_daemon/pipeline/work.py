@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import LiveSession
-    from gradwatch_daemon.records import Anomaly, Checkpoint, Escalation, EventRecord, LossRecord, Run, Session, SignalBlock
+    from gradwatch_daemon.records import (
+        Anomaly,
+        Checkpoint,
+        Escalation,
+        EventRecord,
+        LossRecord,
+        Run,
+        Session,
+        SignalBlock,
+        Stream,
+    )
 
 
 class Now(NamedTuple):
@@ -47,6 +57,7 @@ class Work:
     escalations: dict[tuple[str, str], Escalation] = field(default_factory=dict)
     events: list[EventRecord] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
+    waiting: dict[Stream, bytes] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     redeliver: set[str] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
@@ -83,4 +94,5 @@ class Work:
             losses=tuple(passed.losses),
             tables=tuple(passed.tables),
             checkpoints=tuple(self.checkpoints),
+            waiting=tuple(self.waiting.items()),
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gradwatch_daemon.detect.catalogue import Profile
-    from gradwatch_daemon.records import SignalBlock
+    from gradwatch_daemon.records import SignalBlock, Stream
     from gradwatch_daemon.replayed import Window
     from gradwatch_daemon.store.recording import RecordedStream, Recording
 
@@ -106,7 +106,7 @@ def _inconclusive(recording: Recording, streams: Sequence[StreamReplay], lost: i
     if lost:
         yield f"{lost} records were lost"
     for recorded, stream in zip(recording.streams, streams, strict=True):
-        name = f"attempt {stream.stream.attempt} rank {stream.stream.rank}"
+        name = _name(stream.stream)
         if recorded.first_row:
             yield f"{name}: its first {recorded.first_row} rows are no longer stored; live learned from them, a replay cannot"
         if stream.trouble:
@@ -117,7 +117,7 @@ def _inconclusive(recording: Recording, streams: Sequence[StreamReplay], lost: i
 
 def _notes(recording: Recording, streams: Sequence[StreamReplay], window: Window, unknown: Sequence[str]) -> Iterator[str]:
     for recorded, stream in zip(recording.streams, streams, strict=True):
-        name = f"attempt {stream.stream.attempt} rank {stream.stream.rank}"
+        name = _name(stream.stream)
         if stream.rows and stream.unseen > recorded.first_row:
             yield f"{name}: {stream.unseen} rows before update {stream.update_first} were not replayed, nor learned from"
         if stream.backward:
@@ -128,3 +128,8 @@ def _notes(recording: Recording, streams: Sequence[StreamReplay], window: Window
         yield f"updates_total {recording.run.updates_total} is of the newest attempt, and was taken for all"
     if window and any(stream.rows for stream in streams):
         yield "only a part of the run was asked for"
+
+
+def _name(stream: Stream) -> str:
+    rank = stream.rank_shown
+    return f"attempt {stream.attempt}, all ranks" if rank is None else f"attempt {stream.attempt} rank {rank}"

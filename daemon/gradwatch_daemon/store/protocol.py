@@ -164,6 +164,9 @@ class Store(Protocol):
     def marks(self, stream: Stream) -> Sequence[EventRecord]:
         """The events that detection made of a stream (kinds `gap` and `tick`, seq -1), oldest first."""
 
+    def waiting(self) -> Sequence[tuple[Stream, bytes]]:
+        """The rows of ranks that are not combined yet, by the stream of the combined ones."""
+
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""
 

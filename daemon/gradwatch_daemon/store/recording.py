@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 from gradwatch_contracts.signals import SIGNALS
-from gradwatch_daemon.records import SignalBlock, Stream
+from gradwatch_daemon.records import ALL_RANKS, SignalBlock, Stream
 from gradwatch_daemon.store import directory, rows
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.schema import APPLICATION_ID, VERSION
@@ -42,7 +42,7 @@ class RecordedStream:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One run at one moment: its streams in order of attempt and rank, what live found in it, what was lost."""
+    """One run at one moment: the streams that were judged, in order of attempt and rank, what live found, what was lost."""
 
     run: Run
     streams: tuple[RecordedStream, ...]
@@ -93,9 +93,11 @@ class RecordingReader:
                 )
             listed = self._db.execute("SELECT id, run, attempt, rank FROM stream WHERE run = ? ORDER BY attempt, rank", (run,))
             streams = [(number, Stream(*key)) for number, *key in listed]
+            together = {stream.attempt for _, stream in streams if stream.rank == ALL_RANKS}
+            judged = [s for s in streams if s[1].rank == ALL_RANKS or s[1].attempt not in together]
             return Recording(
                 rows.run_of(found),
-                tuple(self._stream(number, stream) for number, stream in streams),
+                tuple(self._stream(number, stream) for number, stream in judged),
                 tuple(self._anomalies(run)),
                 tuple(loss for number, stream in streams for loss in self._losses(number, stream)),
             )

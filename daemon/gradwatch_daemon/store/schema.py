@@ -105,7 +105,12 @@ _FIRST = (
         rules_hash TEXT NOT NULL, state BLOB NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    # Rows of ranks that wait for each other, as the daemon holds them: what was acked is not forgotten by a restart.
+    "CREATE TABLE waiting (stream INTEGER PRIMARY KEY REFERENCES stream, data BLOB NOT NULL)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

@@ -49,6 +49,8 @@ _TAIL = "INSERT INTO tail (id, set_id, n, update_min, update_max, data) VALUES (
 _CHUNK = "INSERT INTO chunk (id, update_min, update_max, sets, marks) VALUES (?, ?, ?, ?, ?)"
 _COLUMNS = "INSERT INTO chunk_columns (id, data) VALUES (?, ?)"
 _PIECE = "INSERT INTO piece (id, groups, reasons, status, data) VALUES (?, ?, ?, ?, ?)"
+_WAITING = "INSERT INTO waiting (stream, data) VALUES (?, ?) ON CONFLICT (stream) DO UPDATE SET data = excluded.data"
+_WAITED = "DELETE FROM waiting WHERE stream = ?"
 _SUMMARY = """INSERT INTO summary (stream, signal, update_last, status_last, value_last, measured, nonfinite)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream, signal) DO UPDATE SET
     update_last = CASE WHEN excluded.value_last IS NULL AND value_last IS NOT NULL
@@ -142,6 +144,10 @@ class SqliteStore:
             for table in batch.tables:
                 db.execute(_EVIDENCE, rows.table_row(table, numbers.place(db, table.stream).number))
                 written += len(table.values)
+            for stream, data in batch.waiting:
+                place = numbers.place(db, stream)
+                db.execute(_WAITING if data else _WAITED, (place.number, data) if data else (place.number,))
+                written += len(data)
             for point in batch.checkpoints:
                 place = numbers.place(db, point.stream)
                 db.execute(_CHECKPOINT, (place.number, point.update, place.rows, point.rules_hash, point.state))
@@ -270,6 +276,12 @@ class SqliteStore:
         query = f"""SELECT {", ".join(rows.EVENT)} FROM event WHERE stream = ? AND seq = -1 AND kind IN ('gap', 'tick')
             ORDER BY id"""
         return [rows.event_of(row, stream) for row in self._db.execute(query, (number,))]
+
+    def waiting(self) -> list[tuple[Stream, bytes]]:
+        """The rows of ranks that are not combined yet, by the stream of the combined ones."""
+        streams = self._streams()
+        found = self._db.execute("SELECT stream, data FROM waiting ORDER BY stream")
+        return [(streams[number], data) for number, data in found]
 
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""

@@ -6,6 +6,7 @@ import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from gradwatch_contracts import limits
@@ -18,12 +19,14 @@ from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.session import LiveSession
 from gradwatch_daemon.records import (
+    ALL_RANKS,
     CancelEscalation,
     Commit,
     RequestEscalation,
     Session,
     SignalBlock,
     SignalKey,
+    Stream,
 )
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.rows import FULL, T0_NS, RowMaker, hello
@@ -455,9 +458,9 @@ def test_detection_of_an_ended_run_is_put_away(world: World) -> None:
     """A daemon that lives for months sees thousands of runs."""
     world.greet()
     world.tick(world.rows.samples(5))
-    assert len(world.pipeline._streams) == 1
+    assert len(world.pipeline._detection._streams) == 1
     world.tick(m.Bye(4, "closed"))
-    assert len(world.pipeline._streams) == 0
+    assert len(world.pipeline._detection._streams) == 0
     assert world.view().detectors  # type: ignore[attr-defined]
 
 
@@ -589,3 +592,58 @@ def test_bye_with_records_unsent_is_a_gap_of_its_own(world: World) -> None:
     world.greet()
     world.tick(world.rows.samples(30), m.Bye(40, "closed"))
     assert _anomalies(world, "telemetry_gap") == [("not sent before the end", "warning", "firing")]
+
+
+RANKS = {"world": 2, "launch_id": "both"}
+
+
+def _greet_ranks(world: World) -> list[RowMaker]:
+    """Two ranks of one launch, on peers b"p" and b"q"."""
+    makers = [RowMaker(), RowMaker()]
+    for rank, peer in enumerate((b"p", b"q")):
+        world.tick(hello(session=f"s{rank}", rank=rank, **RANKS), peer=peer)
+        world.tick(m.SchemaMessage(FULL.columns), peer=peer)
+    return makers
+
+
+def test_ranks_are_stored_apart_and_judged_together(world: World) -> None:
+    """A NaN on one rank is one anomaly of the run; the mean is that of both; each rank's own rows stay readable."""
+    first, second = _greet_ranks(world)
+    world.tick(first.samples(3), peer=b"p")
+    assert world.store.row_counts()[Stream("ant-ppo", 1, ALL_RANKS)] == (0, -1)
+    world.tick(second.samples(2, changed={"policy.kl.k3": (3072.0, 0.02, 0.1)}), second.samples(1, changed=BROKEN), peer=b"q")
+
+    counts = world.store.row_counts()
+    assert {stream.rank: rows for stream, (rows, _) in counts.items()} == {0: 3, 1: 3, ALL_RANKS: 3}
+    assert world.view().rows == 6
+    kl = world.reader.series(Stream("ant-ppo", 1, ALL_RANKS), SignalKey("policy.kl.k3"), None, None, 10)
+    assert kl.last[0] == np.float32((1024 * 0.004 + 3072 * 0.02) / 4096)
+    (anomaly,) = world.view().open_anomalies
+    assert (anomaly.kind, anomaly.rank, anomaly.update_onset) == ("nonfinite", ALL_RANKS, 2)
+
+
+def test_rows_of_ranks_that_wait_survive_a_restart_and_are_combined_after_it(world: World) -> None:
+    """They were acked: the trainer does not send them again."""
+    first, second = _greet_ranks(world)
+    world.tick(first.samples(2), peer=b"p")
+    assert world.socket.of(m.Ack) == [m.Ack(1)]
+    world.restart()
+    world.tick(hello(session="s1", rank=1, **RANKS), peer=b"q")
+    world.tick(m.SchemaMessage(FULL.columns), second.samples(2), peer=b"q")
+
+    assert world.store.row_counts()[Stream("ant-ppo", 1, ALL_RANKS)] == (2, 1)
+    assert world.reader.series(Stream("ant-ppo", 1, ALL_RANKS), SignalKey("opt.steps"), None, None, 10).rows == 2
+
+
+def test_last_updates_are_combined_when_the_ranks_say_goodbye(world: World) -> None:
+    """A rank that ended is not waited for; nothing of a finished run waits for ever."""
+    first, second = _greet_ranks(world)
+    world.tick(second.samples(3), peer=b"q")
+    world.tick(first.samples(5), peer=b"p")
+    assert world.store.row_counts()[Stream("ant-ppo", 1, ALL_RANKS)] == (3, 2)
+    world.tick(m.Bye(2, "closed"), peer=b"q")
+    assert world.store.row_counts()[Stream("ant-ppo", 1, ALL_RANKS)] == (5, 4)
+    world.tick(m.Bye(4, "closed"), peer=b"p")
+    world.restart()
+    assert world.store.waiting() == []
+    assert world.view().run.state == "finished"

@@ -1,0 +1,220 @@
+"""From the rows and losses of a tick to findings: derive, combine the ranks of a run, detect, raise the level where asked.
+
+Where a run has several ranks each rank's rows are stored as they came, and detection runs on the combined ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+from gradwatch_contracts.control import Level
+from gradwatch_daemon.derive.derive import Deriver
+from gradwatch_daemon.derive.gathering import Gathering
+from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
+from gradwatch_daemon.ingest.gate import join_rows
+from gradwatch_daemon.pipeline.stream import StreamDetection
+from gradwatch_daemon.records import ALL_RANKS, LossRecord, Newest
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.engine import Engine
+    from gradwatch_daemon.ingest.gate import Passed
+    from gradwatch_daemon.ingest.session import Sessions
+    from gradwatch_daemon.pipeline.runs import Runs, RunState
+    from gradwatch_daemon.pipeline.work import Gap, Now, Work
+    from gradwatch_daemon.records import Anomaly, DetectorState, RowBlock, SignalBlock, Stream
+    from gradwatch_daemon.store.protocol import Store
+
+LOG = logging.getLogger("gradwatch.daemon")
+
+PACE_LEAST_S = 1.0
+"""Time without an update below which nobody asks whether that is long."""
+
+ANSWERS_S = 1.5 * limits.HEARTBEAT_S
+"""A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
+
+
+class Detection:
+    """The detectors of all streams that are fed, and the rows of ranks that wait for each other."""
+
+    def __init__(self, engine: Engine, store: Store, runs: Runs, sessions: Sessions) -> None:
+        self._engine, self._store = engine, store
+        self._runs, self._sessions = runs, sessions
+        self._deriver = Deriver()
+        self._streams: dict[Stream, StreamDetection] = {}
+        self._moved: dict[Stream, float] = {}
+        self._gathered: dict[Stream, Gathering] = {}
+
+    @property
+    def rules_hash(self) -> str:
+        """Of the rules in force."""
+        return self._engine.profile.rules_hash
+
+    def standing(self, stream: Stream) -> tuple[DetectorState, ...]:
+        """How the detectors of a stored stream stand; replays what its checkpoint does not cover."""
+        return self._of(stream).detector_states
+
+    def restore(self) -> None:
+        """Begin anew with what is stored: rows of ranks that wait; detectors come back with their stream's next row."""
+        self._streams.clear()
+        for stream, data in self._store.waiting():
+            try:
+                self._gathered[stream] = Gathering.load(stream.run, stream.attempt, data)
+            except (ValueError, TypeError, KeyError) as error:
+                LOG.error("rows of ranks of %s that waited for others are not read: %s", stream.run, error)
+
+    def detect(self, passed: Passed, work: Work, now: Now) -> None:
+        """Take in the rows and losses of a tick."""
+        gaps: dict[Stream, deque[Gap]] = {}
+        for gap in work.gaps:
+            gaps.setdefault(gap.loss.stream, deque()).append(gap)
+        seen: dict[Stream, int] = {}
+        for rows in join_rows(passed.rows):
+            state = self._runs.states[rows.stream.run]
+            before = seen.get(rows.stream, 0)
+            seen[rows.stream] = before + len(rows.update)
+            block = self._derive(rows)
+            if block is None:
+                # Counted with the other losses of this tick, by the pipeline.
+                passed.losses.append(LossRecord(rows.stream, rows.session, *rows.seqs, "the daemon failed on them"))
+                work.place_losses(passed)
+                self._lose(work.gaps[-1].loss, work, now)
+                continue
+            work.blocks.append(block)
+            work.changed.add(rows.stream.run)
+            state.rows += len(block)
+            if rows.stream.attempt == state.run.attempt:
+                state.update_last = max(state.update_last or 0, int(block.update.max()))
+                state.effective = Level(int(block.level[-1]))
+                state.run = replace(state.run, last_seen_ns=now.unix_ns)
+            stream = state.judged(rows.stream)
+            if stream == rows.stream:
+                self._judge(block, work, now, before=before, gaps=gaps.get(rows.stream, deque()))
+            else:
+                self._gathering(stream, state).put(rows)
+        self._combine(passed, work, now)
+        for of_stream in gaps.values():
+            for gap in of_stream:
+                self._lose(gap.loss, work, now)
+        # After all blocks of a stream: a checkpoint covers everything that its transaction writes.
+        for stream in {block.stream for block in work.blocks} & self._streams.keys():
+            checkpoint = self._streams[stream].checkpoint_if_due()
+            if checkpoint is not None:
+                work.checkpoints.append(checkpoint)
+
+    def _gathering(self, stream: Stream, state: RunState) -> Gathering:
+        if stream not in self._gathered:
+            self._gathered[stream] = Gathering(stream.run, stream.attempt, state.run.world)
+        return self._gathered[stream]
+
+    def _combine(self, passed: Passed, work: Work, now: Now) -> None:
+        """Detect on what is complete over ranks, or will not become more complete."""
+        gone = {session.stream for session, _ in passed.byes} | {s.stream for s in self._sessions.silent(now.mono_s)}
+        touched = {stream._replace(rank=ALL_RANKS) for stream in gone} | {
+            rows.stream._replace(rank=ALL_RANKS) for rows in passed.rows
+        }
+        for stream in sorted(touched & self._gathered.keys()):
+            gathering = self._gathered[stream]
+            for leaving in gone:
+                if leaving._replace(rank=ALL_RANKS) == stream:
+                    gathering.leave(leaving.rank)
+            for rows in gathering.take():
+                block = self._derive(rows)
+                if block is not None:
+                    work.blocks.append(block)
+                    self._judge(block, work, now)
+            work.waiting[stream] = gathering.dump()
+
+    def _judge(self, block: SignalBlock, work: Work, now: Now, *, before: int = 0, gaps: deque[Gap] | None = None) -> None:
+        """Detect on a block, and on the losses within it where they happened; `before` rows of this tick are done."""
+        stream, state = block.stream, self._runs.states[block.stream.run]
+        detection, done = self._of(stream), 0
+        while gaps and gaps[0].rows_before - before < len(block):
+            gap = gaps.popleft()
+            until = gap.rows_before - before
+            if until > done:
+                self._found(detection.advance(block.select(slice(done, until))), work, now)
+                done = until
+            self._lose(gap.loss, work, now)
+        self._found(detection.advance(block.select(slice(done, len(block))) if done else block), work, now)
+        self._moved[stream] = now.mono_s
+        if stream.attempt == state.run.attempt:
+            state.detectors = detection.detector_states
+            state.newest = Newest.of(block, now.unix_ns)
+
+    def _lose(self, loss: LossRecord, work: Work, now: Now) -> None:
+        detection = self._of(self._runs.states[loss.stream.run].judged(loss.stream))
+        anomalies, mark = detection.lose(loss, now.unix_ns)
+        work.events.append(mark)
+        self._found(anomalies, work, now)
+
+    def watch_pace(self, work: Work, now: Now) -> None:
+        """Tell detection when a trainer that answers has not ended an update for too long. On the daemon's own monotonic
+        clock since its last row came: the trainer's may stand anywhere."""
+        for session in work.welcomes:
+            self._moved[self._runs.states[session.stream.run].judged(session.stream)] = now.mono_s
+        for session in self._sessions.by_id.values():
+            state = self._runs.states[session.stream.run]
+            stream = state.judged(session.stream)
+            waited_s = now.mono_s - self._moved.setdefault(stream, now.mono_s)
+            answers = now.mono_s - session.heard_s <= ANSWERS_S
+            past = session.hello.replay or stream.attempt != state.run.attempt
+            if waited_s < PACE_LEAST_S or not answers or past:
+                continue
+            detection = self._of(stream)
+            told = detection.tick(int(waited_s * 1e9))
+            if told is not None:
+                work.events.append(told[1])
+                self._found(told[0], work, now)
+                state.detectors = detection.detector_states
+
+    def retire(self, work: Work) -> None:
+        """Detection of runs that nobody feeds is put away; checkpoint and rows bring it back."""
+        idle = {run for run in work.changed if not self._runs.states[run].live}
+        for stream in [stream for stream in self._streams if stream.run in idle]:
+            del self._streams[stream]
+            self._moved.pop(stream, None)
+        for stream in [stream for stream in self._gathered if stream.run in idle and not self._gathered[stream].waiting]:
+            del self._gathered[stream]
+            work.waiting[stream] = b""
+
+    def _found(self, anomalies: list[Anomaly], work: Work, now: Now) -> None:
+        """Note what detection changed, and raise the level where that asks for it."""
+        for anomaly in anomalies:
+            state = self._runs.states[anomaly.run]
+            if anomaly.attempt == state.run.attempt:
+                state.remember([anomaly])
+            work.noted([anomaly])
+            self._escalate(anomaly, state, work, now)
+
+    def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
+        if anomaly.attempt != state.run.attempt or not self._listens(anomaly.run, anomaly.attempt):
+            return
+        request = decide(anomaly, state.escalations.records())
+        if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
+            return
+        work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
+        work.redeliver.add(anomaly.run)
+
+    def _listens(self, run: str, attempt: int) -> bool:
+        """Whether a trainer is there: rows that were recorded earlier have nobody who could look closer."""
+        return any(not session.hello.replay for session in self._sessions.of_attempt(run, attempt))
+
+    def _derive(self, rows: RowBlock) -> SignalBlock | None:
+        """Signals of rows; None when we fail on them: no other run suffers."""
+        try:
+            return self._deriver.derive(rows)
+        except Exception:
+            LOG.exception("rows %d to %d of %s cannot be derived; they are recorded as lost", *rows.seqs, rows.stream)
+            return None
+
+    def _of(self, stream: Stream) -> StreamDetection:
+        detection = self._streams.get(stream)
+        if detection is None:
+            total = self._runs.states[stream.run].run.updates_total
+            detection = self._streams[stream] = StreamDetection(stream, self._engine, total)
+            detection.restore(self._store)
+        return detection
