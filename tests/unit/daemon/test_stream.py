@@ -260,7 +260,7 @@ def test_restored_under_other_rules_replays_marks_from_the_start() -> None:
 CUT = RowFlag.PARTIAL
 
 
-@pytest.mark.parametrize("flags", [[0] * 40 + [CUT], [0] * 40 + [CUT, CUT], [CUT, 0, CUT, *[0] * 38]])
+@pytest.mark.parametrize("flags", [[0] * 40 + [CUT], [0] * 40 + [CUT, CUT], [CUT, 0, CUT, *[0] * 58]])
 @pytest.mark.parametrize("size", [1, 7, 41, 100])
 def test_standing_is_that_of_the_last_whole_update_however_blocks_fall(flags: list[int], size: int) -> None:
     """A crash's last row shows most detectors nothing: what they saw before stands, and is not called blind."""
