@@ -45,7 +45,8 @@ CLOSE_MARGIN_S = 0.5
 """What `close` may take beyond its timeout: one idle wake-up, the linger, and the end of the thread."""
 
 LINGER_S = 0.1
-"""After BYE: how long the context may take to hand it to the kernel. Before, nothing is worth a wait."""
+"""How long the socket may take to accept BYE, and then the context to hand it to the kernel. Both are a part of what `close`
+is given. Before BYE, nothing is worth a wait."""
 
 FRAMES_PER_TURN = 64
 """Frames taken in at a time: a daemon that floods us costs a bounded share of the trainer's interpreter."""
@@ -146,7 +147,7 @@ class Link:
             return
         if self._close_at is None:
             self._reason = reason
-            self._close_at = time.monotonic() + timeout_s
+            self._close_at = time.monotonic() + max(timeout_s, 2 * LINGER_S)
         if thread is threading.current_thread():
             return
         thread.join(timeout_s + CLOSE_MARGIN_S)
@@ -263,11 +264,11 @@ class Link:
         if self._close_at is None:
             return False
         session.close(self._reason)
-        if now >= self._close_at:
+        if now >= self._close_at - 2 * LINGER_S:
             session.hurry()
         hopeless = self.warned_absent and not session.welcomed
         nothing_to_say = not session.welcomed and self._outbox.settled
-        return hopeless or nothing_to_say or now >= self._close_at + LINGER_S
+        return hopeless or nothing_to_say or now >= self._close_at - LINGER_S
 
     def _relocate(self, socket: zmq.Socket[bytes], now: float) -> None:
         """A daemon that was started after us, or elsewhere again, says in its file where it is."""

@@ -55,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(1)
     network = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    mon = watch(network, optimizer, run="processes", endpoint=sys.argv[1])
+    mon = watch(network, optimizer, run="ends", endpoint=sys.argv[1])
     WATCHED.append(mon)
     while mon._link is None or mon._link.state != "live":
         time.sleep(0.01)
