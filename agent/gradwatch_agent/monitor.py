@@ -51,12 +51,18 @@ class Monitor(UpdateCycle):
         returns: object = None,
         advantages: object = None,
         observations: object = None,
+        actions: object = None,
+        normalizer: object = None,
+        obs_clip: object = None,
         **unknown: object,
     ) -> None:
         """Observe what was collected, once or several times an update.
 
         Tensors, numpy arrays or sequences of any one shape, of floats, integers or booleans; reduced at once where they
         are. `values` and `returns` of one shape also give the explained variance. `observations` may be a dict.
+        `actions`: as the action space of `watch` has them. `normalizer`: mean and variance of each feature of the observations
+        as a pair or as attributes `mean` and `var`, when the observations are not normalised yet. `obs_clip`: the bound at
+        which they were clipped.
         """
         begin = time.perf_counter_ns()
         if not self._open or self._collected < NORMAL:
@@ -68,7 +74,7 @@ class Monitor(UpdateCycle):
             said = {"rewards": rewards, "values": values, "returns": returns, "advantages": advantages}
             self._describe("rollout", {**said, "observations": observations})
         self._rows.harvest()
-        self._measure().rollout(tensors, observations)
+        self._measure().rollout(tensors, observations, actions=actions, normalizer=normalizer, obs_clip=obs_clip)
         self._agent_ns += time.perf_counter_ns() - begin
 
     def ppo(
@@ -85,6 +91,7 @@ class Monitor(UpdateCycle):
         actions: object = None,
         mask: object = None,
         loss: object = None,
+        std: object = None,
         **unknown: object,
     ) -> None:
         """Observe one minibatch, before its optimizer step.
@@ -121,6 +128,8 @@ class Monitor(UpdateCycle):
                 mask=mask,
                 loss=loss,
             )
+            if std is not None:
+                measurement.deviations.observe(self._tally, std)
             if self._collected >= Level.DEBUG:
                 measurement.exemplars.observe(
                     minibatch,
@@ -138,11 +147,14 @@ class Monitor(UpdateCycle):
         self._agent_ns += time.perf_counter_ns() - begin
 
     @guarded
-    def recurrent(self, /, h: object = None, c: object = None, phase: str = "update", **unknown: object) -> None:
+    def recurrent(
+        self, /, h: object = None, c: object = None, phase: str = "update", reset: object = None, **unknown: object
+    ) -> None:
         """Observe a recurrent state: of an LSTM `h` and `c`, or the pair as `h`; of a GRU `h` alone.
 
         Float tensors of any shape, which may change from call to call. `phase`: "rollout" for a state met while collecting,
         "update" for one of a minibatch; the two are told apart because only a stale rollout state explains a difference.
+        `reset`: per sequence, whether an episode begins here, so that `h`, as it goes into the network, has to be 0.
         """
         begin = time.perf_counter_ns()
         if not self._open or self._collected < NORMAL:
@@ -153,7 +165,7 @@ class Monitor(UpdateCycle):
             self._hints.say_wrong_word("recurrent(phase=…)", phase, PHASES)
             return
         self._rows.harvest()
-        self._measure().recurrent(h, c, phase)
+        self._measure().recurrent(h, c, phase, reset)
         self._agent_ns += time.perf_counter_ns() - begin
 
     @guarded

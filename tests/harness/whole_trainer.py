@@ -49,7 +49,13 @@ class Policy(torch.nn.Module):
 
 
 def train(level: Level) -> list[dict[str, Status]]:
-    """Two updates at a level: of each, column name → status (the best one over its subjects)."""
+    """Two updates at a level, of discrete actions and of continuous ones: of each, column name → status (the best one over its
+    subjects)."""
+    return [row for space in (Discrete(), Box()) for row in train_in(space, level)]
+
+
+def train_in(space: Discrete | Box, level: Level) -> list[dict[str, Status]]:
+    """The updates of one action space."""
     torch.manual_seed(0)
     model, rows = Policy(), Rows()
     heads = [*model.actor.parameters(), *model.critic.parameters()]
@@ -63,7 +69,7 @@ def train(level: Level) -> list[dict[str, Status]]:
         config={},
         updates_total=2,
         update_start=0,
-        action_space=_Discrete(),
+        action_space=space,
         level=level,
         sync=True,
         off_policy=False,
@@ -72,27 +78,51 @@ def train(level: Level) -> list[dict[str, Status]]:
     monitor = Monitor(settings, rows, DesiredState(level), None, Exits())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gradwatch_agent.collect.measurement.allocated_bytes", lambda devices: 1 << 20)  # there is no GPU
+        patch.setattr("gradwatch_agent.collect.features.START_UPDATES", 1)
         monitor.open()
         for poison in (0.0, math.nan):
-            _update(monitor, model, optimizer, poison)
+            _update(monitor, model, optimizer, poison, space)
         monitor.close()
     return [_statuses(row) for row in rows.rows]
 
 
-class _Discrete:
+class Discrete:
     """A gymnasium space of five actions, as the agent looks at one."""
 
     n = 5
 
+    def sample(self) -> torch.Tensor:
+        """Actions of a rollout."""
+        return torch.randint(5, (BATCH,))
 
-def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poison: float) -> None:
+
+class Box:
+    """One of two bounded numbers."""
+
+    low, high = (-1.0, -1.0), (1.0, 1.0)
+
+    def sample(self) -> torch.Tensor:
+        """Actions of a rollout."""
+        return torch.randn(BATCH, 2)
+
+
+def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poison: float, space: Discrete | Box) -> None:
     def given() -> torch.Tensor:
         values = torch.randn(BATCH)
         values[0] += poison
         return values
 
     with monitor.phase("rollout"):
-        monitor.rollout(rewards=given(), values=given(), returns=given(), advantages=given(), observations=given())
+        monitor.rollout(
+            rewards=given(),
+            values=given(),
+            returns=given(),
+            advantages=given(),
+            observations=torch.cat([given().reshape(BATCH, 1), torch.randn(BATCH, 2)], 1),
+            actions=space.sample(),
+            normalizer=(torch.zeros(3), torch.ones(3)),
+            obs_clip=1.0,
+        )
     for _ in range(2):
         out, (h, c) = model.lstm(given().reshape(1, BATCH, 1).expand(1, BATCH, 3).contiguous())
         logp, value = model.actor(out).reshape(BATCH), model.critic(out).reshape(BATCH)
@@ -106,9 +136,9 @@ def _update(monitor: Any, model: Policy, optimizer: torch.optim.Optimizer, poiso
             advantages=given(),
             clip=0.2,
             loss=loss,
+            std=torch.rand(BATCH, 2),
         )
-        if hasattr(monitor, "recurrent"):
-            monitor.recurrent(h, c)
+        monitor.recurrent(h, c, reset=torch.zeros(BATCH))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)

@@ -54,6 +54,12 @@ COLLECTORS: dict[str, Collector] = {
     ),
     "reward_zeros": Collector(("reward.step.zeros",), Cost.PASS),
     "advantage_shape": Collector(("adv.used.shape",), Cost.PASS),
+    "diversity": Collector(("rnn.h.within",), Cost.PASS),
+    "action_use": Collector(("policy.action.dominance", "policy.action", "policy.action.saturated"), Cost.INPUT),
+    "action_std": Collector(("policy.std", "policy.std.min", "policy.std.max"), Cost.INPUT),
+    "observation_features": Collector(
+        ("obs.drift", "obs.drift.max", "obs.normalizer.drift", "obs.constant", "obs.features"), Cost.INPUT
+    ),
     "second_moments": Collector(("opt.adam.rms", "opt.adam.v_max"), Cost.MODEL),
     "host_memory": Collector(("sys.host_bytes",), Cost.HOST),
     "device_memory": Collector(("sys.device_bytes",), Cost.HOST),

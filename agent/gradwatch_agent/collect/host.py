@@ -31,9 +31,18 @@ PHASES = ("rollout", "update")
 """Of a recurrent state: met while collecting, or in a minibatch."""
 
 ARGUMENTS = {
-    "rollout": ("rewards", "values", "returns", "advantages", "observations"),
-    "ppo": ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss"),
-    "recurrent": ("h", "c", "phase"),
+    "rollout": (
+        "rewards",
+        "values",
+        "returns",
+        "advantages",
+        "observations",
+        "actions",
+        "normalizer",
+        "obs_clip",
+    ),
+    "ppo": ("new_logp", "old_logp", "entropy", "values", "returns", "advantages", "clip", "actions", "mask", "loss", "std"),
+    "recurrent": ("h", "c", "phase", "reset"),
 }
 """What each call takes; what it does not take gets a hint instead of an exception."""
 

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.actions import ActionCollector
 from gradwatch_agent.collect.collectors import Switches
+from gradwatch_agent.collect.deviations import DeviationCollector
 from gradwatch_agent.collect.episodes import RETURN, EpisodeReader
 from gradwatch_agent.collect.exemplars import ExemplarCollector
+from gradwatch_agent.collect.features import FeatureCollector
 from gradwatch_agent.collect.gradients import GradientCollector, LastReader
-from gradwatch_agent.collect.host import Tally
+from gradwatch_agent.collect.host import Tally, to_float
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
@@ -108,7 +111,10 @@ class Measurement:
             switches=switches,
         )
         self._rollout = RolloutCollector(self.staging, switches)
-        self._recurrent = RecurrentCollector(self.staging)
+        self._recurrent = RecurrentCollector(self.staging, switches)
+        self._features = FeatureCollector(self.staging)
+        self._actions = ActionCollector(self.staging, action_space)
+        self.deviations = DeviationCollector(self.staging, _named_parameters(modules))
         named = _named_parameters(modules)
         self.gradients = GradientCollector(named, optimizers, self.staging, self.policy, on_own_error, switches=switches)
         self.exemplars = ExemplarCollector(self.staging)
@@ -152,16 +158,36 @@ class Measurement:
         self.policy.begin(tally)
         self.gradients.begin(tally, level)
 
-    def rollout(self, tensors: Mapping[str, object], observations: object) -> None:
+    def rollout(
+        self,
+        tensors: Mapping[str, object],
+        observations: object,
+        *,
+        actions: object = None,
+        normalizer: object = None,
+        obs_clip: object = None,
+    ) -> None:
         """Reduce the tensors of a rollout; `tensors` is column → tensor."""
-        if self._capturing(tensors, "rollout"):
+        if self._capturing({**tensors, "obs.input": observations, "policy.action": actions}, "rollout"):
             return
+        bound = to_float(obs_clip)
+        if obs_clip is not None and bound is None:
+            self.tally.refuse("obs.input.saturated", Status.DTYPE)
         with torch.no_grad():
-            self._rollout.observe(self.tally, tensors, observations)
+            found, lead = self._rollout.observe(self.tally, tensors, observations, bound)
+            if found and self._switches.on("observation_features"):
+                self._features.observe(self.tally, found, lead, normalizer)
+            if actions is not None and self._switches.on("action_use"):
+                self._actions.observe(self.tally, actions)
 
-    def recurrent(self, h: object, c: object, phase: str) -> None:
+    @property
+    def _small(self) -> tuple[FeatureCollector, ActionCollector, DeviationCollector]:
+        """The collectors that hold nothing but what `finish` hands over."""
+        return self._features, self._actions, self.deviations
+
+    def recurrent(self, h: object, c: object, phase: str, reset: object = None) -> None:
         """Stage a recurrent state; `phase` is one of `host.PHASES`."""
-        self._recurrent.observe(self.tally, h, c, phase, self.policy.minibatches)
+        self._recurrent.observe(self.tally, h, c, phase, self.policy.minibatches, reset=reset)
 
     def scalar(self, name: str, subject: str, value: object) -> bool:
         """Stage a tensor of one real number for column `name`; False when it is none."""
@@ -219,6 +245,9 @@ class Measurement:
         self._scalars, self._returns = {}, []
         self.exemplars.clear()
         self.gradients.clear()
+        for small in self._small:
+            small.staging = self.staging
+            small.clear()
 
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
         underway = Underway(Ticket(), [])
@@ -234,7 +263,8 @@ class Measurement:
             self.refuse("recurrent", Status.INCOMPLETE)
         if self.level >= Level.NORMAL:
             self._tell_memory()
-        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish()):
+        small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
+        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
             for device, part in found.items():
                 parts.setdefault(device, []).extend(part)
         for (name, subject), row in self._scalars.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 from gradwatch_agent.collect.block_facts import EXTRA, tell_extra, want
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.staging import Channel, Layout
+from gradwatch_agent.collect.tensors import REALS
 from gradwatch_agent.device.reduce import Plan
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
@@ -19,12 +21,6 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.staging import Segment, Staging
-
-REALS = frozenset(
-    {torch.float32, torch.float64, torch.bfloat16, torch.float16}
-    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
-)
-"""Observations are often bytes and rewards integers; all are exact in float64."""
 
 WIDE = frozenset({torch.float64, torch.int32, torch.int64})
 """What float32 does not hold exactly."""
@@ -41,10 +37,13 @@ class RolloutCollector:
     def __init__(self, staging: Staging, switches: Switches | None = None) -> None:
         self.staging = staging
         self._switches = switches or Switches()
-        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._layouts: dict[tuple[tuple[str, ...], float | None], Layout] = {}
 
-    def observe(self, tally: Tally, tensors: Mapping[str, object], observations: object = None) -> None:
-        """Stage `tensors` (column → tensor, numpy array or sequence; any shape) and observations (or a dict of them).
+    def observe(
+        self, tally: Tally, tensors: Mapping[str, object], observations: object = None, obs_clip: float | None = None
+    ) -> tuple[dict[str, torch.Tensor], torch.Size]:
+        """Stage `tensors` (column → tensor, numpy array or sequence; any shape) and observations (or a dict of them), whose
+        elements at `obs_clip` or beyond are counted. Return the observations that can be used, and the shape of the others.
 
         Gradients must be off. What cannot be used is refused in `tally`.
         """
@@ -59,10 +58,14 @@ class RolloutCollector:
             columns = [name for name in group if name != ERROR] + [ERROR] * (ERROR in group)
             self._stage(tuple(columns), [group[name].reshape(-1) for name in columns])
         self._explain_error(tally, tensors, groups)
-        for given in observations.values() if isinstance(observations, Mapping) else (observations,):
+        found: dict[str, torch.Tensor] = {}
+        for key, given in (observations if isinstance(observations, Mapping) else {"": observations}).items():
             tensor = self._usable(tally, OBSERVATION, given)
-            for part in _parts(tensor, self.staging.scratch) if tensor is not None else ():
-                self._stage((OBSERVATION,), [part.reshape(-1)])
+            if tensor is not None:
+                found[str(key)] = tensor
+                for part in _parts(tensor, self.staging.scratch):
+                    self._stage((OBSERVATION,), [part.reshape(-1)], obs_clip)
+        return found, next(iter(groups), (torch.Size(), None))[0]
 
     def _usable(self, tally: Tally, name: str, given: object) -> torch.Tensor | None:
         if given is None:
@@ -93,13 +96,14 @@ class RolloutCollector:
         else:
             tally.refuse(ERROR, tally.reasons[VALUE if VALUE not in places else TARGET, ""])
 
-    def _stage(self, columns: tuple[str, ...], tensors: list[torch.Tensor]) -> None:
-        layout = self._layouts.get(columns)
+    def _stage(self, columns: tuple[str, ...], tensors: list[torch.Tensor], clip: float | None = None) -> None:
+        layout = self._layouts.get((columns, clip))
         if layout is None:
             errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
-            plan = Plan(len(columns), errors=errors, **want(columns, self._switches))
+            at_clip = None if clip is None else math.nextafter(clip, 0.0)
+            plan = Plan(len(columns), errors=errors, saturation=at_clip, **want(columns, self._switches))
             layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT, rows=1)
-            self._layouts[columns] = layout
+            self._layouts[columns, clip] = layout
         wide = any(tensor.dtype in WIDE for tensor in tensors)
         self.staging.stage(layout, tensors, torch.float64 if wide else torch.float32, 0, before=False)
 

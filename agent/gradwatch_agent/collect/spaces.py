@@ -23,7 +23,7 @@ def entropy_limits(action_space: object) -> dict[str, float | None] | None:
     elif isinstance(spaces, (tuple, list)):
         heads = {str(key): _limit(space) for key, space in enumerate(spaces)}
     elif getattr(action_space, "nvec", None) is not None:
-        heads = {str(key): _ln(n) for key, n in enumerate(_flat(getattr(action_space, "nvec", ())))}
+        heads = {str(key): _ln(n) for key, n in enumerate(flat(getattr(action_space, "nvec", ())))}
     joint = _limit(action_space)
     return {**heads, "": joint}
 
@@ -36,7 +36,7 @@ def _limit(space: object) -> float | None:
     if isinstance(spaces, (tuple, list)):
         return _sum([_limit(part) for part in spaces])
     if getattr(space, "nvec", None) is not None:
-        return _sum([_ln(n) for n in _flat(getattr(space, "nvec", ()))])
+        return _sum([_ln(n) for n in flat(getattr(space, "nvec", ()))])
     if type(space).__name__ == "MultiBinary":
         return math.prod(getattr(space, "shape", ())) * math.log(2.0)
     return _ln(getattr(space, "n", None))
@@ -53,8 +53,8 @@ def _sum(limits_: list[float | None]) -> float | None:
     return sum(known) if known and len(known) == len(limits_) else None
 
 
-def _flat(nvec: object) -> list[object]:
-    """The entries of a vector or matrix of action counts."""
+def flat(nvec: object) -> list[object]:
+    """The entries of a vector or matrix."""
     flattened = getattr(nvec, "flatten", None)
     entries = flattened() if callable(flattened) else nvec
     return list(entries) if hasattr(entries, "__iter__") else []

@@ -6,6 +6,7 @@ one, and `finish` reduces all rows of one shape together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,6 +106,15 @@ class Segment:
         if facts.saturated is not None:
             name, subject = channels[0].moments
             tally.put((f"{name}.saturated", subject), (facts.saturated,))
+        if plan.batch is not None and facts.between is not None:
+            (name, subject), n, mean = channels[0].moments, facts.n[0], facts.total[0] / facts.n[0]
+            if math.isnan(facts.between) and not self.whole:
+                tally.refuse(f"{name}.within", Status.THINNED, subject)
+            else:  # the sum of all squares less that of the means over sequences
+                tally.put((f"{name}.within", subject), (facts.m2[0] + n * mean * mean - facts.between / plan.batch[1],))
+        if facts.leaked is not None and plan.reset is not None:
+            name, subject = channels[plan.reset].moments
+            tally.put((f"{name}.violations", subject), (facts.leaked,))
         if facts.peak is not None and plan.peak is not None:
             name, subject = channels[plan.peak].moments
             tally.put((f"{name}.absmax", subject), (facts.peak,))

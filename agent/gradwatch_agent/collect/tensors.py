@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 """What a log-probability, value, state, advantage or loss may be; an integer there is a mistake of the trainer."""
 
+REALS = frozenset(
+    {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+    | {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool}
+)
+"""Observations are often bytes and rewards integers; all are exact in float64."""
+
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """A subclass (a DTensor, a masked tensor) does with our calls what it likes, even a collective."""
 

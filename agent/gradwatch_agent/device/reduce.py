@@ -36,6 +36,8 @@ class Plan:
     above it. `peak`: the channel whose largest |x| is wanted. The last two are not for masked blocks. `ranges`: the least and
     the largest value of every moments channel as it was staged. `zeros`: the channel whose zeros are counted. `shape`: the
     channel whose third and fourth powers are wanted. `weights`: the sums of r - 1 and (r - 1)^2.
+    `batch`: channel 0 is [layers, sequences, units], flat, and the sum of squares of its sums over sequences is wanted.
+    `reset`: the channel that is 1 where channel 0 should be 0, and the elements that are not are counted.
     """
 
     moments: int
@@ -49,6 +51,8 @@ class Plan:
     zeros: int | None = None
     shape: int | None = None
     weights: bool = False
+    batch: tuple[int, int, int] | None = None
+    reset: int | None = None
 
     @property
     def channels(self) -> int:
@@ -63,7 +67,8 @@ class Plan:
     def extremes(self) -> int:
         """Numbers about the block as a whole, which come last."""
         clipped = 2 * (self.ratio and self.clip is not None)
-        singles = (self.saturation is not None) + (self.peak is not None) + (self.zeros is not None)
+        asked = (self.saturation, self.peak, self.zeros, self.batch, self.reset)
+        singles = sum([one is not None for one in asked])
         return 2 * self.weights + clipped + 2 * self.moments * self.ranges + singles + 2 * (self.shape is not None)
 
 
@@ -88,7 +93,8 @@ class RatioFacts:
 class BlockFacts:
     """One reduced block on the host. Per channel: number of values, sum, sum of squared deviations from the mean,
     number of non-finite values, and the first row that held one (None for none). `saturated`, `peak`, `zeros`: see Plan;
-    `ranges`: least and largest per channel; `powers`: sums of the third and fourth powers of the deviations."""
+    `ranges`: least and largest per channel; `powers`: sums of the third and fourth powers of the deviations; `between` and
+    `leaked`: what `batch` and `reset` of the Plan ask for."""
 
     n: list[float]
     total: list[float]
@@ -101,6 +107,8 @@ class BlockFacts:
     zeros: float | None = None
     ranges: list[tuple[float, float]] | None = None
     powers: tuple[float, float] | None = None
+    between: float | None = None
+    leaked: float | None = None
 
 
 @dataclass(slots=True)
@@ -192,6 +200,13 @@ class Reducer:
         if plan.zeros is not None:
             zero = channels[plan.zeros] == 0
             parts.append(torch.mul(torch.count_nonzero(zero if absent is None else zero & ~absent[:, 0]), self.one))
+        if plan.batch is not None:
+            whole = math.prod(plan.batch) == channels[0].shape[1]  # a slice of a large state has no such shape
+            sums = channels[0].view(-1, *plan.batch).sum(2) if whole else torch.mul(self.one, math.nan)
+            parts.append(torch.linalg.vector_norm(sums).reshape(1))
+        if plan.reset is not None:
+            leaked = (channels[0] != 0) & (channels[plan.reset] != 0)
+            parts.append(torch.mul(torch.count_nonzero(leaked), self.one))
         return parts
 
     def _apply_mask(self, x: Tensor, plan: Plan) -> Tensor:
@@ -315,8 +330,10 @@ def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, bef
     saturated = next(rest) if plan.saturation is not None else None
     peak = next(rest) if plan.peak is not None else None
     zeros = next(rest) if plan.zeros is not None else None
+    between = _square(next(rest)) if plan.batch is not None else None
+    leaked = next(rest) if plan.reset is not None else None
     powers = (next(rest), _square(next(rest))) if plan.shape is not None else None
-    return BlockFacts(n, total, m2, bad, first, ratio, saturated, peak, zeros, ranges, powers)
+    return BlockFacts(n, total, m2, bad, first, ratio, saturated, peak, zeros, ranges, powers, between, leaked)
 
 
 def _first_nonfinite(row_sums: Sequence[float]) -> int | None:

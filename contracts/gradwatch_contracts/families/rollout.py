@@ -19,6 +19,12 @@ COLUMNS: tuple[ColumnSpec, ...] = (
     _rollout("value.target.max", Kind.MAX, RankRule.MAX),
     _rollout("reward.step.absmax", Kind.MAX, RankRule.MAX),
     _rollout("reward.step.zeros", Kind.COUNT, RankRule.SUM),
+    _rollout("obs.input.saturated", Kind.COUNT, RankRule.SUM),
+    _rollout("obs.drift", Kind.MOMENTS, RankRule.MERGE),
+    _rollout("obs.drift.max", Kind.MAX, RankRule.MAX),
+    _rollout("obs.normalizer.drift", Kind.MAX, RankRule.MAX),
+    _rollout("obs.constant", Kind.COUNT, RankRule.MAX),
+    _rollout("obs.features", Kind.COUNT, RankRule.MAX),
 )
 
 
@@ -61,5 +67,42 @@ SIGNALS: tuple[Signal, ...] = (
         "rate",
         ("reward.step.zeros", "reward.step"),
         "share of environment steps with a reward of exactly 0",
+    ),
+    Signal(
+        "obs.input.saturation",
+        Unit.FRACTION,
+        "rate",
+        ("obs.input.saturated", "obs.input"),
+        "share of the observations at obs_clip or beyond",
+    ),
+    Signal(
+        "obs.drift.rms",
+        Unit.RATIO,
+        "rms",
+        ("obs.drift",),
+        "root mean square over features of |mean - mean at the start| / std at the start; the start is the first 8 updates",
+    ),
+    Signal(
+        "obs.drift.max",
+        Unit.RATIO,
+        "value",
+        ("obs.drift.max",),
+        "largest |mean - mean at the start| / std at the start of a feature",
+        window="worst feature",
+    ),
+    Signal(
+        "obs.normalizer.drift",
+        Unit.RATIO,
+        "value",
+        ("obs.normalizer.drift",),
+        "largest |mean - mean of the normaliser| / std of the normaliser of a feature",
+        window="worst feature",
+    ),
+    Signal(
+        "obs.constant_share",
+        Unit.FRACTION,
+        "quotient",
+        ("obs.constant", "obs.features"),
+        "share of the features that had one value in all steps looked at",
     ),
 )

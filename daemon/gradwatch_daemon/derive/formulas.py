@@ -127,6 +127,11 @@ def effective_share(a: Slots) -> tuple[F64, Undefined]:
     return square / whole, (a.n <= 0) | (whole == 0)
 
 
+def rms_rate(a: Slots, b: Slots) -> tuple[F64, Undefined]:
+    """Root of the sum `a` per sample of `b`; a sum that rounding left a hair below 0 counts as 0."""
+    return np.sqrt(np.where(a.x < 0, 0.0, a.x) / b.n), b.n <= 0
+
+
 def count_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
     """Number of samples of `a` over that of `b`."""
     return a.n / b.n, b.n <= 0
@@ -210,6 +215,7 @@ FORMULAS: Mapping[str, Formula] = {
     "gradient_health": Formula(gradient_health, (_ONE, _ONE, _ONE, _ONE)),
     "half_mean_square": Formula(half_mean_square, (_SET,)),
     "effective_share": Formula(effective_share, (_SET,)),
+    "rms_rate": Formula(rms_rate, (_ONE, _SET)),
     "count_ratio": Formula(count_ratio, (_SET, _SET)),
     "std_ratio": Formula(std_ratio, (_SET, _SET)),
     "correlation": Formula(correlation, (_SET, _SET, _SET)),

@@ -22,6 +22,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's allocator, read in every update."""
     monkeypatch.setattr("gradwatch_agent.collect.measurement.allocated_bytes", lambda devices: 512)
     monkeypatch.setattr("gradwatch_agent.collect.measurement.READ_EVERY", 1)
+    monkeypatch.setattr("gradwatch_agent.collect.features.START_UPDATES", 1)
 
 
 class Counter(TorchDispatchMode):
@@ -37,17 +38,22 @@ class Counter(TorchDispatchMode):
 
 
 def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """An update in which everything is called."""
+    """An update in which everything is called; `actions` fit both kinds of space."""
     with monitor.phase("update"):
         pass
-    monitor.rollout(**{name: torch.ones(4, 2) for name in ("rewards", "values", "returns", "advantages", "observations")})
+    monitor.rollout(
+        **{name: torch.ones(4, 2) for name in ("rewards", "values", "returns", "advantages")},
+        observations=torch.arange(16.0).reshape(4, 2, 2), actions=torch.ones(4, 2), normalizer=(torch.ones(2), torch.ones(2)),
+        obs_clip=1.0,
+    )  # fmt: skip
     for _ in range(4):
         output = network(torch.ones(8, 3))[:, 0]
         monitor.ppo(
             new_logp=output, old_logp=output.detach(), entropy=output, values=output, returns=torch.ones(8),
-            advantages=torch.ones(8), clip=0.2, loss=output.sum(),
+            advantages=torch.ones(8), clip=0.2, loss=output.sum(), std=torch.ones(2),
         )  # fmt: skip
-        monitor.recurrent(output, output)
+        state = output.reshape(4, 2)
+        monitor.recurrent(state, state, reset=torch.zeros(4))
         optimizer.zero_grad()
         output.sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 0.5)
@@ -55,12 +61,14 @@ def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimize
     monitor.step(env_steps=1, episode_returns=[1.0], episode_lengths=[3], truncated=[False], eval_return=1.0, scalar=2.0)
 
 
-def trained(level: Level, updates: int = 3) -> tuple[dict[str, Any], int]:
+DISCRETE, BOX = type("Discrete", (), {"n": 2})(), type("Box", (), {"low": (0.0, 0.0), "high": (1.0, 1.0)})()
+
+
+def trained(level: Level, updates: int = 3, space: object = DISCRETE) -> tuple[dict[str, Any], int]:
     """The last row at a level, and the operators of its update."""
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
     optimizer = torch.optim.Adam([{"params": [network.weight], "name": "weight"}, {"params": [network.bias]}])
-    space = type("Discrete", (), {"n": 2})()
     with monitoring(modules=(network,), optimizers=(optimizer,), level=level, action_space=space) as (monitor, record):
         for _ in range(updates - 1):
             one_update(monitor, network, optimizer)
@@ -72,9 +80,10 @@ def trained(level: Level, updates: int = 3) -> tuple[dict[str, Any], int]:
 @pytest.mark.parametrize("level", list(Level))
 def test_level_decides_for_every_column_of_the_registry(level: Level) -> None:
     """With everything called, a column is measured if and only if the level includes it; the rest says LEVEL."""
-    row, _ = trained(level)
+    row, box = trained(level)[0], trained(level, space=BOX)[0]
+    row.update({key: value for key, value in box.items() if not isinstance(value, Status) or key not in row})
     for name, spec in COLUMNS.items():
-        subject = {"key": "scalar", "phase": "update", "group": "weight"}.get(spec.per, "")
+        subject = {"key": "scalar", "phase": "update", "group": "weight", "head": ""}.get(spec.per, "")
         key = f"{name}/{subject}" if subject else name
         if spec.level > level:
             assert row.get(key, Status.LEVEL) is Status.LEVEL, key

@@ -172,3 +172,80 @@ def test_recurrent_under_autograd_changes_nothing() -> None:
         (h.sum() + c.sum()).backward()
         monitor.step()
     assert lstm.weight_hh_l0.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 4, 3), (5, 1, 4, 3)])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_diversity_equals_the_spread_over_sequences(shape: tuple[int, ...], pieces: int) -> None:
+    """Squares of each unit's distance from its mean over the batch, summed over calls, layers and units, in float64."""
+    torch.manual_seed(0)
+    states = [torch.rand(shape) for _ in range(pieces)]
+    with monitoring() as (monitor, record):
+        for state in states:
+            monitor.recurrent(state, state)
+        monitor.step()
+        within = sum(float(((one.double() - one.double().mean(-2, keepdim=True)) ** 2).sum()) for one in states)
+        assert record.last["rnn.h.within/update"] == pytest.approx(within, rel=1e-9)
+
+
+def test_diversity_of_a_dead_memory_is_nothing() -> None:
+    """All sequences hold the same; the rounding of large sums leaves no more than that."""
+    with monitoring() as (monitor, record):
+        monitor.recurrent(torch.full((64, 8), 0.7))
+        monitor.step()
+        assert abs(record.last["rnn.h.within/update"]) < 1e-9
+
+
+@pytest.mark.parametrize("h", [torch.ones(8), torch.ones(1, 1, 8)])
+def test_diversity_of_one_sequence_is_undefined(h: torch.Tensor) -> None:
+    """There is nothing to differ from."""
+    with monitoring() as (monitor, record):
+        monitor.recurrent(h)
+        monitor.step()
+        assert record.last["rnn.h.within/update"] is Status.UNDEFINED
+
+
+def test_diversity_of_a_state_too_large_to_be_reduced_whole_is_thinned() -> None:
+    """A slice of it has no batch."""
+    with monitoring(max_staged_bytes=1024) as (monitor, record):
+        monitor.recurrent(torch.rand(40, 16))
+        monitor.step()
+        assert record.last["rnn.h.within/update"] is Status.THINNED
+        assert record.last["rnn.h/update"][0] == 640.0
+
+
+@pytest.mark.parametrize(
+    "reset", [torch.tensor([True, False, True]), torch.tensor([[1.0], [0.0], [1.0]]), torch.tensor([1, 0, 1])]
+)
+@pytest.mark.parametrize("layers", [(), (2,)])
+def test_reset_that_did_not_happen_is_counted(reset: torch.Tensor, layers: tuple[int, ...]) -> None:
+    """Two of three sequences begin anew; one of them was not zeroed, in one unit of each layer. NaN is not 0 either."""
+    h = torch.zeros(*layers, 3, 2)
+    h[..., 1, :] = 0.5
+    with monitoring() as (monitor, record):
+        monitor.recurrent(h, h.clone(), reset=reset)
+        monitor.step()
+        assert record.last["rnn.reset.violations/update"] == 0.0
+        assert record.last["rnn.reset/update"][1] == pytest.approx(2 / 3)
+        h[..., 2, 0] = math.nan
+        monitor.recurrent(h, torch.zeros(1), reset=reset)
+        monitor.step()
+        assert record.last["rnn.reset.violations/update"] == float(math.prod(layers))
+
+
+@pytest.mark.parametrize(
+    ("reset", "status"),
+    [
+        (torch.zeros(4), Status.SHAPE),
+        (torch.zeros(3, dtype=torch.complex64), Status.DTYPE),
+        ([0, 1, 0], Status.DTYPE),
+        (None, None),
+    ],
+)
+def test_reset_that_does_not_fit_says_why(reset: Any, status: Status | None) -> None:
+    """Without one there is no series at all; the state is measured in any case."""
+    with monitoring() as (monitor, record):
+        monitor.recurrent(torch.zeros(3, 2), reset=reset)
+        monitor.step()
+        assert record.last.get("rnn.reset.violations/update") is status
+        assert record.last["rnn.h/update"][0] == 6.0
