@@ -1,7 +1,7 @@
 """DDP and FSDP2 over gloo in two processes: no collective of ours, the same bits, and each rank's row right or silent.
 
-The daemon keeps a row per rank and combines none yet, so what a rank cannot know alone, the norm of sharded gradients, must say
-so.
+What a rank cannot know alone, the norm of sharded gradients, must say so. What the daemon makes of all ranks is in
+`test_ranks_together.py`.
 """
 
 from __future__ import annotations
