@@ -1,4 +1,4 @@
-"""A PPO-shaped DDP training for a daemon: `python ddp_trainer.py RUN STORE_FILE`, once for each rank, or once with WORLD_SIZE=1.
+"""A PPO-shaped DDP training for a daemon: `python ddp_trainer.py RUN STORE_FILE`, once a rank, or once with WORLD_SIZE=1.
 
 Whatever the number of ranks, they train together on the same minibatches: each takes its share of the samples. So one process
 alone is the full-tensor result that two of them must add up to.
