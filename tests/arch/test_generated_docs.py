@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
-from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
+from gradwatch_daemon.detect.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -85,7 +85,7 @@ def test_detectors_page_has_every_threshold_of_both_profiles_with_its_strictness
     page = generate.detectors_page()
 
     for spec in CATALOGUE:
-        for profile in PROFILES:
+        for profile in spec.profiles:
             part = page.partition(f"### {spec.kind} in `{profile}`\n")[2].partition("\n#")[0]
             rule = spec.rule(profile)
             for threshold in rule.thresholds:

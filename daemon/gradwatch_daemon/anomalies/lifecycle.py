@@ -1,6 +1,6 @@
 """Verdicts to anomalies, on the update clock: votes, causes, severity, resolution. One per stream.
 
-Rows are taken in order of update, findings of one update in order of (onset, minibatch, stage, catalogue); blocks
+Rows are taken in order of update, findings of one update in order of (onset, minibatch, catalogue); blocks
 without a breach and without anything open are passed over without a loop.
 """
 
@@ -14,7 +14,7 @@ import msgpack
 
 from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Severity
-from gradwatch_daemon.anomalies.cause import find_root
+from gradwatch_daemon.anomalies.cause import AFTERMATH, find_consequence, find_root
 from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
 from gradwatch_daemon.anomalies.sentence import describe
 from gradwatch_daemon.anomalies.votes import Change, Track
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Numbers, SignalBlock, Stream
     from gradwatch_daemon.rules import Rule
 
-FORMAT = 1
+FORMAT = 2
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
 BREACH, PARTIAL = int(Verdict.BREACH), int(RowFlag.PARTIAL)
@@ -77,6 +77,8 @@ class Lifecycle:
         self._tracks: dict[tuple[str, str], Track] = {}
         self._open: dict[str, OpenAnomaly] = {}
         self._changed: dict[str, OpenAnomaly] = {}
+        self._over: dict[str, OpenAnomaly] = {}
+        """Resolved lately: a consequence, or the same again, opens them anew."""
         self._last: Sequence[Verdicts] = ()
 
     @property
@@ -133,7 +135,7 @@ class Lifecycle:
     def dump(self) -> bytes:
         """Canonical bytes: the same rows in any batches give the same bytes."""
         tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
-        anomalies = [anomaly.state() for anomaly in self._open.values()]
+        anomalies = [[anomaly.state() for anomaly in known.values()] for known in (self._open, self._over)]
         standing = [list(item) for item in self._standing()]
         return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
 
@@ -148,8 +150,8 @@ class Lifecycle:
             raise ValueError(f"anomaly state: expected format {FORMAT}, got {unpacked[0]!r}; replay the stream")
         _, tracks, anomalies, standing = unpacked
         self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
-        restored = [OpenAnomaly.restored(state) for state in anomalies]
-        self._open = {anomaly.id: anomaly for anomaly in restored}
+        restored = [[OpenAnomaly.restored(state) for state in states] for states in anomalies]
+        self._open, self._over = ({anomaly.id: anomaly for anomaly in known} for known in restored)
         self._last = [
             Verdicts(kind, subject, bytes([code]), (), (), (), (), (), (), reason) for kind, subject, code, reason in standing
         ]
@@ -162,6 +164,9 @@ class Lifecycle:
     def _row(self, row: int, update: int, t_ns: int, lanes: list[_Lane]) -> None:
         """One update: first what goes on or ends, then what is new, so that a finding joins only what is still open."""
         fired: list[_Lane] = []
+        if self._over:
+            past = update - AFTERMATH
+            self._over = {id_: anomaly for id_, anomaly in self._over.items() if past <= anomaly.last <= update}
         for lane in lanes:
             track, code = lane.track, lane.codes[row]
             if code != BREACH and track.idle:
@@ -180,20 +185,18 @@ class Lifecycle:
                 self._place(lane, row, update, t_ns)
 
     @staticmethod
-    def _precedence(lane: _Lane, row: int) -> tuple[int, int, int, int]:
-        verdicts = lane.verdicts
-        return lane.track.onset, int(verdicts.minibatch[row]), int(verdicts.stage[row]), lane.order
+    def _precedence(lane: _Lane, row: int) -> tuple[int, int, int]:
+        return lane.track.onset, int(lane.verdicts.minibatch[row]), lane.order
 
     def _place(self, lane: _Lane, row: int, update: int, t_ns: int) -> None:
-        """Attach a new finding to the anomaly that explains it, or open one of its own."""
+        """Attach a new finding to what explains it, put it at the root of what it explains, or open an anomaly for it."""
         track, (kind, subject) = lane.track, lane.key
-        root = find_root(lane.key, track, self._open.values(), self._rules)
+        caused = find_consequence(lane.key, track, lane.order, self._open.values(), self._rules)
+        root = caused or find_root(lane.key, track, (*self._open.values(), *self._over.values()), self._rules)
         if root is not None:
-            track.anomaly = root.id
-            root.firing.append(lane.key)
-            root.last = max(root.last, update)
-            root.attach(self._attached(lane, row, update))
-            self._changed[root.id] = root
+            self._join(root, lane, row, update)
+            if caused is not None:
+                self._lead(caused, lane, row, update)
             return
         verdicts = lane.verdicts
         anomaly = OpenAnomaly(
@@ -201,6 +204,7 @@ class Lifecycle:
             kind=kind,
             subject=subject,
             rank=track.rank,
+            root_rank=track.rank,
             onset=track.onset,
             fired=update,
             last=update,
@@ -216,7 +220,35 @@ class Lifecycle:
             firing=[lane.key],
         )
         track.anomaly = anomaly.id
+        self._over.pop(anomaly.id, None)
         self._open[anomaly.id] = self._changed[anomaly.id] = anomaly
+
+    def _join(self, anomaly: OpenAnomaly, lane: _Lane, row: int, update: int) -> None:
+        """A finding belongs to an anomaly, which goes on or opens again."""
+        lane.track.anomaly = anomaly.id
+        anomaly.firing.append(lane.key)
+        anomaly.last = max(anomaly.last, update)
+        anomaly.resolved = None
+        self._over.pop(anomaly.id, None)
+        self._open[anomaly.id] = self._changed[anomaly.id] = anomaly
+        if lane.key == (anomaly.kind, anomaly.subject):
+            anomaly.root_last, anomaly.count = update, anomaly.count + lane.track.count
+            anomaly.rank = max(anomaly.rank, lane.track.rank)
+        else:
+            anomaly.attach(self._attached(lane, row, update))
+
+    def _lead(self, anomaly: OpenAnomaly, lane: _Lane, row: int, update: int) -> None:
+        """A finding that began earlier takes the root's place; what was the root stays beside it."""
+        anomaly.attached = [a for a in anomaly.attached if (a.kind, a.subject) != lane.key]
+        anomaly.attach(anomaly.root())
+        verdicts, track = lane.verdicts, lane.track
+        anomaly.kind, anomaly.subject = lane.key
+        anomaly.onset, anomaly.root_last, anomaly.count = track.onset, update, track.count
+        anomaly.root_rank = track.rank
+        anomaly.value, anomaly.limit = float(verdicts.value[row]), float(verdicts.limit[row])
+        anomaly.baseline = float(verdicts.baseline[row])
+        anomaly.minibatch, anomaly.stage = int(verdicts.minibatch[row]), int(verdicts.stage[row])
+        anomaly.sentence = self._sentence(lane, row, update)
 
     def _grow(self, lane: _Lane, row: int, update: int, *, lifted: bool) -> None:
         """A finding goes on; when its severity rose, its numbers become those of this update."""
@@ -230,7 +262,7 @@ class Lifecycle:
             return
         anomaly.root_last, anomaly.count = update, track.count
         if lifted:
-            anomaly.rank = max(anomaly.rank, track.rank)
+            anomaly.rank, anomaly.root_rank = max(anomaly.rank, track.rank), track.rank
             anomaly.value, anomaly.limit = float(verdicts.value[row]), float(verdicts.limit[row])
             anomaly.baseline = float(verdicts.baseline[row])
             anomaly.minibatch, anomaly.stage = int(verdicts.minibatch[row]), int(verdicts.stage[row])
@@ -243,7 +275,7 @@ class Lifecycle:
         self._changed[id_] = anomaly
         if not anomaly.firing:
             anomaly.resolved = update
-            del self._open[id_]
+            self._over[id_] = self._open.pop(id_)
 
     def _attached(self, lane: _Lane, row: int, fired: int) -> Attached:
         severity = list(Severity)[lane.track.rank]

@@ -24,13 +24,16 @@ Finding = tuple[str, str]
 
 
 def anomaly_id(stream: Stream, kind: str, subject: str, onset: int) -> str:
-    """16 hex digits of content: a replay of the same rows makes the same ids, so storing them again changes nothing."""
+    """16 hex digits of the finding that opened it: a replay of the same rows makes the same ids, so storing them again changes
+    nothing. The id stays when an earlier cause is found."""
     return hashlib.blake2b(msgpack.packb([*stream, kind, subject, onset]), digest_size=8).hexdigest()
 
 
 @dataclass(slots=True)
 class OpenAnomaly:
-    """Mutable twin of `records.Anomaly`. `firing` are the findings not yet over, `root_last` the root's newest breach.
+    """Mutable twin of `records.Anomaly`. `rank` is that of its gravest finding, `root_rank` of its root.
+
+    `firing` are the findings not yet over, `root_last` the root's newest breach.
 
     `value`, `limit`, `baseline`, `minibatch`, `stage` and `sentence` are of the update at which the root reached its
     present severity.
@@ -40,6 +43,7 @@ class OpenAnomaly:
     kind: str
     subject: str
     rank: int
+    root_rank: int
     onset: int
     fired: int
     last: int
@@ -62,6 +66,11 @@ class OpenAnomaly:
         kept = [other for other in self.attached if (other.kind, other.subject, other.update_onset) != key]
         self.attached = [*kept, found]
         self.rank = max(self.rank, found.severity.rank)
+
+    def root(self) -> Attached:
+        """What the root itself said, as if it were attached."""
+        severity = list(Severity)[self.root_rank]
+        return Attached(self.kind, self.subject, severity, self.onset, self.fired, self.value, self.limit)
 
     def attached_of(self, finding: Finding, onset: int) -> Attached:
         """What a finding said when it was attached."""
@@ -116,6 +125,7 @@ _PLAIN = (
     "kind",
     "subject",
     "rank",
+    "root_rank",
     "onset",
     "fired",
     "last",

@@ -22,7 +22,8 @@ _BREACH, _HOLD, _CLEAR = int(Verdict.BREACH), int(Verdict.HOLD), int(Verdict.CLE
 
 
 class Change(Enum):
-    """What one update did to a finding. REPLACED: an info finding became a graver one with an onset of its own."""
+    """What one update did to a finding. REPLACED: an info finding became a graver one, which may
+    have another onset and another cause."""
 
     NONE = "none"
     FIRED = "fired"
@@ -90,7 +91,7 @@ class Track:
                 return Change.NONE
             self.rank, self.onset, self.count = gives, onset, count
             change = Change.FIRED
-        elif gives > self.rank and self.rank == INFO and onset != self.onset:
+        elif gives > self.rank and self.rank == INFO:
             self.rank, self.onset, self.count = gives, onset, count
             change = Change.REPLACED
         else:

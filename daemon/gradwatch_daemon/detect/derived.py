@@ -22,6 +22,10 @@ FALL_LEAST = 1e-6
 """Slower falls than this per update count as none: the time to the floor is then endless."""
 
 
+RATE_LEAST = 1e-12
+"""A learning rate below this is annealing's end."""
+
+
 def value_error(view: View) -> F64:
     """Mean squared error of the values over the variance of the returns, which counts as at least half of its average.
 
@@ -78,6 +82,30 @@ def _drift(view: View, name: str) -> F64:
     drift = np.full(view.n, np.nan)
     drift[usable] = ema.steps(view.update[usable].tolist(), given.values[usable].tolist())
     return drift  # type: ignore[no-any-return]
+
+
+def kl_tail(view: View) -> F64:
+    """k3 over k2: near 1 while log-ratios are small, large where a few ratios are huge."""
+    return _quotient(view, "policy.kl.k3", "policy.kl.k2")
+
+
+def norm_over_clip(view: View) -> F64:
+    """Gradient norm over the largest norm the trainer allows."""
+    return _quotient(view, "grad.norm.mean", "grad.clip_limit")
+
+
+def kl_of_rate(view: View) -> F64:
+    """KL over the square of the learning rate: how far a step of this size moves the policy, whatever the schedule."""
+    math = view.math
+    k3, rate = view.input("policy.kl.k3"), view.input("opt.lr")
+    known = k3.readable & rate.readable & (rate.values > RATE_LEAST)
+    return math.where(known, math.divide(k3.values, rate.values * rate.values), np.nan)
+
+
+def _quotient(view: View, above: str, below: str) -> F64:
+    a, b = view.input(above), view.input(below)
+    known = a.readable & b.readable & (b.values > 0)
+    return view.math.where(known, view.math.divide(a.values, b.values), np.nan)
 
 
 def return_at_best(view: View) -> F64:

@@ -68,6 +68,7 @@ KL, RATIO, NORM, HEALTH = "policy.kl.k3", "policy.ratio.max", "grad.norm.mean", 
 ERROR, SQUARED_ERROR, NORM_ANCHOR = "value error", "squared value error", "grad.norm.mean over 256"
 ENTROPY_SLOPE, ENTROPY_LEFT = "entropy slope", "entropy updates left"
 NORM_DRIFT, HEALTH_DRIFT, AT_BEST = "norm drift", "health drift", "return at best"
+KL_TAIL, KL_OF_RATE, NORM_OVER_CLIP = "k3 over k2", "k3 over the squared rate", "norm over clip limit"
 """Names of computed series: no signal has a blank in its name."""
 
 _LISTED = (
@@ -81,6 +82,9 @@ _LISTED = (
     Series(ENTROPY_LEFT, "policy.entropy.norm", Scale(LINEAR, 1.0), derived.entropy_left),
     Series(NORM_DRIFT, NORM, Scale(LINEAR, 0.1), derived.norm_drift),
     Series(HEALTH_DRIFT, HEALTH, Scale(LINEAR, 0.1), derived.health_drift),
+    Series(KL_TAIL, KL, Scale(LOG, 0.05, 1e-6), derived.kl_tail),
+    Series(KL_OF_RATE, KL, Scale(LOG, 0.05, 1e-12), derived.kl_of_rate),
+    Series(NORM_OVER_CLIP, NORM, Scale(LOG, 0.05, 1e-12), derived.norm_over_clip),
     Series(AT_BEST, "episode.return.mean", Scale(LINEAR, 0.1), derived.return_at_best),
 )
 

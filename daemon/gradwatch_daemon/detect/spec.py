@@ -28,6 +28,29 @@ CLIP_CALL = "call clip_grad_norm_, or pass the optimizer to watch()"
 """The line that feeds every signal of the gradients."""
 
 
+AFTER_BAD_STEP = (
+    "critic_divergence",
+    "value_collapse",
+    "constant_critic",
+    "advantage_degenerate",
+    "ratio_explosion",
+    "kl_extreme",
+    "kl_spike",
+    "kl_tail",
+    "kl_chronic",
+    "ratio_collapse",
+    "entropy_collapse",
+    "entropy_low",
+    "entropy_explosion",
+    "gradient_exploding",
+    "gradient_unhealthy",
+    "gradient_drift",
+    "update_stalled",
+    "performance_degradation",
+)
+"""What may follow from data that went bad or a step that threw the policy or the critic away: it collects the next data."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A detector in one profile: made of `parts`, which are judged all at once, or of a function of its own."""

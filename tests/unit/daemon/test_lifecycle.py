@@ -94,13 +94,17 @@ def test_track_votes_of_a_past_that_a_trainer_went_back_from_do_not_count() -> N
     assert track.onset == 50
 
 
-def test_lifecycle_second_excursion_is_another_anomaly() -> None:
-    """After a resolution the same fault has another onset and so another id."""
+def test_lifecycle_second_excursion_soon_after_is_the_same_anomaly_and_later_another() -> None:
+    """What flaps is one anomaly, which opens again; after 32 quiet updates the same fault has another onset and another id."""
     watch = Watch()
     (first,) = watch.feed(signal_block(10, policy__kl__k3=[0.9] + [0.01] * 9))
-    (second,) = watch.feed(signal_block(10, start=10, policy__kl__k3=[0.01] * 5 + [0.9] + [0.01] * 4))
-    assert first.id != second.id
-    assert (second.update_onset, second.state) == (15, "firing")
+    assert first.state == "resolved"
+    (again,) = watch.feed(signal_block(10, start=10, policy__kl__k3=[0.01] * 5 + [0.9] + [0.01] * 4))
+    assert (again.id, again.state, again.update_onset, again.count) == (first.id, "firing", 0, 2)
+    watch.feed(signal_block(30, start=20))
+    (later,) = watch.feed(signal_block(1, start=50, policy__kl__k3=0.9))
+    assert later.id != first.id
+    assert (later.update_onset, later.state) == (50, "firing")
 
 
 def test_lifecycle_sustained_moderate_kl_is_critical_by_three_of_five() -> None:
@@ -136,7 +140,7 @@ def test_lifecycle_rising_severity_of_one_excursion_keeps_its_id_and_takes_the_g
         40.0,
         20.0,
         80,
-        80,
+        81,
         3,
     )
     assert "40 (" in critical.sentence
@@ -222,7 +226,7 @@ def test_lifecycle_after_load_goes_on_as_if_nothing_happened() -> None:
 def test_lifecycle_state_of_another_format_is_refused() -> None:
     """Bytes of another version are replayed from the store, not misread."""
     watch = Watch()
-    with pytest.raises(ValueError, match="expected format 1, got 0; replay the stream"):
+    with pytest.raises(ValueError, match="expected format 2, got 0; replay the stream"):
         watch.lifecycle.load(msgpack.packb([0, [], [], []]))
 
 

@@ -316,7 +316,7 @@ DEFAULT_REST = [
         9.0,
     ),
     _plain("default", "lstm_unhealthy", "dead", "rnn__h__rms", "<", 1e-6, WARNING, n=2),
-    Case("default", "performance_degradation", "drop", returning, *_about(650.0, "<"), WARNING, 0.9),
+    Case("default", "performance_degradation", "drop", returning, *_about(500.0, "<"), WARNING, 0.9),
     Case("default", "performance_degradation", "drop_critical", returning, *_about(400.0, "<"), CRITICAL, 0.9),
 ]
 CASES = [*BOTH, *CLASSIC, *DEFAULT_POLICY, *DEFAULT_VALUE, *DEFAULT_REST]

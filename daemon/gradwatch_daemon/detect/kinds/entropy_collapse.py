@@ -30,7 +30,7 @@ SPEC = Spec(
         "Check that rewards and advantages are not all of one sign or dominated by one episode.",
         "If the task is solved, stop here.",
     ),
-    explains=("entropy_low",),
+    explains=("entropy_low", "update_stalled", "performance_degradation"),
     per=NORM,
     profiles={
         "default": Variant(

@@ -35,7 +35,7 @@ SPEC = Spec(
         "Lower the learning rate: entropy that falls within a few updates is a step too large.",
         "Check the reward scale: large returns drown the entropy bonus.",
     ),
-    explains=("entropy_collapse",),
+    explains=("entropy_collapse", "update_stalled", "performance_degradation"),
     per=NORM,
     profiles={
         "default": Variant(

@@ -13,7 +13,7 @@ from gradwatch_daemon.detect.ema import MOMENTUM, WARM_UP, Ema
 from gradwatch_daemon.detect.kinds.gradient_unhealthy import HEALTH
 from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM
 from gradwatch_daemon.detect.reasons import learning_reason
-from gradwatch_daemon.detect.series import HEALTH_DRIFT, NORM_ANCHOR, NORM_DRIFT
+from gradwatch_daemon.detect.series import AT_BEST, HEALTH_DRIFT, NORM_ANCHOR, NORM_DRIFT, NORM_OVER_CLIP
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
@@ -58,6 +58,10 @@ def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
 
 
 _NEEDS = (Need(NORM, CLIP_CALL), Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient"))
+_RETURN = "episode.return.mean"
+_CALM = ("harmless", "converged")
+"""A norm that clipping still bounds, or that comes with a return at its best, is learning."""
+
 _AWAY = "distance from its moving average (share of it)"
 _TIMES = "gradient norm"
 _DRIFT = Threshold("drift", NORM, ">", 0.5, "drift from its moving average (share of it)", severity=Severity.WARNING)
@@ -84,11 +88,13 @@ SPEC = Spec(
     subjects=tuple(SERIES),
     subject_words=" of the gradient {}",
     sentence="{direction}{subject}: {quantity} {value} at update {update}, limit {limit}, since update {onset}.",
+    explains=("gradient_exploding", "gradient_unhealthy", "value_collapse", "performance_degradation"),
     profiles={
         "default": Variant(
             None,
             (
                 Need(NORM, CLIP_CALL, subject="norm"),
+                Need(_RETURN, "pass episode_returns to mon.step()", optional=True),
                 Need(HEALTH, CLIP_CALL, undefined="no parameter has a gradient", subject="health"),
             ),
             (
@@ -99,22 +105,26 @@ SPEC = Spec(
                 Threshold("sum", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP),
                 Threshold("times_anchor", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES, series=NORM_ANCHOR),
                 Threshold("sum_anchor", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP, series=NORM_ANCHOR),
+                Threshold("harmless", NORM, "<", 4.0, "gradient norm over the clip limit", series=NORM_OVER_CLIP),
+                Threshold("converged", _RETURN, ">", 0.5, "whether the return stands at its best", series=AT_BEST),
                 Threshold("share_anchor", NORM, "<", 0.02, _TIMES, clear=2.0, measure=Measure.TIMES, series=NORM_ANCHOR),
                 Threshold("sum_down", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.DOWN, series=NORM_ANCHOR),
             ),
             (Vote(Severity.WARNING, 3, 5, Severity.WARNING), Vote(Severity.INFO, 3, 5, Severity.INFO)),
             keep_firing=8,
             parts=(
-                Part(Severity.WARNING, ("times", "sum"), subject="norm"),
-                Part(Severity.WARNING, ("times_anchor", "sum_anchor"), subject="norm"),
-                Part(Severity.WARNING, ("share_anchor", "sum_down"), subject="norm"),
+                Part(Severity.WARNING, ("times", "sum"), _CALM, subject="norm"),
+                Part(Severity.WARNING, ("times_anchor", "sum_anchor"), _CALM, subject="norm"),
+                Part(Severity.WARNING, ("share_anchor", "sum_down"), ("converged",), subject="norm"),
                 Part(Severity.INFO, ("drift",), subject="norm"),
                 Part(Severity.INFO, ("drift_down",), subject="norm"),
                 Part(Severity.INFO, ("health",), subject="health"),
             ),
             formula=f"warning, in 3 of 5 updates: norm > 3 x usual of the last 64 good updates, or of the last 256, with a "
             f"cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g}) > {SUM_LIMIT:g} of the same; or "
-            "< 0.02 x that of the last 256 with such a sum downwards; info: more than 0.5 away from a moving average",
+            "< 0.02 x that of the last 256 with such a sum downwards; neither while the return stands at its best, nor "
+            "upwards below 4 x the clip limit; info: more than 0.5 away from a "
+            "moving average",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(

@@ -6,10 +6,11 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_WORDS
-from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.series import AT_BEST, NORM_OVER_CLIP
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, CLIP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
-OVER_CLIP = "grad.tensor_norm.over_clip"
+OVER_CLIP, _RETURN = "grad.tensor_norm.over_clip", "episode.return.mean"
 
 _OVER = "Largest gradient norm of a parameter tensor over the clip limit"
 
@@ -32,25 +33,22 @@ SPEC = Spec(
         "Clip at a smaller norm, and clip the value loss.",
         "Go back to the checkpoint before the onset if the norm does not come down.",
     ),
-    explains=(
-        "ratio_explosion",
-        "ratio_collapse",
-        "kl_extreme",
-        "kl_spike",
-        "gradient_unhealthy",
-        "gradient_drift",
-        "value_collapse",
-        "performance_degradation",
-    ),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,
-            (Need(NORM, CLIP_CALL), Need(OVER_CLIP, "call clip_grad_norm_ with the limit", optional=True)),
+            (
+                Need(NORM, CLIP_CALL),
+                Need(OVER_CLIP, "call clip_grad_norm_ with the limit", optional=True),
+                Need(_RETURN, "pass episode_returns to mon.step()", optional=True),
+            ),
             (
                 Threshold("times_usual", NORM, ">", 10.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
                 Threshold("times_critical", NORM, ">", 100.0, NORM_WORDS, clear=0.5, measure=Measure.TIMES),
                 Threshold("z", NORM, ">", 4.0, NORM_WORDS, clear=0.5, measure=Measure.Z),
                 Threshold("z_alone", NORM, ">", 6.0, NORM_WORDS, clear=0.5, measure=Measure.Z),
+                Threshold("harmless", NORM, "<", 4.0, "Gradient norm over the clip limit", series=NORM_OVER_CLIP),
+                Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
                 Threshold("over_clip", OVER_CLIP, ">", 10.0, _OVER, severity=Severity.INFO),
             ),
             (
@@ -61,10 +59,12 @@ SPEC = Spec(
             keep_firing=5,
             parts=(
                 Part(Severity.CRITICAL, ("times_critical", "z_alone")),
-                Part(Severity.WARNING, ("times_usual", "z")),
+                Part(Severity.WARNING, ("times_usual", "z"), unless=("harmless", "converged")),
                 Part(Severity.INFO, ("over_clip",)),
             ),
-            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates; critical: > 100 x usual and "
+            formula="warning: gradient norm > 10 x usual and z(log norm) > 4 in 3 of 5 updates, unless it is below 4 x the "
+            "clip limit "
+            "or the return stands at its best; critical: > 100 x usual and "
             "z > 6 in one; info: largest gradient norm of a tensor > 10 x clip limit in 3 of 5",
             warm_up=LEARNED + GUARD,
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _K3 = "policy.kl.k3"
@@ -27,7 +27,7 @@ SPEC = Spec(
         "Check the rewards and advantages of that update for outliers.",
         "Check that old_logp belongs to these observations and actions (see rollout_mismatch).",
     ),
-    explains=("kl_spike", "ratio_collapse", "performance_degradation"),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,

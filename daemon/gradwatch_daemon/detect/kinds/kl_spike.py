@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
-from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 _K3 = "policy.kl.k3"
@@ -29,7 +29,7 @@ SPEC = Spec(
         "Look at the advantages of that update: one huge value moves the whole policy.",
         "Clip gradients at a smaller norm.",
     ),
-    explains=("kl_extreme", "ratio_collapse", "performance_degradation"),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,

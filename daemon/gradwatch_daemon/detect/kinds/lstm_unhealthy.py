@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
-from gradwatch_daemon.detect.spec import Spec, Variant, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant, once
 from gradwatch_daemon.detect.view import Finding
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
@@ -73,17 +73,7 @@ SPEC = Spec(
         "Clip gradients at a smaller norm, and lower the learning rate of the recurrent layer.",
         "Add layer normalisation to the recurrent cell; initialise the forget bias at 1.",
     ),
-    explains=(
-        "value_collapse",
-        "gradient_exploding",
-        "gradient_vanishing",
-        "gradient_unhealthy",
-        "gradient_drift",
-        "ratio_explosion",
-        "kl_extreme",
-        "kl_spike",
-        "performance_degradation",
-    ),
+    explains=("lstm_unhealthy", *AFTER_BAD_STEP),
     per=HIDDEN,
     subject_words=" in the {}",
     profiles={

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 RETURN, SPREAD, COUNT = "episode.return.mean", "episode.return.std", "episode.count"
-UPDATES_HELD, EPISODES_HELD = 5, 100
+UPDATES_HELD, EPISODES_HELD = 8, 100
 """Updates and episodes on end below the limit for a warning, twice as many for a critical one: policies of healthy CartPole
 runs lose half of their return for 40 episodes and find it again."""
 
@@ -165,12 +165,12 @@ SPEC = Spec(
             check,
             (Need(COUNT, _CALL), Need(RETURN, _CALL, optional=True), Need(SPREAD, _CALL, optional=True)),
             (
-                Threshold("drop", RETURN, ">", 0.35, _WORDS, clear=4 / 7),
+                Threshold("drop", RETURN, ">", 0.5, _WORDS, clear=0.4),
                 Threshold("drop_critical", RETURN, ">", 0.6, _WORDS),
             ),
             (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 1, 1, Severity.WARNING)),
             keep_firing=3,
-            formula=f"median of 5 windows of at least {EPISODES_LEAST} episodes: (best - it) / (best - first) > 0.35 and "
+            formula=f"median of 5 windows of at least {EPISODES_LEAST} episodes: (best - it) / (best - first) > 0.5 and "
             f"more than {NOISES:g} deviations of noise, on end for {UPDATES_HELD} updates and {EPISODES_HELD} episodes; "
             f"critical: > 0.6 for {2 * UPDATES_HELD} updates and {2 * EPISODES_HELD} episodes",
             warm_up=WINDOWS_LEARNED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _MIN, _STD = "policy.ratio.min", "policy.logratio.std"
@@ -25,6 +25,7 @@ SPEC = Spec(
         "Raise the entropy coefficient a little, so that probabilities cannot fall to zero.",
         "Check the sign and the normalisation of the advantages.",
     ),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,

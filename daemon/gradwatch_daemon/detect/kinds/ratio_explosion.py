@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
-from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_fixed, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Variant, check_fixed, once
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
 _MAX, _TAIL, _K3 = "policy.ratio.max", "policy.ratio.tail_index", "policy.kl.k3"
@@ -28,16 +28,7 @@ SPEC = Spec(
         "Check that advantages are normalised and have no single huge value.",
         "Go back to the last checkpoint before the onset: clipping does not bring the policy back.",
     ),
-    explains=(
-        "kl_extreme",
-        "kl_spike",
-        "ratio_collapse",
-        "value_collapse",
-        "gradient_exploding",
-        "gradient_unhealthy",
-        "gradient_drift",
-        "performance_degradation",
-    ),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,

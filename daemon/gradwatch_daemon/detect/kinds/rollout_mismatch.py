@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant, check_invariant, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Variant, check_invariant, once
 from gradwatch_daemon.rules import Need, Part, Threshold, Vote
 
 _NEEDS = (
@@ -41,7 +41,7 @@ SPEC = Spec(
         "With a recurrent policy, check that the update starts from the hidden state of the rollout.",
         "With dropout or batch norm, freeze them in both passes.",
     ),
-    explains=("ratio_explosion", "ratio_collapse", "kl_spike", "kl_extreme", "performance_degradation"),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,

@@ -11,7 +11,7 @@ from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.ema import AVERAGE_LEAST
 from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.series import ERROR, SQUARED_ERROR
-from gradwatch_daemon.detect.spec import Spec, Variant, once
+from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
@@ -84,7 +84,7 @@ SPEC = Spec(
         "Give the critic its own network, or more epochs than the policy.",
         "Lower the learning rate; if value clipping is on, its range must fit the scale of the returns.",
     ),
-    explains=("gradient_exploding", "gradient_unhealthy", "gradient_drift", "performance_degradation"),
+    explains=AFTER_BAD_STEP,
     profiles={
         "default": Variant(
             None,
