@@ -9,13 +9,13 @@ import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS
-from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
+from gradwatch_daemon.detect.catalogue import CATALOGUE
 from gradwatch_daemon.rules import Rule, Threshold
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.spec import Spec
 
-RULES = [pytest.param(spec.rule(profile), id=f"{spec.kind}-{profile}") for spec in CATALOGUE for profile in PROFILES]
+RULES = [pytest.param(spec.rule(profile), id=f"{spec.kind}-{profile}") for spec in CATALOGUE for profile in spec.profiles]
 
 
 @pytest.mark.parametrize("rule", RULES)
