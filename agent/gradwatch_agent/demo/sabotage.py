@@ -124,13 +124,18 @@ class StaleLogp(Sabotage):
         return stale if self.active else logp
 
 
-class NewCritic(Sabotage):
-    """A fresh head of the critic with a standard deviation ten times the usual."""
+class SaturatedCritic(Sabotage):
+    """What the critic sees is a hundred times too large, as behind a normaliser whose statistics were lost: its values jump.
+
+    A head that is re-initialised, or too large, is no such thing: GAE's returns follow the values, and a new head is learned
+    within an update or two in some runs.
+    """
 
     def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Once."""
         if self.age == 0:
-            nn.init.orthogonal_(agent.get_parameter("critic.4.weight"), 10.0)
+            with torch.no_grad():
+                agent.get_parameter("critic.0.weight").mul_(100.0)
 
 
 class NanReward(Sabotage):
@@ -236,7 +241,7 @@ SABOTAGE: dict[str, type[Sabotage]] = {
     "entropy": OneAction,
     "kl": SwingingPolicy,
     "mismatch": StaleLogp,
-    "value": NewCritic,
+    "value": SaturatedCritic,
     "nan": NanReward,
     "weights-nan": NanWeight,
     "gradient": LossScale,
