@@ -62,11 +62,27 @@ def own_lines(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith("gradwatch: ") and " detectors see" not in line]
 
 
-def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: DaemonProcess, tmp_path: Path) -> None:
+def arguments(name: str) -> list[str]:
+    """Of a script that writes everything it can into files of this name (of seven letters: event files hold it)."""
+    return ["--burst-at", "3", "--logdir", name, "--truth", f"{name}.jsonl", "--parameters", f"{name}.pt"]
+
+
+@pytest.fixture(scope="module")
+def alone(daemon: DaemonProcess) -> subprocess.CompletedProcess[str]:
+    """The script without us."""
+    command = [sys.executable, SCRIPT, *arguments("by_self")]
+    return subprocess.run(command, cwd=daemon.home, env=daemon.environment, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def watched(daemon: DaemonProcess) -> tuple[int, str, str]:
+    """The same, watched as the run `plain`."""
+    return finish(launch(daemon, "plain", *arguments("watched")))
+
+
+def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: DaemonProcess, watched: tuple[int, str, str]) -> None:
     """Pre-clip norms, steps, scalars and episodes, each in the iteration that they belong to, the last one too."""
-    truth = tmp_path / "truth"
-    given = ("--logdir", str(tmp_path / "logs"), "--truth", str(truth), "--burst-at", "3")
-    code, out, err = finish(launch(daemon, "plain", *given))
+    code, out, err = watched
 
     assert (code, out) == (0, "done\n"), err
     assert own_lines(err) == [
@@ -75,7 +91,7 @@ def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: Daemon
         "gradwatch: an update ends when global_step changes.",
     ]
     run = ended(daemon, "plain")
-    known = [json.loads(line) for line in truth.read_text().splitlines()]
+    known = [json.loads(line) for line in (daemon.home / "watched.jsonl").read_text().splitlines()]
     assert (run["state"], run["update_last"]) == ("finished", ITERATIONS - 1)
     assert series(daemon, "plain", "grad.norm.mean") == [pytest.approx(fmean(one["norms"]), rel=1e-5) for one in known]
     assert series(daemon, "plain", "grad.norm.max") == [pytest.approx(max(one["norms"]), rel=1e-5) for one in known]
@@ -89,19 +105,35 @@ def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: Daemon
     assert (run["config"]["num_envs"], run["config"]["wandb_token"]) == (4, "[redacted]")
 
 
-def test_script_writes_what_it_writes_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_script_writes_what_it_writes_alone(
+    daemon: DaemonProcess, alone: subprocess.CompletedProcess[str], watched: tuple[int, str, str]
+) -> None:
     """Event files record for record but for the wall time, final parameters bit for bit, standard output."""
-    alone = ["--logdir", "alone", "--parameters", "alone.pt"]
-    watched = ["--logdir", "watched", "--parameters", "watched.pt"]
-    plain = subprocess.run([sys.executable, SCRIPT, *alone], cwd=daemon.home, capture_output=True, text=True, check=True)
-    code, out, _ = finish(launch(daemon, "same", *watched))
-
-    assert (code, out) == (0, plain.stdout)
-    left, right = (records(daemon.home / name) for name in ("alone", "watched"))
-    assert [one.replace("watched", "alone") for one in right] == left  # the arguments are written as a text
+    assert watched[:2] == (0, alone.stdout)
+    left, right = (records(daemon.home / name) for name in ("by_self", "watched"))
+    assert [one.replace("watched", "by_self") for one in right] == left  # the arguments are written as a text
     assert len(left) > 20
-    states = [torch.load(daemon.home / f"{name}.pt") for name in ("alone", "watched")]
+    states = [torch.load(daemon.home / f"{name}.pt") for name in ("by_self", "watched")]
     assert all(map(torch.equal, states[0].values(), states[1].values()))
+
+
+def test_script_with_our_summary_writer_writes_what_it_writes_alone(
+    daemon: DaemonProcess, alone: subprocess.CompletedProcess[str]
+) -> None:
+    """One import is another; the script is started as ever, and watched as `gradwatch run` watches it."""
+    text = Path(SCRIPT).read_text(encoding="utf-8")
+    changed = text.replace("from torch.utils.tensorboard import", "from gradwatch_agent.adapters.tensorboard import")
+    assert changed != text
+    (daemon.home / "train.py").write_text(changed)
+    command = [sys.executable, "train.py", *arguments("our_own")]
+    done = subprocess.run(command, cwd=daemon.home, env=daemon.environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, alone.stdout), done.stderr
+    left, right = (records(daemon.home / name) for name in ("by_self", "our_own"))
+    assert [one.replace("our_own", "by_self") for one in right] == left
+    assert ended(daemon, "train")["update_last"] == ITERATIONS - 1
+    assert series(daemon, "train", "opt.steps") == [MINIBATCHES] * ITERATIONS
+    assert series(daemon, "train", "grad.clip_limit") == [pytest.approx(0.1)] * ITERATIONS
 
 
 def records(folder: Path) -> list[str]:

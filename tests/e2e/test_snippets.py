@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +34,35 @@ def _sb3() -> dict[str, Any]:
     return {"model": PPO("MlpPolicy", Walk(), n_steps=8, batch_size=8, n_epochs=1, device="cpu"), "total_timesteps": 16}
 
 
-TRAINERS: dict[str, Callable[[], dict[str, Any]]] = {"sb3": _sb3}
+def _lightning() -> dict[str, Any]:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return {"Trainer": partial(Trainer, **quiet), "module": BoringModel(), "loader": DataLoader(RandomDataset(32, 4))}
+
+
+def _huggingface() -> dict[str, Any]:
+    from transformers import Trainer, TrainingArguments
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(2, 1)
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            return {"loss": self.net(x).square().mean()}
+
+    args = TrainingArguments("out", max_steps=2, report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True)
+    return {"Trainer": Trainer, "model": Model(), "args": args, "data": [{"x": torch.rand(2)} for _ in range(4)]}
+
+
+TRAINERS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sb3": _sb3,
+    "lightning": _lightning,
+    "huggingface": _huggingface,
+    "tensorboard": dict,
+}
 """Adapter → what a snippet of it finds."""
 
 
@@ -41,10 +72,12 @@ def _adapter(snippet: str) -> str:
     return found.group(1)
 
 
+ADAPTERS = {path.stem for path in (ROOT / "agent/gradwatch_agent/adapters").glob("*.py")}
 SNIPPETS = [(page, snippet) for page in ("README.md", "docs/adapters.md") for snippet in snippets(page)]
 
 
 @pytest.mark.parametrize(("page", "snippet"), SNIPPETS, ids=lambda text: text if "\n" not in text else _adapter(text))
+@pytest.mark.filterwarnings("ignore")  # what the libraries advise is theirs
 def test_snippet_runs_as_it_stands(page: str, snippet: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Against the installed library, without a daemon."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
@@ -65,6 +98,7 @@ def test_snippet_adds_few_lines(page: str, snippet: str) -> None:
 def test_page_has_a_snippet_for_every_adapter(page: str) -> None:
     """An adapter that nobody reads of is not adopted."""
     assert {_adapter(snippet) for snippet in snippets(page)} == set(TRAINERS)
+    assert set(TRAINERS) < ADAPTERS
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/adapters.md"])

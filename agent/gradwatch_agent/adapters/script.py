@@ -15,6 +15,7 @@ from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.entry import watch
 from gradwatch_agent.exits import EXITS
 from gradwatch_agent.guard import guarded
+from gradwatch_agent.monitor import Monitor
 from gradwatch_contracts import limits
 from gradwatch_contracts.launch import EVERY, PATCHES
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from gradwatch_agent.adapters.update_rule import Ended
-    from gradwatch_agent.monitor import Monitor
 
 EPISODE_RETURN = "charts/episodic_return"
 """CleanRL's tag of the return of one finished episode; with it, global_step counts environment steps."""
@@ -87,14 +87,15 @@ class ScriptWatch:
 
     @guarded
     def on_scalar(self, tag: object, value: object, global_step: object) -> None:
-        """`add_scalar` is called. What comes before the monitor is kept for it."""
+        """`add_scalar` is called. What comes before the monitor is kept for it; one that the script made itself is given it."""
         key, number, at = str(tag), _number(value), to_float(global_step)
         if at is not None:
             self._end(self._rule.scalar(key, at, trains=bool(self._optimizers)))
         if key == EPISODE_RETURN and isinstance(number, float):
             self._returns = [*(self._returns or ()), number]
-        if self.monitor is not None:
-            self.monitor.log({key: number})
+        monitor = self.monitor or next((one for one in EXITS.monitors if isinstance(one, Monitor)), None)
+        if monitor is not None:
+            monitor.log({key: number})
         elif len(self._early) < limits.USER_KEYS_MAX:
             self._early[key] = number
 

@@ -89,6 +89,7 @@ class GradientCollector:
         self.level = Level.OFF
         self.tally = Tally()
         self._handles: list[Any] = [optimizer.register_step_pre_hook(self._before_step) for optimizer in optimizers]
+        self._handles += [optimizer.register_step_post_hook(self._after_step) for optimizer in optimizers]
         if parameters and not CLIP_WATCH.watch([parameter for _, parameter in parameters], self):
             LOGGER.warning("gradwatch: %s", OTHER_TORCH)
 
@@ -192,7 +193,16 @@ class GradientCollector:
             self.tally.refuse(name, status)
         return None
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See `_see_step`; with a closure the gradients are computed within the step, and clipped there."""
+        if not _has_closure(args, kwargs):
+            self._see_step(optimizer)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if _has_closure(args, kwargs):
+            self._see_step(optimizer)
+
+    def _see_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the step; measure the gradients when nothing clipped them."""
         if torch.compiler.is_compiling():
             self.compiled = True  # the one thing of ours in the compiled step: it is done again whenever that runs
@@ -354,6 +364,11 @@ class LastReader:
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader."""
         tally.add(self.name, (values[0],), self.subject)
+
+
+def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether `step` was given one; `args` begins with the optimizer."""
+    return len(args) > 1 and args[1] is not None if not kwargs else kwargs.get("closure") is not None
 
 
 def _refuse(tally: Tally, status: Status) -> None:

@@ -275,3 +275,29 @@ def test_step_of_a_model_that_was_not_clipped_is_measured_though_another_was() -
             optimizer.step()
         monitor.step()
         assert record.last["grad.norm"] == pytest.approx((2.0, math.sqrt(27), 0.0))
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_gradients_computed_within_a_step_are_seen_once_and_before_clipping(clips: bool) -> None:
+    """`step(closure)`, as Lightning does it: before the step lies what clipping left of the last gradients."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    norms: list[float] = []
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = 10 * model(torch.ones(4, 2)).square().sum()
+        loss.backward()
+        norms.append(float(torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None]).norm()))
+        if clips:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        return loss
+
+    with monitoring(modules=(model,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step(closure)
+        optimizer.step(closure=closure)
+        monitor.step()
+
+    row = read(record.rows[0])
+    assert row["grad.norm"][:2] == (2.0, pytest.approx(sum(norms) / 2, rel=1e-5))
+    assert (row["opt.steps"], row["opt.skipped"]) == (2.0, 0.0)
