@@ -172,7 +172,7 @@ def test_script_that_raises_before_its_first_gradient_is_heard_of(daemon: Daemon
     assert "no environment of that name" in daemon.get("/api/v1/runs/early/events")["items"][0]["text"]
 
 
-@pytest.mark.parametrize(("end", "code"), [("exit", 7), ("SIGINT", -signal.SIGINT)])
+@pytest.mark.parametrize(("end", "code"), [("exit", 7), pytest.param("SIGINT", -signal.SIGINT, marks=pytest.mark.campaign)])
 def test_exit_status_is_the_script_s_own(tmp_path: Path, end: str, code: int) -> None:
     """Also of one that a signal ends; here nobody listens, which makes no difference."""
     found, out, err = finish(launch(DaemonProcess(tmp_path), "nobody", "--end", end))
@@ -202,6 +202,7 @@ def test_script_that_logs_no_global_step_has_updates_of_so_many_steps(daemon: Da
     assert series(daemon, "counted", "opt.steps") == [8, 8, 4]
 
 
+@pytest.mark.campaign
 def test_patch_that_is_not_wanted_is_left_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Without gradients an update ends with each scalar that comes again; the line names what is left."""
     left_alone = ("--no-patch", "gradients", "--no-patch", "exceptions")
@@ -234,6 +235,7 @@ def inline(daemon: DaemonProcess, program: str, **env: str) -> subprocess.Comple
     return subprocess.run(command, env=given, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.campaign
 def test_mode_off_looks_into_nothing(daemon: DaemonProcess) -> None:
     """One switch for everything."""
     done = inline(daemon, STEP, GRADWATCH_MODE="off")
@@ -252,6 +254,7 @@ def test_sitecustomize_of_the_machine_is_still_imported(daemon: DaemonProcess, t
     assert (done.returncode, done.stdout) == (0, "the machine has its own\n" * 2 + f"{tmp_path}/sitecustomize.py\n")
 
 
+@pytest.mark.campaign
 def test_python_without_the_agent_runs_the_script_and_says_so(daemon: DaemonProcess) -> None:
     """The command may be of one environment and the script of another."""
     done = inline(daemon, f"import sys; sys.modules['gradwatch_agent'] = None{STEP}")
@@ -260,6 +263,7 @@ def test_python_without_the_agent_runs_the_script_and_says_so(daemon: DaemonProc
     assert own_lines(done.stderr)[0].startswith("gradwatch: this script is not watched: ModuleNotFoundError: ")
 
 
+@pytest.mark.campaign
 def test_script_that_watches_itself_is_left_to_itself(daemon: DaemonProcess) -> None:
     """It says more than can be guessed."""
     calls = "from gradwatch_agent import watch; mon = watch(run='own'); mon.step(); "
