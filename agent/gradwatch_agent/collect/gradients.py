@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradwatch_agent.collect.groups import ParameterGroups
-from gradwatch_agent.collect.host import LOGGER, Tally, to_float
+from gradwatch_agent.collect.host import LOGGER, LastReader, Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
 from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.series import Series
@@ -352,18 +351,6 @@ class GradientCollector:
             parts.setdefault(rate.device, []).append((vector, LastReader("opt.lr", "")))
         else:
             self.tally.refuse("opt.lr", Status.DTYPE)
-
-
-@dataclass(frozen=True, slots=True)
-class LastReader:
-    """One number that is a column as it stands."""
-
-    name: str
-    subject: str
-
-    def tell(self, tally: Tally, values: Sequence[float]) -> None:
-        """See Reader."""
-        tally.add(self.name, (values[0],), self.subject)
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

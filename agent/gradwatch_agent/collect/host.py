@@ -6,6 +6,7 @@ import difflib
 import logging
 import math
 import numbers
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import limits
@@ -110,6 +111,18 @@ class Reader(Protocol):
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """Turn its numbers into columns of `tally`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastReader:
+    """One number that is a column as it stands."""
+
+    name: str
+    subject: str
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See Reader."""
+        tally.add(self.name, (values[0],), self.subject)
 
 
 class Hints:

@@ -14,8 +14,8 @@ from gradwatch_agent.collect.deviations import DeviationCollector
 from gradwatch_agent.collect.episodes import RETURN, EpisodeReader
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.features import FeatureCollector
-from gradwatch_agent.collect.gradients import GradientCollector, LastReader
-from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.gradients import GradientCollector
+from gradwatch_agent.collect.host import LastReader, Tally, to_float
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
