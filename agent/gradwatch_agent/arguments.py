@@ -12,6 +12,7 @@ import msgpack
 
 from gradwatch_agent.collect.collectors import COLLECTORS, Switches
 from gradwatch_agent.collect.host import Hints, to_float
+from gradwatch_agent.governor import SHARES
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SECRET = re.compile(r"secret|token|passw|api_?key|credential", re.IGNORECASE)
 REDACTED = "[redacted]"
 MODES = ("async", "sync")
+AUTO = "auto"
 STAGED_BYTES_MIN = 64 * 1024
 STAGED_BYTES = 16 * 1024 * 1024
 
@@ -47,6 +49,7 @@ class Settings:
     labels: dict[str, str] = field(default_factory=dict)
     collect_every: int = 1
     switches: Switches = field(default_factory=Switches)
+    overhead: Mapping[Level, float] | None = None
 
     def thins(self, update: int, level: Level) -> bool:
         """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
@@ -212,6 +215,34 @@ def check_collect(collect: object) -> Switches:
         if not isinstance(on, bool):
             raise wrong(f"collect={{{name!r}: …}}", "True or False", on)
     return Switches(frozenset(name for name, on in collect.items() if not on))
+
+
+def check_overhead(overhead: object, env: Mapping[str, str]) -> Mapping[Level, float] | None:
+    """The share of an update's time that the agent may take, by level; None for no bound.
+
+    `auto` is GRADWATCH_OVERHEAD, else 1 % and at DEBUG 5 %. A number from 0 to 1 holds below DEBUG, five times it there.
+    """
+    given = overhead
+    if overhead == AUTO:
+        word = env.get("GRADWATCH_OVERHEAD", "").lower() or AUTO
+        if word in {AUTO, "off"}:
+            return SHARES if word == AUTO else None
+        overhead, given = _number(word), f"GRADWATCH_OVERHEAD={word}"
+    if overhead is None:
+        if given is None:
+            return None
+        raise wrong("overhead", "auto, off or a share of an update's time such as 0.01", given)
+    share = to_float(overhead)
+    if share is None or isinstance(overhead, bool) or not 0 < share <= 1:
+        raise wrong("overhead", '"auto", None or a share of an update\'s time such as 0.01', given)
+    return {level: min(1.0, share * (5 if level is Level.DEBUG else 1)) for level in Level}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def check_level(level: object, env: Mapping[str, str]) -> Level:

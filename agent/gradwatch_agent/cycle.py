@@ -11,12 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.collect.blame import Blame
-from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
+from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PhaseTimes
 from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
+from gradwatch_agent.governor import Governor
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.exits import Exits
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
+    from gradwatch_contracts.messages import Scalar
 
 MINIMAL = Level.MINIMAL
 
@@ -63,6 +65,7 @@ class UpdateCycle:
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
+        self._governor = None if settings.overhead is None else Governor(settings.overhead)
         self._open = False
         self.refused = False
 
@@ -142,6 +145,10 @@ class UpdateCycle:
         self._collected = Level(min(self.level, MINIMAL)) if self._settings.thins(self.update, self.level) else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
+        switches = self._settings.switches
+        switches.take_spent_ms()
+        if self._governor is not None:
+            switches.resting = self._governor.begin(self.update, self._collected)
         self._tally = Tally()
         if self._measurement is not None:
             self._measurement.begin(self._tally, self._collected)
@@ -170,15 +177,31 @@ class UpdateCycle:
             self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
             if self._measurement is not None and self._measurement.idle and not flags:
                 flags = RowFlag.SKIPPED
-            tally.add("sys.update_ms", ((now_ns - self._stepped_ns) / 1e6,))
+            update_ms = (now_ns - self._stepped_ns) / 1e6
+            tally.add("sys.update_ms", (update_ms,))
             if self._measurement is not None:
                 self._agent_ns += self._measurement.take_spent_ns()
             tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
+            if self._collected is level and not flags:
+                self._govern(update_ms, self._agent_ns / 1e6)
         self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
-        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned)
+        resting = self._settings.switches.resting_columns
+        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, resting)
+
+    def _govern(self, update_ms: float, agent_ms: float) -> None:
+        """Tell the governor of a whole update, and the run of what it decides."""
+        if self._governor is None:
+            return
+        thinning = self._governor.end(update_ms, agent_ms, self._settings.switches.take_spent_ms())
+        if thinning is not None:
+            LOGGER.info("gradwatch: %s", thinning.sentence)
+            detail: dict[str, Scalar] = {"share": thinning.share, "was": thinning.was, "budget": thinning.budget}
+            detail.update({f"every.{name}": every for name, every in thinning.every.items()})
+            t_ns = self._clock_ns + time.monotonic_ns()
+            self._outbox.put_event("overhead", self.update, t_ns, thinning.sentence, detail)
 
     def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""

@@ -47,13 +47,13 @@ def watch(
     max_staged_bytes: int = arguments.STAGED_BYTES,
     collect_every: int = 1,
     collect: Mapping[str, bool] | None = None,
+    overhead: object = arguments.AUTO,
 ) -> Monitor:
     """Watch one run of this process. Training goes on whether or not a daemon is there.
 
     Args:
         model: the module, or modules, whose gradients and weights are measured; None for host scalars only.
-        optimizer: the optimizer, or optimizers: needed for steps, learning rate, the first-minibatch probe, and for
-            gradient norms where nothing is clipped.
+        optimizer: one or several: for steps, learning rate, the first-minibatch probe, and gradient norms where nothing clips.
         run: key of the run; else GRADWATCH_RUN_ID, else the name of the script.
         group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
         labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
@@ -65,9 +65,10 @@ def watch(
         mode: `async`, or `sync` to wait for the device at each `step`.
         off_policy: the minibatches are not from the current policy, so ratio 1 at the start is not to be expected.
         max_staged_bytes: device memory for staging, 64 KiB or more.
-        collect_every: collect what needs tensors in every so many-th update only; the rows between say THINNED. An update
-            whose level was raised above `level` is always collected.
+        collect_every: look at tensors in every so many-th update only, and wherever the level is raised; else they are THINNED.
         collect: collectors to leave out, such as {"advantage_shape": False}; docs/signals.md lists them.
+        overhead: share of the trainer's time the agent may take before optional collectors rest: "auto" is GRADWATCH_OVERHEAD
+            (auto, off or a share), else 1 % and 5 % at DEBUG; a number holds below DEBUG, five times it there; None: no bound.
 
     Returns:
         The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
@@ -76,7 +77,6 @@ def watch(
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
     """
     env = os.environ
-    hints = Hints()
     modules = arguments.check_modules(model)
     settings = arguments.Settings(
         run=arguments.check_run(run, env, sys.argv[0] if sys.argv else ""),
@@ -84,7 +84,7 @@ def watch(
         optimizers=arguments.check_optimizers(optimizer),
         group=arguments.check_group(group),
         tags=arguments.check_tags(tags),
-        config=arguments.check_config(config, hints),
+        config=arguments.check_config(config, Hints()),
         labels=arguments.check_labels(labels, modules),
         updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
         update_start=arguments.check_count(update_start, "update_start", 0) or 0,
@@ -95,6 +95,7 @@ def watch(
         max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
         collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
         switches=arguments.check_collect(collect),
+        overhead=arguments.check_overhead(overhead, env),
     )
     return _open(settings, endpoint, env)
 

@@ -128,23 +128,26 @@ class Monitor(UpdateCycle):
                 mask=mask,
                 loss=loss,
             )
-            if std is not None:
-                measurement.deviations.observe(self._tally, std)
-            if self._collected >= Level.DEBUG:
-                measurement.exemplars.observe(
-                    minibatch,
-                    new_logp,
-                    old_logp,
-                    mask=mask,
-                    actions=actions,
-                    values=values,
-                    advantages=advantages,
-                )
+            if std is not None or self._collected >= Level.DEBUG:
+                others = {"mask": mask, "actions": actions, "values": values, "advantages": advantages}
+                self._observe_more(minibatch, std, new_logp, old_logp, **others)
         except Exception as error:
             if is_strict():
                 raise
             note_own_error(self, "Monitor.ppo", error)
         self._agent_ns += time.perf_counter_ns() - begin
+
+    def _observe_more(self, minibatch: int, std: object, new_logp: object, old_logp: object, **others: object) -> None:
+        """What of a minibatch may rest: the deviations of the policy and, at DEBUG, its worst ratios."""
+        switches, measurement = self._settings.switches, self._measure()
+        begin = time.perf_counter_ns()
+        if std is not None and switches.on("action_std"):
+            measurement.deviations.observe(self._tally, std)
+            switches.charge("action_std", time.perf_counter_ns() - begin)
+        if self._collected >= Level.DEBUG and switches.on("exemplars"):
+            begin = time.perf_counter_ns()
+            measurement.exemplars.observe(minibatch, new_logp, old_logp, **others)
+            switches.charge("exemplars", time.perf_counter_ns() - begin)
 
     @guarded
     def recurrent(

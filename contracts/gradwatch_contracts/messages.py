@@ -111,7 +111,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Agent → daemon: something that happened at `update`: exception, agent_error, checkpoint, note, phase."""
+    """Agent → daemon: something that happened at `update`: exception, agent_error, checkpoint, note, phase, overhead."""
 
     seq: int
     kind: str

@@ -309,6 +309,7 @@ _SIGNALS: tuple[Signal, ...] = (
     Signal("episode.count", Unit.COUNT, "count", ("episode.return",), "episodes finished in this update"),
     Signal("sys.update_ms", Unit.MILLISECONDS, "value", ("sys.update_ms",), "wall time from the previous step() to this one"),
     Signal("sys.agent_ms", Unit.MILLISECONDS, "value", ("sys.agent_ms",), "time spent inside the agent's calls"),
+    Signal("sys.agent_share", Unit.FRACTION, "quotient", ("sys.agent_ms", "sys.update_ms"), "agent's calls / whole update"),
     Signal("user", Unit.UNKNOWN, "value", ("user",), "scalar given to log() or step()", window="last value", sign="signed"),
     *(signal for family in (policy, rollout, model, host) for signal in family.SIGNALS),
 )

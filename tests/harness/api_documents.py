@@ -58,6 +58,14 @@ def run_detail(**changes: Any) -> Document:
             },
         ],
         "losses": [{"reason": "outbox full", "records": 2}],
+        "overhead": {
+            "update": 40,
+            "share_before": 0.024,
+            "share": 0.009,
+            "budget": 0.01,
+            "thinned": {"ranges": 4},
+            "sentence": "the agent takes 2.4% of an update's time",
+        },
         **changes,
     }
 

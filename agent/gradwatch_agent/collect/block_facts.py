@@ -39,6 +39,15 @@ EXTRA: dict[str, tuple[str, ...]] = {
 """Channel → every column here that comes from it, missing when it is."""
 
 
+COLLECTOR_OF = {
+    "weights": "sample_size",
+    "ranges": "ranges",
+    "zeros": "reward_zeros",
+    "shape": "advantage_shape",
+}
+"""Field of a `Plan` → the collector that asks for it."""
+
+
 class Wanted(TypedDict):
     """The arguments of a `Plan` that belong to this module."""
 

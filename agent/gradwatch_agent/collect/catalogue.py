@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Tally
     from gradwatch_contracts.columns import Column
 
+EMPTY_MAX = 256
+"""Empty rows kept: one for each level and each set of resting collectors."""
+
+REST = bytes(code if code == Status.LEVEL else Status.THINNED for code in range(256))
+"""Why a value of a resting collector is missing, by why it would be otherwise."""
+
 Place = tuple[int, int]
 """(first slot, column index)."""
 
@@ -38,7 +44,7 @@ class Catalogue:
         self._slots = 0
         self._schema: Schema | None = None
         self._blank: array[float] = array("d")
-        self._empty: dict[tuple[int, bool, bool], bytes] = {}
+        self._empty: dict[tuple[int, bool, bool, frozenset[str]], bytes] = {}
         for spec in COLUMNS.values():
             if not spec.per:
                 self.place(spec.name, "")
@@ -69,10 +75,17 @@ class Catalogue:
         return place
 
     def fill(
-        self, level: Level, flags: int, tally: Tally, user: Mapping[str, float], *, thinned: bool = False
+        self,
+        level: Level,
+        flags: int,
+        tally: Tally,
+        user: Mapping[str, float],
+        *,
+        thinned: bool = False,
+        resting: frozenset[str] = frozenset(),
     ) -> tuple[Schema, bytes, bytes]:
         """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8). `thinned`: above MINIMAL
-        nothing was collected although the level includes it.
+        nothing was collected although the level includes it. `resting`: columns left out of this update to save time.
 
         A slot without a measured value holds NaN, so that reading it by mistake shows.
         """
@@ -84,7 +97,7 @@ class Catalogue:
         run = self._place_users(user) if user else None
         schema = self.schema
         values = self._blank[:]
-        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL), thinned))
+        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL), thinned, resting))
         for key, part in tally.parts.items():
             place = places.get(key)
             if place is None:
@@ -123,13 +136,18 @@ class Catalogue:
         self._run = (keys, first)
         return first
 
-    def _missing(self, level: Level, partial: bool, thinned: bool) -> bytes:
+    def _missing(self, level: Level, partial: bool, thinned: bool, resting: frozenset[str]) -> bytes:
         """Why each column is missing before anything was measured."""
-        found = self._empty.get((level, partial, thinned))
+        found = self._empty.get((level, partial, thinned, resting))
         if found is None:
             unmeasured = Status.INCOMPLETE if partial else Status.NOT_CALLED
             rich = Status.THINNED if thinned else unmeasured
             by_level = {one: Status.LEVEL if one > level else rich if one > Level.MINIMAL else unmeasured for one in Level}
             found = bytes(by_level[COLUMNS[column.name].level] for column in self._columns)
-            self._empty[level, partial, thinned] = found
+            if resting:
+                missing = zip(self._columns, found, strict=True)
+                found = bytes([REST[code] if column.name in resting else code for column, code in missing])
+            if len(self._empty) >= EMPTY_MAX:
+                self._empty.clear()
+            self._empty[level, partial, thinned, resting] = found
         return found

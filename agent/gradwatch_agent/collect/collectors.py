@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.columns import Status
+from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Tally
-    from gradwatch_contracts.control import Level
 
 
 class Cost(str, Enum):
@@ -33,8 +33,8 @@ class Collector:
 
     @property
     def level(self) -> Level:
-        """The lowest level that runs it."""
-        return min(COLUMNS[name].level for name in self.columns)
+        """The lowest level that runs it. What fills a table and no column is for DEBUG."""
+        return min((COLUMNS[name].level for name in self.columns), default=Level.DEBUG)
 
 
 COLLECTORS: dict[str, Collector] = {
@@ -63,19 +63,35 @@ COLLECTORS: dict[str, Collector] = {
     "second_moments": Collector(("opt.adam.rms", "opt.adam.v_max"), Cost.MODEL),
     "host_memory": Collector(("sys.host_bytes",), Cost.HOST),
     "device_memory": Collector(("sys.device_bytes",), Cost.HOST),
+    "exemplars": Collector((), Cost.INPUT),
+    "update_ratio": Collector(("opt.update_ratio",), Cost.MODEL),
 }
 """Name in `collect=` → collector. What is not listed here is the core and cannot be switched off but by the level."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Switches:
-    """Which collectors are off."""
+    """Which collectors run: not those that are `off` for good, nor those that rest in this update to stay within the budget.
+
+    A collector that asks `on` in every update and says by `charge` what it took may be told to rest.
+    """
 
     off: frozenset[str] = frozenset()
+    resting: frozenset[str] = frozenset()
+    spent_ns: dict[str, int] = field(default_factory=dict)
 
     def on(self, name: str) -> bool:
-        """Whether a collector runs."""
-        return name not in self.off
+        """Whether a collector runs in this update."""
+        return name not in self.off and name not in self.resting
+
+    def charge(self, name: str, ns: int) -> None:
+        """Say what a collector took of the trainer's thread."""
+        self.spent_ns[name] = self.spent_ns.get(name, 0) + ns
+
+    def take_spent_ms(self) -> dict[str, float]:
+        """What each took since the last call."""
+        spent, self.spent_ns = self.spent_ns, {}
+        return {name: ns / 1e6 for name, ns in spent.items()}
 
     def refuse(self, tally: Tally, level: Level) -> None:
         """Say of each column without a subject why it is missing, in an update at `level`."""
@@ -83,3 +99,8 @@ class Switches:
             for column in COLLECTORS[name].columns:
                 if COLUMNS[column].level <= level and not COLUMNS[column].per:
                     tally.refuse(column, Status.SWITCHED_OFF)
+
+    @property
+    def resting_columns(self) -> frozenset[str]:
+        """The columns that rest with their collectors, whatever their subjects."""
+        return frozenset([column for name in self.resting - self.off for column in COLLECTORS[name].columns])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.groups import ParameterGroups
 from gradwatch_agent.collect.host import LOGGER, LastReader, Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
@@ -26,7 +27,6 @@ from gradwatch_contracts.control import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gradwatch_agent.collect.collectors import Switches
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
@@ -66,12 +66,13 @@ class GradientCollector:
         self.parameters = [parameter for _, parameter in filled]
         self._numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
         self._optimizers = optimizers
+        self._switches = switches or Switches()
         self.staging = staging
         self._policy = policy
         self._report = on_own_error
         self._norms = Series(staging, "grad.norm")
         self._tensors = TensorNorms(staging)
-        self._second = SecondMoments(staging) if switches is None or switches.on("second_moments") else None
+        self._second = SecondMoments(staging)
         self._skipped = SkippedSteps(self.parameters)
         self._broken = Broken()
         self._groups = ParameterGroups(optimizers)
@@ -102,9 +103,8 @@ class GradientCollector:
 
     def clear(self) -> None:
         """Forget the norms of the running update."""
-        if self._second is not None:
-            self._second.staging = self.staging
-            self._second.clear()
+        self._second.staging = self.staging
+        self._second.clear()
         self._norms = Series(self.staging, "grad.norm")
         self._tensors = TensorNorms(self.staging)
 
@@ -129,8 +129,10 @@ class GradientCollector:
         self._skipped.begin()
         self._groups.look()
         self._skipped.belong(self._groups.owners)
-        if level >= Level.DEBUG and self.parameters:
+        if level >= Level.DEBUG and self.parameters and self._switches.on("update_ratio"):
+            before = time.perf_counter_ns()
             self._copy_parameters()
+            self._switches.charge("update_ratio", time.perf_counter_ns() - before)
 
     def minibatch(self) -> None:
         """`ppo()` is called."""
@@ -216,8 +218,10 @@ class GradientCollector:
                     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                     if not (self._cuda and any(_capturing(parameter, self.tally) for parameter in held)):
                         self._measure(held, getattr(optimizer, "grad_scale", None), None)
-            if self.level >= Level.DEBUG and not self.steps and self._second is not None:
+            if self.level >= Level.DEBUG and not self.steps and self._switches.on("second_moments"):
+                before = time.perf_counter_ns()
                 self._second.observe(self.tally, optimizer)
+                self._switches.charge("second_moments", time.perf_counter_ns() - before)
         except Exception as error:
             if is_strict():
                 raise
@@ -302,7 +306,7 @@ class GradientCollector:
             parts.setdefault(device, []).append(part)
         for device, tensor_parts in self._tensors.finish(layers).items():
             parts.setdefault(device, []).extend(tensor_parts)
-        for device, moment_parts in ({} if self._second is None else self._second.finish()).items():
+        for device, moment_parts in self._second.finish().items():
             parts.setdefault(device, []).extend(moment_parts)
         if self._norms.overwritten or self._tensors.overflowed:
             _refuse(self.tally, Status.INCOMPLETE)
@@ -333,8 +337,10 @@ class GradientCollector:
         before = self._before.pop(device, None)
         if before is None:
             return norms, WeightReader(weights, members)
+        begin = time.perf_counter_ns()
         # One difference at a time: all of them together would be a third copy of the model.
         moved = [reducer.norms(_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
+        self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:

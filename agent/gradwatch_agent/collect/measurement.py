@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gradwatch_agent.collect.actions import ActionCollector
+from gradwatch_agent.collect.block_facts import COLLECTOR_OF
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.deviations import DeviationCollector
 from gradwatch_agent.collect.episodes import RETURN, EpisodeReader
@@ -176,9 +178,13 @@ class Measurement:
         with torch.no_grad():
             found, lead = self._rollout.observe(self.tally, tensors, observations, bound)
             if found and self._switches.on("observation_features"):
+                begin = time.perf_counter_ns()
                 self._features.observe(self.tally, found, lead, normalizer)
+                self._switches.charge("observation_features", time.perf_counter_ns() - begin)
             if actions is not None and self._switches.on("action_use"):
+                begin = time.perf_counter_ns()
                 self._actions.observe(self.tally, actions)
+                self._switches.charge("action_use", time.perf_counter_ns() - begin)
 
     @property
     def _small(self) -> tuple[FeatureCollector, ActionCollector, DeviationCollector]:
@@ -256,6 +262,8 @@ class Measurement:
         for device, reduced in self.staging.finish().items():
             sliced = nowhere if device.type == META else underway.sliced
             parts[device] = [(vector, SegmentReader(segment, sliced)) for vector, segment in reduced]
+        for wanted, ns in self.staging.take_spent_ns().items():
+            self._switches.charge(COLLECTOR_OF[wanted], ns)
         if self.staging.overflowed:
             self.staging.overflowed = False
             self.refuse("ppo", Status.INCOMPLETE)

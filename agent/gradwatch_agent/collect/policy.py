@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,8 +12,9 @@ from gradwatch_agent.collect.block_facts import EXTRA, want
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.host import Tally, add_series, to_float
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
+from gradwatch_agent.collect.recipe import Given, Recipe
 from gradwatch_agent.collect.series import Series
-from gradwatch_agent.collect.staging import BlockKey, Channel, Layout
+from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.reduce import Plan, set_grad
 from gradwatch_contracts import limits
@@ -68,25 +68,6 @@ class Minibatch:
         return None if tensor.shape == self.shape else Status.SHAPE
 
 
-DTYPE = attrgetter("dtype")
-
-Given = tuple[Any, Any, Any, Any, Any, Any, Any]
-"""new_logp, old_logp, values, returns, advantages, entropy, mask."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How the last minibatch was staged, so that one like it need not be examined again: which arguments were None, types
-    and dtypes of the others, and the shape and clip they had."""
-
-    absent: list[bool]
-    types: list[type]
-    dtypes: list[torch.dtype]
-    shape: torch.Size
-    clip: object
-    key: BlockKey
-
-
 class PolicyCollector:
     """The minibatches of the running update."""
 
@@ -97,6 +78,7 @@ class PolicyCollector:
         "_limit_told",
         "_limits",
         "_recipe",
+        "_resting",
         "_series",
         "_switches",
         "host_losses",
@@ -118,6 +100,7 @@ class PolicyCollector:
     ) -> None:
         self.staging = staging
         self._switches = switches or Switches()
+        self._resting: frozenset[str] = frozenset()
         self._limits = limits_
         self._layouts: dict[object, Layout] = {}
         self._before_first_only = not optimizer
@@ -133,6 +116,8 @@ class PolicyCollector:
         self.stepped = self._limit_told = False
         self.host_losses: tuple[list[float], list[int]] = ([], [])
         self._series: dict[tuple[str, str], Series] = {}
+        if self._resting != self._switches.resting:
+            self._resting, self._recipe = self._switches.resting, None
 
     def observe(
         self,
@@ -171,15 +156,9 @@ class PolicyCollector:
         `stack` itself refuses tensors of different shapes or devices; then the examination says what is wrong.
         """
         recipe = self._recipe
-        if recipe is None or type(clip) is not type(recipe.clip) or clip != recipe.clip:
-            return False
-        if [tensor is None for tensor in given] != recipe.absent:
+        if recipe is None or not recipe.fits(given, clip):
             return False
         tensors = [tensor for tensor in given if tensor is not None]
-        if list(map(type, tensors)) != recipe.types or list(map(DTYPE, tensors)) != recipe.dtypes:
-            return False
-        if tensors[0].shape != recipe.shape:
-            return False
         layout = recipe.key[0]
         before = layout.plan.ratio and self._before(minibatch)
         try:
@@ -222,13 +201,10 @@ class PolicyCollector:
     def _note(self, batch: Minibatch, given: Given, clip: object) -> None:
         """Remember a minibatch of flat tensors all of which were accepted, so that the next one like it is known."""
         self._recipe = None
-        tensors = [tensor for tensor in given if tensor is not None]
-        accepted = len(batch.samples) == len(tensors) and all(map(is_plain, tensors))
-        known = clip is None or type(clip) in {float, int}
-        if accepted and known and batch.layout is not None and len(batch.shape) == 1:
+        whole = len(batch.shape) == 1 and len(batch.samples) == sum(tensor is not None for tensor in given)
+        if whole and batch.layout is not None:
             key = (batch.layout, batch.shape[0], batch.dtype, batch.device)
-            absent = [tensor is None for tensor in given]
-            self._recipe = Recipe(absent, list(map(type, tensors)), list(map(DTYPE, tensors)), batch.shape, clip, key)
+            self._recipe = Recipe.of(given, clip, key)
 
     def _take(self, batch: Minibatch, tally: Tally, tensor: object, columns: Sequence[str]) -> bool:
         """Accept a per-sample tensor as the channel of `columns[0]`, or refuse all of them."""
@@ -342,7 +318,7 @@ class PolicyCollector:
 
     def _layout(self, batch: Minibatch, clip: float | None, *, masked: bool) -> Layout:
         columns = tuple(batch.columns)
-        key = (columns, clip, masked, batch.ratio, batch.error)
+        key = (columns, clip, masked, batch.ratio, batch.error, self._resting)
         layout = self._layouts.get(key)
         if layout is None:
             if len(self._layouts) >= LAYOUTS_MAX:

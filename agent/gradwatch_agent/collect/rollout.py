@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 WIDE = frozenset({torch.float64, torch.int32, torch.int64})
 """What float32 does not hold exactly."""
 
+LAYOUTS_MAX = 64
+"""Layouts kept; which collectors rest may change from update to update."""
+
 ROLLOUT_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "rollout")
 VALUE, TARGET, ERROR, OBSERVATION = "value.pred", "value.target", "value.error", "obs.input"
 
@@ -37,7 +40,7 @@ class RolloutCollector:
     def __init__(self, staging: Staging, switches: Switches | None = None) -> None:
         self.staging = staging
         self._switches = switches or Switches()
-        self._layouts: dict[tuple[tuple[str, ...], float | None], Layout] = {}
+        self._layouts: dict[tuple[tuple[str, ...], float | None, frozenset[str]], Layout] = {}
 
     def observe(
         self, tally: Tally, tensors: Mapping[str, object], observations: object = None, obs_clip: float | None = None
@@ -97,13 +100,16 @@ class RolloutCollector:
             tally.refuse(ERROR, tally.reasons[VALUE if VALUE not in places else TARGET, ""])
 
     def _stage(self, columns: tuple[str, ...], tensors: list[torch.Tensor], clip: float | None = None) -> None:
-        layout = self._layouts.get((columns, clip))
+        key = (columns, clip, self._switches.resting)
+        layout = self._layouts.get(key)
         if layout is None:
+            if len(self._layouts) >= LAYOUTS_MAX:
+                self._layouts.clear()
             errors = ((len(columns) - 1, columns.index(VALUE)),) if columns[-1] == ERROR else ()
             at_clip = None if clip is None else math.nextafter(clip, 0.0)
             plan = Plan(len(columns), errors=errors, saturation=at_clip, **want(columns, self._switches))
             layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT, rows=1)
-            self._layouts[columns, clip] = layout
+            self._layouts[key] = layout
         wide = any(tensor.dtype in WIDE for tensor in tensors)
         self.staging.stage(layout, tensors, torch.float64 if wide else torch.float32, 0, before=False)
 

@@ -30,7 +30,8 @@ POLL_S = 0.001
 @dataclass(slots=True)
 class Waiting:
     """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them;
-    `thinned`: of its level only what the host knows was collected, see `collect_every`."""
+    `thinned`: of its level only what the host knows was collected, see `collect_every`; `resting`: the columns that were left
+    out to save time."""
 
     update: int
     t_ns: int
@@ -42,6 +43,7 @@ class Waiting:
     underway: Underway | None = None
     lost: bool = False
     thinned: bool = False
+    resting: frozenset[str] = frozenset()
 
     @property
     def done(self) -> bool:
@@ -102,7 +104,12 @@ class RowQueue:
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
         schema, values, status = self._catalogue.fill(
-            waiting.level, waiting.flags, waiting.tally, waiting.user, thinned=waiting.thinned
+            waiting.level,
+            waiting.flags,
+            waiting.tally,
+            waiting.user,
+            thinned=waiting.thinned,
+            resting=waiting.resting,
         )
         level, flags = int(waiting.level), int(waiting.flags)
         row = Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status)

@@ -180,6 +180,15 @@ class Staging:
             found = self._reducers[device] = Reducer(device)
         return found
 
+    def take_spent_ns(self) -> dict[str, int]:
+        """What the optional parts of all reductions took since the last call, by field of `Plan`."""
+        spent: dict[str, int] = {}
+        for reducer in self._reducers.values():
+            for part, ns in reducer.spent_ns.items():
+                spent[part] = spent.get(part, 0) + ns
+            reducer.spent_ns.clear()
+        return spent
+
     @property
     def empty(self) -> bool:
         """Whether nothing was staged or reduced since `finish`."""

@@ -10,6 +10,7 @@ microsecond, a kernel launch five.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,13 +114,15 @@ class BlockFacts:
 
 @dataclass(slots=True)
 class Reducer:
-    """The reductions of one device. `one` is 1 in the accumulator dtype: times it, anything becomes that dtype."""
+    """The reductions of one device. `one` is 1 in the accumulator dtype: times it, anything becomes that dtype. `spent_ns`:
+    what the optional parts of blocks took of the calling thread, by field of `Plan`."""
 
     device: torch.device
     dtype: torch.dtype = field(init=False)
     one: Tensor = field(init=False)
     on_host: bool = field(init=False)
     zeros: dict[int, Tensor] = field(default_factory=dict)
+    spent_ns: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Choose the accumulator dtype: float64, or float32 on a device that has none (Apple's)."""
@@ -142,7 +145,11 @@ class Reducer:
         x = torch.mul(staged, self.one)
         absent = self._apply_mask(x, plan) if plan.masked else None
         channels = x.unbind(1)
-        extremes = self._ranges(x[:, : plan.moments], absent) if plan.ranges else []
+        extremes: list[Tensor] = []
+        if plan.ranges:
+            begin = time.perf_counter_ns()
+            extremes = self._ranges(x[:, : plan.moments], absent)
+            self._spend("ranges", begin)
         deviation = _take_ratio(channels[0], channels[1]) if plan.ratio else None
         for minuend, subtrahend in plan.errors:
             torch.sub(channels[minuend], channels[subtrahend], out=channels[minuend])
@@ -163,12 +170,23 @@ class Reducer:
         torch.sub(moments, centre.unsqueeze(1), out=moments)
         if absent is not None:
             moments.masked_fill_(absent, 0.0)
-        deviations = None if plan.shape is None else torch.mul(channels[plan.shape], self.one)
+        powers = [] if plan.shape is None else self._powers(channels[plan.shape])
         torch.mul(moments, moments, out=moments)
         parts.append(moments.sum((0, 2)))
-        if plan.shape is not None and deviations is not None:
-            extremes += _powers(deviations, channels[plan.shape])
-        return torch.cat(parts + extremes)
+        return torch.cat(parts + extremes + powers)
+
+    def _spend(self, part: str, begin_ns: int) -> None:
+        """Note what an optional part took."""
+        self.spent_ns[part] = self.spent_ns.get(part, 0) + time.perf_counter_ns() - begin_ns
+
+    def _powers(self, deviations: Tensor) -> list[Tensor]:
+        """Sum of the third powers, and the root of the sum of the fourth."""
+        begin = time.perf_counter_ns()
+        squares = torch.mul(deviations, deviations)
+        cubes = torch.mul(deviations, squares)
+        powers = [cubes.sum().reshape(1), torch.linalg.vector_norm(squares).reshape(1)]
+        self._spend("shape", begin)
+        return powers
 
     def _nonfinite(self, moments: Tensor, row_sum: Tensor) -> Tensor:
         """Non-finite elements of each channel. On the CPU they are counted only when a sum says that there are some."""
@@ -198,8 +216,10 @@ class Reducer:
         if plan.peak is not None:
             parts.append(channels[plan.peak].abs().amax().reshape(1))
         if plan.zeros is not None:
+            begin = time.perf_counter_ns()
             zero = channels[plan.zeros] == 0
             parts.append(torch.mul(torch.count_nonzero(zero if absent is None else zero & ~absent[:, 0]), self.one))
+            self._spend("zeros", begin)
         if plan.batch is not None:
             whole = math.prod(plan.batch) == channels[0].shape[1]  # a slice of a large state has no such shape
             sums = channels[0].view(-1, *plan.batch).sum(2) if whole else torch.mul(self.one, math.nan)
@@ -219,7 +239,9 @@ class Reducer:
         """Sum of r - 1 and root of the sum of its squares, and how many samples are clipped above and below."""
         parts = []
         if plan.weights:  # absent samples are 0 here
+            begin = time.perf_counter_ns()
             parts += [deviation.sum().reshape(1), torch.linalg.vector_norm(deviation).reshape(1)]
+            self._spend("weights", begin)
         if plan.clip is not None:
             if absent is not None:
                 deviation.masked_fill_(absent[:, 0], math.nan)
@@ -264,12 +286,6 @@ def _ratio_bounds(log_ratio: Tensor, absent: Tensor | None) -> list[Tensor]:
         return list(torch.aminmax(log_ratio, dim=1))
     gone = absent[:, 0]
     return [log_ratio.masked_fill(gone, math.inf).amin(1), log_ratio.masked_fill(gone, -math.inf).amax(1)]
-
-
-def _powers(deviations: Tensor, squares: Tensor) -> list[Tensor]:
-    """Sum of the third powers, and the root of the sum of the fourth."""
-    cubes = torch.mul(deviations, squares, out=deviations)
-    return [cubes.sum().reshape(1), torch.linalg.vector_norm(squares).reshape(1)]
 
 
 def is_overflow(norm: Tensor) -> bool:

@@ -136,6 +136,20 @@ class RowTimes(Model):
     received_at: Time
 
 
+class OverheadView(Model):
+    """The newest decision of the agent about what it may take of the trainer's time, from its `overhead` event."""
+
+    update: int = Field(description="Last update before it held")
+    share_before: float = Field(description="What all calls of the agent took of an update's time", examples=[0.024])
+    share: float = Field(description="What they are to take from then on", examples=[0.009])
+    budget: float = Field(examples=[0.01])
+    thinned: dict[str, int] = Field(
+        description="Collector → it runs in one update of so many, its signals say `thinned` in the others",
+        examples=[{"exemplars": 4}],
+    )
+    sentence: str
+
+
 class RunDetail(RunSummary):
     """A run with everything known of it."""
 
@@ -149,6 +163,9 @@ class RunDetail(RunSummary):
     config: dict[str, Any]
     standings: list[DetectorStanding]
     losses: list[LossReason]
+    overhead: OverheadView | None = Field(
+        description="What the agent thinned to stay within its budget; null when every collector always ran in this attempt"
+    )
 
 
 class SignalItem(Model):

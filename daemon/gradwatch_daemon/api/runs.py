@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
 
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.api import models
@@ -20,6 +21,12 @@ from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, New
 STATES = ("live", "lost", "finished", "stopped", "crashed", "imported")
 EVENTS_READ_MAX = 10_000
 """Newest events of a run that can be paged through: an event is rare, a run that has more of them has one message."""
+
+OVERHEAD_READ_MAX = 1_000
+"""Newest events of a run among which its last `overhead` event is looked for."""
+
+EVERY = "every."
+"""Before the name of a thinned collector, in the detail of an `overhead` event."""
 
 router = APIRouter(tags=["runs"])
 
@@ -95,7 +102,24 @@ def line_to_add(state: DetectorState, catalogue: Iterable[DetectorInfo]) -> str:
     return max((line for line in lines if line in state.reason), key=len, default="")
 
 
-def run_detail(view: RunView, losses: Iterable[LossRecord], catalogue: Iterable[DetectorInfo]) -> models.RunDetail:
+def overhead(view: RunView, events: Iterable[EventRecord]) -> models.OverheadView | None:
+    """The newest word of the present attempt about thinned collectors, from events that come newest first."""
+    attempt = view.run.attempt
+    found = next((event for event in events if event.kind == "overhead" and event.stream.attempt == attempt), None)
+    if found is None:
+        return None
+    detail = plain(found.detail)
+    every = {name.removeprefix(EVERY): count for name, count in detail.items() if name.startswith(EVERY)}
+    shares = {"share_before": detail.get("was"), "share": detail.get("share"), "budget": detail.get("budget")}
+    try:
+        return models.OverheadView.model_validate({"update": found.update, "thinned": every, "sentence": found.text, **shares})
+    except ValidationError:  # an event is what a trainer says; ours has all of it
+        return None
+
+
+def run_detail(
+    view: RunView, losses: Iterable[LossRecord], events: Iterable[EventRecord], catalogue: Iterable[DetectorInfo]
+) -> models.RunDetail:
     """A run with its configuration, each detector's standing, and why records were lost."""
     reasons: Counter[str] = Counter()
     for loss in losses:
@@ -113,6 +137,7 @@ def run_detail(view: RunView, losses: Iterable[LossRecord], catalogue: Iterable[
             for state in view.detectors
         ],
         losses=[models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
+        overhead=overhead(view, events),
     )
 
 
@@ -163,7 +188,8 @@ async def get_run(request: Request, run: RunName) -> Answer:
     """Everything known of a run."""
     context, view = find_run(request, run)
     losses = await anyio.to_thread.run_sync(context.reader.losses, run)
-    return Answer(run_detail(view, losses, context.catalogue).model_dump())
+    events = await anyio.to_thread.run_sync(context.reader.events, run, OVERHEAD_READ_MAX)
+    return Answer(run_detail(view, losses, events, context.catalogue).model_dump())
 
 
 @router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")

@@ -86,6 +86,7 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
     _add_run(verbs)
     status = _verb(verbs, "status", "show the daemon and one line for each live run")
+    status.add_argument("run", nargs="?", metavar="RUN", help="show everything known of this run instead")
     status.add_argument("--all", action="store_true", help="also runs that are lost, finished or crashed")
     doctor = _verb(verbs, "doctor", "look for the usual mistakes, and say what to do about each")
     doctor.add_argument("run", nargs="?", metavar="RUN", help="look at this run only")

@@ -20,7 +20,7 @@ def run(args: Namespace, output: Output) -> int:
     """List runs, last seen first, or show one."""
     client = connect(os.environ)
     if args.run is not None:
-        _show(client.get(f"/api/v1/runs/{segment(args.run)}"), output)
+        show(client.get(f"/api/v1/runs/{segment(args.run)}"), output)
         return 0
     answer = client.listed("/api/v1/runs", state=args.state)
     if output.as_json:
@@ -56,7 +56,8 @@ def standing(counts: dict[str, int]) -> str:
     return ", ".join(said) or "none yet"
 
 
-def _show(item: dict[str, Any], output: Output) -> None:
+def show(item: dict[str, Any], output: Output) -> None:
+    """Print everything known of one run."""
     if output.as_json:
         output.document(item)
         return
@@ -69,6 +70,8 @@ def _show(item: dict[str, Any], output: Output) -> None:
     output.line(f"coverage   {percent(item['coverage']['share'])}: {item['coverage']['received']} updates received")
     for loss in item["losses"]:
         output.line(f"lost       {loss['records']} records: {printable(loss['reason'])}")
+    if item["overhead"] is not None:
+        output.line(f"overhead   {printable(item['overhead']['sentence'])} (since update {item['overhead']['update'] + 1})")
     output.line(f"detectors  {standing(item['detectors'])}")
     for one in item["standings"]:
         subject = f" [{one['subject']}]" if one["subject"] else ""

@@ -1,13 +1,14 @@
-"""`gradwatch status`: the daemon in two lines, and a line for each live run."""
+"""`gradwatch status`: the daemon in two lines, and a line for each live run; or everything known of one run."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_daemon.cli.client import connect
+from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.failure import EXIT_UNREACHABLE
 from gradwatch_daemon.cli.output import known, printable
+from gradwatch_daemon.cli.runs import show
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,6 +21,9 @@ ENDED = ("lost", "crashed", "finished")
 def run(args: Namespace, output: Output) -> int:
     """Print what the daemon says of itself and its runs; 4 when it is not ready."""
     client = connect(os.environ)
+    if args.run is not None:
+        show(client.get(f"/api/v1/runs/{segment(args.run)}"), output)
+        return 0
     daemon = client.get("/api/v1/daemon")
     runs = client.listed("/api/v1/runs")
     if output.as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from gradwatch_agent import GradwatchError, arguments, watch
+from gradwatch_agent.arguments import check_overhead
 from gradwatch_agent.collect.host import Hints
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level
@@ -145,3 +147,34 @@ def test_watch_with_mode_off_does_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monitor.close()
     with pytest.raises(GradwatchError):
         watch(3)
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "normal"),
+    [
+        ("auto", {}, 0.01),
+        ("auto", {"GRADWATCH_OVERHEAD": "0.02"}, 0.02),
+        ("auto", {"GRADWATCH_OVERHEAD": "off"}, None),
+        ("auto", {"GRADWATCH_OVERHEAD": "AUTO"}, 0.01),
+        (0.03, {"GRADWATCH_OVERHEAD": "off"}, 0.03),
+        (1, {}, 1.0),
+        (None, {"GRADWATCH_OVERHEAD": "0.02"}, None),
+    ],
+)
+def test_overhead_is_the_argument_else_the_environment(given: object, env: dict[str, str], normal: float | None) -> None:
+    """Five times as much at DEBUG, and never more than all."""
+    found = check_overhead(given, env)
+    if normal is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found[Level.NORMAL], found[Level.DEBUG]) == (normal, min(1.0, 5 * normal))
+
+
+@pytest.mark.parametrize("given", ["much", 0, -0.1, 1.5, True, math.nan, [0.01]])
+def test_overhead_that_is_none_is_refused_by_name(given: object) -> None:
+    """Before training starts."""
+    with pytest.raises(GradwatchError, match=r"watch\(overhead\)"):
+        check_overhead(given, {})
+    with pytest.raises(GradwatchError, match="GRADWATCH_OVERHEAD"):
+        check_overhead("auto", {"GRADWATCH_OVERHEAD": "plenty"})

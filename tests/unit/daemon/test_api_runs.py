@@ -7,7 +7,7 @@ import pytest
 from gradwatch_contracts.control import Level, Severity
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.sentences import run_sentence
-from gradwatch_daemon.records import DetectorState, LossRecord, Stream
+from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Stream
 from harness.fake_api import (
     T0_TEXT,
     make_anomaly,
@@ -86,7 +86,44 @@ async def test_run_detail_round_trips_every_field() -> None:
         "labels": {"env": "Ant-v5"},
         "config": {"lr": 3e-4, "clip": "Infinity", "anneal": True},
         "losses": [{"reason": "outbox full", "records": 3}, {"reason": "device busy", "records": 1}],
+        "overhead": None,
     }
+
+
+def overhead_event(attempt: int = 2, **detail: object) -> EventRecord:
+    """The word of an agent that thinned something."""
+    given = {"was": 0.05, "share": 0.008, "budget": 0.01, "every.ranges": 4, **detail}
+    return EventRecord(Stream("ant-ppo", attempt, 0), "s", 9, 40, 1_000, "overhead", "too slow", given)  # type: ignore[arg-type]
+
+
+async def test_run_detail_says_what_the_agent_thinned() -> None:
+    """The newest word counts, and only one of this attempt."""
+    daemon = make_daemon()
+    daemon.reader.happened = [overhead_event(), overhead_event(was=0.5)]
+
+    document = (await daemon.get("/runs/ant-ppo")).json()
+
+    assert document["overhead"] == {
+        "update": 40,
+        "share_before": 0.05,
+        "share": 0.008,
+        "budget": 0.01,
+        "thinned": {"ranges": 4},
+        "sentence": "too slow",
+    }
+    daemon.reader.happened = [overhead_event(attempt=1)]
+    assert (await daemon.get("/runs/ant-ppo")).json()["overhead"] is None
+
+
+@pytest.mark.parametrize("detail", [{"was": "much"}, {"share": None}, {"every.ranges": "often"}])
+async def test_run_detail_with_an_overhead_event_of_another_make_is_whole_without(detail: dict[str, object]) -> None:
+    """An event is whatever a trainer says."""
+    daemon = make_daemon()
+    daemon.reader.happened = [overhead_event(**detail)]
+
+    answer = await daemon.get("/runs/ant-ppo")
+
+    assert (answer.status_code, answer.json()["overhead"]) == (200, None)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ def test_run_detail_shows_blind_reason_and_losses(stub: DaemonStub, gradwatch: C
     assert "  blind    entropy_low [arm]: policy.entropy.norm: add entropy=" in said.splitlines()
     assert "lost       2 records: outbox full" in said.splitlines()
     assert "sessions   1 of 4" in said
+    assert "overhead   the agent takes 2.4% of an update's time (since update 41)" in said.splitlines()
+    assert gradwatch("status", "ant-ppo").out == said
 
 
 def test_health_asks_without_a_token(stub: DaemonStub, gradwatch: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

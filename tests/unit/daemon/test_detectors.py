@@ -119,6 +119,18 @@ def test_detector_without_a_needed_input_is_blind_and_says_what_to_add(profile: 
     assert nan.reason == f"{signal} is NaN, so it compares with nothing"
 
 
+def test_detector_of_a_thinned_signal_says_so_and_sees_again_when_it_comes() -> None:
+    """Once in four updates: never clear on what was left out, not blind for ever, and a spike that comes is seen."""
+    watch = Watch("classic")
+    watch.check(signal_block(60))
+    for start in range(60, 100, 4):
+        rest = watch.check(signal_block(3, start=start, policy__kl__k3=Status.THINNED))["kl_spike"]
+        assert rest.code.tolist() == [BLIND] * 3
+        assert rest.reason.startswith("policy.kl.k3: skipped to stay within the overhead budget")
+        assert watch.check(signal_block(1, start=start + 3))["kl_spike"].code.tolist() == [Verdict.CLEAR]
+    assert watch.check(signal_block(1, start=103, policy__kl__k3=0.2))["kl_spike"].code.tolist() == [Verdict.BREACH]
+
+
 def test_entropy_detectors_of_a_box_policy_are_blind_and_say_why() -> None:
     """Where a normalised entropy is not defined nothing pretends to watch it."""
     found = Watch().check(signal_block(1, policy__entropy__norm=Status.UNDEFINED))["entropy_low"]

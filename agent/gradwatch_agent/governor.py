@@ -1,0 +1,155 @@
+"""Keeps the agent within its share of the trainer's own time: which optional collectors rest in an update, and why.
+
+Pure: times come as arguments. What an update would cost at other paces is predicted from what each collector took when it
+ran, so a decision is right at once and needs no trial. Medians over a few updates decide, because one slow update on a busy
+machine says nothing; the way back is slower than the way down, so nothing flaps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHARES: Mapping[Level, float] = {Level.OFF: 0.01, Level.MINIMAL: 0.01, Level.NORMAL: 0.01, Level.DEBUG: 0.05}
+"""Share of an update's time that the agent may take at a level."""
+
+WARM_UP = 2
+"""Updates at a level that are not judged: buffers are made in them, and code runs for the first time."""
+
+JUDGED_MIN = 3
+"""Updates seen before the first decision. With the warm-up, an escalation of five updates is hardly ever thinned."""
+
+REMEMBERED = 8
+"""Updates that a median is taken over."""
+
+EVERY_MAX = 64
+"""The slowest pace: every 64th update."""
+
+WORTH = 0.02
+"""Share of the budget below which thinning a collector would blind its readers for nothing."""
+
+RELIEF = 0.7
+"""Share of the budget that the faster pace must stay below, for `CALM` updates in a row, before it is taken."""
+
+CALM = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Thinning:
+    """What holds from the next update on. `share`: predicted, of an update's time; `was`: as measured until now; `every`:
+    collector → it runs in every so many-th update, only those that do not run in all."""
+
+    share: float
+    was: float
+    budget: float
+    every: dict[str, int]
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        resting = ", ".join(f"{name} in one update of {every}" for name, every in sorted(self.every.items()))
+        held = f"the agent takes {self.was:.1%} of an update's time, {self.budget:.1%} are allowed"
+        return f"{held}; with {resting} {self.share:.1%}" if resting else f"{held}; every collector runs in every update"
+
+
+def _recent() -> deque[float]:
+    return deque(maxlen=REMEMBERED)
+
+
+@dataclass(slots=True)
+class Pace:
+    """What is known of one level: recent shares of the trainer's own time, and the pace of each collector."""
+
+    seen: int = 0
+    whole: deque[float] = field(default_factory=_recent)
+    core: deque[float] = field(default_factory=_recent)
+    costs: dict[str, deque[float]] = field(default_factory=dict)
+    every: dict[str, int] = field(default_factory=dict)
+    calm: int = 0
+
+    def remember(self, whole: float, costs: Mapping[str, float]) -> None:
+        """Take in one update. Shares, not times: what slows the machine down slows the trainer down as well."""
+        self.whole.append(whole)
+        self.core.append(max(0.0, whole - sum(costs.values())))
+        for name, cost in costs.items():
+            self.costs.setdefault(name, _recent()).append(cost)
+
+    def predict(self, every: Mapping[str, int]) -> float:
+        """What the agent takes on average at these paces."""
+        return median(self.core) + sum(self.mean(name, every) for name in self.costs)
+
+    def mean(self, name: str, every: Mapping[str, int]) -> float:
+        """What a collector takes on average at its pace."""
+        return median(self.costs[name]) / every.get(name, 1)
+
+
+class Governor:
+    """Decides, at the end of an update, who rests in the next ones. `shares`: of an update's time, by level."""
+
+    __slots__ = ("_level", "_pace", "_paces", "_shares")
+
+    def __init__(self, shares: Mapping[Level, float] = SHARES) -> None:
+        self._shares = shares
+        self._paces: dict[Level, Pace] = {}
+        self._level, self._pace = Level.OFF, Pace()
+
+    def begin(self, update: int, level: Level) -> frozenset[str]:
+        """The collectors that rest in `update`, which runs at `level`; each level has its own paces."""
+        self._level, self._pace = level, self._paces.setdefault(level, Pace())
+        return frozenset([name for name, every in self._pace.every.items() if update % every])
+
+    def end(self, update_ms: float, agent_ms: float, costs_ms: Mapping[str, float]) -> Thinning | None:
+        """Take what the update took, what all our calls took of it and each optional collector that ran; the decision when it
+        differs from the last one."""
+        pace = self._pace
+        pace.seen += 1
+        own_ms = update_ms - agent_ms  # what the trainer takes without us, so that resting does not change the measure
+        if pace.seen <= WARM_UP or own_ms <= 0:
+            return None
+        pace.remember(agent_ms / own_ms, {name: cost_ms / own_ms for name, cost_ms in costs_ms.items()})
+        if len(pace.whole) < JUDGED_MIN:
+            return None
+        budget = self._shares[self._level]
+        wanted = _relax(pace, budget)
+        if wanted is None:
+            wanted = _tighten(pace, budget)
+        if wanted == pace.every:
+            return None
+        pace.every = wanted
+        return Thinning(pace.predict(wanted), median(pace.whole), budget, dict(wanted))
+
+
+def _tighten(pace: Pace, budget: float) -> dict[str, int]:
+    """Halve the pace of whoever takes most, again and again, until the budget holds or nothing more can rest."""
+    every = dict(pace.every)
+    while pace.predict(every) > budget:
+        able = [name for name in sorted(pace.costs) if every.get(name, 1) < EVERY_MAX]
+        dearest = max(able, key=lambda name: pace.mean(name, every), default=None)
+        if dearest is None or pace.mean(dearest, every) < WORTH * budget:
+            break
+        every[dearest] = 2 * every.get(dearest, 1)
+    return every
+
+
+def _relax(pace: Pace, budget: float) -> dict[str, int] | None:
+    """Double the pace of the cheapest that rests, once that has fitted well within the budget for long enough. None when it
+    would not fit; the present paces while it is still being waited for."""
+    if not pace.every:
+        return None
+    cheapest = min(sorted(pace.every), key=lambda name: pace.mean(name, {}))
+    faster = {**pace.every, cheapest: pace.every[cheapest] // 2}
+    if pace.predict(faster) > RELIEF * budget:
+        pace.calm = 0
+        return None
+    pace.calm += 1
+    if pace.calm < CALM:
+        return pace.every
+    pace.calm = 0
+    return {name: every for name, every in faster.items() if every > 1}

@@ -1,0 +1,136 @@
+"""The overhead budget: who rests, how soon, and that it comes back. No clock: every time is given."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gradwatch_agent.governor import CALM, EVERY_MAX, Governor, Thinning
+from gradwatch_contracts.control import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UPDATE_MS = 100.0
+BUDGET_MS = 1.0
+"""At NORMAL."""
+
+
+class Agent:
+    """Collectors that take what they are said to, each update."""
+
+    def __init__(self, core_ms: float, costs_ms: Mapping[str, float]) -> None:
+        self.governor = Governor()
+        self.core_ms, self.costs_ms = core_ms, dict(costs_ms)
+        self.decisions: list[Thinning] = []
+        self.taken_ms: list[float] = []
+        self.ran: list[frozenset[str]] = []
+        self.update = 0
+
+    def run(self, updates: int, level: Level = Level.NORMAL, noise: random.Random | None = None) -> None:
+        """So many updates."""
+        for _ in range(updates):
+            resting = self.governor.begin(self.update, level)
+            costs = {name: cost for name, cost in self.costs_ms.items() if name not in resting}
+            slow = 1.0 if noise is None else noise.choice((1.0, 1.0, 1.0, 1.2, 4.0))
+            total = slow * (self.core_ms + sum(costs.values()))
+            found = self.governor.end(slow * UPDATE_MS + total, total, {name: slow * cost for name, cost in costs.items()})
+            if found is not None:
+                self.decisions.append(found)
+            self.taken_ms.append(total)
+            self.ran.append(frozenset(costs))
+            self.update += 1
+
+    def mean_ms(self, updates: int) -> float:
+        """Of the last ones."""
+        return sum(self.taken_ms[-updates:]) / updates
+
+
+def test_governor_slow_collector_is_under_budget_within_ten_updates() -> None:
+    """Five times the budget; the cheap ones go on as before."""
+    agent = Agent(0.3, {"slow": 5.0, "cheap": 0.1})
+    agent.run(10)
+    assert [decision.every for decision in agent.decisions] == [{"slow": 16}]
+    agent.run(64)
+    assert agent.mean_ms(64) <= BUDGET_MS
+    assert sum("slow" in ran for ran in agent.ran[-64:]) == 4
+    assert all("cheap" in ran for ran in agent.ran)
+    assert len(agent.decisions) == 1
+
+
+def test_governor_says_what_it_thinned_and_why() -> None:
+    """Measured before, predicted after, and what is allowed."""
+    agent = Agent(0.5, {"slow": 1.0})
+    agent.run(10)
+    (decision,) = agent.decisions
+    assert (decision.was, decision.share, decision.budget) == pytest.approx((0.015, 0.01, 0.01))
+    assert decision.sentence == (
+        "the agent takes 1.5% of an update's time, 1.0% are allowed; with slow in one update of 2 1.0%"
+    )
+
+
+def test_governor_within_budget_thins_nothing() -> None:
+    """Also when single updates are slow."""
+    agent = Agent(0.3, {"a": 0.2, "b": 0.2})
+    agent.run(300, noise=random.Random(3))
+    assert agent.decisions == []
+    assert all(ran == {"a", "b"} for ran in agent.ran)
+
+
+def test_governor_core_above_budget_rests_what_counts_and_no_more() -> None:
+    """Nothing can bring it under; a collector of a hundredth of the budget would be blinded for nothing."""
+    agent = Agent(3.0, {"slow": 1.0, "crumb": 0.01})
+    agent.run(10)
+    assert agent.decisions[0].every.keys() == {"slow"}
+    assert agent.decisions[0].every["slow"] == EVERY_MAX
+    assert agent.decisions[0].share > 0.03
+
+
+def test_governor_dearest_rests_first() -> None:
+    """One of the two is enough."""
+    agent = Agent(0.2, {"dear": 1.0, "less": 0.3})
+    agent.run(10)
+    assert agent.decisions[-1].every == {"dear": 2}
+
+
+def test_governor_brings_a_collector_back_when_it_is_cheap_again() -> None:
+    """Step by step, and it stays."""
+    agent = Agent(0.2, {"slow": 5.0})
+    agent.run(40)
+    assert agent.decisions[-1].every == {"slow": 8}
+    agent.costs_ms["slow"] = 0.1
+    agent.run(CALM * 8 * 8)
+    assert agent.decisions[-1].every == {}
+    assert [max(decision.every.values(), default=1) for decision in agent.decisions] == [8, 4, 2, 1]
+    before = len(agent.decisions)
+    agent.run(200)
+    assert len(agent.decisions) == before
+    assert all("slow" in ran for ran in agent.ran[-200:])
+
+
+def test_governor_does_not_flap_near_the_budget() -> None:
+    """A cost that fits at half the pace and not at the full one settles."""
+    agent = Agent(0.45, {"edge": 0.6})
+    agent.run(500, noise=random.Random(7))
+    assert [decision.every for decision in agent.decisions] == [{"edge": 2}]
+
+
+def test_governor_levels_have_budgets_and_paces_of_their_own() -> None:
+    """What DEBUG allows is not thinned there; back at NORMAL the old pace holds at once."""
+    agent = Agent(0.2, {"slow": 2.0})
+    agent.run(10)
+    thinned = agent.decisions[-1].every
+    agent.run(10, Level.DEBUG)
+    assert all("slow" in ran for ran in agent.ran[10:])
+    agent.run(16)
+    assert agent.decisions[-1].every == thinned == {"slow": 4}
+    assert sum("slow" in ran for ran in agent.ran[20:]) == 4
+
+
+def test_governor_escalation_of_five_updates_is_not_thinned() -> None:
+    """It is there to look closely."""
+    agent = Agent(1.0, {"slow": 50.0})
+    agent.run(5, Level.DEBUG)
+    assert all("slow" in ran for ran in agent.ran)
