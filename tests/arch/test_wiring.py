@@ -70,6 +70,13 @@ KINDS = frozenset(
         "entropy_explosion",
         "clip_saturation",
         "update_stalled",
+        "std_collapse",
+        "std_explosion",
+        "recurrent_reset",
+        "no_learning",
+        "slow_updates",
+        "memory_growth",
+        "optimizer_precursor",
     }
 )
 """Every kind that README.md promises. A new one is added here too: what is listed twice is not deleted by accident."""
@@ -85,6 +92,13 @@ CLASSIC = KINDS - {
     "entropy_explosion",
     "clip_saturation",
     "update_stalled",
+    "std_collapse",
+    "std_explosion",
+    "recurrent_reset",
+    "no_learning",
+    "slow_updates",
+    "memory_growth",
+    "optimizer_precursor",
 }
 """Those that a fixed threshold can say."""
 

@@ -63,6 +63,15 @@ def entropy_left(view: View) -> F64:
     return math.where(norm.readable & math.finite(slopes), left, np.nan)
 
 
+def std_left(view: View) -> F64:
+    """Updates until the smallest standard deviation of an action is nothing, at its present slope."""
+    math, given = view.math, view.input("policy.std.min")
+    slopes = view.slopes("policy.std.min")
+    falling = slopes < -FALL_LEAST
+    left = math.where(falling, math.divide(given.values, math.where(falling, -slopes, 1.0)), np.inf)
+    return math.where(given.readable & math.finite(slopes), left, np.nan)
+
+
 def norm_drift(view: View) -> F64:
     """Signed drift of the gradient norm from its moving average, as a share of it."""
     return _drift(view, "grad.norm.mean")

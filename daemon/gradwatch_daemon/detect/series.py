@@ -66,7 +66,7 @@ class Series:
 
 KL, RATIO, NORM, HEALTH = "policy.kl.k3", "policy.ratio.max", "grad.norm.mean", "grad.health"
 ERROR, SQUARED_ERROR, NORM_ANCHOR = "value error", "squared value error", "grad.norm.mean over 256"
-ENTROPY_SLOPE, ENTROPY_LEFT = "entropy slope", "entropy updates left"
+ENTROPY_SLOPE, ENTROPY_LEFT, STD_LEFT = "entropy slope", "entropy updates left", "std updates left"
 NORM_DRIFT, HEALTH_DRIFT, AT_BEST = "norm drift", "health drift", "return at best"
 KL_TAIL, KL_OF_RATE, NORM_OVER_CLIP = "k3 over k2", "k3 over the squared rate", "norm over clip limit"
 """Names of computed series: no signal has a blank in its name."""
@@ -80,6 +80,7 @@ _LISTED = (
     Series(SQUARED_ERROR, "value.nmse", Scale(LOG, 0.05, 1e-12), derived.squared_value_error),
     Series(ENTROPY_SLOPE, "policy.entropy.norm", Scale(LINEAR, 0.002), derived.entropy_slope),
     Series(ENTROPY_LEFT, "policy.entropy.norm", Scale(LINEAR, 1.0), derived.entropy_left),
+    Series(STD_LEFT, "policy.std.min", Scale(LINEAR, 1.0), derived.std_left),
     Series(NORM_DRIFT, NORM, Scale(LINEAR, 0.1), derived.norm_drift),
     Series(HEALTH_DRIFT, HEALTH, Scale(LINEAR, 0.1), derived.health_drift),
     Series(KL_TAIL, KL, Scale(LOG, 0.05, 1e-6), derived.kl_tail),

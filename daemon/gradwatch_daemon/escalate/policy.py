@@ -27,15 +27,16 @@ BUDGET_UPDATES_LEAST = UPDATES
 """Always allowed: a fault in the first updates, when a tenth of what has passed is nothing yet."""
 
 
-def decide(anomaly: Anomaly, history: Iterable[Escalation]) -> RequestEscalation | None:
+def decide(anomaly: Anomaly, history: Iterable[Escalation], *, precursor: bool = False) -> RequestEscalation | None:
     """The escalation an anomaly asks for, or None.
 
-    It must fire (not be over already) with severity warning or worse and not have asked before; the rules' budget must
+    It must fire (not be over already) with severity warning or worse, or be a `precursor`, which says nothing to anybody and
+    only looks closer; and not have asked before; the rules' budget must
     hold; and no rule's request may still be on its way, for that one will cover this anomaly too. `history` is the
     escalations of the run's present attempt, ended ones included. Applied updates count in full while any of
     them lies in the window, which errs on the side of the trainer.
     """
-    if anomaly.severity.rank < Severity.WARNING.rank or anomaly.state != "firing":
+    if (anomaly.severity.rank < Severity.WARNING.rank and not precursor) or anomaly.state != "firing":
         return None
     id_ = f"a-{anomaly.id}"
     spent, now = 0, anomaly.update_last

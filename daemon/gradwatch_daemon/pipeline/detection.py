@@ -193,7 +193,8 @@ class Detection:
     def _escalate(self, anomaly: Anomaly, state: RunState, work: Work, now: Now) -> None:
         if anomaly.attempt != state.run.attempt or not self._listens(anomaly.run, anomaly.attempt):
             return
-        request = decide(anomaly, state.escalations.records())
+        precursor = self._engine.profile.rules[anomaly.kind].precursor
+        request = decide(anomaly, state.escalations.records(), precursor=precursor)
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
         work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])

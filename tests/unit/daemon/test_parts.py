@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.lanes import Plan
     from gradwatch_daemon.detect.view import View
 
+
+def finite(rule: Rule) -> Rule:
+    """A rule whose limits exist: those that are none until they are configured are set to 1."""
+    limits = tuple(t if math.isfinite(t.limit) else replace(t, limit=1.0) for t in rule.thresholds)
+    return replace(rule, thresholds=limits)
+
+
 BOTH = [
-    pytest.param(profile, rule, part, id=f"{profile}-{rule.kind}-{part.subject}{part.severity.value}-{'-'.join(part.of)}")
-    for profile in PROFILES
-    for rule in load_profile(profile).rules.values()
+    pytest.param(name, finite(rule), part, id=f"{name}-{rule.kind}-{part.subject}{part.severity.value}-{'-'.join(part.of)}")
+    for name in PROFILES
+    for rule in load_profile(name).rules.values()
     for part in rule.parts
 ]
 TESTS = [

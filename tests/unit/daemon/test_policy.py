@@ -77,3 +77,12 @@ def test_policy_counts_only_what_held_within_the_last_five_hundred() -> None:
     assert held_updates(held("a", 10, None, STATE.LOST), 20) == 0
     assert held_updates(held("a", 10, 15), 513) == 5
     assert held_updates(held("a", 10, 15), 514) == 0
+
+
+def test_policy_precursor_raises_though_it_is_info_and_other_info_does_not(anomaly: Anomaly) -> None:
+    """A sign of what may come says nothing to anybody, and looks closer."""
+    note = replace(anomaly, severity=Severity.INFO)
+    assert decide(note, []) is None
+    request = decide(note, [], precursor=True)
+    assert request is not None
+    assert request.level is Level.DEBUG

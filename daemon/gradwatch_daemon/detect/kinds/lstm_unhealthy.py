@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HIDDEN, SATURATION, CELL, CELL_MAX = "rnn.h.rms", "rnn.h.saturation", "rnn.c.rms", "rnn.c.absmax"
 
 _WARNING = Severity.WARNING.rank
+DIVERSITY = "rnn.h.diversity"
+_ALIKE = "Spread of the hidden state over environments"
 _CALL = "call mon.recurrent(h, c) if the policy is recurrent"
 
 
@@ -79,13 +81,15 @@ SPEC = Spec(
     profiles={
         "default": Variant(
             None,
-            _NEEDS,
+            (*_NEEDS, Need(DIVERSITY, _CALL, optional=True)),
             (
                 Threshold(
                     "saturation", SATURATION, ">", 0.5, "Share of the hidden state at its bounds", severity=Severity.WARNING
                 ),
                 Threshold("cell", CELL_MAX, ">", 20.0, "Largest cell state", severity=Severity.WARNING),
                 Threshold("times_usual", CELL_MAX, ">", 4.0, "Largest cell state", measure=Measure.TIMES),
+                Threshold("alike", DIVERSITY, "<", 1e-3, _ALIKE, severity=Severity.WARNING, clear=2.0),
+                Threshold("alike_usual", DIVERSITY, "<", 0.1, _ALIKE, clear=2.0, measure=Measure.TIMES),
                 Threshold("dead", HIDDEN, "<", 1e-6, "Hidden state (root mean square)", severity=Severity.WARNING),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
@@ -94,8 +98,10 @@ SPEC = Spec(
                 Part(Severity.WARNING, ("saturation",)),
                 Part(Severity.WARNING, ("dead",)),
                 Part(Severity.WARNING, ("cell", "times_usual")),
+                Part(Severity.WARNING, ("alike", "alike_usual")),
             ),
-            formula="share of |h| > 0.99 above 0.5, or max |c| > 20 and > 4 x usual, or RMS of h < 1e-6, in 2 of 3 updates",
+            formula="share of |h| > 0.99 above 0.5, or max |c| > 20 and > 4 x usual, or RMS of h < 1e-6, or "
+            "spread of h over environments < 0.001 and < 0.1 x usual, in 2 of 3 updates",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(
