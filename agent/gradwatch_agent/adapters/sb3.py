@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
 
+from gradwatch_agent.adapters.sb3_model import read_config, read_obs_clip
 from gradwatch_agent.adapters.sb3_train import TrainLook
 from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.entry import watch
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("gradwatch")
 PREFIX, TRAIN = "sb3/", "train/"
-SETTINGS = ("n_steps", "n_envs", "batch_size", "n_epochs", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
-MORE_SETTINGS = ("target_kl", "normalize_advantage", "use_sde", "seed")
-SCHEDULES = ("lr_schedule", "clip_range", "clip_range_vf")
 STATES_PER_ROLLOUT = 8
 """How often the recurrent state is looked at while collecting: it changes slowly, and each look is a copy."""
 
+EPISODES = ("episode_returns", "episode_lengths", "truncated")
 UNDEFINED_AS_NAN = "train/explained_variance"
 """NaN where all returns are equal: not defined, and no fault."""
 
@@ -47,7 +46,7 @@ class GradwatchCallback(BaseCallback):
         self.monitor: Monitor | None = None
         self._run, self._options = run, options
         self._silent = False
-        self._returns: list[float] = []
+        self._episodes: list[tuple[float, float, bool]] = []
 
     def _on_own_error(self, place: str, text: str) -> None:
         if self.monitor is not None:
@@ -68,6 +67,7 @@ class GradwatchCallback(BaseCallback):
         }
         self.monitor = watch(model.policy, model.policy.optimizer, run=self._run, **{**given, **self._options})
         self._train = TrainLook(model, self.monitor)
+        self._obs_clip = read_obs_clip(model)
         self._forwarder = Forwarder(self)
         self.logger.output_formats.append(self._forwarder)
 
@@ -76,12 +76,13 @@ class GradwatchCallback(BaseCallback):
         if self.monitor is not None:
             self._finish(self.monitor)
             self._rewards = self.model.rollout_buffer.rewards.copy()
+            self._collecting = self.monitor.phase("rollout")
+            self._collecting.__enter__()
 
     def _on_step(self) -> bool:
-        if self.monitor is None:
-            return True
-        self._look(self.monitor)
-        return not self.monitor.should_stop
+        if self.monitor is not None:
+            self._look(self.monitor)
+        return self.monitor is None or not self.monitor.should_stop
 
     @guarded
     def _look(self, monitor: Monitor) -> None:
@@ -91,7 +92,8 @@ class GradwatchCallback(BaseCallback):
         self._rewards[step] = self.locals["rewards"]
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if done and "episode" in info:
-                self._returns.append(float(info["episode"]["r"]))
+                episode = info["episode"]
+                self._episodes.append((float(episode["r"]), float(episode["l"]), bool(info.get("TimeLimit.truncated"))))
             elif done:
                 self._silent = True  # no Monitor around the environment: nobody adds rewards up
         states = self.locals.get("lstm_states")
@@ -101,9 +103,11 @@ class GradwatchCallback(BaseCallback):
     @guarded
     def _on_rollout_end(self) -> None:
         if self.monitor is not None:
+            self._collecting.__exit__()
             buffer = self.model.rollout_buffer
-            told = {name: getattr(buffer, name) for name in ("values", "returns", "advantages", "observations")}
-            self.monitor.rollout(rewards=self._rewards, **told)
+            told = {name: getattr(buffer, name) for name in ("values", "returns", "advantages", "observations", "actions")}
+            self.monitor.rollout(rewards=self._rewards, obs_clip=self._obs_clip, **told)
+            self._train.begin()
 
     @guarded
     def _on_training_end(self) -> None:
@@ -118,9 +122,11 @@ class GradwatchCallback(BaseCallback):
         """End the update whose `train()` is over; its `train/*` are still in the logger, waiting for the next dump."""
         if self._train.ran:
             self.take(self.logger.name_to_value)
-            returns = None if self._silent and not self._returns else self._returns
-            self._train.ran, self._returns = False, []
-            monitor.step(env_steps=self.num_timesteps, episode_returns=returns)
+            self._train.end()
+            nothing: dict[str, Any] = {} if self._silent else {EPISODES[0]: ()}
+            told = dict(zip(EPISODES, zip(*self._episodes, strict=True), strict=True)) if self._episodes else nothing
+            monitor.step(env_steps=self.num_timesteps, **told)
+            self._episodes = []
 
     @guarded
     def take(self, logged: Mapping[str, object]) -> None:
@@ -145,15 +151,3 @@ class Forwarder(KVWriter):
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def read_config(model: Any) -> dict[str, object]:
-    """What a run is configured with, by a list of names: a model holds much that is nobody's business. A schedule is its
-    value at the start and at the end of training."""
-    found: dict[str, object] = {"algorithm": type(model).__name__, "policy": type(model.policy).__name__}
-    found |= {name: getattr(model, name) for name in (*SETTINGS, *MORE_SETTINGS) if hasattr(model, name)}
-    for name in SCHEDULES:
-        schedule = getattr(model, name, None)
-        if callable(schedule):
-            found |= {f"{name}.start": schedule(1.0), f"{name}.end": schedule(0.0)}
-    return found

@@ -10,24 +10,37 @@ from gradwatch_agent.guard import guarded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gradwatch_agent.collect.phases import Phase
     from gradwatch_agent.monitor import Monitor
 
 
 class TrainLook:
     """Pairs each minibatch that the rollout buffer hands out with what the policy then says of it.
 
-    `ran` is True from the first minibatch of a `train()` until whoever ends the update sets it back.
+    `ran` is True from the first minibatch of a `train()` until `end`.
     """
 
     def __init__(self, model: Any, monitor: Monitor) -> None:
         self.ran = False
         self._model, self._monitor = model, monitor
         self._sample: Any = None
+        self._timed: Phase | None = None
         self._clip: float | None = None
         self._undo = [
             look_into(model.policy, "evaluate_actions", self._evaluate),
             look_into(model.rollout_buffer, "get", self._get),
         ]
+
+    def begin(self) -> None:
+        """The rollout is over; what follows is the update."""
+        self._timed = self._monitor.phase("update")
+        self._timed.__enter__()
+
+    def end(self) -> None:
+        """The update is over."""
+        self.ran = False
+        if self._timed is not None:
+            self._timed.__exit__()
 
     def remove(self) -> None:
         """Give both methods back."""
@@ -71,8 +84,17 @@ class TrainLook:
             returns=sample.returns,
             advantages=advantages,
             clip=self._clip,
+            actions=sample.actions,
             mask=mask,
+            std=self._deviations(),
         )
+
+    def _deviations(self) -> Any:
+        """Standard deviations of a Gaussian policy, as it was just asked; with gSDE they are no parameter."""
+        from torch.distributions import Normal
+
+        distribution = getattr(self._model.policy.action_dist, "distribution", None)
+        return distribution.stddev if isinstance(distribution, Normal) else None
 
 
 def normalise(advantages: Any, mask: Any) -> Any:

@@ -14,6 +14,7 @@ from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.logger import KVWriter
 from stable_baselines3.common.monitor import Monitor as EpisodeMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from gradwatch_agent.adapters import sb3
 from gradwatch_agent.adapters.sb3 import GradwatchCallback
@@ -149,14 +150,18 @@ def test_ppo_rollout_is_that_of_the_update(watching: Watching) -> None:
 
     for row in watching.rows:
         assert row["reward.step"] == (STEPS, 1.0, 0.0)
-        assert row["episode.return"] == (2.0, 8.0, 0.0)
+        assert row["episode.return"] == row["episode.length"] == (2.0, 8.0, 0.0)
+        assert row["episode.truncated"] == (2.0, 1.0, 0.0)
+        assert row["sys.phase_ms/rollout"] > 0
+        assert row["sys.phase_ms/update"] > 0
     assert watching.rows[-1]["value.target"][1] == pytest.approx(float(model.rollout_buffer.returns.mean()), rel=1e-5)
     assert (model.rollout_buffer.rewards != 1.0).any()  # the trap, as installed
     assert [row.env_steps for row in watching.records[0].rows] == [STEPS, 2 * STEPS]
 
 
-def test_ppo_nan_reward_is_counted_in_its_update(watching: Watching) -> None:
+def test_ppo_nan_reward_is_counted_in_its_update(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
     """It spoils the weights in `train()`, so the next rollout raises: the last row still says where it began."""
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)  # python -O turns it off
     with pytest.raises(ValueError, match="Expected parameter"):
         make_model(env=Walk(spoilt={STEPS + 3: math.nan})).learn(4 * STEPS, GradwatchCallback())
     watching.monitors[0].close()
@@ -192,6 +197,39 @@ def test_ppo_log_std_forced_down_shows_in_entropy_of_that_update(watching: Watch
     entropy = [row["policy.entropy"][1] for row in watching.rows]
     assert [value < -2 for value in entropy] == [False, False, True, True]
     assert watching.rows[2]["policy.entropy.limit"] is Status.UNDEFINED
+    assert watching.rows[1]["policy.std.min"] == pytest.approx(1.0, abs=0.05)
+    assert watching.rows[2]["policy.std.min"] == pytest.approx(math.exp(-4), rel=0.05)
+
+
+def test_ppo_with_state_dependent_noise_has_the_deviations_of_its_actions(watching: Watching) -> None:
+    """Its `log_std` is a matrix of the noise, and no deviation of an action."""
+    model = make_model(env=Walk(continuous=True), use_sde=True)
+    model.learn(STEPS, GradwatchCallback())
+
+    largest = model.policy.action_dist.distribution.stddev.detach().max()
+    assert watching.rows[0]["policy.std.max"] == pytest.approx(float(largest), rel=1e-5)
+
+
+def test_ppo_observations_of_a_normaliser_are_held_against_its_bound(watching: Watching) -> None:
+    """VecNormalize clips at a bound; near it a feature says nothing any more."""
+    env = VecNormalize(DummyVecEnv([Walk]), clip_obs=0.1)
+    make_model(env=env).learn(2 * STEPS, GradwatchCallback())
+
+    saturated, elements = watching.rows[-1]["obs.input.saturated"], watching.rows[-1]["obs.input"][0]
+    assert 0.5 < saturated / elements < 1
+
+
+def test_ppo_actions_are_those_of_the_rollout(watching: Watching) -> None:
+    """One action whatever is seen: its share says so."""
+
+    def insist(model: Any, rollout: int) -> None:
+        model.policy.action_net.bias.data[0] = 50.0 if rollout else 0.0
+
+    make_model().learn(2 * STEPS, [Act(insist), GradwatchCallback()])
+
+    shares = [row["policy.action.dominance"] for row in watching.rows]
+    assert shares[0] < 1.0
+    assert shares[1] == 1.0
 
 
 def test_ppo_stopped_early_by_target_kl_has_no_skipped_step(watching: Watching) -> None:
@@ -346,7 +384,7 @@ def test_our_own_failure_leaves_training_as_it_was(
     monkeypatch.setattr(sb3, "to_float", fail)
     monkeypatch.setattr("gradwatch_agent.adapters.sb3_train.normalise", fail)
     model = make_model(env=EpisodeMonitor(Walk()))
-    monkeypatch.setattr(GradwatchCallback, "_returns", property(fail, lambda *_: None), raising=False)
+    monkeypatch.setattr(GradwatchCallback, "_episodes", property(fail, lambda *_: None), raising=False)
     model.learn(2 * STEPS, GradwatchCallback())
 
     assert all(map(torch.equal, alone.policy.state_dict().values(), model.policy.state_dict().values()))
