@@ -50,6 +50,7 @@ class Settings:
     collect_every: int = 1
     switches: Switches = field(default_factory=Switches)
     overhead: Mapping[Level, float] | None = None
+    probe: object = None
 
     def thins(self, update: int, level: Level) -> bool:
         """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
@@ -243,6 +244,14 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def check_probe(probe: object) -> object:
+    """A module or function of a batch of observations, or a pair of it and the batch; None is none."""
+    call, batch = probe if isinstance(probe, (tuple, list)) and len(probe) == 2 else (probe, None)
+    if probe is not None and (not callable(call) or (batch is None and call is not probe)):
+        raise wrong("probe", "a module or function of a batch of observations, or (it, batch)", probe)
+    return probe
 
 
 def check_level(level: object, env: Mapping[str, str]) -> Level:

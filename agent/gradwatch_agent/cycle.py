@@ -111,14 +111,14 @@ class UpdateCycle:
         self._measurement = None
         if self._memory is not None:
             self._memory.close()
-        self._settings = replace(self._settings, modules=(), optimizers=())
+        self._settings = replace(self._settings, modules=(), optimizers=(), probe=None)
         self._tally = Tally()
 
     def open(self) -> None:
         """Place the hooks and begin the first update; called once, by `watch`, which may raise."""
         self._open = True
         self._memory = HostMemory() if self._settings.switches.on("host_memory") else None
-        if self._settings.modules or self._settings.optimizers:
+        if self._settings.modules or self._settings.optimizers or self._settings.probe is not None:
             self._measure()
         self._begin()
         self._exits.add(self)

@@ -48,6 +48,7 @@ def watch(
     collect_every: int = 1,
     collect: Mapping[str, bool] | None = None,
     overhead: object = arguments.AUTO,
+    probe: object = None,
 ) -> Monitor:
     """Watch one run of this process. Training goes on whether or not a daemon is there.
 
@@ -57,8 +58,7 @@ def watch(
         run: key of the run; else GRADWATCH_RUN_ID, else the name of the script.
         group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
         labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
-        updates_total: length of the run, for rules that depend on progress.
-        update_start: number of the first update, for a run resumed from a checkpoint.
+        updates_total, update_start: length of the run, for rules that depend on progress; number of its first update, if resumed.
         action_space: gymnasium space, for the normalised entropy.
         endpoint: `auto`, or where the daemon listens.
         level: off, minimal, normal (default; else GRADWATCH_LEVEL) or debug.
@@ -69,6 +69,7 @@ def watch(
         collect: collectors to leave out, such as {"advantage_shape": False}; docs/signals.md lists them.
         overhead: share of the trainer's time the agent may take before optional collectors rest: "auto" is GRADWATCH_OVERHEAD
             (auto, off or a share), else 1 % and 5 % at DEBUG; a number holds below DEBUG, five times it there; None: no bound.
+        probe: a module (best the Sequential trunk) or function of a batch of observations, or (it, batch): docs/signals.md.
 
     Returns:
         The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
@@ -96,6 +97,7 @@ def watch(
         collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
         switches=arguments.check_collect(collect),
         overhead=arguments.check_overhead(overhead, env),
+        probe=arguments.check_probe(probe),
     )
     return _open(settings, endpoint, env)
 

@@ -74,6 +74,7 @@ def train_in(space: Discrete | Box, level: Level) -> list[dict[str, Status]]:
         sync=True,
         off_policy=False,
         max_staged_bytes=STAGED_BYTES,
+        probe=torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()),
     )
     monitor = Monitor(settings, rows, DesiredState(level), None, Exits())
     with pytest.MonkeyPatch.context() as patch:

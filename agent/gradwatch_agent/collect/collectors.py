@@ -60,6 +60,9 @@ COLLECTORS: dict[str, Collector] = {
     "observation_features": Collector(
         ("obs.drift", "obs.drift.max", "obs.normalizer.drift", "obs.constant", "obs.features"), Cost.INPUT
     ),
+    "probe": Collector(
+        ("param.features.dormant", "param.features.units", "param.features.norm", "param.features.rank"), Cost.PROBE
+    ),
     "second_moments": Collector(("opt.adam.rms", "opt.adam.v_max"), Cost.MODEL),
     "host_memory": Collector(("sys.host_bytes",), Cost.HOST),
     "device_memory": Collector(("sys.device_bytes",), Cost.HOST),

@@ -21,6 +21,7 @@ from gradwatch_agent.collect.host import LastReader, Tally, to_float
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
+from gradwatch_agent.collect.probe import Probe
 from gradwatch_agent.collect.recurrent import RecurrentCollector
 from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
@@ -97,6 +98,7 @@ class Measurement:
         off_policy: bool = False,
         max_staged_bytes: int,
         switches: Switches | None = None,
+        probe: object = None,
         transfer: Transfer | None = None,
     ) -> None:
         self._switches = switches = switches or Switches()
@@ -116,8 +118,9 @@ class Measurement:
         self._recurrent = RecurrentCollector(self.staging, switches)
         self._features = FeatureCollector(self.staging)
         self._actions = ActionCollector(self.staging, action_space)
-        self.deviations = DeviationCollector(self.staging, _named_parameters(modules))
         named = _named_parameters(modules)
+        self.deviations = DeviationCollector(self.staging, named if switches.on("action_std") else ())
+        self._probe = Probe(self.staging, probe, on_own_error) if probe is not None and switches.on("probe") else None
         self.gradients = GradientCollector(named, optimizers, self.staging, self.policy, on_own_error, switches=switches)
         self.exemplars = ExemplarCollector(self.staging)
         self._scalars: dict[tuple[str, str], torch.Tensor] = {}
@@ -136,6 +139,7 @@ class Measurement:
             off_policy=settings.off_policy,
             max_staged_bytes=settings.max_staged_bytes,
             switches=settings.switches,
+            probe=settings.probe,
         )
 
     @property
@@ -181,6 +185,8 @@ class Measurement:
                 begin = time.perf_counter_ns()
                 self._features.observe(self.tally, found, lead, normalizer)
                 self._switches.charge("observation_features", time.perf_counter_ns() - begin)
+            if self._probe is not None:
+                self._probe.keep(found, lead)
             if actions is not None and self._switches.on("action_use"):
                 begin = time.perf_counter_ns()
                 self._actions.observe(self.tally, actions)
@@ -254,6 +260,8 @@ class Measurement:
         for small in self._small:
             small.staging = self.staging
             small.clear()
+        if self._probe is not None:
+            self._probe.staging = self.staging
 
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
         underway = Underway(Ticket(), [])
@@ -272,6 +280,9 @@ class Measurement:
         if self.level >= Level.NORMAL:
             self._tell_memory()
         small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
+        if self._probe is not None and self.level >= Level.NORMAL:
+            self._probe.level = self.level
+            small.append(self._probe.finish(self.tally))
         for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
             for device, part in found.items():
                 parts.setdefault(device, []).extend(part)

@@ -13,7 +13,18 @@ COLUMNS: tuple[ColumnSpec, ...] = (
     ColumnSpec("rnn.h.within", Kind.SUM, RankRule.SUM, Level.NORMAL, Source.UPDATE, "recurrent", "phase"),
     ColumnSpec("rnn.reset", Kind.MOMENTS, RankRule.MERGE, Level.NORMAL, Source.UPDATE, "recurrent", "phase"),
     ColumnSpec("rnn.reset.violations", Kind.COUNT, RankRule.SUM, Level.NORMAL, Source.UPDATE, "recurrent", "phase"),
+    *(
+        ColumnSpec(f"param.features.{name}", kind, rule, Level.NORMAL, Source.UPDATE, "rollout", "layer")
+        for name, kind, rule in (
+            ("dormant", Kind.COUNT, RankRule.SUM),
+            ("units", Kind.COUNT, RankRule.SUM),
+            ("norm", Kind.LAST, RankRule.RANK0),
+            ("rank", Kind.LAST, RankRule.RANK0),
+        )
+    ),
 )
+
+_PROBED = "end of every 32nd update, of every 4th at debug"
 
 SIGNALS: tuple[Signal, ...] = (
     Signal(
@@ -48,5 +59,31 @@ SIGNALS: tuple[Signal, ...] = (
         "value",
         ("rnn.reset.violations",),
         "elements of the hidden state that are not 0 although reset= says that it was reset",
+    ),
+    Signal(
+        "param.features.dormant",
+        Unit.FRACTION,
+        "quotient",
+        ("param.features.dormant", "param.features.units"),
+        "share of the units of a probed layer whose mean |activation| is at most 0.025 of the layer's or, of a bounded "
+        "activation, whose standard deviation is below 0.001; Sokar et al. (2023)",
+        window=_PROBED,
+    ),
+    Signal(
+        "param.features.norm",
+        Unit.NORM,
+        "value",
+        ("param.features.norm",),
+        "mean L2 norm of what a probed layer makes of an observation, before its non-linearity",
+        window=_PROBED,
+    ),
+    Signal(
+        "param.features.rank",
+        Unit.COUNT,
+        "value",
+        ("param.features.rank",),
+        "effective rank of the probed features: exp of the entropy of their normalised singular values; "
+        "Roy and Vetterli (2007)",
+        window=_PROBED,
     ),
 )

@@ -23,6 +23,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradwatch_agent.collect.measurement.allocated_bytes", lambda devices: 512)
     monkeypatch.setattr("gradwatch_agent.collect.measurement.READ_EVERY", 1)
     monkeypatch.setattr("gradwatch_agent.collect.features.START_UPDATES", 1)
+    monkeypatch.setattr("gradwatch_agent.collect.probe.PERIOD", {})
 
 
 class Counter(TorchDispatchMode):
@@ -61,6 +62,7 @@ def one_update(monitor: Any, network: nn.Module, optimizer: torch.optim.Optimize
     monitor.step(env_steps=1, episode_returns=[1.0], episode_lengths=[3], truncated=[False], eval_return=1.0, scalar=2.0)
 
 
+PROBE = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
 DISCRETE, BOX = type("Discrete", (), {"n": 2})(), type("Box", (), {"low": (0.0, 0.0), "high": (1.0, 1.0)})()
 
 
@@ -69,7 +71,10 @@ def trained(level: Level, updates: int = 3, space: object = DISCRETE) -> tuple[d
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
     optimizer = torch.optim.Adam([{"params": [network.weight], "name": "weight"}, {"params": [network.bias]}])
-    with monitoring(modules=(network,), optimizers=(optimizer,), level=level, action_space=space) as (monitor, record):
+    with monitoring(modules=(network,), optimizers=(optimizer,), level=level, action_space=space, probe=PROBE) as (
+        monitor,
+        record,
+    ):
         for _ in range(updates - 1):
             one_update(monitor, network, optimizer)
         with Counter() as counter:
@@ -83,7 +88,8 @@ def test_level_decides_for_every_column_of_the_registry(level: Level) -> None:
     row, box = trained(level)[0], trained(level, space=BOX)[0]
     row.update({key: value for key, value in box.items() if not isinstance(value, Status) or key not in row})
     for name, spec in COLUMNS.items():
-        subject = {"key": "scalar", "phase": "update", "group": "weight", "head": ""}.get(spec.per, "")
+        layer = "0" if name.endswith("norm") else "1"
+        subject = {"key": "scalar", "phase": "update", "group": "weight", "head": "", "layer": layer}.get(spec.per, "")
         key = f"{name}/{subject}" if subject else name
         if spec.level > level:
             assert row.get(key, Status.LEVEL) is Status.LEVEL, key
