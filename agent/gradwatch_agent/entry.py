@@ -58,7 +58,7 @@ def watch(
         run: key of the run; else GRADWATCH_RUN_ID, else the name of the script.
         group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
         labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
-        updates_total, update_start: length of the run, for rules that depend on progress; number of its first update, if resumed.
+        updates_total, update_start: length of the run, for rules that depend on progress; its first update, when resumed.
         action_space: gymnasium space, for the normalised entropy.
         endpoint: `auto`, or where the daemon listens.
         level: off, minimal, normal (default; else GRADWATCH_LEVEL) or debug.
