@@ -60,9 +60,8 @@ def watch(
         labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
         updates_total, update_start: length of the run, for rules that depend on progress; its first update, when resumed.
         action_space: gymnasium space, for the normalised entropy.
-        endpoint: `auto`, or where the daemon listens.
         level: off, minimal, normal (default; else GRADWATCH_LEVEL) or debug.
-        mode: `async`, or `sync` to wait for the device at each `step`.
+        endpoint, mode: `auto`, or where the daemon listens; `async`, or `sync` to wait for the device at each `step`.
         off_policy: the minibatches are not from the current policy, so ratio 1 at the start is not to be expected.
         max_staged_bytes: device memory for staging, 64 KiB or more.
         collect_every: look at tensors in every so many-th update only, and wherever the level is raised; else they are THINNED.
@@ -77,10 +76,9 @@ def watch(
     Raises:
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
     """
-    env = os.environ
     modules = arguments.check_modules(model)
     settings = arguments.Settings(
-        run=arguments.check_run(run, env, sys.argv[0] if sys.argv else ""),
+        run=arguments.check_run(run, os.environ, sys.argv[0] if sys.argv else ""),
         modules=modules,
         optimizers=arguments.check_optimizers(optimizer),
         group=arguments.check_group(group),
@@ -90,16 +88,16 @@ def watch(
         updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
         update_start=arguments.check_count(update_start, "update_start", 0) or 0,
         action_space=action_space,
-        level=arguments.check_level(level, env),
+        level=arguments.check_level(level, os.environ),
         sync=arguments.check_mode(mode),
         off_policy=bool(off_policy),
         max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
         collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
         switches=arguments.check_collect(collect),
-        overhead=arguments.check_overhead(overhead, env),
+        overhead=arguments.check_overhead(overhead, os.environ),
         probe=arguments.check_probe(probe),
     )
-    return _open(settings, endpoint, env)
+    return _open(settings, endpoint, os.environ)
 
 
 def _open(settings: Settings, endpoint: str, env: Mapping[str, str]) -> Monitor:

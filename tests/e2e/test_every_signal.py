@@ -82,7 +82,7 @@ def _expected(signal: str, case: str) -> float | str:
         "mean_ratio": lambda: first[1] / second[1],
         "half_mean_square": lambda: (first[1] ** 2 + first[2] / first[0]) / 2,
         "effective_share": lambda: first[1] ** 2 / (first[1] ** 2 + first[2] / first[0]),
-        "rms_rate": lambda: math.sqrt(first[0] / second[0]),
+        "rms_rate": lambda: math.nan if first[0] == -math.inf else math.sqrt(first[0] / second[0]),
         "count_ratio": lambda: first[0] / second[0],
         "std_ratio": lambda: math.sqrt((first[2] / first[0]) / (second[2] / second[0])),
         "skew": lambda: (first[3] / first[0]) / (first[2] / first[0]) ** 1.5,

@@ -129,7 +129,7 @@ def effective_share(a: Slots) -> tuple[F64, Undefined]:
 
 def rms_rate(a: Slots, b: Slots) -> tuple[F64, Undefined]:
     """Root of the sum `a` per sample of `b`; a sum that rounding left a hair below 0 counts as 0."""
-    return np.sqrt(np.where(a.x < 0, 0.0, a.x) / b.n), b.n <= 0
+    return np.sqrt(np.where((a.x < 0) & np.isfinite(a.x), 0.0, a.x) / b.n), b.n <= 0
 
 
 def count_ratio(a: Slots, b: Slots) -> tuple[F64, Undefined]:
