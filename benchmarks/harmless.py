@@ -87,12 +87,7 @@ class Contestant:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         command = [sys.executable, __file__, "--trainer"]
-        pipes: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.DEVNULL,
-            "text": True,
-        }
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, env=dict(environment), text=True, **pipes)
 
     def train(self, updates: int) -> list[float]:

@@ -14,7 +14,7 @@ from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PhaseTimes
-from gradwatch_agent.collect.rows import OUR_ERROR, RowQueue, Waiting
+from gradwatch_agent.collect.rows import RowQueue, Waiting, reason_of_loss
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
 from gradwatch_agent.governor import Governor
@@ -157,8 +157,8 @@ class UpdateCycle:
         """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
         try:
             waiting = self._pack(now_ns, flags, env_steps)
-        except Exception:
-            self._outbox.lose(1, OUR_ERROR)
+        except BaseException as error:
+            self._outbox.lose(1, reason_of_loss(error))
             raise
         self._rows.put(waiting)
 
@@ -210,8 +210,10 @@ class UpdateCycle:
             return None, False
         try:
             return measurement.finish()
-        except Exception as error:
-            measurement.abandon()
+        except BaseException as error:
+            measurement.abandon()  # half of this update must not become a part of the next
+            if not isinstance(error, Exception):
+                raise
             for call in ("ppo", "rollout", "recurrent", "clip", "step"):
                 measurement.refuse(call, Status.OUR_ERROR)
             if is_strict():

@@ -23,8 +23,14 @@ PENDING_MAX = 64
 
 DEVICE_BUSY = "device busy"
 OUR_ERROR = "our error"
+INTERRUPTED = "interrupted"
 POLL_S = 0.001
 """Pause of `drain`, while the last copies arrive."""
+
+
+def reason_of_loss(error: BaseException) -> str:
+    """Why a row could not be made: by a failure of ours, or because somebody stopped the trainer in the middle of it."""
+    return OUR_ERROR if isinstance(error, Exception) else INTERRUPTED
 
 
 @dataclass(slots=True)
@@ -79,8 +85,8 @@ class RowQueue:
             waiting = pending.popleft()
             try:
                 row = self._build(waiting)
-            except Exception:
-                self._outbox.lose(1, OUR_ERROR)
+            except BaseException as error:  # Ctrl-C too: a row that is gone is told
+                self._outbox.lose(1, reason_of_loss(error))
                 raise
             self._put_evidence(waiting)
             if self._say is not None and row is not None:

@@ -1,0 +1,133 @@
+"""Ctrl-C may land between any two lines of ours, and a notebook goes on: torch's state and the next rows must be whole."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad
+
+from gradwatch_agent.device.clip import PARAMETERS
+from gradwatch_contracts.columns import Status
+from gradwatch_contracts.control import Level
+from harness.recording import monitoring, open_monitor, read
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gradwatch_agent import Monitor
+    from harness.recording import Record
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+AGENT = str(Path(__file__).parents[3] / "agent/gradwatch_agent")
+ORIGINALS = {name: getattr(clip_grad, name) for name in PARAMETERS}
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at line event number `at` of our code; counts them all while that is never reached."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self.lines = 0
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """See sys.settrace."""
+        if not frame.f_code.co_filename.startswith(AGENT):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self._at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def trained(network: nn.Module, optimizer: torch.optim.Optimizer, monitor: Monitor) -> None:
+    """One update that is the same each time: nothing moves."""
+    obs = torch.ones(6, 2)
+    monitor.rollout(rewards=obs[:, 0], values=obs[:, 1], returns=obs[:, 0], observations=obs)
+    for _ in range(2):
+        logp = torch.log_softmax(network(obs), -1)[:, 0]
+        monitor.ppo(new_logp=logp, old_logp=logp.detach(), entropy=-logp, values=logp, returns=logp, loss=logp.mean(), clip=0.2)
+        monitor.recurrent(obs, obs)
+        optimizer.zero_grad()
+        torch.autograd.backward(logp.mean())
+        clip_grad.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+    monitor.step(env_steps=1, episode_returns=obs[:, 0], scalar=logp.mean())
+
+
+def interrupted(level: Level, at: int) -> tuple[int, Record]:
+    """Train an update, one that is interrupted at that line, and two more; how many lines of ours were run in the second."""
+    torch.manual_seed(0)
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    monitor, record = open_monitor(modules=(network,), optimizers=(optimizer,), level=level)
+    interrupt = Interrupt(at)
+    trained(network, optimizer, monitor)
+    try:
+        sys.settrace(interrupt)
+        trained(network, optimizer, monitor)
+    except KeyboardInterrupt:
+        assert torch.is_grad_enabled(), "gradients stayed off"
+        monitor.step()
+    finally:
+        sys.settrace(None)
+    for _ in range(2):
+        trained(network, optimizer, monitor)
+    monitor.close()
+    assert {name: getattr(clip_grad, name) for name in PARAMETERS} == ORIGINALS
+    return interrupt.lines, record
+
+
+def alike(got: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """The same statuses, and the same numbers but for the last bit of a float32: that one follows the alignment of memory."""
+    numbers = {name: value for name, value in expected.items() if not isinstance(value, Status)}
+    statuses = {name: value for name, value in expected.items() if isinstance(value, Status)}
+    same = all(got[name] == pytest.approx(value, rel=1e-6, abs=1e-6, nan_ok=True) for name, value in numbers.items())
+    return same and {name: got[name] for name in statuses} == statuses and got.keys() == expected.keys()
+
+
+def check(level: Level, points: int | None) -> None:
+    """The last row of an interrupted run is that of an undisturbed one, wherever the interrupt was."""
+    total, undisturbed = interrupted(level, at=-1)
+    expected = {name: value for name, value in undisturbed.last.items() if not name.startswith("sys.")}
+    step = 1 if points is None else total // points
+    for at in range(1, total, step):
+        _, record = interrupted(level, at)
+        got = {name: value for name, value in read(record.rows[-1]).items() if name in expected}
+        assert alike(got, expected), f"line event {at} of {total}"
+        assert not record.events
+
+
+def test_run_interrupted_anywhere_goes_on_whole() -> None:
+    """A few lines of an update, spread evenly, at the level that does most."""
+    check(Level.DEBUG, points=12)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("level", [Level.NORMAL, Level.DEBUG])
+def test_run_interrupted_at_every_line_goes_on_whole(level: Level) -> None:
+    """All of them."""
+    check(level, points=None)
+
+
+def test_watched_objects_are_copied_and_pickled_without_us() -> None:
+    """Target networks, checkpoints, sub-processes: none of them takes a monitor along."""
+    network = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, _):
+        trained(network, optimizer, monitor)
+        for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+            assert not getattr(copied, "_optimizer_step_pre_hooks", {})
+        for module in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            assert torch.equal(module.weight, network.weight)
+        assert b"gradwatch" not in pickle.dumps((network, network.state_dict(), optimizer, optimizer.state_dict()))
