@@ -159,7 +159,7 @@ def main() -> None:
         trainer()
         return
     args = arguments(__doc__).parse_args()
-    rounds, updates = (3, 10) if args.quick else (20, 30)
+    rounds, updates = (3, 10) if args.quick else (12, 25)
     times: dict[str, list[list[float]]] = {}
     with ExitStack() as stack:
         found, strikes = contestants(stack)

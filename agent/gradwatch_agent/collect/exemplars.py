@@ -71,8 +71,8 @@ class ExemplarCollector:
         if new_logp.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return
         enabled = torch.is_grad_enabled()
-        set_grad(False)
         try:
+            set_grad(False)
             others = {"value": values, "advantage": advantages}
             self._choose(minibatch, (new_logp, old_logp), mask, actions, others)
         finally:

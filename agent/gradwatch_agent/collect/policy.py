@@ -141,8 +141,8 @@ class PolicyCollector:
         self.minibatches = minibatch + 1
         given = (new_logp, old_logp, values, returns, advantages, entropy, mask)
         enabled = torch.is_grad_enabled()
-        set_grad(False)
         try:
+            set_grad(False)
             if not self._observe_again(given, clip, minibatch):
                 self._examine(given, clip, minibatch)
             if loss is not None:

@@ -62,8 +62,8 @@ class RecurrentCollector:
                 refuse(tally, name, Status.CAPTURING, phase)
             return
         enabled = torch.is_grad_enabled()
-        set_grad(False)
         try:
+            set_grad(False)
             if states and states[0][0] == HIDDEN and _batch(states[0][1]) is None:
                 tally.refuse("rnn.h.within", Status.UNDEFINED, phase)
             mask = self._take_reset(tally, states, reset, phase)

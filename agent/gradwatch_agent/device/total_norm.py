@@ -46,8 +46,8 @@ def total_with_parts(tensors: Any, norm_type: Any, error_if_nonfinite: Any, fore
     if type(tensors) is not list or not tensors or set(map(type, tensors)) != PLAIN:
         return None
     enabled = torch.is_grad_enabled()
-    set_grad(False)
     try:
+        set_grad(False)
         groups: Any = getattr(clip_grad, GROUP)([tensors])
         if len(groups) != 1:
             return None
