@@ -23,13 +23,13 @@ from gradwatch_contracts.connection import Connection
 from gradwatch_daemon import __version__
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
-from gradwatch_daemon.api.context import ApiContext, DaemonHealth
+from gradwatch_daemon.api.context import ApiContext, BrokenDetector, DaemonHealth
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.audit import AuditFile
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.config import is_loopback
-from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.encryption import Encryption
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, check_certificate, split_address
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gradwatch_daemon.config import Config
+    from gradwatch_daemon.detect.catalogue import Profile
     from gradwatch_daemon.records import Published
 
 LOG = logging.getLogger("gradwatch.daemon")
@@ -75,7 +76,7 @@ class Daemon:
     """One daemon. Construction takes every resource and raises `GradwatchError` when one is not to be had."""
 
     def __init__(self, config: Config) -> None:
-        profile = load_profile(config.profile, config.thresholds)
+        profile = load_rules(config.profile, config.thresholds)
         with contextlib.ExitStack() as undo:
             self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR", others=0o077)
             self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
@@ -124,6 +125,7 @@ class Daemon:
                     catalogue=describe(profile),
                     version=__version__,
                     profile=config.profile,
+                    broken=_not_there(profile),
                     replay=Replayer(data_dir, config.profile, config.thresholds),
                 )
             )
@@ -214,6 +216,13 @@ class Daemon:
 
     def _ipc(self, ingest: str) -> str:
         return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
+
+
+def _not_there(profile: Profile) -> list[BrokenDetector]:
+    """Detectors of other packages that could not be loaded, told to the log too."""
+    for one in profile.extensions.broken:
+        LOG.error("detector %s of %s is not there: %s", one.name, one.origin, one.reason)
+    return [BrokenDetector(one.name, one.origin, one.reason) for one in profile.extensions.broken]
 
 
 def run_daemon(config: Config) -> int:

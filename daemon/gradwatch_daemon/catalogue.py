@@ -13,13 +13,18 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 
+BUILT_IN = "gradwatch"
+"""Origin of the detectors that come with us."""
+
+
 def describe(profile: Profile) -> tuple[DetectorInfo, ...]:
     """The rules in force, and beside each threshold what the profile has without the configuration."""
-    plain = load_profile(profile.name).rules
-    return tuple(_detector(rule, plain[kind]) for kind, rule in profile.rules.items())
+    plain = load_profile(profile.name, extensions=profile.extensions).rules
+    origins = profile.extensions.origins
+    return tuple(_detector(rule, plain[kind], origins.get(kind, BUILT_IN)) for kind, rule in profile.rules.items())
 
 
-def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
+def _detector(rule: Rule, plain: Rule, origin: str) -> DetectorInfo:
     return DetectorInfo(
         kind=rule.kind,
         title=rule.title,
@@ -38,4 +43,5 @@ def _detector(rule: Rule, plain: Rule) -> DetectorInfo:
         fails_when=rule.fails_when,
         source=rule.source,
         tries=rule.tries,
+        origin=origin,
     )

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import RUN, check_name, nearest, slug
 from gradwatch_contracts.signals import SIGNALS
-from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.importing.keys import UNKNOWN, dialect_of
 from gradwatch_daemon.importing.points import unreadable
 from gradwatch_daemon.importing.progress import read_progress
@@ -197,7 +197,7 @@ def import_log(reading: Reading, run: str, shelf: Shelf, updates_total: int | No
     private_directory(shelf.data_dir, "--data-dir")
     with closing(_StoreOfOne.open(shelf.data_dir)) as store:
         store.only = run
-        return store_log(reading, run, OwnPipeline(store, load_profile(shelf.profile, shelf.thresholds)), updates_total)
+        return store_log(reading, run, OwnPipeline(store, load_rules(shelf.profile, shelf.thresholds)), updates_total)
 
 
 class _StoreOfOne(SqliteStore):

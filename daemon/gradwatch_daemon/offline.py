@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
-from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
+from gradwatch_daemon.detect.catalogue import PROFILES
+from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.importer import Shelf, import_log, is_log, read_log, run_name
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replayed import Replayed, Window
@@ -63,7 +64,7 @@ def import_place(path: Path, run: str, given: Mapping[str, str], shelf: Shelf, u
 
 def nothing(run: str, profile: str) -> dict[str, Any]:
     """The document of a run that has no rows."""
-    rules = load_profile(profile)
+    rules = load_rules(profile)
     empty = ("there are no rows to replay",)
     return replay_document(Replayed(run, profile, rules.rules_hash, (), 0, empty, (), 0.0), ())
 
@@ -97,7 +98,7 @@ def replay_stored(
     Raises:
         GradwatchError: `recording-unreadable`, `run-not-found`, `config-invalid`, `replay-too-large`.
     """
-    rules = load_profile(profile, thresholds)
+    rules = load_rules(profile, thresholds)
     other = None if against in ("", LIVE) else _other(against)
     window = Window(first, last)
     reader = RecordingReader(path)
@@ -119,7 +120,7 @@ def replay_stored(
 def _other(against: str) -> Any:
     if against not in PROFILES:
         raise GradwatchError("config-invalid", where="diff", expected=f"{LIVE}, {', '.join(PROFILES)}", got=repr(against))
-    return load_profile(against)
+    return load_rules(against)
 
 
 def _only_run(reader: RecordingReader) -> str:

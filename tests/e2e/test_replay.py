@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import small_agent
 from harness.daemon_process import DaemonProcess, python, wait_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import pytest
 
 
 def _cli(daemon: DaemonProcess, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -63,3 +66,36 @@ def test_import_beside_a_running_daemon_goes_through_it_and_is_shown_by_http(tmp
         assert [item["run"] for item in json.loads(listed.stdout)["items"]] == ["old-run"]
         again = json.loads(_cli(daemon, "import", str(log), "--json").stdout)
         assert (again["rows_new"], again["attempts"]) == (0, [1])
+
+
+def test_detector_of_an_installed_package_is_listed_with_its_origin_and_a_broken_one_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/own-detector.md, on disk as an installer leaves it: in the daemon, and in a replay beside it."""
+    page = (Path(__file__).parents[2] / "docs" / "own-detector.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    site = tmp_path / "site"
+    (site / "reward_watch-1.0.dist-info").mkdir(parents=True)
+    (site / "reward_watch.py").write_text(source)
+    (site / "reward_watch-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: reward-watch\nVersion: 1.0\n")
+    points = "[gradwatch.detectors]\nreward_rescaled = reward_watch:DETECTOR\nlost = reward_watch:NOTHING\n"
+    (site / "reward_watch-1.0.dist-info" / "entry_points.txt").write_text(points)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
+    log = tmp_path / "old" / "progress.csv"
+    log.parent.mkdir()
+    log.write_text("step,spread\n" + "".join(f"{step},{20 if step == 60 else 1}\n" for step in range(80)))
+    with DaemonProcess(tmp_path) as daemon:
+        listed = daemon.get("/api/v1/detectors")
+        assert {item["kind"]: item["origin"] for item in listed["items"]}["reward_rescaled"] == "reward-watch 1.0"
+        (broken,) = listed["broken"]
+        assert (broken["name"], broken["origin"], "NOTHING" in broken["reason"]) == ("lost", "reward-watch 1.0", True)
+        assert "detector lost of reward-watch 1.0 is not there" in daemon.log
+        shown = _cli(daemon, "detectors", "reward_rescaled")
+        assert "origin      reward-watch 1.0" in shown.stdout
+        done = _cli(daemon, "import", str(log), "--map", "spread=reward.step.std", "--json")
+        told = json.loads(done.stdout)
+        assert ("reward_rescaled", 60) in {(item["kind"], item["update_onset"]) for item in told["replay"]["items"]}
+        again = daemon.post("/api/v1/replay", {"run": "old", "diff": "live"})
+        assert again["rules_hash"] == told["replay"]["rules_hash"]
+        assert (again["difference"]["new"], again["difference"]["lost"]) == ([], [])
+        assert again["difference"]["same"] >= 1

@@ -240,6 +240,7 @@ def detector(**changes: Any) -> Document:
         "fails_when": "the ratio is clipped before it is passed",
         "source": "Schulman 2020",
         "try": ["Lower the learning rate."],
+        "origin": "gradwatch",
         **changes,
     }
 

@@ -71,6 +71,16 @@ class DetectorInfo:
     fails_when: str
     source: str
     tries: tuple[str, ...]
+    origin: str = "gradwatch"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenDetector:
+    """A detector of another package that could not be loaded."""
+
+    name: str
+    origin: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,7 @@ class ApiContext:
     catalogue: Sequence[DetectorInfo]
     version: str
     profile: str = "default"
+    broken: Sequence[BrokenDetector] = ()
     replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0

@@ -23,5 +23,6 @@ def detector_item(info: DetectorInfo) -> models.DetectorItem:
 async def list_detectors(request: Request) -> Answer:
     """Every anomaly kind of the profile in use, with the thresholds in force."""
     context = context_of(request)
+    broken = [models.BrokenDetectorItem.model_validate(asdict(one)) for one in context.broken]
     items = [detector_item(info) for info in context.catalogue]
-    return Answer(models.DetectorList(items=items, next=None, profile=context.profile).model_dump(by_alias=True))
+    return Answer(models.DetectorList(items=items, next=None, profile=context.profile, broken=broken).model_dump(by_alias=True))

@@ -52,6 +52,15 @@ class DetectorItem(Model):
     fails_when: str
     source: str = Field(description="Where rule and numbers come from")
     tries: list[str] = Field(alias="try")
+    origin: str = Field(description="Package it comes from, with its version where that is another", examples=["gradwatch"])
+
+
+class BrokenDetectorItem(Model):
+    """A detector of an installed package that could not be loaded. It looks for nothing."""
+
+    name: str = Field(description="Name of its entry point")
+    origin: str
+    reason: str
 
 
 class DetectorList(Model):
@@ -60,6 +69,7 @@ class DetectorList(Model):
     items: list[DetectorItem]
     next: str | None
     profile: str
+    broken: list[BrokenDetectorItem] = Field(description="Detectors of other packages that are not there, and why")
 
 
 class VersionAnswer(Model):

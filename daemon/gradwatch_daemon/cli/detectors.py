@@ -38,6 +38,8 @@ def run(args: Namespace, output: Output) -> int:
         output.document(answer if args.kind is None else chosen[0])
     elif args.kind is None:
         output.note(f"profile {answer['profile']}")
+        for one in answer["broken"]:
+            output.note(f"not there: {one['name']} of {one['origin']}: {one['reason']}")
         output.table(("KIND", "SEVERITY", "THRESHOLDS", "NEEDS"), [_row(item) for item in chosen], "The catalogue is empty.")
     else:
         _show(chosen[0], output)
@@ -51,6 +53,7 @@ def _row(item: dict[str, Any]) -> tuple[object, ...]:
 
 def _show(item: dict[str, Any], output: Output) -> None:
     output.line(f"{item['kind']}: {item['title']} ({item['severity']})")
+    output.line(f"origin      {item['origin']}")
     output.line(f"formula     {item['formula']}")
     for one in item["thresholds"]:
         changed = f" (the profile has {number(one['default'])})" if one["value"] != one["default"] else ""

@@ -6,7 +6,7 @@ The order is the order of causes: of findings of one update, minibatch and stage
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -102,6 +102,27 @@ REVISION = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """A detector of another package that is not there: its name, its package, and why."""
+
+    name: str
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """Detectors of other packages. `origins` are kind → package and version."""
+
+    specs: tuple[Spec, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+    broken: tuple[Broken, ...] = ()
+
+
+NO_EXTENSIONS = Extensions()
+
+
+@dataclass(frozen=True, slots=True)
 class Detector:
     """A rule and the function that applies it; `per` as in `Spec`, `subjects` empty where they are met as it judges."""
 
@@ -113,15 +134,19 @@ class Detector:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Detectors in the order of the catalogue. `rules_hash` changes when any number that decides a verdict does."""
+    """Detectors in the order of the catalogue, then those of other packages. `rules_hash` changes when any number that decides
+    a verdict does, or the version of such a package."""
 
     name: str
     detectors: tuple[Detector, ...]
     rules: Mapping[str, Rule]
     rules_hash: str
+    extensions: Extensions = NO_EXTENSIONS
 
 
-def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None = None) -> Profile:
+def load_profile(
+    name: str, thresholds: Mapping[str, Mapping[str, float]] | None = None, extensions: Extensions = NO_EXTENSIONS
+) -> Profile:
     """Build a profile; `thresholds` sets limits by kind and key, as in {"kl_extreme": {"k3": 0.8}}.
 
     Raises:
@@ -130,7 +155,7 @@ def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None
     if name not in PROFILES:
         raise _unknown("profile", name, PROFILES)
     given = {f"{kind}.{key}": limit for kind, limits in (thresholds or {}).items() for key, limit in limits.items()}
-    specs = [spec for spec in CATALOGUE if name in spec.profiles]
+    specs = [spec for spec in (*CATALOGUE, *extensions.specs) if name in spec.profiles]
     known = [f"{spec.kind}.{t.key}" for spec in specs for t in spec.profiles[name].thresholds]
     for key in given:
         if key not in known:
@@ -141,7 +166,7 @@ def load_profile(name: str, thresholds: Mapping[str, Mapping[str, float]] | None
         rule = replace(rule, thresholds=tuple(_override(spec.kind, t, given) for t in rule.thresholds))
         detectors.append(Detector(rule, spec.profiles[name].check, spec.per, () if spec.per or spec.meets else spec.subjects))
     rules = {detector.rule.kind: detector.rule for detector in detectors}
-    return Profile(name, tuple(detectors), rules, _hash(name, rules))
+    return Profile(name, tuple(detectors), rules, _hash(name, rules, extensions.origins), extensions)
 
 
 def _override(kind: str, threshold: Threshold, given: Mapping[str, float]) -> Threshold:
@@ -159,8 +184,8 @@ def _unknown(where: str, got: str, known: tuple[str, ...] | list[str]) -> Gradwa
     )
 
 
-def _hash(name: str, rules: Mapping[str, Rule]) -> str:
-    """Of what decides verdicts and anomalies; words may change without it."""
+def _hash(name: str, rules: Mapping[str, Rule], origins: Mapping[str, str]) -> str:
+    """Of what decides verdicts and anomalies; words may change without it. Code of other packages is known by its version."""
     decisive = [
         [
             rule.kind,
@@ -176,4 +201,5 @@ def _hash(name: str, rules: Mapping[str, Rule]) -> str:
         ]
         for rule in rules.values()
     ]
-    return hashlib.blake2b(msgpack.packb([REVISION, name, decisive]), digest_size=8).hexdigest()
+    others = [sorted(origins.items())] if origins else []
+    return hashlib.blake2b(msgpack.packb([REVISION, name, decisive, *others]), digest_size=8).hexdigest()

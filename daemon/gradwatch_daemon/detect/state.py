@@ -14,6 +14,7 @@ from gradwatch_daemon.detect.arrivals import Arrivals
 from gradwatch_daemon.detect.board import Board
 from gradwatch_daemon.detect.context import Context
 from gradwatch_daemon.detect.ema import Average, Ema
+from gradwatch_daemon.detect.own_memory import Memory as OwnMemory
 from gradwatch_daemon.detect.presence import Presence
 from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
 from gradwatch_daemon.detect.steps import StepWindow
@@ -32,7 +33,20 @@ FORMAT = 3
 
 _KINDS: dict[str, type[Memory]] = {
     kind.TAG: kind
-    for kind in (Arrivals, Average, Best, Context, Ema, EpisodeWindow, Held, Presence, RollingBest, StepWindow, Trend)
+    for kind in (
+        Arrivals,
+        Average,
+        Best,
+        Context,
+        Ema,
+        EpisodeWindow,
+        Held,
+        OwnMemory,
+        Presence,
+        RollingBest,
+        StepWindow,
+        Trend,
+    )
 }
 
 

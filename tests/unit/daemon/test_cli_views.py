@@ -207,16 +207,18 @@ def test_series_range_and_place_are_asked_for(stub: DaemonStub, gradwatch: Comma
 
 def test_detectors_table_and_one_entry(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """The threshold in force, and that the profile has another."""
-    stub.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic"))
+    broken = [{"name": "mine", "origin": "pkg 1.0", "reason": "ImportError: no"}]
+    stub.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic", broken=broken))
 
     assert "k3 > 0.2" in gradwatch("detectors").out
+    assert "not there: mine of pkg 1.0: ImportError: no" in gradwatch("detectors").err
     assert "(the profile has 0.1)" in gradwatch("detectors", "kl_spike").out
     assert json.loads(gradwatch("detectors", "kl_spike", "--json").out) == documents.detector()
 
 
 def test_detectors_unknown_kind_exits_3_and_names_the_nearest(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """The catalogue is at hand, so the nearest is known."""
-    stub.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic"))
+    stub.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic", broken=[]))
 
     ended = gradwatch("detectors", "kl_spik")
 
@@ -231,7 +233,7 @@ def test_detectors_unknown_kind_exits_3_and_names_the_nearest(stub: DaemonStub, 
         (("runs", "ant-ppo"), RUN, documents.run_detail()),
         (("signals", "ant-ppo"), f"{RUN}/signals", documents.listed(documents.signal_item(), coverage=documents.COVERAGE)),
         (("series", "ant-ppo", "policy.kl.k3"), f"{RUN}/series", documents.series()),
-        (("detectors",), "/api/v1/detectors", documents.listed(documents.detector(), profile="classic")),
+        (("detectors",), "/api/v1/detectors", documents.listed(documents.detector(), profile="classic", broken=[])),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
