@@ -183,6 +183,7 @@ CATALOGUE = (
         fails_when="never called",
         source="by definition",
         tries=("Lower the learning rate.",),
+        origin="pkg 2.0",
     ),
     DetectorInfo(
         kind="kl-spike",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from gradwatch_daemon.api import service_models
+from gradwatch_daemon.api.context import BrokenDetector
 from harness.fake_api import make_daemon
 
 
 async def test_detectors_round_trip_every_field() -> None:
     """The thresholds in force beside those of the profile, and the line that feeds each signal."""
-    document = (await make_daemon(profile="classic").get("/detectors")).json()
+    broken = BrokenDetector("mine", "pkg 1.0", "ImportError: no")
+    document = (await make_daemon(profile="classic", broken=[broken]).get("/detectors")).json()
 
     service_models.DetectorList.model_validate(document)
     assert (document["profile"], document["next"]) == ("classic", None)
@@ -37,4 +39,6 @@ async def test_detectors_round_trip_every_field() -> None:
         "fails_when": "never called",
         "source": "by definition",
         "try": ["Lower the learning rate."],
+        "origin": "pkg 2.0",
     }
+    assert document["broken"] == [{"name": "mine", "origin": "pkg 1.0", "reason": "ImportError: no"}]
