@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 
 from gradwatch_daemon.api import service_models as models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
-from gradwatch_daemon.api.numbers import Answer
+from gradwatch_daemon.api.numbers import Answer, number
 
 router = APIRouter(tags=["detectors"])
 
@@ -15,6 +15,8 @@ def detector_item(info: DetectorInfo) -> models.DetectorItem:
     """One entry of the catalogue."""
     fields = asdict(info)
     fields["try"] = fields.pop("tries")
+    for threshold in fields["thresholds"]:
+        threshold.update(value=number(threshold["value"]), default=number(threshold["default"]))
     fields["votes"] = [{"at": vote.at.value, "k": vote.k, "n": vote.n, "gives": vote.gives.value} for vote in info.votes]
     return models.DetectorItem.model_validate({**fields, "severity": info.severity.value})
 

@@ -4,15 +4,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from gradwatch_daemon.api.models import Model, SeverityName, Time
+from gradwatch_daemon.api.models import Model, Number, SeverityName, Time
 
 
 class ThresholdItem(Model):
-    """One number a detector compares with. `default` is the profile's, before the configuration changed it."""
+    """One number a detector compares with. `default` is the profile's, before the configuration changed it. An infinite one is
+    off until the configuration gives it a number."""
 
     name: str
-    value: float
-    default: float
+    value: Number
+    default: Number
     comparison: str = Field(description="How the value is compared with it", examples=[">"])
     unit: str
     meaning: str

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from gradwatch_daemon.api import service_models
 from gradwatch_daemon.api.context import BrokenDetector
+from gradwatch_daemon.catalogue import describe
+from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from harness.fake_api import make_daemon
+
+
+async def test_detectors_of_every_profile_are_valid_json_also_where_a_limit_is_off() -> None:
+    """A floor that only the user can know is infinite until it is configured."""
+    for profile in PROFILES:
+        answer = await make_daemon(catalogue=describe(load_profile(profile))).get("/detectors")
+        assert answer.status_code == 200, answer.text
+        service_models.DetectorList.model_validate(answer.json())
 
 
 async def test_detectors_round_trip_every_field() -> None:

@@ -83,7 +83,8 @@ async def test_replayer_replays_in_a_process_of_its_own_and_configured_threshold
     assert {item.kind for item in found.items} >= {"ratio_explosion", "nonfinite"}
     other = ReplayOrder("ant-ppo", "default", {}, Window(last=20), "live")
     calm = ReplayAnswer.model_validate(await replayer(other))
-    assert (calm.profile, calm.rows, calm.items) == ("default", 21, [])
+    assert (calm.profile, calm.rows) == ("default", 21)
+    assert not {item.kind for item in calm.items} & {"ratio_explosion", "nonfinite"}
     assert calm.difference is not None
 
 
