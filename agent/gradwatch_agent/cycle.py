@@ -156,11 +156,11 @@ class UpdateCycle:
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
         """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
         try:
-            waiting = self._pack(now_ns, flags, env_steps)
+            self._rows.put(self._pack(now_ns, flags, env_steps))
         except BaseException as error:
             self._outbox.lose(1, reason_of_loss(error))
             raise
-        self._rows.put(waiting)
+        self._rows.harvest()
 
     def _pack(self, now_ns: int, flags: int, env_steps: object) -> Waiting:
         """The finished update, its values perhaps under way."""

@@ -210,14 +210,16 @@ class Monitor(UpdateCycle):
         if not self._open:
             return
         try:
-            if self.level >= MINIMAL:
-                if scalars:
-                    self._user.put(scalars)
-                self._tell_numbers("episode.return", episode_returns)
-                self._tell_numbers("episode.length", episode_lengths)
-                self._tell_numbers("episode.truncated", truncated)
-                self._tell_numbers("episode.eval_return", eval_return)
-            self._finish(begin, 0, env_steps)
+            try:
+                if self.level >= MINIMAL:
+                    if scalars:
+                        self._user.put(scalars)
+                    self._tell_numbers("episode.return", episode_returns)
+                    self._tell_numbers("episode.length", episode_lengths)
+                    self._tell_numbers("episode.truncated", truncated)
+                    self._tell_numbers("episode.eval_return", eval_return)
+            finally:  # the row goes out, whatever was wrong with these
+                self._finish(begin, 0, env_steps)
         except Exception as error:
             if is_strict():
                 raise

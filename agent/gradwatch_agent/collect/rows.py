@@ -71,19 +71,18 @@ class RowQueue:
         self._sync = sync
 
     def put(self, waiting: Waiting) -> None:
-        """Take a finished update, and build what is complete."""
+        """Take a finished update; `harvest` builds it when it is complete."""
         if len(self.pending) >= PENDING_MAX:
             self._outbox.lose(1, DEVICE_BUSY)
         else:
             self.pending.append(waiting)
-        self.harvest()
 
     def harvest(self) -> None:
         """Build the rows whose values have arrived. Waits for none, unless in sync mode."""
         pending = self.pending
         while pending and (self._sync or pending[0].done):
-            waiting = pending.popleft()
             try:
+                waiting = pending.popleft()
                 row = self._build(waiting)
             except BaseException as error:  # Ctrl-C too: a row that is gone is told
                 self._outbox.lose(1, reason_of_loss(error))

@@ -200,3 +200,21 @@ def test_row_that_fails_while_another_waits_loses_one(monkeypatch: pytest.Monkey
         monitor.step()
         assert [row.update for row in record.rows] == [1, 2, 3]
         assert record.losses == [(1, "our error")]
+
+
+def test_row_whose_episode_returns_fail_is_sent_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure of ours with one argument of `step` costs that argument, not the update."""
+
+    def broken(self: Monitor, *given: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(Monitor, "_tell_numbers", broken)
+    monkeypatch.delenv("GRADWATCH_STRICT", raising=False)
+    with monitoring() as (monitor, record):
+        monitor.step(episode_returns=torch.ones(2), scalar=1.0)
+        monitor.step()
+        assert [row.update for row in record.rows] == [0, 1]
+        assert record.last["user/scalar"] is Status.NOT_CALLED
+        assert read(record.rows[0])["user/scalar"] == 1.0
+        assert record.losses == []
+        assert [kind for kind, *_ in record.events] == ["agent_error"]
