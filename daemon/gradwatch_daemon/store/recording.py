@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,11 +62,14 @@ class RecordingReader:
         if not self.file.is_file():
             raise _unreadable(self.file, "a data directory or its database", "no such file")
         self._names = blocks.Names()
-        try:
-            self._db = _open(self.file)
-            _check(self._db, self.file)
-        except sqlite3.Error as error:
-            raise _unreadable(self.file, "a database of gradwatch", str(error)) from error
+        with ExitStack() as undo:
+            try:
+                self._db = _open(self.file)
+                undo.callback(self._db.close)
+                _check(self._db, self.file)
+            except UNREADABLE as error:
+                raise _unreadable(self.file, "a database of gradwatch", str(error)) from error
+            undo.pop_all()
 
     def runs(self) -> list[str]:
         """The names of all runs."""
@@ -126,7 +129,7 @@ class RecordingReader:
     def unknown_signals(self) -> list[str]:
         """Names of signals in this file, of any run, that this version does not know."""
         with self._reading():
-            names = {name for (name,) in self._db.execute("SELECT DISTINCT name FROM signal")}
+            names = {str(name) for (name,) in self._db.execute("SELECT DISTINCT name FROM signal")}
         return sorted(names - SIGNALS.keys())
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
+from gradwatch_daemon.offline import replay_stored
 from gradwatch_daemon.records import Commit, Run, SignalBlock, SignalKey
 from gradwatch_daemon.replay.compare import alike, compare
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
@@ -22,7 +23,7 @@ from gradwatch_daemon.replayed import Difference, Replayed, Window
 from gradwatch_daemon.store.recording import Recording, RecordingReader
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.blocks import STREAM, signal_block
-from harness.rows import RowMaker
+from harness.rows import FULL, RowMaker, hello
 from harness.world import World
 
 if TYPE_CHECKING:
@@ -146,6 +147,26 @@ def test_replay_of_any_split_is_the_same(world: World, reader: RecordingReader) 
     profile = load_profile("default")
     ways = [replay(recorded.stream, blocks, profile, marks=recorded.marks) for blocks in (bulk, single)]
     assert repr(ways[0]) == repr(ways[1])
+
+
+def test_replay_of_two_ranks_is_that_of_the_rows_they_were_judged_by(world: World, reader: RecordingReader) -> None:
+    """Each rank's rows are stored too, and count for nothing here; a loss of one rank is a mark of the whole."""
+    ranks = {b"p": RowMaker(), b"q": RowMaker()}
+    for rank, peer in enumerate(ranks):
+        world.tick(hello(session=f"s{rank}", rank=rank, world=2, launch_id="l"), peer=peer)
+        world.tick(m.SchemaMessage(FULL.columns), peer=peer)
+    for step in range(60):
+        for peer, maker in ranks.items():
+            world.tick(maker.samples(1, changed=BROKEN if (step, peer) == (50, b"q") else None), peer=peer)
+    world.tick(m.Loss(60, 69, "outbox full"), peer=b"q")
+    recording = reader.recording("ant-ppo")
+    found = compare_with_live(whole(reader, "ant-ppo"), recording)
+    assert (len(found.streams), found.rows) == (1, 60)
+    assert found.difference is not None
+    assert not found.difference, found.difference
+    told = {a.kind for a in found.anomalies} | {f.kind for a in found.anomalies for f in a.attached}
+    assert told >= {"nonfinite", "telemetry_gap"}
+    assert found.streams[0].detectors == world.view().detectors  # type: ignore[attr-defined]
 
 
 def test_replay_of_a_run_that_grows_sees_one_moment(world: World, reader: RecordingReader) -> None:
@@ -298,6 +319,33 @@ def test_damaged_rows_end_the_replay_there_and_are_inconclusive(
     reader.close()
     assert found.rows == rows
     assert f"cannot be read beyond row {rows}" in " ".join(found.inconclusive)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database of 1,100 updates: a chunk, and tails."""
+    path = tmp_path_factory.mktemp("healthy")
+    world = World(path)
+    world.greet()
+    for _ in range(11):
+        world.tick(world.rows.samples(100))
+    world.close()
+    return (path / "gradwatch.db").read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_damage_is_refused_or_said_and_never_a_crash(tmp_path: Path, healthy: bytes, seed: int) -> None:
+    """Bytes anywhere, most often where SQLite keeps its own, and files cut short."""
+    chance, data = random.Random(seed), bytearray(healthy)
+    for _ in range(chance.choice((1, 4, 50))):
+        data[chance.randrange(chance.choice((200, 8192, len(data))))] = chance.randrange(256)
+    file = tmp_path / "spoilt.db"
+    file.write_bytes(data[: len(data) if seed % 5 else chance.randrange(len(data))])
+    try:
+        found = replay_stored(file, "", "default", {}, against="live")
+    except GradwatchError as error:
+        found = {"rows": 0, "inconclusive": [error.code.slug]}
+    assert found["rows"] == 1100 or found["inconclusive"], found
 
 
 @pytest.mark.parametrize(
