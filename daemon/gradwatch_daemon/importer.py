@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import RUN, check_name, nearest, slug
 from gradwatch_contracts.signals import SIGNALS
+from gradwatch_daemon.config import is_loopback, split_host_port
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.importing.keys import UNKNOWN, dialect_of
@@ -192,12 +193,30 @@ def import_log(reading: Reading, run: str, shelf: Shelf, updates_total: int | No
     check_name(run, RUN, "--run")
     daemon = shelf.connection
     if daemon is not None and is_locked(shelf.data_dir):
+        _check_plain(daemon.ingest)
         with closing(SenderSocket(daemon.ingest)) as socket:
             return store_log(reading, run, socket, updates_total, daemon.secret)
     private_directory(shelf.data_dir, "--data-dir")
     with closing(_StoreOfOne.open(shelf.data_dir)) as store:
         store.only = run
         return store_log(reading, run, OwnPipeline(store, load_rules(shelf.profile, shelf.thresholds)), updates_total)
+
+
+def _check_plain(endpoint: str) -> None:
+    """Refuse a daemon that takes rows with a registered key only; this command has none.
+
+    Raises:
+        GradwatchError: `data-dir-unusable`.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "tcp" and not is_loopback(split_host_port(rest)[0]):
+        raise GradwatchError(
+            "data-dir-unusable",
+            where=endpoint,
+            expected="a daemon whose ingest is not encrypted",
+            got="one that takes registered keys only",
+            next_step="Import while it is stopped, or into another --data-dir.",
+        )
 
 
 class _StoreOfOne(SqliteStore):

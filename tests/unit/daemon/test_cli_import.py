@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gradwatch_contracts.connection import Connection
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.command_line import CommandLine
@@ -221,6 +222,22 @@ def test_import_of_what_is_not_there_says_what_is(
     ended = gradwatch("import", *argv, "--data-dir", "data")
     assert (ended.code, ended.out) == (code, "")
     assert said in ended.err
+
+
+def test_import_beside_a_daemon_that_wants_keys_is_refused_at_once(gradwatch: CommandLine, sb3: Path, tmp_path: Path) -> None:
+    """It would wait for an answer that never comes."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    connection = Connection("tcp://192.0.2.7:9471", "http://127.0.0.1:1", "", str(tmp_path / "data" / "token"), 1)
+    file = tmp_path / "run" / "connection.json"
+    file.write_text(connection.to_json())
+    file.chmod(0o600)
+    (tmp_path / "data").mkdir(mode=0o700)
+    store = SqliteStore.open(tmp_path / "data")
+    ended = gradwatch("import", sb3)
+    store.close()
+    assert ended.code == 5
+    assert "registered keys" in ended.err
+    assert gradwatch("import", sb3).code == 0  # nobody has the directory any more
 
 
 def test_import_of_a_directory_above_logs_names_them(gradwatch: CommandLine, sb3: Path, tmp_path: Path) -> None:
