@@ -50,17 +50,17 @@ class GradwatchCallback(TrainerCallback):
             self.monitor._on_own_error(place, text)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Optimizers are there; they may be wrapped by accelerate."""
+        """The optimizer is there: wrapped by accelerate, or DeepSpeed's own, which has no hooks and is not watched."""
         if getattr(args, "logging_nan_inf_filter", False):
             LOGGER.warning("gradwatch: %s", LAUNDERED)
-        optimizer = kwargs.get("optimizer")
         given = {
             "config": {name: getattr(args, name) for name in (*SETTINGS, *MORE_SETTINGS) if hasattr(args, name)},
             "updates_total": state.max_steps if state.max_steps > 0 else None,
             "update_start": state.global_step,
         }
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        self.monitor = watch(kwargs.get("model"), optimizer, run=self._run, **{**given, **self._options})
+        optimizer = getattr(kwargs.get("optimizer"), "optimizer", kwargs.get("optimizer"))
+        hooked = optimizer if hasattr(optimizer, "register_step_pre_hook") else None
+        self.monitor = watch(kwargs.get("model"), hooked, run=self._run, **{**given, **self._options})
         self._begins = self._over = False
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

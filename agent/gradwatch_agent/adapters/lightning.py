@@ -52,7 +52,7 @@ class GradwatchCallback(Callback):
             "updates_total": max(1, int(total) // self._steps) if 0 < total < float("inf") else None,
             "update_start": self._told // self._steps,
         }
-        optimizers = [getattr(one, "optimizer", one) for one in trainer.optimizers]
+        optimizers = [one for one in trainer.optimizers if hasattr(one, "register_step_pre_hook")]
         self.monitor = watch(pl_module, optimizers, run=self._run, **{**given, **self._options})
         if trainer.gradient_clip_algorithm == "value" and trainer.gradient_clip_val:
             LOGGER.warning("gradwatch: clipping by value is not seen, so gradient norms are those after it.")

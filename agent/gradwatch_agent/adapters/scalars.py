@@ -7,6 +7,8 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_agent.collect.host import to_float
+
 if TYPE_CHECKING:
     from gradwatch_agent.adapters.script import ScriptWatch
 
@@ -49,3 +51,11 @@ def _literal(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def read_number(value: Any) -> object:
+    """A host number as float, also out of an array of one element; a tensor stays one, since reading it would wait."""
+    if type(value).__module__ == "numpy" and getattr(value, "size", 0) == 1:
+        return float(value.reshape(()))
+    number = to_float(value)
+    return value if number is None else number

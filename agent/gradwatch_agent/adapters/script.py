@@ -9,7 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.adapters.parameters import OptimizerParameters
-from gradwatch_agent.adapters.scalars import parse_table
+from gradwatch_agent.adapters.scalars import parse_table, read_number
 from gradwatch_agent.adapters.update_rule import UpdateRule
 from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.entry import watch
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.adapters.update_rule import Ended
 
-EPISODE_RETURN = "charts/episodic_return"
-"""CleanRL's tag of the return of one finished episode; with it, global_step counts environment steps."""
+EPISODES = {"charts/episodic_return": "episode_returns", "charts/episodic_length": "episode_lengths"}
+"""CleanRL's tag of one finished episode → argument of `step`. Where they are used, global_step counts environment steps."""
 
 
 class ScriptWatch:
@@ -39,7 +39,7 @@ class ScriptWatch:
         self._optimizers: list[weakref.ref[Any]] = []
         self._early: dict[str, object] = {}
         self._config: dict[str, object] = {}
-        self._returns: list[float] | None = None
+        self._episodes: dict[str, list[float]] = {}
         self._started = False
 
     def arm(self, patches: Collection[str], every: int = EVERY) -> None:
@@ -88,11 +88,11 @@ class ScriptWatch:
     @guarded
     def on_scalar(self, tag: object, value: object, global_step: object) -> None:
         """`add_scalar` is called. What comes before the monitor is kept for it; one that the script made itself is given it."""
-        key, number, at = str(tag), _number(value), to_float(global_step)
+        key, number, at = str(tag), read_number(value), to_float(global_step)
         if at is not None:
             self._end(self._rule.scalar(key, at, trains=bool(self._optimizers)))
-        if key == EPISODE_RETURN and isinstance(number, float):
-            self._returns = [*(self._returns or ()), number]
+        if key in EPISODES and isinstance(number, float):
+            self._episodes.setdefault(EPISODES[key], []).append(number)
         monitor = self.monitor or next((one for one in EXITS.monitors if isinstance(one, Monitor)), None)
         if monitor is not None:
             monitor.log({key: number})
@@ -142,10 +142,9 @@ class ScriptWatch:
         if ended.rule != self._said:
             self._said = ended.rule
             say(f"an update ends {ended.rule}.")
-        episodic = self._returns is not None
-        env_steps = int(ended.at) if ended.at is not None and episodic else None
-        self.monitor.step(env_steps=env_steps, episode_returns=self._returns)
-        self._returns = [] if episodic else None
+        env_steps = int(ended.at) if ended.at is not None and self._episodes else None
+        self.monitor.step(env_steps, **self._episodes)
+        self._episodes = {name: [] for name in self._episodes}
 
 
 SCRIPT = ScriptWatch()
@@ -165,11 +164,3 @@ def _noting(original: Callable[..., None], script: ScriptWatch) -> Callable[...,
         script.on_optimizer(self)
 
     return make
-
-
-def _number(value: Any) -> object:
-    """A host number as float, also out of an array of one element; a tensor stays one, since reading it would wait."""
-    if type(value).__module__ == "numpy" and getattr(value, "size", 0) == 1:
-        return float(value.reshape(()))
-    number = to_float(value)
-    return value if number is None else number

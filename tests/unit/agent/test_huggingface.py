@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 from gradwatch_agent.adapters import huggingface
 from gradwatch_agent.adapters.huggingface import GradwatchCallback
 from gradwatch_agent.monitor import Monitor
+from gradwatch_contracts.columns import Status
 from harness.adapters import Watching
 
 if TYPE_CHECKING:
@@ -135,3 +136,14 @@ def test_trainer_that_logs_before_its_step_ends_has_it_in_that_update(watching: 
 
     assert [row["user/hf/policy/approxkl_avg"] for row in watching.rows] == [0.0, 1.0]
     assert [row["opt.steps"] for row in watching.rows] == [1.0, 1.0]
+
+
+def test_optimizer_without_hooks_is_not_watched_and_stops_nothing(watching: Watching) -> None:
+    """DeepSpeed's is none of torch's; the model is watched all the same."""
+    callback, args, state = GradwatchCallback(), SimpleNamespace(), SimpleNamespace(max_steps=1, global_step=0)
+    callback.on_train_begin(args, state, TrainerControl(), model=nn.Linear(2, 1), optimizer=object())
+    callback.on_step_end(args, state, TrainerControl())
+    callback.on_train_end(args, state, TrainerControl())
+
+    assert watching.rows[0]["opt.steps"] is Status.NOT_CALLED
+    assert watching.rows[0]["param.norm"] > 0

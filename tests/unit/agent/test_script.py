@@ -102,6 +102,7 @@ def test_scalars_before_the_first_gradient_are_kept_for_it(armed: tuple[ScriptWa
     assert watching.given[0]["config"] == {"seed": 1, "anneal": True, "env_id": "CartPole-v1"}
     assert (row["user/charts/episodic_return"], row["user/charts/episodic_length"], row["user/losses/tensor"]) == (3, 7, 2.5)
     assert row["episode.return"] == (1.0, 3.0, 0.0)
+    assert row["episode.length"] == (1.0, 7.0, 0.0)
     assert watching.records[0].rows[0].env_steps == 8
 
 

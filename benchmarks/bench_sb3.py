@@ -1,0 +1,87 @@
+"""Stable-Baselines3 PPO on CartPole with and without the callback, in turns in one process: time added to an update.
+
+Both train from one seed, so update k of one is update k of the other; wall time from the beginning of one rollout to that of the
+next. `--quick` shows that it runs; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench_ppo import interval, quietest
+from service import Service
+from table import Figure, arguments, median, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BUDGET_PERCENT = 1.0
+
+
+def train(updates: int, watched: bool) -> tuple[list[float], str]:
+    """Seconds of each update but the first, and a digest of the final parameters."""
+    import torch  # noqa: PLC0415
+    from stable_baselines3 import PPO  # noqa: PLC0415 - the table is printed without
+    from stable_baselines3.common.callbacks import BaseCallback  # noqa: PLC0415
+    from stable_baselines3.common.env_util import make_vec_env  # noqa: PLC0415
+
+    from gradwatch_agent.adapters.sb3 import GradwatchCallback  # noqa: PLC0415
+
+    marks: list[float] = []
+
+    class Marks(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            marks.append(time.perf_counter())
+
+        def _on_step(self) -> bool:
+            return True
+
+    torch.set_num_threads(1)
+    model = PPO(
+        "MlpPolicy", make_vec_env("CartPole-v1", 4, seed=1), n_steps=256, batch_size=128, n_epochs=4, seed=1, device="cpu"
+    )
+    callbacks: list[Any] = [Marks(), *([GradwatchCallback("bench-sb3")] if watched else [])]
+    model.learn(updates * 4 * 256, callbacks)
+    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in model.policy.state_dict().values())).hexdigest()
+    return [after - before for before, after in itertools.pairwise(marks)][1:], digest
+
+
+def logs(mine: Sequence[Sequence[float]], off: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Log ratios, update by update."""
+    return [[math.log(a / b) for a, b in zip(*pair, strict=True)] for pair in zip(mine, off, strict=True)]
+
+
+def main() -> None:
+    """Print the table."""
+    args = arguments(__doc__).parse_args()
+    rounds, updates = (1, 4) if args.quick else (10, 10)
+    found: dict[bool, list[list[float]]] = {True: [], False: []}
+    digests = set()
+    with Service() as service:
+        os.environ.update(service.environment)
+        for number in range(rounds + 1):
+            for watched in ((True, False), (False, True))[number % 2]:
+                seconds, digest = train(updates, watched)
+                digests.add(digest)
+                if number:
+                    found[watched].append(seconds)
+    middle, low, high = interval(logs(found[True], found[False]))
+    figures = [
+        Figure("wall time added to an update", middle, "%", BUDGET_PERCENT),
+        Figure("  95 % interval, from", low, "%"),
+        Figure("  95 % interval, to", high, "%"),
+        Figure("  fastest of all rounds", quietest(found[True], found[False]), "%"),
+        Figure("different final parameters over all runs", len(digests), "", 1),
+    ]
+    update_s = median([seconds for run in found[False] for seconds in run])
+    notes = [f"{rounds} rounds of {updates - 2} updates of {update_s * 1e3:.0f} ms each, 32 minibatches of 128, level NORMAL"]
+    print_table("Stable-Baselines3 PPO, paired with no callback", figures, notes=notes, quick=args.quick)
+
+
+if __name__ == "__main__":
+    main()
