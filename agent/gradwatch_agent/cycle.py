@@ -51,7 +51,7 @@ class UpdateCycle:
         self._settings = settings
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
-        self._rows = RowQueue(outbox, StartUp(settings.run).say, sync=settings.sync)
+        self._rows = RowQueue(outbox, StartUp(settings.run, settings.modules, settings.action_space).say, sync=settings.sync)
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None
