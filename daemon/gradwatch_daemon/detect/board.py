@@ -97,6 +97,7 @@ class Board:
         "_limit",
         "_linear",
         "_logit",
+        "_logits",
         "_mad_least",
         "_marks",
         "_needed",
@@ -104,7 +105,7 @@ class Board:
         "_refused",
         "_seen",
         "_spread",
-        "_stride",
+        "_strided",
         "_sums",
         "_usual",
         "_waiting",
@@ -136,7 +137,9 @@ class Board:
         self._logit = np.array([kind == LOGIT for kind in kinds], np.bool_)
         self._least = np.array([-np.inf if one.scale.kind == LINEAR else one.scale.least for one in series], np.float64)
         self._mad_least = np.array([one.scale.mad_least for one in series], np.float64)
-        self._stride = np.array([one.stride for one in series], np.int64)
+        self._logits = bool(self._logit.any())
+        strides = sorted({one.stride for one in series if one.stride > 1})
+        self._strided = [(np.array([p for p, one in enumerate(series) if one.stride == stride]), stride) for stride in strides]
 
     def place(self, keys: Sequence[tuple[str, str]]) -> None:
         """Make sure that these (series, subject) have columns; new ones come last and have learned nothing."""
@@ -160,14 +163,15 @@ class Board:
     def step(self, values: F64, usable: NDArray[np.bool_], restarts: Sequence[int] = ()) -> Scored:
         """Score rows f64[n, columns] and let the `usable` (finite) ones teach. Before a row of `restarts` all is forgotten."""
         scored = Scored(values)
-        x = self._scaled(np.where(usable, values, 1.0))
+        # What is not usable becomes NaN on the scale, and no comparison holds for it.
+        x = self._scaled(np.where(usable, values, np.nan))
         row, n, edges = 0, len(values), [*restarts, len(values)]
         while row < n:
             while edges[0] <= row:
                 if edges.pop(0) == row:
                     self._restart()
             rows = slice(row, min(row + REFRESH - self._pending, edges[0]))
-            self._score(x[rows], usable[rows], scored, rows)
+            self._score(x[rows], scored, rows)
             row = rows.stop
             if self._pending == REFRESH:
                 self._measure()
@@ -176,29 +180,36 @@ class Board:
     def _scaled(self, values: F64) -> F64:
         """Values on the scales of their columns. numpy's log gives equal bits in any contiguous shape (a test holds it)."""
         x = np.maximum(values, self._least)
-        if self._logit.any():
+        if self._logits:
             odds = np.minimum(x, 1.0 - self._least)
             x = np.where(self._logit, odds / np.where(self._logit, 1.0 - odds, 1.0), x)
         return np.where(self._linear, values, np.log(np.where(self._linear, 1.0, x)))
 
-    def _score(self, x: F64, usable: NDArray[np.bool_], out: Scored, rows: slice) -> None:
-        z = np.where(usable, (x - self._centre) / self._spread, np.nan)
+    def _score(self, x: F64, out: Scored, rows: slice) -> None:
+        """Score rows between two measurements: x f64[rows, columns], NaN where there is nothing."""
+        z = (x - self._centre) / self._spread
         out.z[rows], out.usual[rows], out.limit[rows], out.first[rows] = z, self._usual, self._limit, self._first
-        capped = np.clip(np.where(np.isnan(z), 0.0, z), -CAP, CAP)
-        known = np.where(np.isnan(z), 0.0, ALLOWANCE)
+        # A row without a score adds nothing and takes nothing off.
+        capped = np.minimum(np.maximum(z, -CAP), CAP)
+        gains, losses = capped - ALLOWANCE, -capped - ALLOWANCE
+        unknown = np.isnan(z)
+        gains[unknown] = losses[unknown] = 0.0
         up, down = self._sums
-        gains, losses = capped - known, -capped - known
         for row in range(len(x)):
             up = np.minimum(np.maximum(up + gains[row], 0.0), SUM_MOST)
             down = np.minimum(np.maximum(down + losses[row], 0.0), SUM_MOST)
             out.up[rows.start + row], out.down[rows.start + row] = up, down
         self._sums[0], self._sums[1] = up, down
         refused = (np.abs(z) > OUTLIER) | (out.up[rows] > SUM_LIMIT) | (out.down[rows] > SUM_LIMIT)
-        teaches = usable & ((np.arange(self._seen, self._seen + len(x))[:, None] % self._stride) == 0)
         place = slice(self._pending, self._pending + len(x))
-        self._marks[place] = np.where(teaches, np.where(refused, _REFUSED, _TAKEN), _IGNORED)
-        self._waiting[place] = np.where(teaches, x, 0.0)
-        self._good += (self._marks[place] == _TAKEN).sum(axis=0)
+        marks = np.where(refused, np.uint8(_REFUSED), np.uint8(_TAKEN))
+        marks[np.isnan(x)] = _IGNORED
+        for thinned, stride in self._strided:
+            skipped = np.arange(self._seen, self._seen + len(x)) % stride != 0
+            marks[np.ix_(skipped, thinned)] = _IGNORED
+        self._marks[place] = marks
+        self._waiting[place] = np.where(marks == _IGNORED, 0.0, x)
+        self._good += (marks == _TAKEN).sum(axis=0)
         self._pending += len(x)
         self._seen += len(x)
 

@@ -9,9 +9,10 @@ import numpy as np
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.detect.board import OUTLIER
 from gradwatch_daemon.detect.context import muted_words
+from gradwatch_daemon.detect.lanes import SCORED
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_reason
-from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, HOLD, LEARNING, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CODES, LEARNING, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Measure
 
@@ -30,63 +31,76 @@ _UNDEFINED = int(Status.UNDEFINED)
 
 def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdicts]]:
     """Verdicts of every lane by kind. The board learns from the block."""
-    block, n = view.block, view.n
-    values = np.full((n, len(block.signals) + 2), np.nan)
-    values[:, :-2] = block.values.T
-    status = np.full(values.shape, NOT_SENT, np.uint8)
-    status[:, :-2] = block.status.T
-    status[:, -1] = 0
-    readable = (status == 0) & ~np.isnan(values)
-    readable[:, -1] = True
-    values[~readable] = np.nan
-    whole = np.ones(n, np.bool_) if view.whole is None else np.full(n, view.whole)
+    values, status, readable = _signals(view)
+    whole = None if view.whole is None else np.full(view.n, view.whole)
     tracked = values.take(plan.signals, axis=1)
     for column, key in plan.computed:
         tracked[:, column] = view.computed(*key)
     first_row = view.state.rows
-    scored = view.state.board.step(tracked, np.isfinite(tracked) & whole[:, None], restarts)
-    view.state.rows += n
+    usable = np.isfinite(tracked)
+    scored = view.state.board.step(tracked, usable if whole is None else usable & whole[:, None], restarts)
+    view.state.rows += view.n
     operands = _operands(view, values, scored, first_row)
     tested = operands.take(plan.operands, axis=1) * plan.sign
     holds = np.logical_and.reduceat((tested > plan.at) != plan.inverted, plan.part_starts, axis=1)
-    unknown = np.concatenate((np.isnan(scored.usual), np.zeros((n, 1), np.bool_)), axis=1).take(plan.learn_columns, axis=1)
-    learning = np.logical_or.reduceat(unknown, plan.learn_starts, axis=1) & plan.relative
-    seen = readable.take(plan.need_columns, axis=1) | (plan.void & (status.take(plan.need_columns, axis=1) == _UNDEFINED))
-    blind = ~np.logical_and.reduceat(seen, plan.need_starts, axis=1)
-    judged = whole[:, None] | plan.invariant
-    breach = np.logical_or.reduceat(holds, plan.lane_starts, axis=1) & judged
+    breach = np.logical_or.reduceat(holds, plan.lane_starts, axis=1)
     kept = np.logical_and.reduceat((tested > plan.back) != plan.inverted, plan.part_starts, axis=1)
-    code = np.where(np.logical_or.reduceat(kept, plan.lane_starts, axis=1), np.uint8(HOLD), np.uint8(CLEAR))
-    code[learning] = LEARNING
-    code[blind | ~judged] = BLIND
+    code = np.logical_or.reduceat(kept, plan.lane_starts, axis=1).astype(np.uint8)  # HOLD is 1, CLEAR is 0
+    if plan.columns:
+        unknown = np.isnan(scored.usual.take(plan.learn_columns, axis=1))
+        code[np.logical_or.reduceat(unknown, plan.learn_starts, axis=1) & plan.relative] = LEARNING
+    seen = readable.take(plan.need_columns, axis=1)
+    if plan.void.any():
+        seen |= plan.void & (status.take(plan.need_columns, axis=1) == _UNDEFINED)
+    code[~np.logical_and.reduceat(seen, plan.need_starts, axis=1)] = BLIND
+    judged = None
+    if whole is not None:
+        judged = whole[:, None] | plan.invariant
+        breach &= judged
+        code[~judged] = BLIND
     code[breach] = BREACH
-    calm = view.single and not breach.any()
-    seen_as = (status.tobytes(), readable.tobytes(), whole.tobytes())
-    alike = (plan, code.tobytes(), *seen_as, view.state.board.progress()) if calm else None
-    if alike is not None and view.state.calm is not None and view.state.calm[0] == alike:
-        return view.state.calm[1]
-    last, found = code[-1].tolist(), breach.any(axis=0).tolist()
+    any_breach = bool(breach.any())
+    alike = None
+    if view.single and not any_breach:
+        alike = (plan, code.tobytes(), status.tobytes(), readable.tobytes(), whole is None, view.state.board.progress())
+        if view.state.calm is not None and view.state.calm[0] == alike:
+            return view.state.calm[1]
+    found: list[bool] = np.logical_or.reduce(breach, axis=0).tolist()
     columns = None if view.single else np.ascontiguousarray(code.T)
     by_kind: dict[str, list[Verdicts]] = {}
-    for place, lane in enumerate(plan.lanes):
-        said = CODES[last[place]] if columns is None else columns[place].tobytes()
-        reason = _reason(view, lane, last[place], bool(judged[-1, place]), status[-1])
+    for place, (lane, last) in enumerate(zip(plan.lanes, code[-1].tolist(), strict=True)):
+        said = CODES[last] if columns is None else columns[place].tobytes()
+        reason = _reason(view, lane, last, judged is None or bool(judged[-1, place]), status[-1])
         verdicts = _found(lane, said, holds, operands, scored) if found[place] else _calm(view, lane, said)
-        by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason))
+        by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason) if reason else verdicts)
     view.state.calm = None if alike is None else (alike, by_kind)
     return by_kind
 
 
+def _signals(view: View) -> tuple[F64, NDArray[np.uint8], Mask]:
+    """Values f64[n, signals + 2] with NaN where nothing can be read, statuses, and what is readable (`lanes.ABSENT`)."""
+    block = view.block
+    shape = view.n, len(block.signals) + 2
+    values, status = np.empty(shape), np.empty(shape, np.uint8)
+    values[:, :-2], status[:, :-2] = block.values.T, block.status.T
+    values[:, -2:], status[:, -2], status[:, -1] = 0.0, NOT_SENT, 0
+    values[status != 0] = np.nan
+    return values, status, ~np.isnan(values)
+
+
 def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
     """Everything that a test may compare, a column each (`lanes.SCORED`)."""
-    n = len(values)
-    ends = np.full((n, 2), np.nan)
-    ends[:, 0] = np.arange(first_row + 1, first_row + n + 1)
-    if view.updates_total is not None:
-        ends[:, 1] = view.block.update / view.updates_total
+    n, signals, series = len(values), values.shape[1], scored.values.shape[1]
+    found = np.empty((n, signals + len(SCORED) * series + 2))
+    found[:, :signals] = values
     with np.errstate(all="ignore"):
         times, since_first = scored.values / scored.usual, scored.values / scored.first
-    return np.concatenate((values, scored.values, scored.z, times, since_first, scored.up, scored.down, ends), axis=1)
+    blocks = (scored.values, scored.z, times, since_first, scored.up, scored.down)
+    for place, measured in enumerate(blocks):
+        found[:, signals + place * series : signals + (place + 1) * series] = measured
+    found[:, -2] = np.arange(first_row + 1, first_row + n + 1)
+    found[:, -1] = NOTHING if view.updates_total is None else view.block.update / view.updates_total
+    return found
 
 
 def _found(lane: Lane, said: bytes, holds: Mask, operands: F64, scored: Scored) -> Verdicts:

@@ -156,7 +156,7 @@ def make_plan(layout: Layout, keys: Sequence[tuple[str, str]], rules: Iterable[t
     back = [(t.back if t.op == ">" else -t.back) for _, t, _ in tests]
     for place, (_, _, inverted) in enumerate(tests):
         back[place] = at[place] if inverted else back[place]
-    learns = [column for lane in lanes for column in lane.learns or (len(keys),)]
+    learns = [column for lane in lanes for column in lane.learns or (0,)]
     return Plan(
         len(keys),
         np.array([_source(columns, Key(*key)) for key in keys], np.int64),

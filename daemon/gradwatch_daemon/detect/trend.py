@@ -23,7 +23,7 @@ SLOPE_POINTS = 10
 RETURN_POINTS = 5
 """Updates whose median return is compared with the run's best."""
 
-RETURNS_LEARNED = 20
+RETURNS_LEARNED = 10
 """Updates with finished episodes before the range of the returns means anything."""
 
 RETURN_NEAR_BEST = 0.1

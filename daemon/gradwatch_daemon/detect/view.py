@@ -158,8 +158,12 @@ class View:
             compute = series_of(name).compute
             assert compute is not None, "only such are asked for"
             before, self.subject = self.subject, key[1]
-            with np.errstate(all="ignore"):
-                found = self._computed[key] = compute(self)
+            if self.single:
+                found = compute(self)
+            else:
+                with np.errstate(all="ignore"):
+                    found = compute(self)
+            self._computed[key] = found
             self.subject = before
         return found
 

@@ -357,7 +357,7 @@ def test_entropy_low_falling_far_faster_than_usual_warns_before_the_floor() -> N
     warned = [i for i in range(8) if found.code[i] == BREACH and found.severity[i] == Severity.WARNING.rank]
     assert warned
     first = warned[0]
-    assert found.limit[first] == 15.0
+    assert found.limit[first] == 10.0
     assert 0 < found.value[first] < 15
     assert falling[first] > 0.3
 

@@ -204,8 +204,8 @@ DEFAULT_POLICY = [
         "default",
         "ratio_explosion",
         "z",
-        played("ratio_explosion", RATIO, past={RATIO: spread(1.0, 0.1)}, policy__ratio__tail_index=3.5),
-        *_about(math.exp(4 * 0.1 * SIGMA), ">"),
+        played("ratio_explosion", RATIO, past={RATIO: spread(2.0, 0.1)}, policy__ratio__tail_index=3.5),
+        *_about(2.0 * math.exp(4 * 0.1 * SIGMA), ">"),
         WARNING,
         8.0,
     ),
@@ -226,9 +226,11 @@ DEFAULT_POLICY = [
     Case("default", "kl_spike", "times_usual", played("kl_spike", KL, past={KL: 0.02}), *_about(0.06, ">"), WARNING, 9.0),
     _plain("default", "entropy_collapse", "norm", ENTROPY, "<", 0.05, CRITICAL),
     _plain("default", "entropy_low", "norm", ENTROPY, "<", 0.3, INFO),
-    Case("default", "entropy_low", "updates_left", fallen(0.02), *_about(0.35, "<"), WARNING, 9.0),
-    Case("default", "entropy_low", "falling_norm", fallen(0.04), *_about(0.5, "<"), WARNING, 0.4),
-    Case("default", "entropy_low", "z", lambda watch, r: fallen(r)(watch, 0.2), *_about(4 * 0.002 * SIGMA, ">"), WARNING, -9.0),
+    Case("default", "entropy_low", "updates_left", fallen(0.02), *_about(0.25, "<"), WARNING, 9.0),
+    Case("default", "entropy_low", "falling_norm", fallen(0.04), *_about(0.4, "<"), WARNING, 0.3),
+    Case(
+        "default", "entropy_low", "z", lambda watch, r: fallen(r)(watch, 0.15), *_about(4 * 0.002 * SIGMA, ">"), WARNING, -9.0
+    ),
 ]
 DEFAULT_VALUE = [
     _plain("default", "value_collapse", "nmse", NMSE, ">", 1.5, WARNING, past={NMSE: 0.25}),

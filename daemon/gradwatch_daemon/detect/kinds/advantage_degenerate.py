@@ -9,7 +9,8 @@ from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 
-_STD, _KURTOSIS, _RETURN = "adv.raw.std", "adv.used.kurtosis", "episode.return.mean"
+_STD, _KURTOSIS = "adv.raw.std", "adv.used.kurtosis"
+_REWARD, _RETURN = "reward.step.absmax", "episode.return.mean"
 
 SPEC = Spec(
     kind="advantage_degenerate",
@@ -34,6 +35,7 @@ SPEC = Spec(
             (
                 Need(_STD, "pass advantages to mon.rollout()"),
                 Need(_KURTOSIS, "pass advantages to mon.ppo()", optional=True),
+                Need(_REWARD, "pass rewards to mon.rollout()", optional=True),
                 Need(_RETURN, "pass episode_returns to mon.step()", optional=True),
             ),
             (
@@ -50,6 +52,7 @@ SPEC = Spec(
                 Threshold(
                     "kurtosis_usual", _KURTOSIS, ">", 5.0, "Fourth moment of the advantages", clear=0.5, measure=Measure.TIMES
                 ),
+                Threshold("no_reward", _REWARD, "<", 1e-12, "Largest reward (absolute)"),
                 Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
             ),
             (Vote(Severity.WARNING, 5, 8, Severity.WARNING), Vote(Severity.INFO, 5, 8, Severity.INFO)),
@@ -59,7 +62,7 @@ SPEC = Spec(
             "best; info: fourth moment > 100 and > 5 x usual in 5 of 8",
             warm_up=LEARNED + GUARD,
             parts=(
-                Part(Severity.WARNING, ("share_of_usual",), unless=("converged",)),
+                Part(Severity.WARNING, ("share_of_usual",), unless=("converged", "no_reward")),
                 Part(Severity.INFO, ("kurtosis", "kurtosis_usual")),
             ),
         ),

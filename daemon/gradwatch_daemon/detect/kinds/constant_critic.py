@@ -39,13 +39,13 @@ SPEC = Spec(
             ),
             (
                 Threshold("spread", _SPREAD, "<", 0.05, _WORDS, clear=2.0, severity=Severity.INFO),
-                Threshold("share_of_usual", _SPREAD, "<", 0.05, _WORDS, clear=2.0, measure=Measure.TIMES),
+                Threshold("share_of_usual", _SPREAD, "<", 0.01, _WORDS, clear=2.0, measure=Measure.TIMES),
                 Threshold("returns", _TARGET, ">", 0.5, "Spread of the returns", measure=Measure.TIMES),
                 Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
             ),
             (Vote(Severity.WARNING, 5, 8, Severity.WARNING), Vote(Severity.INFO, 5, 8, Severity.INFO)),
             keep_firing=5,
-            formula="std(V) / std(return) < 0.05 in 5 of 8 updates: info; warning where it is < 0.05 x usual too, the returns "
+            formula="std(V) / std(return) < 0.05 in 5 of 8 updates: info; warning where it is < 0.01 x usual too, the returns "
             "vary "
             "at least half as much as usual, and the return does not stand at its best",
             warm_up=LEARNED + GUARD,

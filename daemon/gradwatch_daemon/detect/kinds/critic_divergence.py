@@ -37,6 +37,7 @@ SPEC = Spec(
                 Threshold("times_usual", _ERROR, ">", 5.0, _RMS, clear=0.5, measure=Measure.TIMES),
                 Threshold("z", _ERROR, ">", 6.0, _RMS, clear=0.5, measure=Measure.Z),
                 Threshold("times_critical", _ERROR, ">", 30.0, _RMS, clear=0.5, measure=Measure.TIMES),
+                Threshold("grown", _ERROR, ">", 1.5, _RMS, clear=0.7, measure=Measure.TIMES),
                 Threshold("envelope", _ENVELOPE, ">", 3.0, _WORDS, clear=0.7),
                 Threshold("envelope_usual", _ENVELOPE, ">", 3.0, _WORDS, clear=0.7, measure=Measure.TIMES),
             ),
@@ -44,11 +45,11 @@ SPEC = Spec(
             keep_firing=8,
             formula="warning, in 2 of 3 updates: error of the values > 5 x usual and z(log error) > 6, or max |V| / max "
             "|return| > "
-            "max(3, 3 x usual); critical: error > 30 x usual and z > 6 in 2 of 3",
+            "max(3, 3 x usual) with an error > 1.5 x usual; critical: error > 30 x usual and z > 6 in 2 of 3",
             warm_up=LEARNED + GUARD,
             parts=(
                 Part(Severity.WARNING, ("times_usual", "z")),
-                Part(Severity.WARNING, ("envelope", "envelope_usual")),
+                Part(Severity.WARNING, ("envelope", "envelope_usual", "grown")),
                 Part(Severity.CRITICAL, ("times_critical", "z")),
             ),
         ),

@@ -43,14 +43,14 @@ SPEC = Spec(
             (NORM_NEED,),
             (
                 Threshold("norm", NORM, "<", 0.3, NORM_WORDS, severity=Severity.INFO, clear=1.5),
-                Threshold("updates_left", NORM, "<", 15.0, _LEFT, severity=Severity.WARNING, clear=2.0, series=ENTROPY_LEFT),
-                Threshold("falling_norm", NORM, "<", 0.5, NORM_WORDS),
+                Threshold("updates_left", NORM, "<", 10.0, _LEFT, severity=Severity.WARNING, clear=2.0, series=ENTROPY_LEFT),
+                Threshold("falling_norm", NORM, "<", 0.4, NORM_WORDS),
                 Threshold("z", NORM, "<", -4.0, _SLOPE, clear=0.5, measure=Measure.Z, series=ENTROPY_SLOPE),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING), Vote(Severity.INFO, 3, 3, Severity.INFO)),
             keep_firing=8,
             parts=(Part(Severity.INFO, ("norm",)), Part(Severity.WARNING, ("updates_left", "falling_norm", "z"))),
-            formula="info: H / ln A < 0.3 in 3 of 3 updates; warning: (H - 0.05) / fall per update < 15 and H / ln A < 0.5 and "
+            formula="info: H / ln A < 0.3 in 3 of 3 updates; warning: (H - 0.05) / fall per update < 10 and H / ln A < 0.4 and "
             "z(slope) < -4 in 2 of 3",
             warm_up=LEARNED + GUARD + SLOPE_POINTS,
         ),

@@ -38,8 +38,8 @@ SPEC = Spec(
             ),
             (*once(Severity.CRITICAL), Vote(Severity.WARNING, 3, 5, Severity.CRITICAL)),
             keep_firing=8,
-            parts=(Part(Severity.CRITICAL, ("k3",)), Part(Severity.WARNING, ("sustained",))),
             formula="k3 > 0.5, or k3 > 0.2 in 3 of 5 updates",
+            parts=(Part(Severity.CRITICAL, ("k3",)), Part(Severity.WARNING, ("sustained",))),
         ),
         "classic": Variant(
             check_fixed,

@@ -36,13 +36,20 @@ SPEC = Spec(
             (Need(_K3, LOGP_CALL),),
             (
                 Threshold("k3", _K3, ">", 0.03, _WORDS, "nats", Severity.WARNING, clear=0.5),
+                Threshold("k3_alone", _K3, ">", 0.2, _WORDS, "nats", clear=0.5),
+                Threshold("z_alone", _K3, ">", 5.0, _WORDS, clear=0.5, measure=Measure.Z),
+                Threshold("times_alone", _K3, ">", 20.0, _WORDS, clear=0.1, measure=Measure.TIMES),
                 Threshold("z", _K3, ">", 4.0, _WORDS, clear=0.5, measure=Measure.Z),
                 Threshold("times_usual", _K3, ">", 3.0, _WORDS, clear=0.5, measure=Measure.TIMES),
             ),
-            (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
+            (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 2, 3, Severity.WARNING)),
             keep_firing=5,
-            parts=(Part(Severity.WARNING, ("k3", "z", "times_usual")),),
-            formula="z(log k3) > 4 and k3 > max(0.03, 3 x usual) in 2 of 3 updates",
+            parts=(
+                Part(Severity.WARNING, ("k3", "z", "times_usual")),
+                Part(Severity.CRITICAL, ("k3_alone", "z_alone", "times_alone")),
+            ),
+            formula="z(log k3) > 4 and k3 > max(0.03, 3 x usual) in 2 of 3 updates; critical: > 5, > max(0.2, 20 x usual) in "
+            "one",
             warm_up=LEARNED + GUARD,
         ),
         "classic": Variant(

@@ -43,14 +43,14 @@ SPEC = Spec(
                 Threshold("z_down", STD, "<", -6.0, _WORDS, clear=0.5, measure=Measure.Z),
                 Threshold("clipped", CLIPPED, ">", 0.05, _CLIPPED, clear=0.5),
                 Threshold("clipped_z", CLIPPED, ">", 6.0, _CLIPPED, clear=0.5, measure=Measure.Z),
-                Threshold("constant", CONSTANT, ">", 0.1, _CONSTANT, clear=0.5),
+                Threshold("constant", CONSTANT, ">", 0.5, _CONSTANT, clear=0.5),
                 Threshold("constant_z", CONSTANT, ">", 6.0, _CONSTANT, clear=0.5, measure=Measure.Z),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=8,
             formula="spread of the observations > 5 x or < 0.2 x usual and |z(log spread)| > 6, or more than 5 % at their "
             "bound, or "
-            "more than 10 % of the features constant, either with z > 6, in 2 of 3 updates",
+            "more than half of the features constant, either with z > 6, in 2 of 3 updates",
             warm_up=LEARNED + GUARD,
             parts=(
                 Part(Severity.WARNING, ("times_usual", "z")),

@@ -40,6 +40,7 @@ SPEC = Spec(
                 Threshold("tail", _TAIL, ">", 4.0, _TAIL_WORDS, severity=Severity.CRITICAL),
                 Threshold("tail_k3", _K3, ">", 0.05, "KL beside the tail", "nats"),
                 Threshold("tail_odd", _TAIL, ">", 3.0, _TAIL_WORDS),
+                Threshold("odd_max", _MAX, ">", 3.0, _RATIO),
                 Threshold("z", _MAX, ">", 4.0, _RATIO, clear=0.5, measure=Measure.Z),
             ),
             (
@@ -51,10 +52,11 @@ SPEC = Spec(
             parts=(
                 Part(Severity.CRITICAL, ("max",)),
                 Part(Severity.CRITICAL, ("tail", "tail_k3")),
-                Part(Severity.WARNING, ("z", "tail_odd")),
+                Part(Severity.WARNING, ("z", "tail_odd", "odd_max")),
                 Part(Severity.INFO, ("max_info",)),
             ),
-            formula="critical: max r > 20, or tail index > 4 and k3 > 0.05; warning: tail index > 3 and z(log max r) > 4 "
+            formula="critical: max r > 20, or tail index > 4 and k3 > 0.05; warning: tail index > 3, z(log max r) > 4 and "
+            "max r > 3 "
             "in 2 of 3 updates; info: max r > 5",
             warm_up=LEARNED + GUARD,
         ),

@@ -46,18 +46,18 @@ SPEC = Spec(
                     clear=2.0,
                     series=STD_LEFT,
                 ),
-                Threshold("fallen", STD, "<", 0.5, _WORDS, measure=Measure.FIRST),
+                Threshold("fallen", STD, "<", 0.3, _WORDS, measure=Measure.FIRST),
                 Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
             ),
             (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 3, 4, Severity.WARNING)),
             keep_firing=8,
-            formula="warning, in 3 of 4 updates while the return does not stand at its best: std / fall per update < 10 and "
-            "std < "
-            "0.5 x where it began, or std < 0.02 x where it began; critical: std < 0.0001",
+            formula="warning, in 3 of 4 updates: std / fall per update < 10 and std < 0.3 x where it began, or, while the "
+            "return "
+            "does not stand at its best, std < 0.02 x where it began; critical: std < 0.0001",
             warm_up=SLOPE_POINTS,
             parts=(
                 Part(Severity.CRITICAL, ("least",)),
-                Part(Severity.WARNING, ("updates_left", "fallen"), unless=("converged",)),
+                Part(Severity.WARNING, ("updates_left", "fallen")),
                 Part(Severity.WARNING, ("times_first",), unless=("converged",)),
             ),
         ),

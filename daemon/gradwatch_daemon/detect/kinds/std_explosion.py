@@ -43,12 +43,11 @@ SPEC = Spec(
             ),
             (Vote(Severity.WARNING, 3, 4, Severity.WARNING),),
             keep_firing=8,
-            formula=f"std > 2 x where it began with a cumulative sum of its robust score > {SUM_LIMIT:g}, or std > 5 x where "
-            f"it "
-            "began, in 3 of 4 updates while the return does not stand at its best",
+            formula=f"std > 2 x where it began with a cumulative sum of its robust score > {SUM_LIMIT:g}, while the "
+            "return does not stand at its best, or std > 5 x where it began, in 3 of 4 updates",
             warm_up=FIRST,
             parts=(
-                Part(Severity.WARNING, ("times_bound",), unless=("converged",)),
+                Part(Severity.WARNING, ("times_bound",)),
                 Part(Severity.WARNING, ("times_first", "sum"), unless=("converged",)),
             ),
         ),

@@ -57,6 +57,7 @@ def check_by_phase(view: View, rule: Rule) -> Verdicts:
 
 _EV_NEED = Need(EV, _CALL, undefined=_UNDEFINED)
 _ERROR = "Mean squared error of the values over the variance of the returns"
+_REWARD = "reward.step.absmax"
 _SQUARED = "Mean squared error of the values"
 _EV_WORDS = "Explained variance of the returns by the critic's values at collection"
 _EARLY, _SETTLING, _MIDDLE, _LATE = (
@@ -88,12 +89,18 @@ SPEC = Spec(
     profiles={
         "default": Variant(
             None,
-            (Need(NMSE, _CALL, undefined=_UNDEFINED), Need(SPREAD, _CALL), Need(EV, _CALL, optional=True)),
+            (
+                Need(NMSE, _CALL, undefined=_UNDEFINED),
+                Need(SPREAD, _CALL),
+                Need(EV, _CALL, optional=True),
+                Need(_REWARD, "pass rewards to mon.rollout()", optional=True),
+            ),
             (
                 Threshold("nmse", NMSE, ">", 1.5, _ERROR, severity=Severity.WARNING, clear=2 / 3, series=ERROR),
                 Threshold("nmse_absurd", NMSE, ">", 10.0, _ERROR, severity=Severity.CRITICAL, clear=0.5, series=ERROR),
                 Threshold("times_usual", NMSE, ">", 3.0, _ERROR, clear=0.4, measure=Measure.TIMES, series=ERROR),
                 Threshold("grown", NMSE, ">", 2.0, _SQUARED, clear=0.7, measure=Measure.TIMES, series=SQUARED_ERROR),
+                Threshold("rescaled", _REWARD, ">", 1.5, "Largest reward (absolute)", measure=Measure.TIMES),
                 Threshold("known", NMSE, ">", 0.0, _ERROR, measure=Measure.TIMES, series=ERROR),
                 Threshold("ev", EV, "<", -0.5, _EV_WORDS, severity=Severity.INFO),
                 Threshold("ev_error", NMSE, ">", 1.0, _ERROR, series=ERROR),
@@ -106,11 +113,12 @@ SPEC = Spec(
             keep_firing=5,
             parts=(
                 Part(Severity.CRITICAL, ("nmse_absurd", "known")),
-                Part(Severity.WARNING, ("nmse", "times_usual", "grown")),
+                Part(Severity.WARNING, ("nmse", "times_usual", "grown"), unless=("rescaled",)),
                 Part(Severity.INFO, ("ev", "ev_error", "known")),
             ),
             formula="error = mean (return - value)^2 / max(Var(return), half of its moving average); warning: error > "
-            "max(3 x usual, 1.5) and the squared error itself > 2 x usual, in 3 of 5 updates; critical: error > 10 in 3 of 5, "
+            "max(3 x usual, 1.5) and the squared error itself > 2 x usual, while rewards are not > 1.5 x usual, in 3 of 5 "
+            "updates; critical: error > 10 in 3 of 5, "
             "once a usual error is known; info: "
             "explained variance < -0.5 and error > 1 in 3 of 5",
             warm_up=AVERAGE_LEAST + LEARNED + GUARD,
