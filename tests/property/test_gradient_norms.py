@@ -213,6 +213,7 @@ def test_norms_of_any_model_equal_the_reference(kind: str, model: Model, clip: b
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", TORCHES)
 @given(model=models(), clip=st.booleans())
 @settings(max_examples=5000, deadline=None)

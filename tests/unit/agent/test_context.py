@@ -72,7 +72,8 @@ def one_update(monitor: Monitor, model: nn.Module, optimizer: torch.optim.Optimi
     optimizer.zero_grad()
     output.sum().backward()
     optimizer.step()
-    monitor.step(scalar=1.0, tensor=torch.tensor(2.0), episode_returns=[1.0])
+    ends = {"episode_returns": [1.0], "episode_lengths": [3], "truncated": [True], "eval_return": 1.0}
+    monitor.step(scalar=1.0, tensor=torch.tensor(2.0), **ends)
 
 
 @pytest.mark.usefixtures("strict")
@@ -143,7 +144,7 @@ def test_public_names_are_those_documented() -> None:
     for name in gradwatch_agent.__all__:
         assert getattr(gradwatch_agent, name).__doc__
     calls = {name for name in dir(Monitor) if not name.startswith("_")}
-    used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "close", "should_stop", "active"}
+    used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "phase", "close", "should_stop", "active"}
     inner = {"watches", "close_with", "disable", "open"}
     assert calls == used | inner
     assert all(getattr(Monitor, name).__doc__ for name in calls)
