@@ -78,12 +78,15 @@ def reasons(daemon: FakeDaemon) -> list[str]:
     return [bye.reason for bye in daemon.of(m.Bye) if isinstance(bye, m.Bye)]
 
 
-def test_children_of_a_trainer_are_inert_and_the_parent_goes_on(daemon: FakeDaemon) -> None:
-    """fork, DataLoader workers, multiprocessing by fork and by spawn: one session, five updates, none of a child."""
-    command = [sys.executable, processes_trainer.__file__, daemon.endpoint]
+@pytest.mark.parametrize(
+    "methods", [("fork",), pytest.param(("fork", "spawn", "forkserver"), marks=pytest.mark.campaign)], ids=["fork", "all"]
+)
+def test_children_of_a_trainer_are_inert_and_the_parent_goes_on(daemon: FakeDaemon, methods: tuple[str, ...]) -> None:
+    """fork, DataLoader workers, `multiprocessing` by every method: one session, its updates, none of a child."""
+    command = [sys.executable, processes_trainer.__file__, daemon.endpoint, *methods]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=110, check=False)
     assert (done.returncode, complaints(done.stderr)) == (0, "")
-    assert daemon.updates() == [0, 1, 2, 3, 4]
+    assert daemon.updates() == list(range(3 + len(methods)))
     assert len(daemon.of(m.Hello)) == 1
     assert reasons(daemon) == ["closed"]
 

@@ -226,6 +226,7 @@ def test_compiled_optimizer_step_is_not_taken_for_no_step() -> None:
         assert not record.rows[-1].flags & RowFlag.SKIPPED
 
 
+@pytest.mark.campaign
 def test_compiled_whole_minibatch_passes_us_through() -> None:
     """Forward, backward, clip and step in one compiled function, as fast trainers write it; breaks are torch's own."""
 

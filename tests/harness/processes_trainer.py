@@ -1,6 +1,7 @@
-"""A trainer that starts every kind of process there is while it is watched: `python processes_trainer.py ENDPOINT`.
+"""A trainer that starts processes while it is watched: `python processes_trainer.py ENDPOINT METHOD…`.
 
-Each child uses what it inherited of us; the parent goes on to update 4. Exit code 0 when every child was as expected.
+A forked one, DataLoader workers, one of `multiprocessing` for each METHOD. Each child uses what it inherited of us; the parent
+trains an update after each. Exit code 0 when every child was as expected.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def in_child(network: torch.nn.Module, expected: int, answers: Any) -> None:
 
 
 def main() -> None:
-    """Train five updates; between them come the children."""
+    """Train an update, and one after each kind of child."""
     warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, from 3.12 on: what trainers do
     torch.set_num_threads(1)
     network = torch.nn.Linear(2, 1)
@@ -77,7 +78,8 @@ def main() -> None:
     for batch in DataLoader(Samples(), batch_size=4, num_workers=2):
         assert batch.tolist() == [1] * 4
     update()
-    for method, inherited in (("fork", 1), ("spawn", 0)):
+    for method in sys.argv[2:]:
+        inherited = int(method == "fork")  # a spawned one begins afresh
         context: Any = multiprocessing.get_context(method)
         answers = context.Queue()
         process = context.Process(target=in_child, args=(network, inherited, answers))

@@ -206,7 +206,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", TORCHES)
 @given(model=models(), clip=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_norms_of_any_model_equal_the_reference(kind: str, model: Model, clip: bool) -> None:
     """Where clipping is another torch's, nothing is clipped and the step is where they are taken."""
     check(model, kind, clip and kind != "no clip internals")

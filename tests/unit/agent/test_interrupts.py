@@ -109,7 +109,7 @@ def check(level: Level, points: int | None) -> None:
 
 def test_run_interrupted_anywhere_goes_on_whole() -> None:
     """Some points of an update, spread evenly, at the level that does most."""
-    check(Level.DEBUG, points=25)
+    check(Level.DEBUG, points=14)
 
 
 @pytest.mark.campaign
