@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Level
@@ -63,6 +62,12 @@ def _recent() -> deque[float]:
     return deque(maxlen=REMEMBERED)
 
 
+def _median(values: deque[float]) -> float:
+    """As of `statistics`, whose import takes as long as that of half the agent."""
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
 @dataclass(slots=True)
 class Pace:
     """What is known of one level: recent shares of the trainer's own time, and the pace of each collector."""
@@ -83,11 +88,11 @@ class Pace:
 
     def predict(self, every: Mapping[str, int]) -> float:
         """What the agent takes on average at these paces."""
-        return median(self.core) + sum(self.mean(name, every) for name in self.costs)
+        return _median(self.core) + sum(self.mean(name, every) for name in self.costs)
 
     def mean(self, name: str, every: Mapping[str, int]) -> float:
         """What a collector takes on average at its pace."""
-        return median(self.costs[name]) / every.get(name, 1)
+        return _median(self.costs[name]) / every.get(name, 1)
 
 
 class Governor:
@@ -123,7 +128,7 @@ class Governor:
         if wanted == pace.every:
             return None
         pace.every = wanted
-        return Thinning(pace.predict(wanted), median(pace.whole), budget, dict(wanted))
+        return Thinning(pace.predict(wanted), _median(pace.whole), budget, dict(wanted))
 
 
 def _tighten(pace: Pace, budget: float) -> dict[str, int]:

@@ -106,8 +106,10 @@ class Transfer:
 
 def host_value(number: Tensor) -> float | None:
     """The value of one number that is on the CPU already, where nothing waits; None for any other."""
-    values: list[float] | None = number.reshape(1).tolist() if number.device.type == "cpu" else None
-    return None if values is None else values[0]
+    if not number.is_cpu:
+        return None
+    value: float | list[float] = number.tolist()
+    return value if isinstance(value, float) else value[0]
 
 
 def _host_buffer(vector: Tensor) -> Tensor:
