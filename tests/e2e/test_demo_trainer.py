@@ -80,7 +80,7 @@ def test_trainer_with_a_nan_reward_dies_and_its_last_update_is_seen(monkeypatch:
 
 
 def test_trainer_with_a_leaping_policy_is_the_healthy_one_before_it_and_over_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fault is there when it should be and at no other time; its third leap may find nothing rare left to sample."""
+    """The fault is there when it should be and at no other time."""
     many = ("--updates", "6", "--num-envs", "16")
     healthy, _, _ = trained(monkeypatch, *many)
     lines, _, _ = trained(monkeypatch, *many, "--fault", "ratio", "--fault-update", "2")

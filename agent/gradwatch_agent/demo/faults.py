@@ -53,7 +53,7 @@ FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
         Fault("none", "nothing is broken", ()),
-        Fault("ratio", "an optimizer step moves the policy far from where it collected, in 3 updates", ("ratio_explosion",)),
+        Fault("ratio", "an optimizer step moves the policy far from where it collected, in 2 updates", ("ratio_explosion",)),
         Fault("entropy", "a bad restore leaves one action with a bias of +20", ("entropy_collapse",), update=20, within=5),
         Fault("kl", "the first optimizer step of every update overshoots, to and fro", ("kl_spike", "kl_extreme")),
         Fault("mismatch", "old log-probabilities are those of the rollout before", ("rollout_mismatch",)),
@@ -62,7 +62,7 @@ FAULTS: dict[str, Fault] = {
         Fault("weights-nan", "one weight of the policy becomes NaN after an update", ("nonfinite",), stage="param"),
         Fault("gradient", "the loss is scaled by 65536 and its gradients never unscaled", ("gradient_exploding",)),
         Fault("vanishing", "gradients are divided by a loss scale that was never applied", ("gradient_vanishing",)),
-        Fault("drift", "the scale of the loss grows by 8 % an update", ("gradient_drift",), within=30),
+        Fault("drift", "the scale of the loss grows by 15 % an update", ("gradient_drift",), within=30),
         Fault("lstm", "forget and input gate biases get +20", ("lstm_unhealthy",), trainer=RECALL),
         Fault("degradation", "the environment swaps ever more actions", ("performance_degradation",), within=40),
         Fault("skipped", "the optimizer skips every step, as with a broken GradScaler", ("skipped_steps",)),

@@ -71,7 +71,7 @@ class LeapingPolicy(Sabotage):
     some runs; in others the policy is too soft for any ratio to be large, or at once too sharp to sample anything rare.
     """
 
-    leap, updates = 7.5, 3
+    leap, updates = 6.0, 2
 
     def tamper(self, agent: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Lean."""
@@ -173,8 +173,8 @@ class GrowingLossScale(Sabotage):
     """The same, slowly."""
 
     def loss(self, loss: torch.Tensor) -> torch.Tensor:
-        """Twice as large every 9 updates."""
-        return loss * 1.08**self.age if self.active else loss
+        """Twice as large every 5 updates."""
+        return loss * 1.15**self.age if self.active else loss
 
 
 class Unscaled(Sabotage):
