@@ -57,7 +57,7 @@ FAULTS: dict[str, Fault] = {
         Fault("entropy", "a bad restore leaves one action with a bias of +20", ("entropy_collapse",), update=20, within=5),
         Fault("kl", "the first optimizer step of every update overshoots, to and fro", ("kl_spike", "kl_extreme")),
         Fault("mismatch", "old log-probabilities are those of the rollout before", ("rollout_mismatch",)),
-        Fault("value", "the critic sees observations a hundred times too large", ("value_collapse",)),
+        Fault("value", "the critic sees observations a hundred times too large", ("value_collapse",), within=8),
         Fault("nan", "one environment returns a NaN reward once", ("nonfinite",), stage="reward"),
         Fault("weights-nan", "one weight of the policy becomes NaN after an update", ("nonfinite",), stage="param"),
         Fault("gradient", "the loss is scaled by 65536 and its gradients never unscaled", ("gradient_exploding",)),

@@ -105,7 +105,7 @@ SPEC = Spec(
                 Threshold("sum", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP),
                 Threshold("times_anchor", NORM, ">", 3.0, _TIMES, clear=0.6, measure=Measure.TIMES, series=NORM_ANCHOR),
                 Threshold("sum_anchor", NORM, ">", SUM_LIMIT, _TIMES, clear=0.5, measure=Measure.UP, series=NORM_ANCHOR),
-                Threshold("times_far", NORM, ">", 10.0, _TIMES, clear=0.6, measure=Measure.TIMES, series=NORM_ANCHOR),
+                Threshold("times_far", NORM, ">", 10.0, _TIMES, clear=0.6, measure=Measure.TIMES),
                 Threshold("harmless", NORM, "<", 4.0, "gradient norm over the clip limit", series=NORM_OVER_CLIP),
                 Threshold("converged", _RETURN, ">", 0.5, "whether the return stands at its best", series=AT_BEST),
                 Threshold("share_anchor", NORM, "<", 0.02, _TIMES, clear=2.0, measure=Measure.TIMES, series=NORM_ANCHOR),
@@ -117,7 +117,7 @@ SPEC = Spec(
                 Part(Severity.WARNING, ("times", "sum"), _CALM, subject="norm"),
                 Part(Severity.WARNING, ("times_anchor", "sum_anchor"), _CALM, subject="norm"),
                 # A tenfold growth that clipping does not bound is no learning, however well the policy still does.
-                Part(Severity.WARNING, ("times_far", "sum_anchor"), ("harmless",), subject="norm"),
+                Part(Severity.WARNING, ("times_far", "sum"), ("harmless",), subject="norm"),
                 Part(Severity.WARNING, ("share_anchor", "sum_down"), ("converged",), subject="norm"),
                 Part(Severity.INFO, ("drift",), subject="norm"),
                 Part(Severity.INFO, ("drift_down",), subject="norm"),
@@ -126,7 +126,7 @@ SPEC = Spec(
             formula=f"warning, in 3 of 5 updates: norm > 3 x usual of the last 64 good updates, or of the last 256, with a "
             f"cumulative sum of the robust score (cap {CAP:g}, allowance {ALLOWANCE:g}) > {SUM_LIMIT:g} of the same; or "
             "< 0.02 x that of the last 256 with such a sum downwards; neither while the return stands at its best, unless the "
-            "norm is > 10 x that of the last 256, nor upwards below 4 x the clip limit; info: more than 0.5 away from a "
+            "norm is > 10 x usual of the last 64, nor upwards below 4 x the clip limit; info: more than 0.5 away from a "
             "moving average",
             warm_up=LEARNED + GUARD,
         ),
