@@ -74,7 +74,7 @@ SPEC = Spec(
     meaning="The gradient has slowly moved to another scale than the run learned with: towards nothing (collapse) or "
     "without bound "
     "(divergence).",
-    source="bias correction: Kingma and Ba 2015; cumulative sum: Page 1954; relative drift from a moving average: as used in "
+    source="a moving average and a cumulative sum of scores; relative drift from a moving average: as used in "
     "practice, where it flags 13 % of healthy updates at a log-noise of 0.35 and 44 % at 0.7, hence the sum in `default`; "
     "trl #2980 (gradient norm grows after 10,000 steps)",
     fails_when="Annealed losses and coefficients move the norm on purpose. A slide slower than the window of the baseline "

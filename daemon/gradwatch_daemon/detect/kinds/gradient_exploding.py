@@ -20,7 +20,7 @@ SPEC = Spec(
     title="Gradients exploded",
     meaning="The loss surface under the policy has become very steep. Clipping bounds the step, not its direction, which one "
     "sample or one bad target may decide now.",
-    source="Pascanu et al. 2013 (clipping); 10 times the clip limit: as used in practice; robust log score and a "
+    source="10 times the clip limit: as used in practice; robust log score and a "
     "minimum effect: "
     "ZClip (Kumar et al. 2025) and AdaGC (Wang et al. 2025) for what a plain z-score misses; ray #19696, "
     "hill-a/stable-baselines #36",

@@ -29,7 +29,7 @@ SPEC = Spec(
     stage=Stage.GRAD,
     title="Gradients vanished",
     meaning="The loss no longer reaches the weights: optimizer steps are taken and change nothing.",
-    source="1e-7 per tensor: as in the VanishingGradient rule of SageMaker Debugger; the rest against the run's own norm; "
+    source="1e-7 per tensor: as used in practice; the rest against the run's own norm; "
     "verl #2501 (ratio always 1: the model is not updating)",
     fails_when="Advantages that are all 0 give no gradient, and that is not the network's fault. A frozen or unused "
     "layer, or an "

@@ -63,7 +63,7 @@ SPEC = Spec(
     stage=Stage.RNN,
     title="Recurrent state unhealthy",
     meaning="The memory of the policy no longer stores anything: it is pinned to its bounds, grows without end, or is empty.",
-    source="Pascanu et al. 2013; |h| < 1 in an LSTM by construction (h = o tanh c), so saturation and the growth of c "
+    source="|h| < 1 in an LSTM by construction (h = o tanh c), so saturation and the growth of c "
     "are watched "
     "instead of a large h; fixed range as used in practice; sb3-contrib #75 and #78 on recurrent PPO",
     fails_when="A task that counts lets the cell state grow rightly. A memory of one bit sits near its bounds rightly. "

@@ -27,7 +27,7 @@ SPEC = Spec(
         "Look for a division by a variance that went to 0.",
         "If the environment changed on purpose, normalise its observations, or expect to learn anew.",
     ),
-    explains=("gradient_vanishing", "lstm_unhealthy", *AFTER_BAD_STEP),
+    explains=("representation_collapse", "gradient_vanishing", "lstm_unhealthy", *AFTER_BAD_STEP),
     profiles={
         "default": Variant(
             None,

@@ -87,7 +87,7 @@ SPEC = Spec(
     stage=Stage.SYS,
     title="Training stands still",
     meaning="The process lives and answers, but no update has ended for many times as long as one usually takes.",
-    source="heartbeats as in Chandra and Toueg 1996, with the run's own pace as the time-out",
+    source="a deadline with the run's own pace as the time-out",
     fails_when="Evaluation or checkpoint pauses longer than ten updates look like it. A process that is gone is no stall: the "
     "run is then lost. Updates that merely become slower are followed by the median.",
     tries=(
