@@ -55,6 +55,7 @@ QUIET: dict[str, float] = {
     "policy.kl.k2": 0.01,
     "grad.clip_fraction": 0.5,
     "grad.clip_limit": 0.5,
+    "param.features.dormant": 0.2,
     "policy.std.min": 0.4,
     "policy.std.mean": 0.5,
     "policy.kl.k3.sample_max": 0.05,
