@@ -79,7 +79,7 @@ NEEDS: dict[str, Needs] = {
     "rollout_mismatch": Needs(("policy.ratio.first_mb_dev",)),
     "recurrent_reset": Needs(("rnn.reset.violations",)),
     "lstm_unhealthy": Needs(("rnn.h.rms", "rnn.h.saturation")),
-    "representation_collapse": Needs(some=("param.features.dormant",)),
+    "representation_collapse": Needs(("param.features.dormant",)),
     "gradient_vanishing": Needs(("grad.norm.mean",)),
     "critic_divergence": Needs(("value.envelope", "value.error.rms")),
     "value_collapse": Needs(("value.nmse", "value.target.std")),

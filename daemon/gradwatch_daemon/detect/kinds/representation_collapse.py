@@ -34,14 +34,7 @@ SPEC = Spec(
     profiles={
         "default": Variant(
             None,
-            (
-                Need(
-                    DORMANT,
-                    "pass probe to watch()",
-                    optional=True,
-                    without="only every 32nd update is probed, with a probe given",
-                ),
-            ),
+            (Need(DORMANT, "pass probe to watch()"),),
             (
                 Threshold("dormant", DORMANT, ">", 0.9, _WORDS, severity=Severity.WARNING, clear=0.8),
                 Threshold("dormant_info", DORMANT, ">", 0.7, _WORDS, severity=Severity.INFO, clear=0.8),
