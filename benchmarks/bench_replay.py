@@ -1,4 +1,5 @@
-"""How fast a stored run is replayed: updates a second, reading, detection and comparison with what live found included.
+"""How fast a stored run is replayed: updates a second, reading, detection and comparison with what live found included; and
+what a replay on request costs the ingest of the same daemon.
 
 The baseline is live itself at its fastest: the same rows one by one through gate, derivation, detection and commit of the
 pipeline, without a socket. A trainer is slower than that: the other ratio is to one that makes an update every 100 ms.
@@ -6,13 +7,17 @@ pipeline, without a socket. A trainer is slower than that: the other ratio is to
 
 from __future__ import annotations
 
+import json
 import tempfile
+import threading
 import time
+import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feed import SCHEMA, frames, values_of
+from feed import SCHEMA, Feed, frames, values_of
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
@@ -22,11 +27,18 @@ from gradwatch_daemon.records import Counters
 from gradwatch_daemon.replay.run import compare_with_live, replay_run
 from gradwatch_daemon.store.recording import RecordingReader
 from gradwatch_daemon.store.sqlite import SqliteStore
-from table import Figure, arguments, median, print_table
+from service import Service
+from table import Figure, arguments, median, percentile, print_table
+
+if TYPE_CHECKING:
+    from gradwatch_contracts.connection import Connection
 
 RUN = "bench"
 TRAINER_S = 0.1
 """Time of an update of a small trainer (the demo's PPO on CartPole takes about this)."""
+
+PAUSE_S = 0.01
+"""Between two live rows."""
 
 SPEED_LEAST = 100.0
 """Times as fast as that trainer: the promise is hundreds."""
@@ -91,6 +103,55 @@ def measure(profile: str, updates: int, singly: int, rounds: int) -> tuple[list[
     ], differing
 
 
+def ack_ms(feed: Feed, first: int, rows: int) -> list[float]:
+    """Milliseconds from sending one row to its ack, one row after another with a pause between."""
+    taken = []
+    for seq, frame in frames(values_of(np.random.default_rng(first), rows), 1, first):
+        start = time.perf_counter()
+        feed.send(seq, frame)
+        feed.wait(seq)
+        taken.append((time.perf_counter() - start) * 1e3)
+        time.sleep(PAUSE_S)
+    return taken
+
+
+def beside_ingest(updates: int, rows: int, rounds: int) -> list[Figure]:
+    """How long a live row waits for its ack, alone and while POST /replay works on another run of the same daemon."""
+    alone: list[float] = []
+    beside: list[float] = []
+    with Service() as service:
+        old = Feed(service.connection, "old")
+        for seq, frame in frames(values_of(np.random.default_rng(1), updates), 256):
+            old.send(seq, frame)
+        old.wait(updates - 1, 120.0)
+        old.close()
+        live, done = Feed(service.connection, "live"), 0
+        for _ in range(rounds):
+            alone += ack_ms(live, done, rows)
+            done += rows
+            asked = threading.Thread(target=post_replay, args=(service.connection,))
+            asked.start()
+            while asked.is_alive():
+                beside += ack_ms(live, done, 20)
+                done += 20
+            asked.join()
+        live.close()
+    return [
+        Figure(f"one live row to its ack while a replay runs, p{round(share * 100)}", percentile(beside, share), "ms",
+               baseline=("alone", percentile(alone, share)))
+        for share in (0.5, 0.99)
+    ]  # fmt: skip
+
+
+def post_replay(connection: Connection) -> None:
+    """One POST /replay of the old run, to its end."""
+    token = Path(connection.token_file).read_text(encoding="ascii").strip()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{connection.url}/api/v1/replay", json.dumps({"run": "old"}).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        answer.read()
+
+
 def _in(home: str, name: str) -> Path:
     path = Path(home) / name
     path.mkdir()
@@ -107,6 +168,7 @@ def main() -> None:
         added, differ = measure(profile, updates, singly, rounds)
         figures += added
         differing += differ
+    figures += beside_ingest(2_000 if args.quick else 20_000, 50 if args.quick else 300, 1 if args.quick else 3)
     notes = [f"{updates} updates of {len(SCHEMA.columns)} columns, {rounds} rounds; {differing} anomalies differed from live"]
     print_table("replay", figures, notes=notes, quick=args.quick)
 
