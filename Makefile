@@ -53,7 +53,7 @@ docs: $(DEV_READY)  ## write docs/signals.md, docs/detectors.md and the table in
 	@$(BIN)/python docs/generate.py
 
 bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
-	@set -e; for script in benchmarks/bench_*.py; do $(BIN)/python $$script; done
+	@set -e; for script in benchmarks/bench_*.py benchmarks/harmless.py benchmarks/gpu.py; do $(BIN)/python $$script; done
 
 fmt: $(DEV_READY)  ## repair lint where that is safe, and format
 	$(BIN)/ruff check --fix .

@@ -33,7 +33,7 @@ SERVED = "daemon serves"
 FAULTS = (SERVED, "daemon absent", "daemon stopped", "daemon killed", "daemon slow", "daemon talks garbage")
 OUTPUTS = (4, 1)
 SAMPLES, MINIBATCHES, MINIBATCH = 512, 4, 128
-WARM_UP = 50
+WARM_UP = 20
 """Updates before the fault strikes: the session is live by then, and what is allocated once is allocated."""
 
 RESAMPLES = 1000
@@ -159,7 +159,7 @@ def main() -> None:
         trainer()
         return
     args = arguments(__doc__).parse_args()
-    rounds, updates = (3, 10) if args.quick else (12, 25)
+    rounds, updates = (3, 10) if args.quick else (10, 25)
     times: dict[str, list[list[float]]] = {}
     with ExitStack() as stack:
         found, strikes = contestants(stack)
