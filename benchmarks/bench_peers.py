@@ -3,7 +3,8 @@
 Each contestant is a process of its own that stays alive; all of them, and one that nobody watches, train the same thing
 update by update in an order that changes, so that update k is compared with the unwatched update k. gradwatch at NORMAL sees
 gradients, weights and, where it is PPO, every minibatch; the others are handed 40 ready numbers an update, and `wandb.watch`
-the gradients of every step. Needs the extra `bench`; what is not installed is said and left out. `--large` adds 100M of them.
+the gradients of every step. CPU is that of the trainer's process with its threads, without children. Needs the extra `bench`;
+what is not installed is said and left out. `--large` adds 100M parameters.
 """
 
 from __future__ import annotations
@@ -142,21 +143,21 @@ def make_update(name: str, shape: str, folder: str) -> Callable[[int], None]:
 
 
 def contestant(name: str, shape: str) -> None:
-    """One update for every line on stdin; its seconds on stdout."""
+    """One update for every line on stdin; its seconds, wall and CPU, on stdout."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a logger prints is no answer
     with tempfile.TemporaryDirectory(prefix="gradwatch-bench-") as folder:
         os.environ |= {"TRACKIO_DIR": folder, "WANDB_DIR": folder}
         update = make_update(name, shape, folder)
         for number, _ in enumerate(sys.stdin):
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             update(number)
-            answers.write(f"{time.perf_counter() - start}\n")
+            answers.write(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]) + "\n")
         os._exit(0)  # the loggers' own ends are not measured
 
 
-def race(shape: str, names: list[str], updates: int, service: Service) -> dict[str, list[float]]:
-    """Seconds of every update of every contestant; the first three are dropped."""
+def race(shape: str, names: list[str], updates: int, service: Service) -> dict[str, list[list[float]]]:
+    """Seconds of every update of every contestant, wall and CPU; the first three are dropped."""
     processes = {
         name: subprocess.Popen(
             [sys.executable, __file__, "--contestant", name, shape],
@@ -168,7 +169,7 @@ def race(shape: str, names: list[str], updates: int, service: Service) -> dict[s
         )
         for name in names
     }
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[list[float]]] = {name: [] for name in names}
     order = list(names)
     for number in range(updates + 3):
         random.Random(number).shuffle(order)
@@ -196,17 +197,19 @@ def main() -> None:
     args = arguments(__doc__, large="add a model of 100M parameters (2.5 GB for each contestant)").parse_args()
     there = [name for name, module in CONTESTANTS.items() if importlib.util.find_spec(module) is not None]
     absent = [name for name in CONTESTANTS if name not in there]
-    updates = 5 if args.quick else 40
+    updates = 5 if args.quick else 30
     figures, notes = [], [f"{updates} updates of each in turns, one torch thread; not installed: {', '.join(absent) or 'none'}"]
     with Service() as service:
         for shape in [shape for shape in SHAPES if args.large or shape != "100M"]:
             taken = race(shape, ["unwatched", *there], updates, service)
             for name in there:
-                pairs = zip(taken[name], taken["unwatched"], strict=True)
-                middle, low, high = interval([[math.log(mine / base)] for mine, base in pairs])
-                limit = 1.0 if name == "gradwatch" else None
-                figures.append(Figure(f"{shape}: {name} ({low:+.1f} to {high:+.1f})", middle, "% added", limit))
-            notes.append(f"{shape}: an unwatched update takes {median(taken['unwatched']) * 1e3:.0f} ms")
+                for at, clock in enumerate(("wall", "CPU")):
+                    pairs = zip(taken[name], taken["unwatched"], strict=True)
+                    middle, low, high = interval([[math.log(mine[at] / base[at])] for mine, base in pairs])
+                    limit = 1.0 if name == "gradwatch" and clock == "wall" else None
+                    figures.append(Figure(f"{shape}: {name}, {clock} ({low:+.1f} to {high:+.1f})", middle, "% added", limit))
+            whole_ms = median([wall for wall, _ in taken["unwatched"]]) * 1e3
+            notes.append(f"{shape}: an unwatched update takes {whole_ms:.0f} ms")
     print_table("beside other loggers", figures, notes=notes, quick=args.quick)
 
 
