@@ -106,7 +106,9 @@ class ActionCollector:
             if rows.is_floating_point():  # before it is an integer, as NaN and 1e30 are none
                 taken = torch.nan_to_num(taken).clamp(space.start, last)
             # An action out of range would be an index out of range, which on a GPU ends the process.
-            places = taken.long().clamp(space.start, last).sub_(space.start)
+            places = taken.long().clamp(space.start, last)
+            if space.start:
+                places.sub_(space.start)
             counts = torch.zeros(n, dtype=one.dtype, device=rows.device).scatter_add_(0, places, one.expand(len(places)))
             held = self._counts.get((rows.device, head))
             self._counts[rows.device, head] = counts if held is None else held + counts
@@ -114,13 +116,11 @@ class ActionCollector:
     def _bound(self, space: Box, rows: torch.Tensor) -> None:
         device, one = rows.device, self.staging.reducer(rows.device).one
         if device not in self._bounds:
-            self._bounds[device] = (torch.mul(space.low.to(device), one), torch.mul(space.high.to(device), one))
+            self._bounds[device] = (space.low.to(device, one.dtype), space.high.to(device, one.dtype))
         low, high = self._bounds[device]
         x = torch.mul(rows, one)
         on_bound = torch.mul(torch.count_nonzero((x <= low) | (x >= high)), one)
-        mean = x.mean()
-        m2 = x.sub_(mean).square_().sum()
-        self._numbers.append((torch.cat([on_bound, torch.stack([mean, m2])]), rows.numel()))
+        self._numbers.append((torch.cat([on_bound, torch.stack(torch.var_mean(x, correction=0))]), rows.numel()))
 
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """The vectors of each device, and what they are."""
@@ -155,14 +155,14 @@ class DominanceReader:
 
 @dataclass(frozen=True, slots=True)
 class BoundReader:
-    """On a bound, mean and M2 of `n` numbers."""
+    """Of `n` numbers those on a bound, variance and mean."""
 
     n: int
     bounded: bool
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See host.Reader."""
-        tally.add(ACTION, (float(self.n), values[1], values[2]))
+        tally.add(ACTION, (float(self.n), values[2], self.n * values[1]))
         if self.bounded:
             tally.add(SATURATED, (values[0],))
         else:

@@ -61,15 +61,14 @@ class DeviationCollector:
         x = torch.mul(sample_rows(tensor.detach(), 1).reshape(-1), self.staging.reducer(tensor.device).one)
         if logarithm:
             x = x.exp_()
-        low, high = torch.aminmax(x)
-        mean = x.mean()
-        vector = torch.stack([low, high, mean, x.sub_(mean).square_().sum()])
+        variance, mean = torch.var_mean(x, correction=0)
+        vector = torch.stack([*torch.aminmax(x), mean, variance])
         return {tensor.device: [(vector, DeviationReader(x.shape[0]))]}
 
 
 @dataclass(frozen=True, slots=True)
 class DeviationReader:
-    """Least, largest, mean and M2 of `n` standard deviations."""
+    """Least, largest, mean and variance of `n` standard deviations."""
 
     n: int
 
@@ -77,4 +76,4 @@ class DeviationReader:
         """See host.Reader."""
         tally.add(f"{STD}.min", (values[0],))
         tally.add(f"{STD}.max", (values[1],))
-        tally.add(STD, (float(self.n), values[2], values[3]))
+        tally.add(STD, (float(self.n), values[2], self.n * values[3]))

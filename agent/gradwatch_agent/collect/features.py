@@ -35,9 +35,9 @@ HEAD = 2
 
 @dataclass(slots=True)
 class Moments:
-    """Per feature [features], in the accumulator dtype."""
+    """Per feature [features], in the accumulator dtype. `n`: samples, the same for all features or one number for each."""
 
-    n: torch.Tensor
+    n: float | torch.Tensor
     mean: torch.Tensor
     m2: torch.Tensor
     low: torch.Tensor
@@ -46,16 +46,16 @@ class Moments:
     @classmethod
     def of(cls, rows: torch.Tensor, one: torch.Tensor) -> Moments:
         """Of `rows` [samples, features]."""
-        x = torch.mul(rows, one)
-        mean = x.mean(0)
+        x, n = torch.mul(rows, one), float(len(rows))
+        variance, mean = torch.var_mean(x, 0, correction=0)
         low, high = torch.aminmax(x, dim=0)
-        deviation = x.sub_(mean)
-        return cls(torch.mul(torch.full_like(mean, 1.0), float(len(rows))), mean, deviation.square_().sum(0), low, high)
+        return cls(n, mean, torch.mul(variance, n), low, high)
 
     def merge(self, other: Moments) -> Moments:
-        """Of both; a feature without finite samples adds nothing."""
+        """Of both; a feature without samples in one adds nothing."""
         n = self.n + other.n
-        delta, share = other.mean - self.mean, other.n / n.clamp(min=1.0)
+        share = other.n / (n.clamp(min=1.0) if isinstance(n, torch.Tensor) else n)
+        delta = other.mean - self.mean
         return Moments(
             n,
             self.mean + delta * share,
@@ -66,19 +66,25 @@ class Moments:
 
     def finite(self) -> Moments:
         """Without the features that held NaN or infinities: one of them would spoil the start for good."""
-        bad = torch.logical_not(torch.isfinite(self.m2))
-        n, mean, m2 = (part.masked_fill(bad, 0.0) for part in (self.n, self.mean, self.m2))
-        return Moments(n, mean, m2, self.low, self.high)
+        good = torch.isfinite(self.m2)
+        mean, m2 = (part.masked_fill(torch.logical_not(good), 0.0) for part in (self.mean, self.m2))
+        return Moments(torch.mul(good, self.n), mean, m2, self.low, self.high)
+
+    def spread(self) -> torch.Tensor:
+        """Standard deviation of each feature; 0 without samples."""
+        n = self.n.clamp(min=1.0) if isinstance(self.n, torch.Tensor) else self.n
+        return torch.sqrt(self.m2 / n)
 
 
 class FeatureCollector:
     """The features of the running update and how they were at the start, on the device."""
 
-    __slots__ = ("_now", "_offsets", "_start", "_updates", "staging")
+    __slots__ = ("_now", "_offsets", "_spread", "_start", "_updates", "staging")
 
     def __init__(self, staging: Staging) -> None:
         self.staging = staging
         self._start: dict[str, Moments] = {}
+        self._spread: dict[str, torch.Tensor] = {}
         self._updates: dict[str, int] = {}
         self.clear()
 
@@ -125,14 +131,16 @@ class FeatureCollector:
             device, start = now.mean.device, self._start.get(key)
             if start is not None and (start.mean.shape != now.mean.shape or start.mean.device != device):
                 start, self._updates[key] = None, 0
+                self._spread.pop(key, None)
             known = self._updates.get(key, 0) >= START_UPDATES
             one = self.staging.reducer(device).one
             constant = torch.mul(torch.count_nonzero(now.low == now.high), one)
             vector = [constant, self._offsets[key].reshape(1) if key in self._offsets else one]
             if known and start is not None:
-                spread = torch.sqrt(start.m2 / start.n.clamp(min=1.0))
+                if key not in self._spread:
+                    self._spread[key] = start.spread()
                 # A feature that did not vary has no scale: 0 / 0 or x / 0, which the reader leaves out.
-                vector.append((now.mean - start.mean).abs() / spread)
+                vector.append((now.mean - start.mean).div_(self._spread[key]).abs_())
             else:
                 clean = now.finite()
                 self._start[key] = clean if start is None else start.merge(clean)

@@ -17,10 +17,11 @@ def sample_rows(tensor: torch.Tensor, width: int) -> torch.Tensor:
     The distance between rows is odd: the number of environments beside each other is mostly even, and one that divides it
     would look at some of them only.
     """
-    if tensor.dim() > 1 and not tensor.is_contiguous():  # flattening would copy all of it
+    if tensor.dim() > 1 and not tensor.is_contiguous() and tensor.numel() > ELEMENTS_MAX:  # flattening would copy all of it
         tensor = tensor[:: _distance(tensor.numel(), len(tensor))]
     rows = tensor.reshape(-1, width)
-    return rows[:: _distance(rows.numel(), len(rows))]
+    distance = _distance(rows.numel(), len(rows))
+    return rows if distance == 1 else rows[::distance]
 
 
 def _distance(elements: int, rows: int) -> int:
