@@ -66,7 +66,7 @@ FAULTS: dict[str, Fault] = {
         Fault("lstm", "forget and input gate biases get +20", ("lstm_unhealthy",), trainer=RECALL),
         Fault("degradation", "the environment swaps ever more actions", ("performance_degradation",), within=40),
         Fault("skipped", "the optimizer skips every step, as with a broken GradScaler", ("skipped_steps",)),
-        Fault("stall", "the environment hangs for 8 seconds after that update", ("stall",)),
+        Fault("stall", "the environment hangs for 8 seconds or 15 usual updates", ("stall",)),
     )
 }
 """Name → fault."""
