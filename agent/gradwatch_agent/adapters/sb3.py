@@ -115,8 +115,10 @@ class GradwatchCallback(BaseCallback):
             self._train.remove()
             if self._forwarder in self.logger.output_formats:
                 self.logger.output_formats.remove(self._forwarder)
-            self._finish(self.monitor)
-            self.monitor.close()
+            try:
+                self._finish(self.monitor)
+            finally:
+                self.monitor.close()
 
     def _finish(self, monitor: Monitor) -> None:
         """End the update whose `train()` is over; its `train/*` are still in the logger, waiting for the next dump."""

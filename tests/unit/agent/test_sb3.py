@@ -390,6 +390,7 @@ def test_our_own_failure_leaves_training_as_it_was(
     assert all(map(torch.equal, alone.policy.state_dict().values(), model.policy.state_dict().values()))
     assert "gradwatch failed in" in caplog.text
     assert len(watching.records[0].events) >= 3  # each place once
+    assert not watching.monitors[0].active
 
 
 def test_stop_that_is_wanted_ends_learning(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
