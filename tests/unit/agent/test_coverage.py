@@ -53,7 +53,8 @@ def test_line_of_a_trainer_that_makes_every_call_is_information(caplog: pytest.L
     """Nothing to do for anybody, so it is not a warning; and it is said once."""
     model = Policy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions()) as (monitor, _):
+    probe = (nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.rand(8, 3))
+    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions(), probe=probe) as (monitor, _):
         for _ in range(2):
             whole_update(monitor, model, optimizer)
             monitor.step(episode_returns=[])  # none ended, which is no lack
@@ -71,7 +72,8 @@ def test_line_names_blind_detectors_and_what_they_lack(caplog: pytest.LogCapture
     """Grouped by the line to add."""
     model = Policy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions()) as (monitor, _):
+    probe = (nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.rand(8, 3))
+    with monitoring(modules=(model,), optimizers=(optimizer,), action_space=Actions(), probe=probe) as (monitor, _):
         whole_update(monitor, model, optimizer, old_logp=None)
         monitor.step()
 
