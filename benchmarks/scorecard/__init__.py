@@ -1,0 +1,1 @@
+"""How good detection is, on the recorded corpus: `make scorecard`. What each figure means is in docs/scorecard.md."""
