@@ -102,7 +102,7 @@ class CartPole(Environment):
 
     def move(self, action: NDArray[Any]) -> tuple[Floats, Bools]:
         """Euler steps of 20 ms; force of 10 N either way, masses 1.0 and 0.1 kg, half length 0.5 m."""
-        x, x_dot, theta, theta_dot = self.state.T
+        _, x_dot, theta, theta_dot = self.state.T
         cos, sin = np.cos(theta), np.sin(theta)
         push = (np.where(action == 1, 10.0, -10.0) + 0.05 * theta_dot**2 * sin) / 1.1
         turn = (9.8 * sin - cos * push) / (0.5 * (4.0 / 3.0 - 0.1 * cos**2 / 1.1))
@@ -307,7 +307,6 @@ class Recall(Environment):
 
 
 ENVIRONMENTS: dict[str, type[Environment]] = {
-    kind.__name__: kind
-    for kind in (CartPole, Acrobot, MountainCar, Pendulum, PointMass, Grid5, SparseGrid, TwoState, Recall)
+    kind.__name__: kind for kind in (CartPole, Acrobot, MountainCar, Pendulum, PointMass, Grid5, SparseGrid, TwoState, Recall)
 }
 """Name → environment, as the table of cases names them."""

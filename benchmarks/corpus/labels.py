@@ -95,7 +95,7 @@ def exceedance(truths: Sequence[NDArray[np.float32]]) -> float:
 
 
 def _manifest(truth: NDArray[np.float32], envelope: Envelope, inject: int) -> int | None:
-    """First update from `inject` on at which one number is outside, as it is in 2 of the 3 updates from there; or not finite."""
+    """First update from `inject` on at which a number is outside, as it is in 2 of 3 updates from there; or not finite."""
     outside = envelope.outside(truth)
     outside[:, FINITE] = False
     padded = np.concatenate([outside, np.zeros((2, outside.shape[1]), np.bool_)])
@@ -112,10 +112,9 @@ def _failed(truth: NDArray[np.float32], begin: int) -> int | None:
         return None
     smooth = np.convolve(returns[known], np.ones(SMOOTH) / SMOOTH, "valid")
     at = known[SMOOTH - 1 :]
-    first, best = smooth[0], np.maximum.accumulate(smooth)
-    noise = float(np.median(np.abs(np.diff(returns[known])))) / np.sqrt(SMOOTH)
-    lost = (smooth < first + LOST * (best - first)) & (best - first > 6.0 * noise)
-    lost &= at >= begin
+    first, best = float(np.median(returns[known[:3]])), np.maximum.accumulate(smooth)
+    noise = 1.48 * float(np.median(np.abs(np.diff(returns[known])))) / np.sqrt(2.0 * SMOOTH)
+    lost = (smooth < first + LOST * (best - first)) & (best - smooth > 5.0 * noise) & (at >= begin)
     held = np.convolve(lost, np.ones(SMOOTH), "full")[: len(lost)] >= SMOOTH
     return int(at[max(int(np.argmax(held)) - SMOOTH + 1, 0)]) if held.any() else None
 

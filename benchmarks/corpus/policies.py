@@ -6,6 +6,7 @@ scored in torch after the rollout, so that the ratio of the first minibatch is 1
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Union
 
@@ -105,9 +106,7 @@ class Feedforward(Policy):
         super().__init__(setup, kind, setup.hidden)
         self.relu = setup.relu
         sizes = (kind.OBSERVATIONS, setup.hidden, setup.hidden)
-        self.trunk, self.value_trunk = (
-            nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)) for _ in range(2)
-        )
+        self.trunk, self.value_trunk = (nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes)) for _ in range(2))
         for layer in (*self.trunk, *self.value_trunk):
             _orthogonal(layer, math.sqrt(2))
 

@@ -25,7 +25,7 @@ from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.exits import Exits
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
-from gradwatch_contracts.columns import Status
+from gradwatch_contracts.columns import WIDTH, Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from benchmarks.corpus.cases import Case
     from gradwatch_agent.row import Row
+    from gradwatch_contracts.columns import Schema
 
 HERE = Path(__file__).parent
 TRAINER_FILES = ("environments.py", "policies.py", "trainer.py", "truth.py", "disturbance.py", "faults.py", "stresses.py")
@@ -80,7 +81,8 @@ def record_run(case: Case, seed: int) -> Recording:
         again.restore(saved)
         parts += _watch(again, checkpoint, case.setup.updates, 2, clock)
         trainer.truth.rows += again.truth.rows
-    return Recording(case.id, seed, run_key(case, seed), case.setup.updates, tuple(parts), rounded(np.array(trainer.truth.rows)))
+    truth = rounded(np.array(trainer.truth.rows))
+    return Recording(case.id, seed, run_key(case, seed), case.setup.updates, tuple(parts), truth)
 
 
 def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) -> int:
@@ -159,9 +161,8 @@ def _parts(rows: list[Row], attempt: int, clock_ms: list[float], before_ms: floa
     return found
 
 
-def _widths(schema: object) -> list[int]:
-    offsets = [*schema.offsets, schema.slots]  # type: ignore[attr-defined]
-    return [last - first for first, last in zip(offsets, offsets[1:], strict=False)]
+def _widths(schema: Schema) -> list[int]:
+    return [WIDTH[column.kind] for column in schema.columns]
 
 
 def _readable(path: Path) -> list[Recording]:
@@ -181,4 +182,5 @@ def _show(done: int, total: int, seconds: float, what: str) -> None:
     bar = "#" * int(30 * share)
     left = seconds / share * (1 - share)
     end = "\r" if sys.stderr.isatty() else "\n"
-    print(f"[{bar:<30}] {100 * share:5.1f} % {done}/{total} updates, {left / 60:4.0f} min left, {what:<24}", end=end, file=sys.stderr, flush=True)
+    said = f"[{bar:<30}] {100 * share:5.1f} % {done}/{total} updates, {left / 60:4.0f} min left, {what:<24}"
+    print(said, end=end, file=sys.stderr, flush=True)

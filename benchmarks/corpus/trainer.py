@@ -48,6 +48,7 @@ class Trainer:
         self.pause_ms = 0.0
         self.running, self.true_running = (np.zeros(setup.copies) for _ in range(2))
         self.discounted, self.return_square = np.zeros(setup.copies), 1.0
+        self.partial = self.envs.age > 0
         self.truth = Truth()
 
     def set_copies(self, copies: int) -> None:
@@ -56,6 +57,7 @@ class Trainer:
         self.envs = type(self.envs)(copies, self.seed + 1)
         self.obs = self.envs.see()
         self.running, self.true_running, self.discounted = (np.zeros(copies) for _ in range(3))
+        self.partial = self.envs.age > 0
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """A checkpoint: weights and optimizer."""
@@ -100,7 +102,7 @@ class Trainer:
         steps, copies, policy, disturbed = self.setup.steps, self.copies, self.policy, self.disturbed
         self.episode_returns: list[float] = []
         obs = np.zeros((steps, copies, self.obs.shape[1]), np.float32)
-        finals, actions, rewards, dones, cuts, states = [], [], [], [], [], []
+        finals, actions, rewards, dones, states = [], [], [], [], []
         policy.begin_rollout(copies)
         for step in range(steps):
             obs[step] = self.obs
@@ -192,13 +194,15 @@ class Trainer:
             self.lr_scale = float(np.clip(self.lr_scale * (1.5 if kl < 0.005 else 1 / 1.5 if kl > 0.02 else 1.0), 0.05, 8.0))
 
     def _count(self, reward: NDArray[Any], true: NDArray[Any], done: NDArray[Any]) -> None:
-        """Episode returns: as the trainer meets them, and as they are."""
+        """Episode returns: as the trainer meets them, and as they are. An episode that began in its middle has none."""
         self.running += reward
         self.true_running += true
         if done.any():
-            self.episode_returns += self.running[done].tolist()
-            self.truth.episodes(self.true_running[done])
+            whole = done & ~self.partial
+            self.episode_returns += self.running[whole].tolist()
+            self.truth.episodes(self.true_running[whole])
             self.running[done] = self.true_running[done] = 0.0
+            self.partial &= ~done
 
     def _scaled(self, rewards: NDArray[Any], dones: NDArray[Any]) -> NDArray[Any]:
         """Rewards over the running root mean square of the discounted return, where the case normalizes."""
@@ -213,13 +217,14 @@ class Trainer:
 
 def run_trainer(trainer: Trainer, mon: Monitor, first: int, last: int, clock: list[float]) -> None:
     """Updates `first` to `last`, exclusive; `clock` gets the milliseconds of CPU each took, and its declared pause."""
-    left = PAUSE_AFTER_NONFINITE
+    left, begin = PAUSE_AFTER_NONFINITE, time.process_time()
     with np.errstate(all="ignore"):
         for update in range(first, last):
-            begin = time.process_time()
             finite = trainer.train_update(update, mon)
             mon.step(env_steps=trainer.total_steps, episode_returns=trainer.episode_returns)
-            clock.append((time.process_time() - begin) * 1e3 + trainer.pause_ms)
+            now = time.process_time()
+            clock.append((now - begin) * 1e3 + trainer.pause_ms)
+            begin = now
             left -= not finite
             if left == 0:
                 break

@@ -44,7 +44,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scorecard", description="Recall, false alarms and delay.")
     parser.add_argument("--data", type=Path, default=DATA, help="directory of recordings")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    parser.add_argument("--write", action="store_true", help="write docs/scorecard.md, docs/scorecard.json and the README's lines")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/scorecard.md, docs/scorecard.json and the README's lines"
+    )
     args = parser.parse_args()
     try:
         card = make_card(args.data)
@@ -68,7 +70,9 @@ def main() -> int:
 
 
 def _show(done: int, total: int) -> None:
-    print(f"[{'#' * (30 * done // total):<30}] {done}/{total} runs replayed", end="\r" if done < total else "\n", file=sys.stderr)
+    print(
+        f"[{'#' * (30 * done // total):<30}] {done}/{total} runs replayed", end="\r" if done < total else "\n", file=sys.stderr
+    )
 
 
 def _commit() -> str:

@@ -14,7 +14,7 @@ from benchmarks.corpus.replay import Alert
 from gradwatch_contracts.control import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 

@@ -18,6 +18,54 @@ FAULT_RUNS_MIN, HEALTHY_UPDATES_MIN = 17 * 5, 20_000
 """Less than this proves nothing: the scorecard is then incomplete."""
 
 
+HEADER = """\
+<!-- Written by `make scorecard`: do not edit. -->
+# Scorecard
+
+How good detection is on the recorded corpus ([corpus.md](corpus.md)). Made by `make scorecard`, which replays every
+recording through the daemon's own derivation, detection and lifecycle. Synthetic streams never count.
+"""
+
+METHODS = """\
+## Every method
+
+Tier: *logged* are the keys a library logs, *callback* what a callback can pass, *hooks* everything. The baselines get every
+benefit: any alarm of theirs in time counts as a find.
+"""
+
+LEGEND = """\
+## What the figures mean
+
+- **Recall**: share of fault runs with an alert of at least a warning, of an accepted kind (in the anomaly or attached to
+  it), within 20 updates of the injection (abrupt) or 60 of the first sign and before it was fatal (gradual, natural).
+  *Macro* is the mean over mechanisms, *worst* the lowest of them. Intervals are exact (Clopper and Pearson).
+- **False alarm**: an anomaly of at least a warning in a healthy run or before an injection, each once. The interval is exact
+  (Garwood).
+- **Delay**: median and 90th percentile in updates, from the injection (abrupt) or the first sign (gradual; earlier counts
+  as 0). A miss is later than anything: `never` where that reaches the quantile.
+- **Lead**: of the runs that became fatal, not at once, those found at least 5 updates before.
+- **Root first**: of the found ones, those whose first alert is of a kind that names the cause. **Alerts per fault**: from
+  the injection on.
+- **First sign and fatal** come from the trainer's own numbers (`benchmarks/corpus/labels.py`), never from agent or daemon.
+- What was turned is hidden: a changed learning rate must be found by what it does.
+"""
+
+COLUMNS = (
+    "method",
+    "tier",
+    "recall (95 %)",
+    "macro",
+    "worst",
+    "false alarms per 1,000 (95 %)",
+    "critical, of them tricky",
+    "delay abrupt",
+    "delay gradual",
+    "lead >= 5",
+    "root first",
+    "alerts per fault",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Scorecard:
     """Everything that is reported. `scores` in order of method and tier; `rules` is profile → hash of its thresholds."""
@@ -66,11 +114,11 @@ def summary(card: Scorecard) -> list[str]:
     recall, low, high = (100 * share for share in best.recall)
     rate, rate_low, rate_high = best.false_rate
     lines = [
-        f"Recall {recall:.0f} % ({low:.0f} to {high:.0f} %) on {best.faults} fault runs of {len(best.per_case)} mechanisms, "
+        f"Recall {recall:.0f} % ({low:.0f} to {high:.0f} %) on {best.faults} fault runs of {len(best.per_case)} mechanisms;",
         f"{rate:.2f} false alarms ({rate_low:.2f} to {rate_high:.2f}) per 1,000 of {best.healthy_updates:,} healthy updates;",
-        f"median delay {_number(best.delay_abrupt[0])} updates for abrupt faults and {_number(best.delay_gradual[0])} for gradual "
-        f"ones; the first alert names the cause in {_percent(*best.rooted)} of what is found; {best.alerts_per_fault:.1f} alerts "
-        "per fault run.",
+        f"median delay {_number(best.delay_abrupt[0])} updates (abrupt) and {_number(best.delay_gradual[0])} (gradual);",
+        f"the first alert names the cause in {_percent(*best.rooted)} of what is found;",
+        f"{best.alerts_per_fault:.1f} alerts per fault run.",
     ]
     if card.missing:
         lines.insert(0, f"*Incomplete*: {card.missing}.")
@@ -83,28 +131,20 @@ def markdown(card: Scorecard) -> str:
 
 
 def _markdown(card: Scorecard) -> Iterator[str]:
-    yield "<!-- Written by `make scorecard`: do not edit. -->"
-    yield "# Scorecard"
-    yield ""
-    yield "How good detection is on the recorded corpus ([corpus.md](corpus.md)). Made by `make scorecard`, which replays every recording"
-    yield "through the daemon's own derivation, detection and lifecycle. Synthetic streams never count."
-    yield ""
+    yield HEADER
     if card.missing:
         yield f"**Incomplete**: {card.missing}."
         yield ""
-    yield f"Corpus `{card.corpus_hash}`{_stale(card)}; rules {_rules(card)}; commit {card.commit}. {len(card.runs)} runs: "
-    yield f"{card.faults} with a fault that showed, {len(card.excluded)} with one that never did (excluded: {_names(card.excluded)}),"
-    yield f"{len(card.failures)} declared healthy that failed by themselves (counted apart: {_names(card.failures)})."
+    yield f"Corpus `{card.corpus_hash}`{_stale(card)}; rules {_rules(card)}; commit {card.commit}. {len(card.runs)} runs:"
+    yield f"{card.faults} with a fault that showed;"
+    yield f"{len(card.excluded)} with one that never did, excluded: {_names(card.excluded)};"
+    yield f"{len(card.failures)} declared healthy that failed by themselves, left out from there on: {_names(card.failures)}."
     yield ""
     yield "## Summary"
     yield ""
     yield from summary(card)
     yield ""
-    yield "## Every method"
-    yield ""
-    yield "Tier: *logged* are the keys a library logs, *callback* what a callback can pass, *hooks* everything. The baselines get every"
-    yield "benefit: any alarm of theirs in time counts as a find."
-    yield ""
+    yield METHODS
     yield from _table(card.scores)
     yield ""
     yield "## Recall by mechanism"
@@ -115,7 +155,7 @@ def _markdown(card: Scorecard) -> Iterator[str]:
     yield ""
     yield from _by_healthy(card.scores)
     yield ""
-    yield from _legend()
+    yield LEGEND
 
 
 def document(card: Scorecard) -> dict[str, Any]:
@@ -156,8 +196,8 @@ def _document(score: Score) -> dict[str, Any]:
 
 
 def _table(scores: Sequence[Score]) -> Iterator[str]:
-    yield "| method | tier | recall (95 %) | macro | worst | false alarms per 1,000 (95 %) | critical, of them tricky | delay abrupt | delay gradual | lead >= 5 | root first | alerts per fault |"
-    yield "|" + " --- |" * 12
+    yield "| " + " | ".join(COLUMNS) + " |"
+    yield "|" + " --- |" * len(COLUMNS)
     for s in scores:
         recall, low, high = (100 * share for share in s.recall)
         rate, rate_low, rate_high = s.false_rate
@@ -200,21 +240,6 @@ def _by_healthy(scores: Sequence[Score]) -> Iterator[str]:
 def _shown(scores: Sequence[Score]) -> list[Score]:
     """Each method once, at the widest tier, and the default profile at all of them."""
     return [score for score in scores if score.tier == "hooks" or score.method == "default"]
-
-
-def _legend() -> Iterator[str]:
-    yield "## What the figures mean"
-    yield ""
-    yield "- **Recall**: share of fault runs with an alert of at least a warning, of an accepted kind (in the anomaly or attached to it), within"
-    yield "  20 updates of the injection (abrupt) or 60 of the first sign and before it was fatal (gradual, natural). *Macro* is the mean over"
-    yield "  mechanisms, *worst* the lowest of them. Intervals are exact (Clopper and Pearson)."
-    yield "- **False alarm**: an anomaly of at least a warning in a healthy run or before an injection, each once. Exact Poisson interval (Garwood)."
-    yield "- **Delay**: median and 90th percentile in updates, from the injection (abrupt) or the first sign (gradual; earlier counts as 0). A miss"
-    yield "  is later than anything: `never` where that reaches the quantile."
-    yield "- **Lead**: share of runs that became fatal, not at once, that were found at least 5 updates before."
-    yield "- **Root first**: of the found ones, those whose first alert is of a kind that names the cause. **Alerts per fault**: from the injection on."
-    yield "- **First sign and fatal** come from the trainer's own numbers (`benchmarks/corpus/labels.py`), never from the agent or the daemon."
-    yield "- What was turned is hidden: a changed learning rate must be found by what it does."
 
 
 def _stale(card: Scorecard) -> str:

@@ -126,7 +126,7 @@ def verdict(judged: Judged, any_kind: bool = False) -> Verdict:
 
 
 def _healthy_part(judged: Judged) -> tuple[int, list[Alert]]:
-    """Updates that nothing was wrong in, and the alerts of them: a natural failure is neither, from a little before it shows."""
+    """Updates in which nothing was wrong, and their alerts; a natural failure is left out from a little before it shows."""
     run, case = judged.run, judged.run.case
     if not case.healthy:
         end = min(case.inject, run.recording.updates)

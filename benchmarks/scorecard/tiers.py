@@ -26,7 +26,7 @@ LOGGED = frozenset(
         "opt.lr",
     }
 )
-"""What Stable-Baselines3 writes into its log: approx_kl, clip_fraction, entropy_loss, std, loss, explained_variance, value_loss,
+"""What Stable-Baselines3 logs: approx_kl, clip_fraction, entropy_loss, std, loss, explained_variance, value_loss,
 ep_rew_mean, ep_len_mean, learning_rate. Its own windows differ (docs/adapters.md); here each is over its whole update."""
 
 CALLS = frozenset({"rollout", "ppo", "recurrent"})
