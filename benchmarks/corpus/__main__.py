@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).parent / "data"
 SUBSET = ROOT / "tests" / "data" / "corpus"
 INCOMPLETE = 11
-MARK = re.compile(r"(<!-- cases -->\n).*?(\n<!-- /cases -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- cases -->\n).*?(<!-- /cases -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
         return 0 if updates >= UPDATES_MIN else INCOMPLETE
     elif args.verb == "table":
         page = ROOT / "docs" / "corpus.md"
-        page.write_text(MARK.sub(lambda match: match[1] + case_table() + match[2], page.read_text()))
+        page.write_text(MARK.sub(lambda match: match[1] + case_table() + "\n" + match[2], page.read_text()))
     else:
         for case in CASES.values():
             if not case.id.startswith("T"):

@@ -40,6 +40,7 @@ class Case:
     seeds: int = PLAIN_SEEDS
     of: str = ""
     resume: tuple[int, int] | None = None
+    arm: str = "own"
 
     @property
     def healthy(self) -> bool:
@@ -53,6 +54,7 @@ ACROBOT = Setup("Acrobot", gamma=0.99, normalize=True)
 PENDULUM = Setup("Pendulum", gamma=0.9, normalize=True)
 POINTMASS = Setup("PointMass", gamma=0.95)
 GRID = Setup("Grid5", gamma=0.95, relu=True)
+LIBRARY = Setup("CartPole", gamma=0.99, gae_lambda=0.99, lr=1e-3, copies=16, steps=32)
 RECALL = Setup("Recall", recurrent=True, hidden=32, copies=32, steps=24, minibatches=2, lr=3e-3, gamma=0.9)
 
 ADAPTIVE = replace(CARTPOLE, kl_adaptive=True, target_kl=0.01, anneal=False, epochs=4)
@@ -85,9 +87,10 @@ def _fault(  # noqa: PLR0917 - a table's row
     also: frozenset[str] = frozenset(),
     inject: int = INJECT,
     masks: frozenset[str] = frozenset(),
+    arm: str = "own",
 ) -> Case:
     setup = replace(setup, updates=min(setup.updates, inject + 100 if inject else 150))
-    return Case(id, title, setup, disturbance, inject, nature, roots | also, roots, masks, FAULT_SEEDS, of)
+    return Case(id, title, setup, disturbance, inject, nature, roots | also, roots, masks, FAULT_SEEDS, of, arm=arm)
 
 
 PLAIN = (
@@ -98,6 +101,7 @@ PLAIN = (
     Case("plain-pointmass", "PointMass", POINTMASS),
     Case("plain-grid", "Grid5 with ReLU", GRID),
     Case("plain-recall", "Recall with an LSTM", RECALL),
+    Case("plain-library", "CartPole, Stable-Baselines3", LIBRARY, seeds=TRICKY_SEEDS, arm="sb3"),
 )
 
 FAULTS = (
@@ -200,6 +204,30 @@ FAULTS = (
 )
 
 
+def _library(  # noqa: PLR0917 - a table's row
+    id: str,
+    title: str,
+    disturbance: type[Disturbance],
+    nature: str,
+    roots: frozenset[str],
+    also: frozenset[str] = frozenset(),
+    masks: frozenset[str] = frozenset(),
+) -> Case:
+    return _fault(id, title, LIBRARY, disturbance, nature, "plain-library", roots, also, masks=masks, arm="sb3")
+
+
+LIBRARY_FAULTS = (
+    _library("L01", "rewards x1000", faults.RewardScale, "abrupt", VALUE | INPUT, GRADIENT_UP),
+    _library("L02", "one infinite reward", faults.InfiniteReward, "abrupt", NONFINITE),
+    _library(
+        "L03", "learning rate x30 from then on", faults.LearningRateHigh, "abrupt", KL | RATIO, DEGRADED | ENTROPY_DOWN, RATE
+    ),
+    _library("L04", "observations x1000", faults.LostNormalizer, "abrupt", INPUT | GRADIENT_DOWN, DEGRADED | VALUE),
+    _library("L05", "entropy punished", faults.EntropyPenalty, "gradual", ENTROPY_DOWN),
+)
+"""The same library that most people train with, unmodified."""
+
+
 def _tricky(id: str, title: str, setup: Setup, disturbance: type[Disturbance] = Disturbance, inject: int = 0) -> Case:
     return Case(id, title, setup, disturbance, inject, seeds=TRICKY_SEEDS)
 
@@ -226,5 +254,5 @@ TRICKY = (
     _tricky("T14", "pauses of ten updates every 25", POINTMASS, stresses.Pauses),
 )
 
-CASES: dict[str, Case] = {case.id: case for case in (*PLAIN, *FAULTS, *TRICKY)}
+CASES: dict[str, Case] = {case.id: case for case in (*PLAIN, *FAULTS, *LIBRARY_FAULTS, *TRICKY)}
 """Id → case, in the order they are recorded and shown."""

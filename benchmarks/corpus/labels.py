@@ -6,6 +6,7 @@ is a natural failure, never scored as a false alarm.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,9 @@ class Envelope:
         low, high = np.empty(stacked.shape[1:]), np.empty(stacked.shape[1:])
         for update in range(length):
             near = stacked[:, max(update - WINDOW, 0) : update + WINDOW + 1].reshape(-1, stacked.shape[2])
-            low[update], high[update] = np.nanmin(near, 0), np.nanmax(near, 0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a number that this trainer does not have
+                low[update], high[update] = np.nanmin(near, 0), np.nanmax(near, 0)
         margin = MARGIN * (high - low)
         return cls(low - margin, high + margin)
 

@@ -1,7 +1,7 @@
 """The noise law: how every signal moves from update to update while nothing is wrong. Thresholds are chosen from it.
 
-Of each healthy run, from update 20 on: x is the logarithm of a signal that is positive there, or the signal itself; its residual
-is x less the running median of 33 updates around it. Sigma is 1.48 times the median absolute residual.
+Of each healthy run, from update 20 on: x is the logarithm of a signal that is positive there, or the signal itself; its
+residual is x less the running median of 33 updates around it. Sigma is 1.48 times the median absolute residual.
 """
 
 from __future__ import annotations

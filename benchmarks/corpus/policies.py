@@ -56,8 +56,14 @@ class Policy(nn.Module):
         _orthogonal(self.critic, 1.0)
         self.raw_std = setup.raw_std
         if not self.discrete:
-            first = math.exp(setup.log_std)
-            self.std = nn.Parameter(torch.full((self.outputs,), first if setup.raw_std else setup.log_std))
+            first = math.exp(setup.log_std) if setup.raw_std else setup.log_std
+            spread = nn.Parameter(torch.full((self.outputs,), first))
+            self.register_parameter("std" if setup.raw_std else "log_std", spread)
+
+    @property
+    def spread(self) -> torch.Tensor:
+        """The parameter behind the spread of a Gaussian policy."""
+        return self.get_parameter("std" if self.raw_std else "log_std")
 
     def begin_rollout(self, copies: int) -> None:
         """Episodes may begin here: forget."""
@@ -67,7 +73,7 @@ class Policy(nn.Module):
         head = self._features(obs) @ _array(self.actor.weight).T + _array(self.actor.bias)
         if self.discrete:
             return (head + random.gumbel(size=head.shape)).argmax(1)
-        spread = _array(self.std)
+        spread = _array(self.spread)
         spread = spread if self.raw_std else np.exp(spread)
         return (head + spread * random.standard_normal(head.shape)).astype(np.float32)
 
@@ -92,7 +98,7 @@ class Policy(nn.Module):
         if self.discrete:
             logits = head - head.logsumexp(-1, keepdim=True)
             return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1), -(logits * logits.exp()).sum(-1)
-        log_std = self.std.log() if self.raw_std else self.std
+        log_std = self.spread.log() if self.raw_std else self.spread
         scaled = (actions - head) * (-log_std).exp()
         logp = -0.5 * scaled.square().sum(-1) - log_std.sum() - 0.5 * self.outputs * LOG_2PI
         entropy = (log_std.sum() + 0.5 * self.outputs * (1.0 + LOG_2PI)).expand(logp.shape)

@@ -6,12 +6,13 @@ recorded again, and nothing else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
@@ -37,7 +38,16 @@ if TYPE_CHECKING:
     from gradwatch_contracts.columns import Schema
 
 HERE = Path(__file__).parent
-TRAINER_FILES = ("environments.py", "policies.py", "trainer.py", "truth.py", "disturbance.py", "faults.py", "stresses.py")
+TRAINER_FILES = (
+    "environments.py",
+    "policies.py",
+    "trainer.py",
+    "truth.py",
+    "disturbance.py",
+    "faults.py",
+    "stresses.py",
+    "sb3.py",
+)
 T0_NS = 1_700_000_000_000_000_000
 
 
@@ -56,11 +66,14 @@ class Catch(Outbox):
 def run_key(case: Case, seed: int) -> str:
     """What a recording depends on, as a hash."""
     columns = [[c.name, c.kind.value, int(c.level), c.call, c.per] for c in COLUMNS.values()]
-    declared = [case.id, repr(case.setup), case.disturbance.__qualname__, case.inject, case.resume, seed]
-    found = hashlib.blake2b(msgpack.packb([columns, declared]), digest_size=8)
-    for name in TRAINER_FILES:
-        found.update((HERE / name).read_bytes())
-    return found.hexdigest()
+    declared = [case.id, case.arm, repr(case.setup), case.disturbance.__qualname__, case.inject, case.resume, seed]
+    return hashlib.blake2b(msgpack.packb([columns, declared]) + _source(), digest_size=8).hexdigest()
+
+
+@functools.cache
+def _source() -> bytes:
+    """Hash of what trains, as it was when this process first asked: what runs is what was loaded then."""
+    return hashlib.blake2b(b"".join((HERE / name).read_bytes() for name in TRAINER_FILES)).digest()
 
 
 def record_run(case: Case, seed: int) -> Recording:
@@ -68,21 +81,38 @@ def record_run(case: Case, seed: int) -> Recording:
 
     Its clock is the CPU time of the trainer, with the pauses a case declares: the machine that records is shared.
     """
+    if case.arm == "sb3":
+        parts, truth = _record_library(case, seed)
+    else:
+        parts, truth = _record_own(case, seed)
+    return Recording(case.id, seed, run_key(case, seed), case.setup.updates, tuple(parts), rounded(np.array(truth)))
+
+
+def _record_own(case: Case, seed: int) -> tuple[list[Part], list[list[float]]]:
     trainer = Trainer(case.setup, seed, case.disturbance(case.inject))
     clock: list[float] = []
     if case.resume is None:
-        parts = _watch(trainer, 0, case.setup.updates, 1, clock)
-    else:
-        killed, checkpoint = case.resume
-        parts = _watch(trainer, 0, checkpoint, 1, clock)
-        saved = trainer.saved()
-        parts += _watch(trainer, checkpoint, killed, 1, clock)
-        again = Trainer(case.setup, seed + 1000, case.disturbance(case.inject))
-        again.restore(saved)
-        parts += _watch(again, checkpoint, case.setup.updates, 2, clock)
-        trainer.truth.rows += again.truth.rows
-    truth = rounded(np.array(trainer.truth.rows))
-    return Recording(case.id, seed, run_key(case, seed), case.setup.updates, tuple(parts), truth)
+        return _watch(trainer, 0, case.setup.updates, 1, clock), trainer.truth.rows
+    killed, checkpoint = case.resume
+    parts = _watch(trainer, 0, checkpoint, 1, clock)
+    saved = trainer.saved()
+    parts += _watch(trainer, checkpoint, killed, 1, clock)
+    again = Trainer(case.setup, seed + 1000, case.disturbance(case.inject))
+    again.restore(saved)
+    parts += _watch(again, checkpoint, case.setup.updates, 2, clock)
+    return parts, trainer.truth.rows + again.truth.rows
+
+
+def _record_library(case: Case, seed: int) -> tuple[list[Part], list[list[float]]]:
+    from benchmarks.corpus import sb3  # noqa: PLC0415 - only this arm needs the library
+
+    outbox = Catch()
+
+    def opener(policy: object, optimizer: object, *, run: str, **given: Any) -> Monitor:
+        return _monitor(outbox, (policy, optimizer), case.setup.updates, given["update_start"], given["action_space"])
+
+    arm = sb3.train(case.setup, seed, case.disturbance(case.inject), opener)
+    return _parts(outbox.rows, 1, arm.clock, 0.0), arm.truth
 
 
 def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) -> int:
@@ -112,16 +142,28 @@ def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) 
 def _watch(trainer: Trainer, first: int, last: int, attempt: int, clock: list[float]) -> list[Part]:
     """Run updates under a monitor of their own."""
     outbox = Catch()
+    space = trainer.envs.SPACE
+    monitor = _monitor(outbox, (trainer.policy, trainer.optimizer), trainer.setup.updates, first, space)
+    begun = len(clock)
+    try:
+        run_trainer(trainer, monitor, first, last, clock)
+    finally:
+        monitor.close()
+    return _parts(outbox.rows, attempt, clock[begun:], sum(clock[:begun]))
+
+
+def _monitor(outbox: Catch, watched: tuple[object, object], total: int, first: int, space: object) -> Monitor:
+    """What `watch` would have opened, less the thread with the socket."""
     settings = Settings(
         run="corpus",
-        modules=(trainer.policy,),
-        optimizers=(trainer.optimizer,),
+        modules=watched[:1],
+        optimizers=watched[1:],
         group="",
         tags={},
         config={},
-        updates_total=trainer.setup.updates,
+        updates_total=total,
         update_start=first,
-        action_space=trainer.envs.SPACE,
+        action_space=space,
         level=Level.NORMAL,
         sync=True,
         off_policy=False,
@@ -129,12 +171,7 @@ def _watch(trainer: Trainer, first: int, last: int, attempt: int, clock: list[fl
     )
     monitor = Monitor(settings, outbox, DesiredState(Level.NORMAL), None, Exits())
     monitor.open()
-    begun = len(clock)
-    try:
-        run_trainer(trainer, monitor, first, last, clock)
-    finally:
-        monitor.close()
-    return _parts(outbox.rows, attempt, clock[begun:], sum(clock[:begun]))
+    return monitor
 
 
 def _parts(rows: list[Row], attempt: int, clock_ms: list[float], before_ms: float) -> list[Part]:

@@ -60,8 +60,8 @@ class SpreadSchedule(Disturbance):
         super().before_update(update, trainer)
         share = min(update / (0.8 * trainer.setup.updates), 1.0)
         with torch.no_grad():
-            trainer.policy.std.fill_(math.log(0.05) * share)
-        trainer.policy.std.requires_grad_(False)
+            trainer.policy.spread.fill_(math.log(0.05) * share)
+        trainer.policy.spread.requires_grad_(False)
 
 
 class MoreCopies(Disturbance):

@@ -27,5 +27,5 @@ def _lines() -> Iterator[str]:
 
 
 def _trainer(case: Case) -> str:
-    kind = "PPO-LSTM" if case.setup.recurrent else "PPO"
+    kind = "SB3 PPO" if case.arm == "sb3" else "PPO-LSTM" if case.setup.recurrent else "PPO"
     return f"{kind}, {case.setup.environment}"

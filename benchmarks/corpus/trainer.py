@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.corpus.disturbance import Disturbance
+    from benchmarks.corpus.environments import Step
     from benchmarks.corpus.setup import Setup
     from gradwatch_agent import Monitor
 
@@ -46,7 +47,7 @@ class Trainer:
         self.lr, self.lr_scale = setup.lr, 1.0
         self.ent_coef, self.clip, self.epochs, self.minibatches = setup.ent_coef, setup.clip, setup.epochs, setup.minibatches
         self.pause_ms = 0.0
-        self.running, self.true_running = (np.zeros(setup.copies) for _ in range(2))
+        self.running, self.true_running, self.lengths = (np.zeros(setup.copies) for _ in range(3))
         self.discounted, self.return_square = np.zeros(setup.copies), 1.0
         self.partial = self.envs.age > 0
         self.truth = Truth()
@@ -56,7 +57,7 @@ class Trainer:
         self.copies = copies
         self.envs = type(self.envs)(copies, self.seed + 1)
         self.obs = self.envs.see()
-        self.running, self.true_running, self.discounted = (np.zeros(copies) for _ in range(3))
+        self.running, self.true_running, self.lengths, self.discounted = (np.zeros(copies) for _ in range(4))
         self.partial = self.envs.age > 0
 
     def saved(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,7 +72,7 @@ class Trainer:
     def free_spread(self, lr: float) -> None:
         """Train the spread of a Gaussian policy with a learning rate of its own from now on."""
         for group in self.optimizer.param_groups:
-            if any(parameter is self.policy.std for parameter in group["params"]):
+            if any(parameter is self.policy.spread for parameter in group["params"]):
                 group["own_lr"] = lr
 
     def train_update(self, update: int, mon: Monitor) -> bool:
@@ -90,6 +91,7 @@ class Trainer:
             returns=rollout["returns"],
             advantages=rollout["advantages"],
             observations=rollout["obs"],
+            actions=rollout["actions"],
         )
         if isinstance(self.policy, Recurrent):
             mon.recurrent(rollout["h"], rollout["c"], phase="rollout")
@@ -101,6 +103,8 @@ class Trainer:
         """One rollout [steps, copies] with its advantages (Schulman et al., 2016)."""
         steps, copies, policy, disturbed = self.setup.steps, self.copies, self.policy, self.disturbed
         self.episode_returns: list[float] = []
+        self.episode_lengths: list[float] = []
+        self.truncated: list[bool] = []
         obs = np.zeros((steps, copies, self.obs.shape[1]), np.float32)
         finals, actions, rewards, dones, states = [], [], [], [], []
         policy.begin_rollout(copies)
@@ -112,7 +116,7 @@ class Trainer:
             done_step = self.envs.step(disturbed.action(action))
             reward = disturbed.reward(done_step.reward, self.random)
             self.obs = disturbed.observation(done_step.obs)
-            self._count(reward, done_step.reward, done_step.done)
+            self._count(reward, done_step)
             actions.append(action)
             rewards.append(reward)
             dones.append(done_step.done)
@@ -193,15 +197,19 @@ class Trainer:
         if setup.kl_adaptive:
             self.lr_scale = float(np.clip(self.lr_scale * (1.5 if kl < 0.005 else 1 / 1.5 if kl > 0.02 else 1.0), 0.05, 8.0))
 
-    def _count(self, reward: NDArray[Any], true: NDArray[Any], done: NDArray[Any]) -> None:
+    def _count(self, reward: NDArray[Any], step: Step) -> None:
         """Episode returns: as the trainer meets them, and as they are. An episode that began in its middle has none."""
         self.running += reward
-        self.true_running += true
+        self.true_running += step.reward
+        self.lengths += 1
+        done = step.done
         if done.any():
             whole = done & ~self.partial
             self.episode_returns += self.running[whole].tolist()
+            self.episode_lengths += self.lengths[whole].tolist()
+            self.truncated += step.truncated[whole].tolist()
             self.truth.episodes(self.true_running[whole])
-            self.running[done] = self.true_running[done] = 0.0
+            self.running[done] = self.true_running[done] = self.lengths[done] = 0.0
             self.partial &= ~done
 
     def _scaled(self, rewards: NDArray[Any], dones: NDArray[Any]) -> NDArray[Any]:
@@ -221,7 +229,12 @@ def run_trainer(trainer: Trainer, mon: Monitor, first: int, last: int, clock: li
     with np.errstate(all="ignore"):
         for update in range(first, last):
             finite = trainer.train_update(update, mon)
-            mon.step(env_steps=trainer.total_steps, episode_returns=trainer.episode_returns)
+            mon.step(
+                env_steps=trainer.total_steps,
+                episode_returns=trainer.episode_returns,
+                episode_lengths=trainer.episode_lengths,
+                truncated=trainer.truncated,
+            )
             now = time.process_time()
             clock.append((now - begin) * 1e3 + trainer.pause_ms)
             begin = now
@@ -232,7 +245,7 @@ def run_trainer(trainer: Trainer, mon: Monitor, first: int, last: int, clock: li
 
 def _optimizer(policy: Policy, lr: float) -> torch.optim.Optimizer:
     """Adam; the spread in a group of its own, which has no learning rate of its own yet."""
-    spread = [] if policy.discrete else [policy.std]
-    rest = [parameter for name, parameter in policy.named_parameters() if name != "std"]
+    spread = [] if policy.discrete else [policy.spread]
+    rest = [parameter for parameter in policy.parameters() if all(parameter is not other for other in spread)]
     groups: list[dict[str, Any]] = [{"params": part, "own_lr": None} for part in (rest, spread) if part]
     return torch.optim.Adam(groups, lr=lr, eps=1e-5, fused=True)

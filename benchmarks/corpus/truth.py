@@ -51,12 +51,17 @@ class Truth:
     @torch.no_grad()
     def end(self, policy: torch.nn.Module) -> bool:
         """The update is over; whether its weights are finite."""
-        weights = torch.cat([p.flatten() for p in policy.parameters()])
-        norm = float(weights.norm())
-        move = float((weights - self._before).norm()) / max(norm, 1e-12) if self._before is not None else 0.0
-        self._before = weights
+        move, self._before, weights_finite = relative_move(policy, self._before)
         means = torch.stack(self._minibatches).mean(0).tolist() if self._minibatches else [0.0] * 4
         row = [float(np.mean(self._returns)) if self._returns else np.nan, self._rollout[0], *means, *self._rollout[1:], move]
-        finite = bool(np.isfinite(row[1:]).all()) and bool(np.isfinite(norm))
-        self.rows.append([*row, float(finite)])
-        return bool(np.isfinite(norm))
+        self.rows.append([*row, float(weights_finite and bool(np.isfinite(row[1:]).all()))])
+        return weights_finite
+
+
+@torch.no_grad()
+def relative_move(policy: torch.nn.Module, before: torch.Tensor | None) -> tuple[float, torch.Tensor, bool]:
+    """How far the weights went since `before`, relative to their norm; the weights; whether they are finite."""
+    weights = torch.cat([parameter.flatten() for parameter in policy.parameters()])
+    norm = float(weights.norm())
+    move = float((weights - before).norm()) / max(norm, 1e-12) if before is not None else 0.0
+    return move, weights, bool(np.isfinite(norm))
