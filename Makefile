@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all check docs bench fmt clean
+.PHONY: help setup demo test test-all check docs bench corpus noise scorecard fmt clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,15 @@ docs: $(DEV_READY)  ## write docs/signals.md, docs/detectors.md and the table in
 
 bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
 	@set -e; for script in benchmarks/bench_*.py benchmarks/harmless.py benchmarks/gpu.py; do $(BIN)/python $$script; done
+
+corpus: $(DEV_READY)  ## record the training runs that detection is judged on, those that are missing or stale (hours, resumable)
+	@nice -n 10 $(BIN)/python -m benchmarks.corpus record
+
+noise: $(DEV_READY)  ## measure how healthy signals move; writes docs/noise.md
+	@$(BIN)/python -m benchmarks.corpus noise
+
+scorecard: $(DEV_READY)  ## score detection on the corpus; writes docs/scorecard.md (exit 11: too little recorded)
+	@$(BIN)/python -m benchmarks.scorecard --write
 
 fmt: $(DEV_READY)  ## repair lint where that is safe, and format
 	$(BIN)/ruff check --fix .

@@ -61,15 +61,14 @@ ADAPTIVE = replace(CARTPOLE, kl_adaptive=True, target_kl=0.01, anneal=False, epo
 
 KL = frozenset({"kl_spike", "kl_extreme", "kl_chronic", "kl_tail"})
 RATIO = frozenset({"ratio_explosion", "ratio_collapse"})
-ENTROPY_DOWN = frozenset({"entropy_collapse", "entropy_low", "std_collapse"})
+ENTROPY_DOWN = frozenset({"entropy_collapse", "entropy_low"})
 VALUE = frozenset({"value_collapse", "critic_divergence", "constant_critic"})
 GRADIENT_UP = frozenset({"gradient_exploding", "gradient_unhealthy", "gradient_drift"})
 GRADIENT_DOWN = frozenset({"gradient_vanishing", "gradient_unhealthy", "gradient_drift", "update_stalled"})
-INPUT = frozenset({"observation_unhealthy", "reward_unhealthy", "input_unhealthy"})
-REPRESENTATION = frozenset({"representation_collapse", "dead_units"})
+INPUT = frozenset({"observation_unhealthy", "reward_unhealthy"})
+REPRESENTATION = frozenset({"representation_collapse", "constant_critic"})
 DEGRADED = frozenset({"performance_degradation"})
 SPREAD_UP = frozenset({"entropy_explosion"})
-NO_LEARNING = frozenset({"no_learning"})
 LSTM = frozenset({"lstm_unhealthy"})
 NONFINITE = frozenset({"nonfinite"})
 MISMATCH = frozenset({"rollout_mismatch"})
@@ -175,7 +174,6 @@ FAULTS = (
         "natural",
         "plain-pointmass",
         SPREAD_UP,
-        NO_LEARNING,
         inject=0,
     ),
     _fault(

@@ -22,7 +22,7 @@ from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "benchmarks" / "corpus" / "data"
 INCOMPLETE, USAGE = 11, 2
-MARK = re.compile(r"(<!-- scorecard -->\n).*?(\n<!-- /scorecard -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- scorecard -->\n).*?(<!-- /scorecard -->)", re.DOTALL)
 
 
 def make_card(directory: Path, *, quiet: bool = False) -> Scorecard:
@@ -62,7 +62,7 @@ def main() -> int:
         (ROOT / "docs" / "scorecard.md").write_text(text)
         (ROOT / "docs" / "scorecard.json").write_text(found)
         readme = ROOT / "README.md"
-        readme.write_text(MARK.sub(lambda match: match[1] + "\n".join(summary(card)) + match[2], readme.read_text()))
+        readme.write_text(MARK.sub(lambda match: match[1] + "\n".join(summary(card)) + "\n" + match[2], readme.read_text()))
     if card.missing:
         print(f"incomplete: {card.missing}", file=sys.stderr)
         return INCOMPLETE
