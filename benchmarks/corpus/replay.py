@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from benchmarks.corpus.recording import Recording
     from gradwatch_daemon.detect.catalogue import Profile
-    from gradwatch_daemon.records import Anomaly, SignalKey, Verdicts
+    from gradwatch_daemon.records import Anomaly, SignalKey
 
     Keep = Callable[[SignalKey], bool]
 
@@ -75,18 +75,6 @@ def replay(blocks: list[SignalBlock], profile: Profile, updates_total: int | Non
                 found.setdefault(anomaly.id, _Growing()).take(anomaly, int(rows.update[-1]) if singly else anomaly.update_fired)
     alerts = [growing.alert() for growing in found.values() if growing.update is not None]
     return sorted(alerts, key=lambda alert: alert.update)
-
-
-def verdicts(blocks: list[SignalBlock], profile: Profile, updates_total: int | None) -> Iterator[list[Verdicts]]:
-    """What each detector says of each block, for a close look."""
-    engine = Engine(profile)
-    state = None
-    for block in blocks:
-        if state is None or state[0] != block.stream:
-            from gradwatch_daemon.detect.state import StreamState  # noqa: PLC0415
-
-            state = (block.stream, StreamState())
-        yield engine.check(state[1], block, updates_total)
 
 
 def _rows(block: SignalBlock) -> Iterator[SignalBlock]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 EPISODE = 32
 
-Baseline = "Callable[[Sequence[SignalBlock]], list[Alert]]"
-
 
 def nan_only(blocks: Sequence[SignalBlock]) -> list[Alert]:
     """NaN or infinity anywhere."""
@@ -82,7 +80,7 @@ BASELINES = {"NaN only": nan_only, "folk thresholds": folk, "ZClip": zclip}
 
 
 def _series(block: SignalBlock, name: str) -> NDArray[np.float64]:
-    """A signal, the worst of its subjects; NaN where it was not measured."""
+    """A signal, of its first subject; NaN where it was not measured."""
     rows = [row for row, key in enumerate(block.signals) if key.name == name]
     if not rows:
         return np.full(len(block), np.nan)
