@@ -221,7 +221,7 @@ LIBRARY_FAULTS = (
         "L03", "learning rate x30 from then on", faults.LearningRateHigh, "abrupt", KL | RATIO, DEGRADED | ENTROPY_DOWN, RATE
     ),
     _library("L04", "observations x1000", faults.LostNormalizer, "abrupt", INPUT | GRADIENT_DOWN, DEGRADED | VALUE),
-    _library("L05", "entropy punished", faults.EntropyPenalty, "gradual", ENTROPY_DOWN),
+    _library("L05", "rewards with the wrong sign", faults.RewardSign, "abrupt", VALUE | INPUT, DEGRADED),
 )
 """The same library that most people train with, unmodified."""
 

@@ -117,7 +117,8 @@ def _failed(truth: NDArray[np.float32], begin: int) -> int | None:
     at = known[SMOOTH - 1 :]
     first, best = float(np.median(returns[known[:3]])), np.maximum.accumulate(smooth)
     noise = 1.48 * float(np.median(np.abs(np.diff(returns[known])))) / np.sqrt(2.0 * SMOOTH)
-    lost = (smooth < first + LOST * (best - first)) & (best - smooth > 5.0 * noise) & (at >= begin)
+    told = (best - first > 5.0 * noise) & (best - smooth > 5.0 * noise)  # both the gain and the loss stand out
+    lost = (smooth < first + LOST * (best - first)) & told & (at >= begin)
     held = np.convolve(lost, np.ones(SMOOTH), "full")[: len(lost)] >= SMOOTH
     return int(at[max(int(np.argmax(held)) - SMOOTH + 1, 0)]) if held.any() else None
 
