@@ -28,9 +28,19 @@ class Discrete:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A gymnasium space of real actions of a shape."""
+    """A gymnasium space of real actions of a shape, each from -1 to 1: what lies beyond is cut off."""
 
     shape: tuple[int, ...]
+
+    @property
+    def low(self) -> Floats:
+        """Least."""
+        return np.full(self.shape, -1.0)
+
+    @property
+    def high(self) -> Floats:
+        """Largest."""
+        return np.full(self.shape, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

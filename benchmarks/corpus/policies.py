@@ -6,7 +6,6 @@ scored in torch after the rollout, so that the ratio of the first minibatch is 1
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any, Union
 
@@ -61,6 +60,11 @@ class Policy(nn.Module):
             self.register_parameter("std" if setup.raw_std else "log_std", spread)
 
     @property
+    def probe(self) -> nn.Module | None:
+        """None where there is no trunk to look into."""
+        return None
+
+    @property
     def spread(self) -> torch.Tensor:
         """The parameter behind the spread of a Gaussian policy."""
         return self.get_parameter("std" if self.raw_std else "log_std")
@@ -111,18 +115,16 @@ class Feedforward(Policy):
     def __init__(self, setup: Setup, kind: type[Environment]) -> None:
         super().__init__(setup, kind, setup.hidden)
         self.relu = setup.relu
-        sizes = (kind.OBSERVATIONS, setup.hidden, setup.hidden)
-        self.trunk, self.value_trunk = (nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes)) for _ in range(2))
-        for layer in (*self.trunk, *self.value_trunk):
-            _orthogonal(layer, math.sqrt(2))
+        self.trunk, self.value_trunk = (_layers(kind.OBSERVATIONS, setup) for _ in range(2))
+
+    @property
+    def probe(self) -> nn.Module | None:
+        """What `watch(probe=)` looks into."""
+        return self.trunk
 
     def score(self, obs: torch.Tensor, actions: torch.Tensor) -> Scores:
         """See Policy."""
-        bend = torch.relu if self.relu else torch.tanh
-        features, valued = obs, obs
-        for layer, other in zip(self.trunk, self.value_trunk, strict=True):
-            features, valued = bend(layer(features)), bend(other(valued))
-        return Scores(*self._judge(features, actions), self.critic(valued).squeeze(-1))
+        return Scores(*self._judge(self.trunk(obs), actions), self.critic(self.value_trunk(obs)).squeeze(-1))
 
     def view(self, rollout: torch.Tensor) -> torch.Tensor:
         """Every step for itself."""
@@ -135,8 +137,9 @@ class Feedforward(Policy):
     def _features(self, obs: NDArray[np.float32]) -> NDArray[Any]:
         found: NDArray[Any] = obs
         for layer in self.trunk:
-            found = found @ _array(layer.weight).T + _array(layer.bias)
-            found = np.maximum(found, 0.0) if self.relu else np.tanh(found)
+            if isinstance(layer, nn.Linear):
+                found = found @ _array(layer.weight).T + _array(layer.bias)
+                found = np.maximum(found, 0.0) if self.relu else np.tanh(found)
         return found
 
 
@@ -175,6 +178,14 @@ class Recurrent(Policy):
         self.c = _sigmoid(keep) * self.c + _sigmoid(take) * np.tanh(new)
         self.h = _sigmoid(show) * np.tanh(self.c)
         return self.h
+
+
+def _layers(inputs: int, setup: Setup) -> nn.Sequential:
+    bend = nn.ReLU if setup.relu else nn.Tanh
+    one, two = nn.Linear(inputs, setup.hidden), nn.Linear(setup.hidden, setup.hidden)
+    for layer in (one, two):
+        _orthogonal(layer, math.sqrt(2))
+    return nn.Sequential(one, bend(), two, bend())
 
 
 def _orthogonal(layer: nn.Linear, gain: float) -> None:

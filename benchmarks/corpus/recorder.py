@@ -168,6 +168,7 @@ def _monitor(outbox: Catch, watched: tuple[object, object], total: int, first: i
         sync=True,
         off_policy=False,
         max_staged_bytes=STAGED_BYTES,
+        probe=getattr(watched[0], "probe", None),
     )
     monitor = Monitor(settings, outbox, DesiredState(Level.NORMAL), None, Exits())
     monitor.open()

@@ -72,7 +72,7 @@ def replay(blocks: list[SignalBlock], profile: Profile, updates_total: int | Non
             detection = StreamDetection(block.stream, engine, updates_total)
         for rows in _rows(block) if singly else (block,):
             for anomaly in detection.advance(rows):
-                found.setdefault(anomaly.id, _Growing()).take(anomaly, int(rows.update[-1]) if singly else anomaly.update_fired)
+                found.setdefault(anomaly.id, _Growing()).take(anomaly, int(rows.update[-1]) if singly else None)
     alerts = [growing.alert() for growing in found.values() if growing.update is not None]
     return sorted(alerts, key=lambda alert: alert.update)
 
@@ -89,15 +89,16 @@ class _Growing:
         self.update: int | None = None
         self.kinds: dict[str, int] = {}
 
-    def take(self, anomaly: Anomaly, update: int) -> None:
-        """Its newest state, known after `update`."""
+    def take(self, anomaly: Anomaly, update: int | None) -> None:
+        """Its newest state, known after `update`; None where only the state after many rows is known."""
         self.newest = anomaly
         if anomaly.severity.rank >= Severity.WARNING.rank:
-            self.update = update if self.update is None else self.update
-            self.kinds.setdefault(anomaly.kind, update)
+            at = anomaly.update_fired if update is None else update
+            self.update = at if self.update is None else self.update
+            self.kinds.setdefault(anomaly.kind, at)
         for attached in anomaly.attached:
             if attached.severity.rank >= Severity.WARNING.rank:
-                self.kinds.setdefault(attached.kind, update)
+                self.kinds.setdefault(attached.kind, attached.update_fired if update is None else update)
 
     def alert(self) -> Alert:
         """As it stood at last."""

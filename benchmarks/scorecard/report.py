@@ -243,7 +243,7 @@ def _shown(scores: Sequence[Score]) -> list[Score]:
 
 
 def _stale(card: Scorecard) -> str:
-    return f" ({card.stale} runs are of an older trainer or agent)" if card.stale else ""
+    return f" ({card.stale} runs are of an older trainer or agent: `make corpus` records them again)" if card.stale else ""
 
 
 def _rules(card: Scorecard) -> str:

@@ -46,7 +46,7 @@ def test_subset_is_small_and_of_every_mechanism() -> None:
 @pytest.mark.parametrize("id", ABRUPT)
 def test_abrupt_fault_is_found_in_time(id: str) -> None:
     """By a kind that says so, at a warning or worse, within twenty updates."""
-    case, alerts = CASES[id], _alerts(id)
+    case, alerts = CASES[id], _alerts(id, singly=True)
 
     found = [kind for alert in alerts for kind, at in alert.kinds if case.inject <= at <= case.inject + WINDOW]
     assert case.accepts & set(found), found
