@@ -81,6 +81,7 @@ def record_run(case: Case, seed: int) -> Recording:
 
     Its clock is the CPU time of the trainer, with the pauses a case declares: the machine that records is shared.
     """
+    torch.set_num_threads(1)  # the tensors are small; more threads only wait for each other
     if case.arm == "sb3":
         parts, truth = _record_library(case, seed)
     else:
@@ -117,7 +118,6 @@ def _record_library(case: Case, seed: int) -> tuple[list[Part], list[list[float]
 
 def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) -> int:
     """Record every run that is missing or stale; returns how many there were. May be stopped and started again."""
-    torch.set_num_threads(1)
     chosen = [case for case in CASES.values() if not only or case.id in only]
     todo: list[tuple[Case, int]] = []
     kept: dict[str, list[Recording]] = {}
