@@ -66,7 +66,7 @@ def values_of(rng: np.random.Generator, n: int) -> np.ndarray:
             values[:, at] = SAMPLES_AN_UPDATE
             values[:, at + 1] = mean * wiggle
             values[:, at + 2] = SAMPLES_AN_UPDATE * (std * wiggle) ** 2
-        elif not column.name.endswith(("nonfinite", "nonfinite_mb", "violations")):
+        elif not column.name.endswith(("nonfinite", "nonfinite_mb", "violations", "dormant")):
             values[:, at] = CENTRES.get(column.name, (1.0,))[0] * wiggle
     return values
 
