@@ -115,7 +115,7 @@ def _failed(truth: NDArray[np.float32], begin: int) -> int | None:
         return None
     smooth = np.convolve(returns[known], np.ones(SMOOTH) / SMOOTH, "valid")
     at = known[SMOOTH - 1 :]
-    first, best = float(np.median(returns[known[:SMOOTH]])), np.maximum.accumulate(smooth)
+    first, best = float(np.median(returns[known[:3]])), np.maximum.accumulate(smooth)
     noise = 1.48 * float(np.median(np.abs(np.diff(returns[known])))) / np.sqrt(2.0 * SMOOTH)
     told = (best - first > 5.0 * noise) & (best - smooth > 5.0 * noise)  # both the gain and the loss stand out
     lost = (smooth < first + LOST * (best - first)) & told & (at >= begin)
