@@ -126,7 +126,15 @@ FAULTS = (
         DEGRADED | ENTROPY_DOWN,
         masks=RATE,
     ),
-    _fault("P03", "entropy punished", ACROBOT, faults.EntropyPenalty, "gradual", "plain-acrobot", ENTROPY_DOWN),
+    _fault(
+        "P03",
+        "entropy punished",
+        replace(CARTPOLE, anneal=False),
+        faults.EntropyPenalty,
+        "gradual",
+        "plain-cartpole",
+        ENTROPY_DOWN,
+    ),
     _fault(
         "P04", "rewards x1000", RAW_CARTPOLE, faults.RewardScale, "abrupt", "plain-cartpole-raw", VALUE | INPUT, GRADIENT_UP
     ),
