@@ -109,6 +109,15 @@ def serious(anomalies: list[Any]) -> list[tuple[str, str]]:
     ]
 
 
+NOT_GIVEN = {"std_collapse", "std_explosion", "representation_collapse", "recurrent_reset"}
+"""What this trainer has no input for: its actions are discrete, its layer is not probed, its states are whole."""
+
+
+def unexpected(blind: dict[str, str]) -> dict[str, str]:
+    """What is blind though its input was given."""
+    return {kind: reason for kind, reason in blind.items() if kind not in NOT_GIVEN}
+
+
 def engine(profile: str = "default") -> Engine:
     """A fresh one."""
     return Engine(load_profile(profile))
@@ -166,7 +175,7 @@ def test_healthy_run_of_this_trainer_shows_nothing() -> None:
     """What the tests around it change is all that is wrong."""
     anomalies, blind = judge(run(unchanged), engine(), 60)
     assert serious(anomalies) == []
-    assert blind == {}
+    assert unexpected(blind) == {}
 
 
 @pytest.mark.parametrize("profile", ["default", "classic"])
@@ -192,7 +201,7 @@ def test_recurrent_state_of_changing_batch_size_is_one_series() -> None:
 
     anomalies, blind = judge(run(change), engine(), 60)
     assert serious(anomalies) == []
-    assert blind == {}
+    assert unexpected(blind) == {}
 
 
 def test_returns_that_are_all_equal_blind_the_critic_and_fire_nothing() -> None:
@@ -204,7 +213,7 @@ def test_returns_that_are_all_equal_blind_the_critic_and_fire_nothing() -> None:
 
     anomalies, blind = judge(run(change), engine(), 60)
     assert serious(anomalies) == []
-    assert set(blind) == {"value_collapse"}
+    assert set(unexpected(blind)) == {"value_collapse"}
     assert "all returns of the update were equal" in blind["value_collapse"]
 
 
@@ -236,4 +245,4 @@ def test_run_resumed_at_update_300_learns_anew_and_finds_what_breaks() -> None:
     anomalies, blind = judge(run(change, 60, first=300), engine(), 400)
     assert [(a.kind, a.update_onset) for a in anomalies if a.kind == "rollout_mismatch"] == [("rollout_mismatch", 350)]
     assert [a for a in anomalies if a.update_onset < 350 and a.severity is not Severity.INFO] == []
-    assert blind == {}
+    assert unexpected(blind) == {}

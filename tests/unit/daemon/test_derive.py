@@ -60,6 +60,7 @@ def test_derive_all_columns_gives_every_signal_once_in_registry_order() -> None:
     assert [key for key in block.signals if key.subject] == [
         SignalKey("policy.entropy.raw", "arm"),
         SignalKey("policy.entropy.norm", "arm"),
+        SignalKey("policy.action.dominance", "arm"),
     ]
     assert block.values.dtype == np.float32
     assert block.status.dtype == np.uint8
