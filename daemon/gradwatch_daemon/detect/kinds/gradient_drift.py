@@ -88,7 +88,7 @@ SPEC = Spec(
     subjects=tuple(SERIES),
     subject_words=" of the gradient {}",
     sentence="{direction}{subject}: {quantity} {value} at update {update}, limit {limit}, since update {onset}.",
-    explains=("gradient_exploding", "gradient_unhealthy", "value_collapse", "performance_degradation"),
+    explains=("gradient_exploding", "gradient_unhealthy", "value_collapse"),
     profiles={
         "default": Variant(
             None,
