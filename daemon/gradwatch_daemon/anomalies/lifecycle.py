@@ -102,6 +102,8 @@ class Lifecycle:
         else:
             lanes = [self._lane(v) for v in verdicts if BREACH in v.code]
         if not lanes:
+            if self._over:
+                self._forget(int(block.update.min()), int(block.update.max()))
             return []
         return self._advance(list(zip(block.update.tolist(), block.t_ns.tolist(), strict=True)), lanes)
 
@@ -165,8 +167,7 @@ class Lifecycle:
         """One update: first what goes on or ends, then what is new, so that a finding joins only what is still open."""
         fired: list[_Lane] = []
         if self._over:
-            past = update - AFTERMATH
-            self._over = {id_: anomaly for id_, anomaly in self._over.items() if past <= anomaly.last <= update}
+            self._forget(update, update)
         for lane in lanes:
             track, code = lane.track, lane.codes[row]
             if code != BREACH and track.idle:
@@ -184,6 +185,10 @@ class Lifecycle:
             for lane in fired:
                 self._place(lane, row, update, t_ns)
 
+    def _forget(self, first: int, last: int) -> None:
+        """Drop what is over for good at updates from `first` to `last`, and what a trainer that went back has not met yet."""
+        self._over = {id_: a for id_, a in self._over.items() if last - AFTERMATH <= a.last <= first}
+
     @staticmethod
     def _precedence(lane: _Lane, row: int) -> tuple[int, int, int]:
         return lane.track.onset, int(lane.verdicts.minibatch[row]), lane.order
@@ -193,6 +198,10 @@ class Lifecycle:
         track, (kind, subject) = lane.track, lane.key
         caused = find_consequence(lane.key, track, lane.order, self._open.values(), self._rules)
         root = caused or find_root(lane.key, track, (*self._open.values(), *self._over.values()), self._rules)
+        id_ = anomaly_id(self._stream, kind, subject, track.onset)
+        if root is None:
+            # Votes that reach back to the same onset: it is that anomaly again, whatever else has become its root.
+            root = self._open.get(id_)
         if root is not None:
             self._join(root, lane, row, update)
             if caused is not None:
@@ -200,7 +209,7 @@ class Lifecycle:
             return
         verdicts = lane.verdicts
         anomaly = OpenAnomaly(
-            id=anomaly_id(self._stream, kind, subject, track.onset),
+            id=id_,
             kind=kind,
             subject=subject,
             rank=track.rank,
