@@ -8,6 +8,7 @@ import msgpack
 import numpy as np
 
 from gradwatch_contracts.columns import Column, Kind, RankRule, Schema
+from gradwatch_contracts.errors import ContractError
 from gradwatch_daemon.derive.ranks import Combination, RankRow, block_of, rows_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 PATIENCE_UPDATES = 8
 """How far one rank may run ahead before an update is combined without the ranks that have not sent it. Ranks of one run meet in
 every all-reduce, so they are never an update apart; what is late by eight is lost, or on a rank that is not watched."""
+
+EXPECTED_MAX = 16_384
+"""Ranks that are waited for before they were heard of: a HELLO may claim any world, and a billion of them fit no memory."""
 
 COMBINATIONS_MAX = 64
 """Sets of schemas remembered; a run has one or two."""
@@ -26,13 +30,13 @@ class Gathering:
 
     An update is due when every rank that is expected has sent it, or when some rank has sent one `PATIENCE_UPDATES` later. All
     ranks are expected at first; one that was not waited for is expected again once it sends. Rows of updates that were combined
-    already are counted as `late` and not combined.
+    already are counted as `late` and not combined; `failed` counts updates whose columns cannot be combined.
     """
 
     def __init__(self, run: str, attempt: int, world: int) -> None:
-        self.late = 0
+        self.late = self.failed = 0
         self._run, self._attempt, self._world = run, attempt, world
-        self._expected = set(range(world))
+        self._expected = set(range(min(world, EXPECTED_MAX)))
         self._waiting: dict[int, dict[int, RankRow]] = {}
         self._combined_to = -1
         self._newest = -1
@@ -68,7 +72,10 @@ class Gathering:
             self._expected -= missing
             rows = [row for _, row in sorted(self._waiting.pop(update).items())]
             self._combined_to = update
-            done.append(self._combination(rows).combine(rows, self._world))
+            try:
+                done.append(self._combination(rows).combine(rows, self._world))
+            except (ArithmeticError, ContractError):
+                self.failed += 1
         blocks: list[RowBlock] = []
         first = 0
         for end in range(1, len(done) + 1):

@@ -121,7 +121,11 @@ class Detection:
             for leaving in gone:
                 if leaving._replace(rank=ALL_RANKS) == stream:
                     gathering.leave(leaving.rank)
-            for rows in gathering.take():
+            failed = gathering.failed
+            taken = gathering.take()
+            if gathering.failed > failed:
+                LOG.error("%d updates of %s cannot be combined over ranks; their rows are kept", gathering.failed, stream.run)
+            for rows in taken:
                 block = self._derive(rows)
                 if block is not None:
                     work.blocks.append(block)

@@ -76,7 +76,10 @@ def test_guarded_method_lets_the_user_stop(error: BaseException) -> None:
 
 def test_guard_whose_report_fails_stays_silent() -> None:
     """The report is our code too."""
-    Subject(reporting=False).fails(ValueError("our bug"))
+    subject = Subject(reporting=False)
+    subject.fails(ValueError("our bug"))
+
+    assert own_errors(subject) == {"Subject.fails": 1}
 
 
 def test_guard_under_strict_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_variable_unknown_names_the_nearest(tmp_path: Path, name: str, nearest: 
 @pytest.mark.parametrize("name", sorted(AGENT_ENV))
 def test_variable_of_the_agent_is_no_mistake(tmp_path: Path, name: str) -> None:
     """One shell may start both."""
-    load_config({}, {**ENV, name: "x"}, tmp_path)
+    assert load_config({}, {**ENV, name: "x"}, tmp_path) == load_config({}, ENV, tmp_path)
 
 
 def test_flag_unknown_names_the_nearest(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,30 @@ def test_rank_that_left_is_not_waited_for() -> None:
     gathering.leave(1)
     assert _taken(gathering) == [(1, 1.0, RowFlag.RANKS_MISSING)]
     assert gathering.waiting == 0
+
+
+def test_world_that_no_memory_holds_is_not_waited_for() -> None:
+    """A HELLO may claim any number of ranks."""
+    gathering = Gathering("r", 3, 10**18)
+    gathering.put(_block(0, *range(PATIENCE_UPDATES + 1)))
+    assert len(_taken(gathering)) == PATIENCE_UPDATES + 1
+    assert len(gathering.dump()) < 10_000
+
+
+def test_rows_that_cannot_be_combined_are_counted_and_the_next_ones_go_on() -> None:
+    """A peer may send a schema with nothing to combine, or counts that cancel out; the daemon lives."""
+    gathering = Gathering("r", 3, 2)
+    own = Schema.of([Column("own", Kind.LAST, RankRule.NONE)])
+    gathering.put(replace(_block(0, 0), schema=own))
+    gathering.put(replace(_block(1, 0), schema=own))
+    moments = Schema.of([Column("m", Kind.MOMENTS, RankRule.MERGE)])
+    for rank, count in ((0, 1.0), (1, -1.0)):
+        gathering.put(replace(_block(rank, 1), schema=moments, values=np.array([[count, 0.0, 0.0]])))
+    gathering.put(_block(0, 2))
+    gathering.put(_block(1, 2))
+
+    assert _taken(gathering) == [(2, 2.0, 0)]
+    assert gathering.failed == 2
 
 
 def test_run_that_resumes_late_begins_where_its_first_rank_does() -> None:
