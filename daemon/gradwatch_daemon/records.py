@@ -241,7 +241,8 @@ class EventRecord:
     """Something that happened in a run at an update: exception, agent_error, checkpoint, note, phase, level.
 
     The daemon makes two kinds itself, with seq -1, so that a replay detects on them again: `gap` (records that never
-    came) and `tick` (a deadline that passed without an update). Their `detail` says behind which row of the stream.
+    came) and `tick` (a deadline that passed without an update). Their `detail` says behind which row of the stream. `ranks`
+    is of the daemon too, for people: some rank is missing from the combined updates, or differs, from here on.
     """
 
     stream: Stream

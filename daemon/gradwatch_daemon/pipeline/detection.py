@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
+from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.derive.gathering import Gathering
 from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
 from gradwatch_daemon.ingest.gate import join_rows
 from gradwatch_daemon.pipeline.stream import StreamDetection
-from gradwatch_daemon.records import ALL_RANKS, LossRecord, Newest
+from gradwatch_daemon.records import ALL_RANKS, EventRecord, LossRecord, Newest
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.engine import Engine
@@ -37,6 +38,14 @@ ANSWERS_S = 1.5 * limits.HEARTBEAT_S
 """A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
 
 
+_RANKS_SAY = {
+    0: "all ranks are in the combined update again",
+    RowFlag.RANKS_MISSING: "a rank is missing from the combined update",
+    RowFlag.RANKS_DIFFER: "ranks differ in what must be equal: their models or gradients have left each other",
+    RowFlag.RANKS_MISSING | RowFlag.RANKS_DIFFER: "a rank is missing, and the others differ in what must be equal",
+}
+
+
 class Detection:
     """The detectors of all streams that are fed, and the rows of ranks that wait for each other."""
 
@@ -47,6 +56,7 @@ class Detection:
         self._streams: dict[Stream, StreamDetection] = {}
         self._moved: dict[Stream, float] = {}
         self._gathered: dict[Stream, Gathering] = {}
+        self._apart: dict[Stream, int] = {}
 
     @property
     def rules_hash(self) -> str:
@@ -130,7 +140,16 @@ class Detection:
                 if block is not None:
                     work.blocks.append(block)
                     self._judge(block, work, now)
+                    self._tell_ranks(block, work)
             work.waiting[stream] = gathering.dump()
+
+    def _tell_ranks(self, block: SignalBlock, work: Work) -> None:
+        """An event wherever ranks begin to be missing or to differ, and where they are together again."""
+        for update, t_ns, flags in zip(block.update.tolist(), block.t_ns.tolist(), block.flags.tolist(), strict=True):
+            now = flags & (RowFlag.RANKS_MISSING | RowFlag.RANKS_DIFFER)
+            if now != self._apart.get(block.stream, 0):
+                self._apart[block.stream] = now
+                work.events.append(EventRecord(block.stream, "", -1, update, t_ns, "ranks", _RANKS_SAY[now], {}))
 
     def _judge(self, block: SignalBlock, work: Work, now: Now, *, before: int = 0, gaps: deque[Gap] | None = None) -> None:
         """Detect on a block, and on the losses within it where they happened; `before` rows of this tick are done."""
@@ -183,6 +202,7 @@ class Detection:
             self._moved.pop(stream, None)
         for stream in [stream for stream in self._gathered if stream.run in idle and not self._gathered[stream].waiting]:
             del self._gathered[stream]
+            self._apart.pop(stream, None)
             work.waiting[stream] = b""
 
     def _found(self, anomalies: list[Anomaly], work: Work, now: Now) -> None:
