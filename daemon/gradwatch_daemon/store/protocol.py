@@ -1,6 +1,6 @@
 """What the pipeline and the API need of a store. One writer (the pipeline thread), many readers (HTTP).
 
-Every implementation passes the one conformance suite in tests/unit/daemon/test_store.py.
+Every implementation passes the one conformance suite, tests/unit/daemon/test_store_{rows,records,series}.py.
 """
 
 from __future__ import annotations
