@@ -33,15 +33,16 @@ from gradwatch_daemon.records import (
     RunView,
     SignalKey,
     Stream,
+    TableRecord,
 )
-from gradwatch_daemon.store.protocol import Series, SignalSummary
+from gradwatch_daemon.store.protocol import Series, SignalSummary, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from fastapi import FastAPI
 
-    from gradwatch_daemon.records import Request
+    from gradwatch_daemon.records import Request, SignalBlock
     from gradwatch_daemon.store.protocol import AnomalyFilter
 
 TOKEN = "correct-horse"
@@ -163,6 +164,13 @@ def make_series(values: Sequence[float], status: Sequence[int] | None = None, *,
     return replace(made, **changes)
 
 
+def make_table(update: int, layers: Mapping[str, Sequence[float]], **changes: Any) -> TableRecord:
+    """A table of layers of rank 0: name → grad_norm, weight_norm, grad_nonfinite, weight_nonfinite."""
+    values = np.array(list(layers.values()), "<f8").tobytes()
+    names = ("grad_norm", "weight_norm", "grad_nonfinite", "weight_nonfinite")
+    return replace(TableRecord(Stream("ant-ppo", 2, 0), "s1", 7, "layers", update, tuple(layers), names, values), **changes)
+
+
 def make_summary(name: str = "policy.kl.k3", **changes: Any) -> SignalSummary:
     """A signal measured 90 times."""
     made = SignalSummary(SignalKey(name), update_last=120, status_last=0, value_last=0.01, measured=90, nonfinite=1)
@@ -212,6 +220,9 @@ class FakeReader:
     raised: list[Escalation] = field(default_factory=list)
     happened: list[EventRecord] = field(default_factory=list)
     lost: list[LossRecord] = field(default_factory=list)
+    sent: list[TableRecord] = field(default_factory=list)
+    blocks: list[SignalBlock] = field(default_factory=list)
+    course: list[Stretch] = field(default_factory=list)
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     broken: Exception | None = None
     threads_seen: set[str] = field(default_factory=set)
@@ -259,6 +270,26 @@ class FakeReader:
     def losses(self, run: str) -> list[LossRecord]:
         self._note("losses", run)
         return self.lost
+
+    def tables(self, run: str, limit: int) -> list[TableRecord]:
+        self._note("tables", run, limit)
+        return self.sent[::-1][:limit]
+
+    def table_updates(self, stream: Stream, kind: str) -> list[int]:
+        self._note("table_updates", stream, kind)
+        return sorted({table.update for table in self.sent if table.stream == stream and table.kind == kind})
+
+    def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
+        self._note("tables_at", stream, kind, list(updates))
+        return [t for t in self.sent if t.stream == stream and t.kind == kind and t.update in updates]
+
+    def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
+        self._note("blocks_between", stream, first, last, limit)
+        return self.blocks
+
+    def stretches(self, stream: Stream) -> list[Stretch]:
+        self._note("stretches", stream)
+        return self.course
 
     def close(self) -> None:
         self.calls.append(("close",))

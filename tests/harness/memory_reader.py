@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,12 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Stream
 from gradwatch_daemon.store.chunks.buckets import bucket_rows, bucket_series, items_of_rows, join_items, raw_series
 from gradwatch_daemon.store.chunks.rollup import decode_value
-from gradwatch_daemon.store.protocol import SignalSummary
+from gradwatch_daemon.store.protocol import SignalSummary, Stretch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalKey, TableRecord
+    from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
     from harness.memory_store import Memory
@@ -101,6 +102,41 @@ class MemoryReader:
         """The newest tables of a run, newest first."""
         with self._reading() as memory:
             return [table for table in reversed(memory.tables) if table.stream.run == run][:limit]
+
+    def table_updates(self, stream: Stream, kind: str) -> list[int]:
+        """The updates that have a table of a kind, ascending, each once."""
+        with self._reading() as memory:
+            return sorted({table.update for table in memory.tables if (table.stream, table.kind) == (stream, kind)})
+
+    def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
+        """The tables of these updates, by update, of several the last."""
+        with self._reading() as memory:
+            found = {table.update: table for table in memory.tables if (table.stream, table.kind) == (stream, kind)}
+        return [found[update] for update in sorted(found) if update in updates]
+
+    def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
+        """Rows of these updates in order of arrival, the last `limit`."""
+        chosen: list[SignalBlock] = []
+        for block in reversed(self._blocks(stream)):
+            for row in reversed(np.flatnonzero((block.update >= first) & (block.update <= last)).tolist()):
+                chosen.append(block.select(slice(row, row + 1)))
+        return chosen[: max(limit, 0)][::-1]
+
+    def stretches(self, stream: Stream) -> list[Stretch]:
+        """All rows as stretches, one row after the other."""
+        found: list[Stretch] = []
+        for block in self._blocks(stream):
+            for update, at_ns, level in zip(block.update.tolist(), block.t_ns.tolist(), block.level.tolist(), strict=True):
+                if found and found[-1].update_last + 1 == update and found[-1].level == level:
+                    found[-1] = replace(found[-1], update_last=update, last_ns=at_ns)
+                else:
+                    found.append(Stretch(update, update, at_ns, at_ns, level))
+        return found
+
+    def _blocks(self, stream: Stream) -> list[SignalBlock]:
+        with self._reading() as memory:
+            kept = memory.streams.get(stream)
+            return [] if kept is None else list(kept.blocks)
 
     def close(self) -> None:
         """Refuse from now on. Again is harmless."""

@@ -19,11 +19,14 @@ from gradwatch_daemon.api import (
     escalations,
     health,
     keys,
+    layers,
     metrics,
     replay,
     runs,
     series,
+    snapshot,
     stream,
+    timeline,
     tokens,
 )
 from gradwatch_daemon.api.access import Sessions
@@ -150,7 +153,21 @@ def create_api(context: ApiContext) -> FastAPI:
     bodies = (EscalationBody, TokenBody, ReplayBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
-    for room in (runs, series, anomalies, escalations, detectors, daemon, replay, stream, tokens, keys):
+    for room in (
+        runs,
+        series,
+        layers,
+        snapshot,
+        timeline,
+        anomalies,
+        escalations,
+        detectors,
+        daemon,
+        replay,
+        stream,
+        tokens,
+        keys,
+    ):
         api.include_router(room.router)
     app.include_router(health.router)
     app.include_router(metrics.router)

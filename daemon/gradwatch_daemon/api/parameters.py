@@ -77,6 +77,17 @@ def check_word(where: str, word: str | None, known: Iterable[str]) -> None:
         raise refuse_word("invalid-parameter", f"query/{where}", word, listed)
 
 
+def check_order(first: int | None, last: int | None) -> None:
+    """Refuse `from` after `to`, which would answer nothing.
+
+    Raises:
+        ApiError: `invalid-parameter`.
+    """
+    if first is not None and last is not None and first > last:
+        fault = FieldFault("query/from", "is after `to`")
+        raise ApiError("invalid-parameter", where="from", expected=f"at most to={last}", got=str(first), faults=[fault])
+
+
 def split_words(where: str, text: str | None, known: Iterable[str] | None = None) -> frozenset[str] | None:
     """A comma-separated parameter, None when not given. Words must be in `known`, or be run names where `known` is None.
 

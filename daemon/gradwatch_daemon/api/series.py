@@ -10,7 +10,7 @@ from gradwatch_contracts.limits import NAME_CHARS_MAX
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.numbers import Answer, integers, number, numbers, times, words
-from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
+from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, check_order, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault, refuse_word
 from gradwatch_daemon.api.runs import coverage, level_name
 from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
@@ -20,7 +20,7 @@ POINTS_DEFAULT = 2000
 POINTS_MAX = 20_000
 """Points of one answer: about 2 MB of JSON."""
 
-_STATUS_NAMES = tuple(status.name.lower() for status in Status)
+STATUS_NAMES = tuple(status.name.lower() for status in Status)
 _RANK_MAX = 2**31 - 1
 
 Attempt = Annotated[int | None, Query(ge=1, le=_RANK_MAX, description="Attempt; the newest when not given")]
@@ -50,7 +50,7 @@ def signal_item(summary: SignalSummary) -> models.SignalItem:
             "signal": summary.key.name,
             "subject": summary.key.subject,
             "stage": summary.key.name.split(".", 1)[0],
-            **_meaning(summary.key.name),
+            **meaning(summary.key.name),
             "sign": signal.sign if signal else "signed",
             "source": signal.spec.source.value if signal else "",
             "level": level_name(signal.spec.level) if signal else None,
@@ -65,7 +65,7 @@ def signal_item(summary: SignalSummary) -> models.SignalItem:
     )
 
 
-def _meaning(name: str) -> dict[str, str]:
+def meaning(name: str) -> dict[str, str]:
     """Unit, estimator and window; a stored signal this version does not know has unknown ones, and is shown all the same."""
     signal = SIGNALS.get(name)
     if signal is None:
@@ -84,7 +84,7 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
         "rank": stream.rank_shown,
         "signal": series.key.name,
         "subject": series.key.subject,
-        **_meaning(series.key.name),
+        **meaning(series.key.name),
         "bucket": series.bucket,
         "update": series.update.tolist(),
         "at": times(series.t_ns),
@@ -94,7 +94,7 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
         "last": numbers(series.last, unmeasured),
         "measured": series.measured.tolist(),
         "nonfinite": series.nonfinite.tolist(),
-        "status": words(series.status, _STATUS_NAMES),
+        "status": words(series.status, STATUS_NAMES),
         "rows": series.rows,
         "coverage": coverage([view]).model_dump(),
     }
@@ -169,9 +169,7 @@ async def get_series(
 ) -> Answer:
     """A signal over a range of updates: raw where it fits into `points`, else low, high and last of buckets."""
     context, view = find_run(request, run)
-    if first is not None and last is not None and first > last:
-        fault = FieldFault("query/from", "is after `to`")
-        raise ApiError("invalid-parameter", where="from", expected=f"at most to={last}", got=str(first), faults=[fault])
+    check_order(first, last)
     stream = stream_of(view, attempt, rank)
     key, window = SignalKey(signal, subject), Window(first, last, points)
 

@@ -74,6 +74,20 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows of a stream, in order of arrival, at one level and with no update between them that is not there.
+
+    The next stretch begins where the level changes, updates are missing, or the trainer went back to an earlier one.
+    """
+
+    update_first: int
+    update_last: int
+    first_ns: int
+    last_ns: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnomalyFilter:
     """Which anomalies; None means any. `kind` is that of the root or of a finding attached to it. `cursor` is
     (fired t_ns, id) of the last one seen; newest first."""
@@ -115,6 +129,18 @@ class StoreReader(Protocol):
 
     def tables(self, run: str, limit: int) -> list[TableRecord]:
         """The newest tables of a run, newest first."""
+
+    def table_updates(self, stream: Stream, kind: str) -> list[int]:
+        """The updates of a stream that have a table of a kind, ascending, each once."""
+
+    def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
+        """The tables of a kind of these updates, by update; of several of one update that which came last."""
+
+    def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
+        """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them."""
+
+    def stretches(self, stream: Stream) -> list[Stretch]:
+        """All rows of a stream as stretches, in order of arrival; empty for an unknown one."""
 
     def close(self) -> None: ...
 

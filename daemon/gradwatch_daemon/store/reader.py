@@ -14,15 +14,16 @@ from gradwatch_daemon.store import directory, rows
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
+from gradwatch_daemon.store.chunks.stretches import read_stretches
 from gradwatch_daemon.store.protocol import SignalSummary
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalKey, TableRecord
-    from gradwatch_daemon.store.protocol import AnomalyFilter, Series
+    from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
+    from gradwatch_daemon.store.protocol import AnomalyFilter, Series, Stretch
 
 _INT64 = -(2**63), 2**63 - 1
 
@@ -186,6 +187,31 @@ class SqliteReader:
         """The newest `limit` tables of a run, newest first."""
         with self._snapshot() as db:
             return [rows.table_of(row, stream) for stream, row in self._of_run(db, "evidence", rows.EVIDENCE, run, limit)]
+
+    def table_updates(self, stream: Stream, kind: str) -> list[int]:
+        """The updates of a stream that have a table of a kind, ascending, each once."""
+        with self._snapshot() as db:
+            query = "SELECT DISTINCT update_at FROM evidence WHERE stream = ? AND kind = ? ORDER BY update_at"
+            return [update for (update,) in db.execute(query, (blocks.stream_number(db, stream), kind))]
+
+    def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
+        """The tables of a kind of these updates, by update; of several of one update that which came last."""
+        with self._snapshot() as db:
+            # Of the columns beside a single max() SQLite gives those of its row.
+            query = f"""SELECT {", ".join(rows.EVIDENCE)}, max(id) FROM evidence WHERE stream = ? AND kind = ?
+                AND update_at IN (SELECT value FROM json_each(?)) GROUP BY update_at ORDER BY update_at"""
+            bound = blocks.stream_number(db, stream), kind, json.dumps(list(updates))
+            return [rows.table_of(row[:-1], stream) for row in db.execute(query, bound)]
+
+    def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
+        """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them."""
+        with self._snapshot() as db:
+            return blocks.read_between(db, self._names, stream, (_bounded(first), _bounded(last)), limit)
+
+    def stretches(self, stream: Stream) -> list[Stretch]:
+        """All rows of a stream as stretches, in order of arrival; empty for an unknown one."""
+        with self._snapshot() as db:
+            return read_stretches(db, self._names, stream)
 
     def _of_run(
         self, db: sqlite3.Connection, table: str, columns: tuple[str, ...], run: str, limit: int

@@ -110,7 +110,13 @@ _SECOND = (
     "CREATE TABLE waiting (stream INTEGER PRIMARY KEY REFERENCES stream, data BLOB NOT NULL)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_THIRD = (
+    # Tables of one kind by update, for GET layers; episodes may be as many as there are updates.
+    "CREATE INDEX evidence_of_kind ON evidence (stream, kind, update_at)",
+    "DROP INDEX evidence_of_stream",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

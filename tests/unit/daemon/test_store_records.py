@@ -199,3 +199,19 @@ def test_tables_come_back_equal_newest_first(store: Store, reader: StoreReader) 
     store.commit(Commit(tables=(first, second, first)))
     assert reader.tables("ant-ppo", 10) == [second, first]
     assert reader.tables("ant-ppo", 1) == [second]
+
+
+def test_tables_of_a_kind_are_found_by_their_updates(store: Store, reader: StoreReader) -> None:
+    """Of another kind, stream or update is not meant; a table sent again for an update replaces the one before it."""
+    first = TableRecord(STREAM, "s1", 3, "layers", 9, ("l1",), ("norm",), b"\1" * 8)
+    again, later = replace(first, seq=5, values=b"\2" * 8), replace(first, seq=7, update=12)
+    others = (
+        replace(first, seq=8, kind="episodes", update=9),
+        replace(first, seq=9, stream=Stream("ant-ppo", 1, 1), update=10),
+    )
+    store.commit(Commit(tables=(later, first, again, *others)))
+    assert reader.table_updates(STREAM, "layers") == [9, 12]
+    assert reader.tables_at(STREAM, "layers", [9, 10, 11, 12]) == [again, later]
+    assert reader.tables_at(STREAM, "layers", []) == []
+    nobody = Stream("nobody", 1, 0)
+    assert reader.table_updates(nobody, "layers") == reader.tables_at(nobody, "layers", [9]) == []

@@ -1,8 +1,9 @@
-"""Suite of every store, 3: signals and series as readers see them."""
+"""Suite of every store, 3: signals, series and rows as readers see them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Commit, SignalKey, Stream
-from harness.signal_blocks import KEYS, STREAM, make_block
+from gradwatch_daemon.store.protocol import Stretch
+from harness.signal_blocks import KEYS, STREAM, make_block, rows_of
 from harness.stores import fill, settle
 
 if TYPE_CHECKING:
@@ -108,3 +110,39 @@ def test_reader_closed_refuses(store: Store) -> None:
     with pytest.raises(GradwatchError) as refused:
         reading.signals(*STREAM)
     assert refused.value.code.slug == "not-ready"
+
+
+@pytest.mark.parametrize("rows", [1, 1023, 1024, 2500])
+def test_blocks_between_are_the_rows_of_those_updates_in_order_of_arrival(store: Store, reader: StoreReader, rows: int) -> None:
+    """From chunks and tails alike, with every field; of too many the last; repeated updates are all there."""
+    fill(store, rows)
+    back = make_block(range(rows // 2, rows // 2 + 3))
+    store.commit(Commit((back,)))
+    every = rows_of([make_block(range(rows)), back])
+    for first, last in (
+        (0, rows),
+        (rows // 2, rows // 2),
+        (rows // 3, rows // 2 + 1),
+        (rows - 1, 2**63 - 1),
+        (rows + 9, rows + 99),
+    ):
+        wanted = [row for row in every if first <= row[1] <= last]  # type: ignore[operator]
+        assert rows_of(reader.blocks_between(STREAM, first, last, 10_000)) == wanted
+        assert rows_of(reader.blocks_between(STREAM, first, last, 2)) == wanted[-2:]
+        assert reader.blocks_between(STREAM, first, last, 0) == []
+    assert reader.blocks_between(Stream("nobody", 1, 0), 0, 9, 9) == []
+
+
+def test_stretches_end_where_level_changes_updates_miss_or_the_trainer_went_back(store: Store, reader: StoreReader) -> None:
+    """However the rows lie in blocks, tails and chunks; times are those of the first and last row of each."""
+    plan = [(0, 700, 2), (700, 710, 3), (710, 2000, 2), (2050, 2060, 2), (2055, 2100, 2)]
+    expected = []
+    for first, end, level in plan:
+        for start in range(first, end, 300):
+            block = make_block(range(start, min(start + 300, end)))
+            store.commit(Commit((replace(block, level=np.full(len(block), level, np.uint8)),)))
+        expected.append(Stretch(first, end - 1, first * 1_000_000_007, (end - 1) * 1_000_000_007, level))
+    assert reader.stretches(STREAM) == expected
+    settle(store)
+    assert reader.stretches(STREAM) == expected
+    assert reader.stretches(Stream("nobody", 1, 0)) == []

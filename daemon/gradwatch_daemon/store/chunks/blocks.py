@@ -146,6 +146,32 @@ def read_blocks(
                 yield kept
 
 
+def read_between(
+    db: sqlite3.Connection, names: Names, stream: Stream, updates: tuple[int, int], limit: int
+) -> list[SignalBlock]:
+    """Rows with an update from `updates[0]` to `updates[1]`, in order of arrival; the last `limit` of them."""
+    number = stream_number(db, stream)
+    if number is None:
+        return []
+    bounds = (*_range(number), *updates)
+    where = "WHERE id >= ? AND id < ? AND update_max >= ? AND update_min <= ?"
+    tails = db.execute(f"SELECT set_id, n, data FROM tail {where} ORDER BY id", bounds).fetchall()
+    chunks = db.execute(f"SELECT id FROM chunk {where} ORDER BY id DESC", bounds)
+    parts = decode_run(tails, lambda set_id: names.members_of(db, set_id))
+    found: list[SignalBlock] = []
+    while limit > 0:
+        for set_id, rows in reversed(parts):
+            kept = np.flatnonzero((rows.update >= updates[0]) & (rows.update <= updates[1]))[-limit:] if limit > 0 else ()
+            if len(kept):
+                found.append(_pick(names.block(db, stream, set_id, rows), np.isin(np.arange(len(rows.update)), kept)))
+            limit -= len(kept)
+        older = chunks.fetchone()
+        if older is None:
+            break
+        parts = read_chunk(db, names, number, row_of(older[0]))
+    return found[::-1]
+
+
 def _pick(block: SignalBlock, rows: NDArray[np.bool_]) -> SignalBlock:
     if rows.all():
         return block

@@ -1,0 +1,119 @@
+"""GET runs/{run}/snapshot: every signal around one update."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import anyio.to_thread
+import numpy as np
+from fastapi import APIRouter, Query, Request
+
+from gradwatch_contracts.columns import RowFlag
+from gradwatch_contracts.control import Level
+from gradwatch_daemon.api import moment_models as models
+from gradwatch_daemon.api.numbers import Answer, integers, numbers, times, words
+from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
+from gradwatch_daemon.api.runs import coverage, level_name
+from gradwatch_daemon.api.series import STATUS_NAMES, Attempt, Rank, meaning, stream_of
+from gradwatch_daemon.records import F32, U8, RunView, SignalBlock, SignalKey, Stream
+from gradwatch_daemon.store.protocol import StoreReader
+
+WINDOW_DEFAULT = 5
+WINDOW_MAX = 100
+ROWS_MAX = 2 * WINDOW_MAX + 1
+"""Rows of one answer. With 200 signals some 40,000 values and statuses: 1 MB of JSON."""
+
+ABSENT = len(STATUS_NAMES)
+_STATUS_WORDS = (*STATUS_NAMES, "absent")
+_LEVELS = tuple(level_name(level) for level in sorted(Level))
+
+router = APIRouter(tags=["signals"])
+
+
+def unite(blocks: Sequence[SignalBlock]) -> dict[SignalKey, tuple[F32, U8]]:
+    """Every signal over the rows of all blocks; ABSENT in the rows of a block that does not have it."""
+    rows = sum(len(block) for block in blocks)
+    found: dict[SignalKey, tuple[F32, U8]] = {}
+    at = 0
+    for block in blocks:
+        part = slice(at, at + len(block))
+        for place, key in enumerate(block.signals):
+            if key not in found:
+                found[key] = np.zeros(rows, np.float32), np.full(rows, ABSENT, np.uint8)
+            found[key][0][part], found[key][1][part] = block.values[place], block.status[place]
+        at += len(block)
+    return found
+
+
+def _signal(key: SignalKey, values: F32, status: U8) -> dict[str, Any]:
+    return {
+        "signal": key.name,
+        "subject": key.subject,
+        "unit": meaning(key.name)["unit"],
+        "values": numbers(values.astype(np.float64), status != 0),
+        "status": words(status, _STATUS_WORDS),
+    }
+
+
+def snapshot_document(
+    found: Sequence[SignalBlock], around: int | None, window: int, stream: Stream, view: RunView
+) -> dict[str, Any]:
+    """The plain document of `models.SnapshotAnswer` from the rows of the window, one more than are shown if there are."""
+    more = max(0, sum(len(block) for block in found) - ROWS_MAX)
+    shown = [block.select(slice(more if not place else 0, None)) for place, block in enumerate(found)]
+    blocks = [block for block in shown if len(block)]
+
+    def whole(name: str) -> Any:
+        return np.concatenate([np.zeros(0, np.int64), *(getattr(block, name) for block in blocks)]).astype(np.int64)
+
+    env_steps = whole("env_steps")
+    return {
+        "run": stream.run,
+        "attempt": stream.attempt,
+        "rank": stream.rank_shown,
+        "around": around,
+        "first": None if around is None else max(0, around - window),
+        "last": None if around is None else min(UPDATE_MAX, around + window),
+        "update": whole("update").tolist(),
+        "at": times(whole("t_ns")),
+        "env_steps": integers(env_steps, env_steps < 0),
+        "level": words(whole("level"), _LEVELS),
+        "partial": (whole("flags") & RowFlag.PARTIAL != 0).tolist(),
+        "signals": [_signal(key, *found) for key, found in sorted(unite(blocks).items())],
+        "truncated": more > 0,
+        "coverage": coverage([view]).model_dump(),
+    }
+
+
+def _newest(reader: StoreReader, stream: Stream, view: RunView) -> int | None:
+    if stream.attempt == view.run.attempt:
+        return view.update_last
+    stretches = reader.stretches(stream)
+    return stretches[-1].update_last if stretches else None
+
+
+@router.get(
+    "/runs/{run}/snapshot",
+    response_model=models.SnapshotAnswer,
+    operation_id="get_snapshot",
+    summary="Every signal around an update",
+)
+async def get_snapshot(
+    request: Request,
+    *,
+    run: RunName,
+    around: Annotated[int | None, Query(ge=0, le=UPDATE_MAX, description="Update; the newest when not given")] = None,
+    window: Annotated[int, Query(ge=0, le=WINDOW_MAX, description="So many updates before and after it")] = WINDOW_DEFAULT,
+    attempt: Attempt = None,
+    rank: Rank = None,
+) -> Answer:
+    """All signals of the rows around an update, as they are stored."""
+    context, view = find_run(request, run)
+    stream = stream_of(view, attempt, rank)
+
+    def read() -> Answer:
+        middle = _newest(context.reader, stream, view) if around is None else around
+        span = (0, -1) if middle is None else (max(0, middle - window), min(UPDATE_MAX, middle + window))
+        blocks = context.reader.blocks_between(stream, *span, ROWS_MAX + 1)
+        return Answer(snapshot_document(blocks, middle, window, stream, view))
+
+    return await anyio.to_thread.run_sync(read)
