@@ -1,15 +1,16 @@
 """GET runs/{run}/layers: the norms of every layer, from the tables that the trainer sends at level debug."""
 
 import bisect
+import math
+import struct
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import anyio.to_thread
-import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from gradwatch_daemon.api import moment_models as models
-from gradwatch_daemon.api.numbers import Answer, JsonNumber, numbers
+from gradwatch_daemon.api.numbers import Answer, JsonNumber, number
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
 from gradwatch_daemon.api.runs import coverage
 from gradwatch_daemon.api.series import Attempt, stream_of
@@ -32,13 +33,15 @@ def columns_of(table: TableRecord) -> dict[str, dict[str, JsonNumber]]:
 
     The table has NaN for a norm that was not measured and for one that is NaN; the column of its flag tells them apart.
     """
-    cells = np.frombuffer(table.values, "<f8").reshape(len(table.index), len(table.names))
-    column = {name: cells[:, place] for place, name in enumerate(table.names)}
+    width = len(table.names)
+    cells = struct.unpack(f"<{len(table.index) * width}d", table.values)
+    column = {name: cells[place::width] for place, name in enumerate(table.names)}
     found = {}
     for metric in METRICS:
         if metric in column:
-            flag = column.get(metric.replace("_norm", "_nonfinite"), column[metric])
-            found[metric] = dict(zip(table.index, numbers(column[metric], np.isnan(flag)), strict=True))
+            flags = column.get(metric.replace("_norm", "_nonfinite"), column[metric])
+            listed = zip(table.index, column[metric], flags, strict=True)
+            found[metric] = {name: number(None if math.isnan(flag) else norm) for name, norm, flag in listed}
     return found
 
 

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import anyio.to_thread
-import numpy as np
 from fastapi import APIRouter, Query, Request
 
 from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.api import moment_models as models
-from gradwatch_daemon.api.numbers import Answer, integers, numbers, times, words
+from gradwatch_daemon.api.numbers import Answer, JsonNumber, integers, numbers, times, words
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
 from gradwatch_daemon.api.runs import coverage, level_name
 from gradwatch_daemon.api.series import STATUS_NAMES, Attempt, Rank, meaning, stream_of
-from gradwatch_daemon.records import F32, U8, RunView, SignalBlock, SignalKey, Stream
+from gradwatch_daemon.records import RunView, SignalBlock, SignalKey, Stream
 from gradwatch_daemon.store.protocol import StoreReader
 
 WINDOW_DEFAULT = 5
@@ -22,36 +21,28 @@ WINDOW_MAX = 100
 ROWS_MAX = 2 * WINDOW_MAX + 1
 """Rows of one answer. With 200 signals some 40,000 values and statuses: 1 MB of JSON."""
 
-ABSENT = len(STATUS_NAMES)
-_STATUS_WORDS = (*STATUS_NAMES, "absent")
+ABSENT = "absent"
+"""Status of a row that did not have the signal at all: the trainer began to send it later, or no longer does."""
+
 _LEVELS = tuple(level_name(level) for level in sorted(Level))
 
 router = APIRouter(tags=["signals"])
 
 
-def unite(blocks: Sequence[SignalBlock]) -> dict[SignalKey, tuple[F32, U8]]:
-    """Every signal over the rows of all blocks; ABSENT in the rows of a block that does not have it."""
-    rows = sum(len(block) for block in blocks)
-    found: dict[SignalKey, tuple[F32, U8]] = {}
-    at = 0
+def unite(blocks: Sequence[SignalBlock]) -> dict[SignalKey, tuple[list[JsonNumber], list[str]]]:
+    """Values and statuses of every signal over the rows of all blocks; `absent` in the rows of a block that lacks it."""
+    found: dict[SignalKey, tuple[list[JsonNumber], list[str]]] = {key: ([], []) for block in blocks for key in block.signals}
     for block in blocks:
-        part = slice(at, at + len(block))
-        for place, key in enumerate(block.signals):
-            if key not in found:
-                found[key] = np.zeros(rows, np.float32), np.full(rows, ABSENT, np.uint8)
-            found[key][0][part], found[key][1][part] = block.values[place], block.status[place]
-        at += len(block)
+        place = {key: at for at, key in enumerate(block.signals)}
+        for key, (values, status) in found.items():
+            at = place.get(key)
+            if at is None:
+                values.extend([None] * len(block))
+                status.extend([ABSENT] * len(block))
+            else:
+                values.extend(numbers(block.values[at].astype(float), block.status[at] != 0))
+                status.extend(words(block.status[at], STATUS_NAMES))
     return found
-
-
-def _signal(key: SignalKey, values: F32, status: U8) -> dict[str, Any]:
-    return {
-        "signal": key.name,
-        "subject": key.subject,
-        "unit": meaning(key.name)["unit"],
-        "values": numbers(values.astype(np.float64), status != 0),
-        "status": words(status, _STATUS_WORDS),
-    }
 
 
 def snapshot_document(
@@ -62,10 +53,6 @@ def snapshot_document(
     shown = [block.select(slice(more if not place else 0, None)) for place, block in enumerate(found)]
     blocks = [block for block in shown if len(block)]
 
-    def whole(name: str) -> Any:
-        return np.concatenate([np.zeros(0, np.int64), *(getattr(block, name) for block in blocks)]).astype(np.int64)
-
-    env_steps = whole("env_steps")
     return {
         "run": stream.run,
         "attempt": stream.attempt,
@@ -73,12 +60,21 @@ def snapshot_document(
         "around": around,
         "first": None if around is None else max(0, around - window),
         "last": None if around is None else min(UPDATE_MAX, around + window),
-        "update": whole("update").tolist(),
-        "at": times(whole("t_ns")),
-        "env_steps": integers(env_steps, env_steps < 0),
-        "level": words(whole("level"), _LEVELS),
-        "partial": (whole("flags") & RowFlag.PARTIAL != 0).tolist(),
-        "signals": [_signal(key, *found) for key, found in sorted(unite(blocks).items())],
+        "update": [update for block in blocks for update in block.update.tolist()],
+        "at": [at for block in blocks for at in times(block.t_ns)],
+        "env_steps": [steps for block in blocks for steps in integers(block.env_steps, block.env_steps < 0)],
+        "level": [level for block in blocks for level in words(block.level, _LEVELS)],
+        "partial": [bool(flags & RowFlag.PARTIAL) for block in blocks for flags in block.flags.tolist()],
+        "signals": [
+            {
+                "signal": key.name,
+                "subject": key.subject,
+                "unit": meaning(key.name)["unit"],
+                "values": values,
+                "status": status,
+            }
+            for key, (values, status) in sorted(unite(blocks).items())
+        ],
         "truncated": more > 0,
         "coverage": coverage([view]).model_dump(),
     }
