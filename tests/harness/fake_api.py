@@ -35,7 +35,7 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
-from gradwatch_daemon.store.protocol import Series, SignalSummary, Stretch
+from gradwatch_daemon.store.protocol import Point, Series, SignalSummary, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -161,6 +161,8 @@ def make_series(values: Sequence[float], status: Sequence[int] | None = None, *,
         status=code,
         rows=len(values),
     )
+    if len(values):
+        made = replace(made, end=Point(int(made.update[-1]), int(made.t_ns[-1]), 7, float(array[-1]), int(code[-1])))
     return replace(made, **changes)
 
 

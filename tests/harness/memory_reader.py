@@ -10,7 +10,7 @@ import numpy as np
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Stream
-from gradwatch_daemon.store.chunks.buckets import bucket_rows, bucket_series, items_of_rows, join_items, raw_series
+from gradwatch_daemon.store.chunks.buckets import bucket_rows, bucket_series, items_of_rows, join_items, last_row, raw_series
 from gradwatch_daemon.store.chunks.rollup import decode_value
 from gradwatch_daemon.store.protocol import SignalSummary, Stretch
 
@@ -59,7 +59,7 @@ class MemoryReader:
         if held <= points:
             return raw_series(key, items, unmeasured)
         least = 1 << (-(-held // points) - 1).bit_length()
-        return bucket_series(key, items, bucket_rows(items.ordinal, points, least), unmeasured)
+        return bucket_series(key, items, bucket_rows(items.ordinal, points, least), unmeasured, last_row(items))
 
     def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
         """Anomalies that match, newest first, after the cursor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,14 @@ def oracle_point(rows: OracleRows) -> tuple[float, ...]:
 def check_series(got: Series, rows: OracleRows, points: int) -> None:
     """Every field of every point."""
     assert got.rows == len(rows)
+    if len(rows):
+        last = rows.pick(slice(-1, None))
+        value = last.value[0] if last.status[0] == 0 else np.nan
+        expected_end = (last.update[0], last.t_ns[0], last.env_steps[0], value, last.status[0])
+        assert got.end is not None
+        np.testing.assert_array_equal(astuple(got.end), expected_end)
+    else:
+        assert got.end is None
     codes, counts = np.unique(rows.status[rows.status != 0], return_counts=True)
     assert dict(got.unmeasured) == dict(zip(codes.tolist(), counts.tolist(), strict=True))
     assert len(got.update) <= points

@@ -17,7 +17,7 @@ from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.hub import Client, Event
 from gradwatch_daemon.api.numbers import Answer, time_text
-from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, find_run
+from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.api.sentences import escalation_sentence
@@ -156,10 +156,24 @@ async def create_escalation(request: Request, run: RunName, body: models.Escalat
     operation_id="list_escalations",
     summary="Escalations of a run, newest first",
 )
-async def list_escalations(request: Request, run: RunName, limit: Limit = LIMIT, cursor: Cursor = None) -> Answer:
+async def list_escalations(
+    request: Request,
+    *,
+    run: RunName,
+    state: Annotated[str | None, Query(description=f"One of {', '.join(EscalationState)}")] = None,
+    origin: Annotated[str | None, Query(description="Only of this origin: operator, anomaly, or anomaly:ID")] = None,
+    limit: Limit = LIMIT,
+    cursor: Cursor = None,
+) -> Answer:
     """By operators and by rules, in one list."""
     context, view = find_run(request, run)
-    known = await anyio.to_thread.run_sync(context.reader.escalations, run)
+    check_word("state", state, [one.value for one in EscalationState])
+    found = await anyio.to_thread.run_sync(context.reader.escalations, run)
+    known = [
+        escalation
+        for escalation in found
+        if state in (None, escalation.state.value) and origin in (None, escalation.origin, escalation.origin.split(":")[0])
+    ]
     shown, following = page(known, _key, limit, cursor)
     items = [escalation_item(escalation, view) for escalation in shown]
     return Answer(models.EscalationList(items=items, next=following).model_dump())

@@ -189,10 +189,21 @@ class SignalItem(Model):
     nonfinite: int
 
 
+class SeriesEnd(Model):
+    """The last row of the range asked for, as it is, whatever the zoom."""
+
+    update: int
+    at: Time
+    env_steps: int | None = Field(description="null where the trainer did not give it")
+    value: Number
+    status: str
+
+
 class SeriesAnswer(Model):
     """One signal over updates, column by column: raw points (`bucket` 1), or buckets of `bucket` consecutive updates.
 
-    `low` and `high` are over the finite values of a bucket (null when it has none), `last` is its last measured value.
+    `low` and `high` are over the finite values of a bucket (null when it has none), `last` is its last measured value: no
+    extreme, no non-finite value and not the last point is hidden at any zoom. `update`, `at` and `env_steps` are three x axes.
     """
 
     run: str
@@ -213,6 +224,7 @@ class SeriesAnswer(Model):
     measured: list[int]
     nonfinite: list[int]
     status: list[str]
+    end: SeriesEnd | None = Field(description="null when the range has no row of this signal")
     rows: int = Field(description="Stored rows in the range asked for")
     coverage: Coverage
 

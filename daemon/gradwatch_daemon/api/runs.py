@@ -10,11 +10,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.limits import NAME_CHARS_MAX
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
-from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
+from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
@@ -167,17 +168,24 @@ def _run_key(view: RunView) -> Key:
 @router.get("/runs", response_model=models.RunList, operation_id="list_runs", summary="Runs, last seen first")
 async def list_runs(
     request: Request,
+    *,
     state: Annotated[str | None, Query(description=f"One of {', '.join(STATES)}")] = None,
     group: Annotated[str | None, Query(description="Only runs of this group")] = None,
+    tag: Annotated[str | None, Query(description="Only runs with this tag, as name:value", examples=["team:ants"])] = None,
+    live: Annotated[bool | None, Query(description="Only runs with a connected trainer, or only those without")] = None,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> Answer:
     """All runs this daemon knows, live or not."""
     check_word("state", state, STATES)
+    name, _, value = (tag or "").partition(":")
     views = [
         view
         for view in context_of(request).snapshots().values()
-        if state in (None, view.run.state) and group in (None, view.run.group)
+        if state in (None, view.run.state)
+        and group in (None, view.run.group)
+        and live in (None, view.live)
+        and (tag is None or view.run.tags.get(name) == value)
     ]
     shown, following = page(views, _run_key, limit, cursor)
     return Answer(models.RunList(items=[run_summary(view) for view in shown], next=following).model_dump())
@@ -193,10 +201,29 @@ async def get_run(request: Request, run: RunName) -> Answer:
 
 
 @router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")
-async def list_events(request: Request, run: RunName, limit: Limit = LIMIT, cursor: Cursor = None) -> Answer:
+async def list_events(
+    request: Request,
+    *,
+    run: RunName,
+    kind: Annotated[str | None, Query(max_length=NAME_CHARS_MAX, description="Only of this kind, as exception")] = None,
+    attempt: Annotated[int | None, Query(ge=1, description="Only of this attempt; all when not given")] = None,
+    first: Annotated[int | None, Query(alias="from", ge=0, le=UPDATE_MAX, description="First update")] = None,
+    last: Annotated[int | None, Query(alias="to", ge=0, le=UPDATE_MAX, description="Last update")] = None,
+    limit: Limit = LIMIT,
+    cursor: Cursor = None,
+) -> Answer:
     """Exceptions, checkpoints, notes, phases and changes of level of a run, newest first."""
     context, view = find_run(request, run)
+    check_order(first, last)
     events = await anyio.to_thread.run_sync(context.reader.events, run, EVENTS_READ_MAX)
-    shown, following = page(events, _event_key, limit, cursor)
+    wanted = [
+        event
+        for event in events
+        if kind in (None, event.kind)
+        and attempt in (None, event.stream.attempt)
+        and (first is None or event.update >= first)
+        and (last is None or event.update <= last)
+    ]
+    shown, following = page(wanted, _event_key, limit, cursor)
     items = [event_item(event) for event in shown]
     return Answer(models.EventList(items=items, next=following, coverage=coverage([view])).model_dump())

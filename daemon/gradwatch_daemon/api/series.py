@@ -1,26 +1,38 @@
 """Signals of a run, and one of them over updates."""
 
+import csv
+import io
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
 
 from gradwatch_contracts.columns import STATUS_REASON, Status
 from gradwatch_contracts.limits import NAME_CHARS_MAX
-from gradwatch_contracts.signals import SIGNALS
+from gradwatch_contracts.signals import SIGNALS, Stage
 from gradwatch_daemon.api import models
-from gradwatch_daemon.api.numbers import Answer, integers, number, numbers, times, words
-from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, check_order, find_run
+from gradwatch_daemon.api.cursors import LIMIT_MAX, page
+from gradwatch_daemon.api.numbers import Answer, integers, number, numbers, time_text, times, words
+from gradwatch_daemon.api.parameters import UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault, refuse_word
 from gradwatch_daemon.api.runs import coverage, level_name
 from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
-from gradwatch_daemon.store.protocol import Series, SignalSummary, StoreReader
+from gradwatch_daemon.store.protocol import Point, Series, SignalSummary, StoreReader
 
 POINTS_DEFAULT = 2000
 POINTS_MAX = 20_000
 """Points of one answer: about 2 MB of JSON."""
 
 STATUS_NAMES = tuple(status.name.lower() for status in Status)
+CSV_EXAMPLE = """\
+update,at,env_steps,low,high,last,measured,nonfinite,status
+118,2026-01-31T12:00:00.123Z,241664,0.011,0.011,0.011,1,0,measured
+119,2026-01-31T12:00:01.004Z,243712,NaN,NaN,NaN,1,1,measured
+120,2026-01-31T12:00:01.877Z,245760,,,,0,0,not_called
+"""
 _RANK_MAX = 2**31 - 1
 
 Attempt = Annotated[int | None, Query(ge=1, le=_RANK_MAX, description="Attempt; the newest when not given")]
@@ -95,9 +107,52 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
         "measured": series.measured.tolist(),
         "nonfinite": series.nonfinite.tolist(),
         "status": words(series.status, STATUS_NAMES),
+        "end": None if series.end is None else _end(series.end),
         "rows": series.rows,
         "coverage": coverage([view]).model_dump(),
     }
+
+
+def _end(point: Point) -> dict[str, Any]:
+    return {
+        "update": point.update,
+        "at": time_text(point.t_ns),
+        "env_steps": None if point.env_steps < 0 else point.env_steps,
+        "value": number(point.value) if point.status == 0 else None,
+        "status": STATUS_NAMES[point.status],
+    }
+
+
+def prefers_csv(accept: str) -> bool:
+    """Whether an Accept header names CSV, and JSON not with a higher quality (RFC 9110, section 12.5.1)."""
+    quality = {"text/csv": 0.0, "application/json": 0.0}
+    for part in accept.lower().split(","):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        if name in quality:
+            said = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+            quality[name] = float(said) if re.fullmatch(r"[01](\.\d{0,3})?", said) else 0.0
+    return quality["text/csv"] > quality["application/json"]
+
+
+CSV_COLUMNS = ("update", "at", "env_steps", "low", "high", "last", "measured", "nonfinite", "status")
+
+
+def series_csv(document: Mapping[str, Any]) -> Response:
+    """The same points as lines: an empty cell is not measured, NaN and Infinity were measured so. What is said once for all
+    of them is in the headers of the response."""
+    page = io.StringIO()
+    writer = csv.writer(page, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(zip(*(document[name] for name in CSV_COLUMNS), strict=True))
+    share = document["coverage"]["share"]
+    headers = {
+        "Gradwatch-Bucket": str(document["bucket"]),
+        "Gradwatch-Unit": document["unit"],
+        "Gradwatch-Coverage": "" if share is None else repr(share),
+        "Content-Disposition": 'inline; filename="series.csv"',
+        "Vary": "Accept",
+    }
+    return Response(page.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def stream_of(view: RunView, attempt: int | None, rank: int | None) -> Stream:
@@ -146,15 +201,41 @@ def _unknown_signal(key: SignalKey, known: list[SignalKey]) -> ApiError:
 
 
 @router.get("/runs/{run}/signals", response_model=models.SignalList, operation_id="list_signals", summary="Signals a run has")
-async def list_signals(request: Request, run: RunName, attempt: Attempt = None, rank: Rank = None) -> Answer:
-    """Every signal of a run with its last value, or why there is none."""
+async def list_signals(
+    request: Request,
+    *,
+    run: RunName,
+    stage: Annotated[str | None, Query(description=f"Only of this stage: {', '.join(Stage)}")] = None,
+    status: Annotated[str | None, Query(description="Only with this status in the newest row, as measured")] = None,
+    attempt: Attempt = None,
+    rank: Rank = None,
+    limit: Limit = LIMIT_MAX,
+    cursor: Cursor = None,
+) -> Answer:
+    """Every signal of a run with its last value, or why there is none, in the order in which they first came."""
     context, view = find_run(request, run)
-    summaries = await anyio.to_thread.run_sync(context.reader.signals, *stream_of(view, attempt, rank))
-    items = [signal_item(summary) for summary in summaries]
-    return Answer(models.SignalList(items=items, next=None, coverage=coverage([view])).model_dump())
+    check_word("stage", stage, [one.value for one in Stage])
+    check_word("status", status, STATUS_NAMES)
+    found = await anyio.to_thread.run_sync(context.reader.signals, *stream_of(view, attempt, rank))
+    # Counted down, because pages go from the largest key on; a signal keeps its place for ever.
+    placed = [(-place, summary) for place, summary in enumerate(found)]
+    wanted = [
+        (place, summary)
+        for place, summary in placed
+        if stage in (None, summary.key.name.split(".", 1)[0]) and status in (None, status_name(summary.status_last))
+    ]
+    shown, following = page(wanted, lambda item: (item[0], ""), limit, cursor)
+    items = [signal_item(summary) for _, summary in shown]
+    return Answer(models.SignalList(items=items, next=following, coverage=coverage([view])).model_dump())
 
 
-@router.get("/runs/{run}/series", response_model=models.SeriesAnswer, operation_id="get_series", summary="One signal")
+@router.get(
+    "/runs/{run}/series",
+    response_model=models.SeriesAnswer,
+    operation_id="get_series",
+    summary="One signal",
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE}}}},
+)
 async def get_series(
     request: Request,
     *,
@@ -166,15 +247,22 @@ async def get_series(
     points: Annotated[int, Query(ge=1, le=POINTS_MAX, description="Beyond it updates share a bucket")] = POINTS_DEFAULT,
     attempt: Attempt = None,
     rank: Rank = None,
-) -> Answer:
-    """A signal over a range of updates: raw where it fits into `points`, else low, high and last of buckets."""
+    form: Annotated[str | None, Query(alias="format", description="json or csv; else what Accept prefers")] = None,
+) -> Response:
+    """A signal over a range of updates: raw where it fits into `points`, else low, high and last of buckets.
+
+    As CSV one line a point: an empty cell is not measured.
+    """
     context, view = find_run(request, run)
     check_order(first, last)
+    check_word("format", form, ("json", "csv"))
+    as_csv = prefers_csv(request.headers.get("accept", "")) if form is None else form == "csv"
     stream = stream_of(view, attempt, rank)
     key, window = SignalKey(signal, subject), Window(first, last, points)
 
-    def read() -> Answer:
+    def read() -> Response:
         # Also the writing: 20,000 points are 30 ms that the event loop must not spend.
-        return Answer(series_document(_read(context.reader, stream, key, window), stream, view))
+        document = series_document(_read(context.reader, stream, key, window), stream, view)
+        return series_csv(document) if as_csv else Answer(document, headers={"Vary": "Accept"})
 
     return await anyio.to_thread.run_sync(read)

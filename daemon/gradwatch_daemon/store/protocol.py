@@ -46,6 +46,17 @@ class SignalSummary:
     nonfinite: int
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One stored row of a signal as it is; `value` is NaN where `status` says that nothing was measured."""
+
+    update: int
+    t_ns: int
+    env_steps: int
+    value: float
+    status: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
     """One signal over updates in order of arrival: raw points (`bucket` 1) or buckets of up to `bucket` rows.
@@ -55,7 +66,8 @@ class Series:
     first row of each; `low`, `high`, `last` f64: extremes of the finite values (NaN where there is none) and the last
     measured value as it is (NaN where there is none); a raw point has its value in all three, as it is. `measured`
     counts, `nonfinite` how many of them were not finite; `status` the highest where nothing was measured, else 0.
-    `rows` counts the stored rows in the range; `unmeasured` those of them without a value, by status.
+    `rows` counts the stored rows in the range; `unmeasured` those of them without a value, by status. `end` is the last row
+    of the range as it is, None where there is none: a bucket says where it begins, and the newest row is what people ask for.
     """
 
     key: SignalKey
@@ -71,6 +83,7 @@ class Series:
     status: U8
     rows: int
     unmeasured: Mapping[int, int] = field(default_factory=dict)
+    end: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)

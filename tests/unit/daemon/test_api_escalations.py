@@ -223,3 +223,20 @@ async def test_escalation_in_every_state_is_a_valid_answer(state: EscalationStat
     assert document["state"] == state.value
     assert (document["update_applied"], document["update_ended"], document["ended_why"]) == (121, 171, "done")
     assert ("121" in document["sentence"]) == (state in (EscalationState.APPLIED, EscalationState.ENDED))
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [("state=requested", ["e1"]), ("origin=operator", ["e1"]), ("origin=anomaly", ["e2"]), ("origin=anomaly:a9", [])],
+)
+async def test_escalations_are_narrowed_by_state_and_origin(query: str, ids: list[str]) -> None:
+    """`anomaly` is every rule's; with an id that of one anomaly."""
+    daemon = make_daemon()
+    daemon.reader.raised = [make_escalation(), make_escalation(id="e2", origin="anomaly:a1", state=EscalationState.ENDED)]
+    found = (await daemon.get(f"/runs/ant-ppo/escalations?{query}")).json()["items"]
+    assert [escalation["id"] for escalation in found] == ids
+
+
+async def test_escalations_state_mistyped_is_refused() -> None:
+    """With the nearest."""
+    assert problem_of(await make_daemon().get("/runs/ant-ppo/escalations?state=aplied"))["did_you_mean"] == "applied"

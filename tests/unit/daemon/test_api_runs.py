@@ -257,3 +257,39 @@ def test_sentence_never_calls_a_run_healthy(state: str, standing: str) -> None:
 def test_sentence_with_losses_never_rounds_coverage_up_to_all() -> None:
     """1 of 100,000 lost is not 100 %."""
     assert "1 record was lost, so 99.9 % of the run is covered." in run_sentence(make_view(rows=99_999, lost=1))
+
+
+@pytest.mark.parametrize(
+    ("query", "seqs"),
+    [
+        ("kind=note", [1]),
+        ("attempt=1", [2]),
+        ("from=119", [3]),
+        ("to=117", []),
+        ("from=118&to=118&kind=exception&attempt=2", [0]),
+        ("attempt=9", []),
+    ],
+)
+async def test_events_are_narrowed_by_kind_attempt_and_updates(query: str, seqs: list[int]) -> None:
+    """Each filter alone and all together."""
+    daemon = make_daemon()
+    older = Stream("ant-ppo", 1, 0)
+    daemon.reader.happened = [
+        make_event(0),
+        make_event(1, kind="note"),
+        make_event(2, stream=older),
+        make_event(3, update=119),
+    ]
+    found = (await daemon.get(f"/runs/ant-ppo/events?{query}")).json()["items"]
+    assert [event["seq"] for event in found] == seqs
+
+
+@pytest.mark.parametrize(
+    ("query", "names"), [("tag=team:a", ["one"]), ("tag=team", []), ("tag=x:a", []), ("live=false", ["two"])]
+)
+async def test_runs_are_narrowed_by_tag_and_live(query: str, names: list[str]) -> None:
+    """A tag counts with its value."""
+    one = make_view(make_run("one", tags={"team": "a"}))
+    two = make_view(make_run("two", tags={"team": "b"}), live=False)
+    found = (await make_daemon({"one": one, "two": two}).get(f"/runs?{query}")).json()["items"]
+    assert [run["run"] for run in found] == names

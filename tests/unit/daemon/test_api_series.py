@@ -150,9 +150,98 @@ async def test_series_asks_for_exactly_what_was_asked_and_says_what_it_is() -> N
         "measured": [1],
         "nonfinite": [0],
         "status": ["measured"],
+        "end": {"update": 100, "at": "2026-01-31T12:00:00.123Z", "env_steps": 7, "value": 1.5, "status": "measured"},
         "rows": 7,
         "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
     }
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "csv"),
+    [
+        ("", "", False),
+        ("*/*", "", False),
+        ("text/csv", "", True),
+        ("application/json, text/csv", "", False),
+        ("application/json;q=0.5, text/csv", "", True),
+        ("text/csv;q=0.1, application/json;q=0.2", "", False),
+        ("text/csv;q=nonsense, application/xml", "", False),
+        ("text/csv", "&format=json", False),
+        ("application/json", "&format=csv", True),
+    ],
+)
+async def test_series_is_csv_when_asked_for(accept: str, query: str, csv: bool) -> None:
+    """The parameter decides, else the header; whoever says nothing gets JSON."""
+    daemon = make_daemon()
+    daemon.reader.stored = make_series([1.5])
+    async with daemon.client(Accept=accept) as client:
+        answer = await client.get(f"/api/v1/runs/ant-ppo/series?signal=policy.kl.k3{query}")
+    assert answer.headers["content-type"] == ("text/csv; charset=utf-8" if csv else "application/json")
+    assert answer.headers["vary"] == "Accept"
+
+
+async def test_series_in_an_unknown_format_is_refused() -> None:
+    """With the nearest that there is."""
+    found = problem_of(await make_daemon().get("/runs/ant-ppo/series?signal=a&format=cvs"))
+    assert (found["status"], found["did_you_mean"]) == (400, "csv")
+
+
+async def test_series_csv_keeps_absent_nan_and_infinity_apart() -> None:
+    """An empty cell is not measured; what holds for all points is in the headers."""
+    daemon = make_daemon()
+    daemon.reader.stored = make_series([0.25, NAN, -INF, 9.0], [0, 0, 0, Status.LEVEL], bucket=64)
+    answer = await daemon.get("/runs/ant-ppo/series?signal=policy.kl.k3&format=csv")
+    assert answer.text.splitlines() == [
+        "update,at,env_steps,low,high,last,measured,nonfinite,status",
+        "100,2026-01-31T12:00:00.123Z,,0.25,0.25,0.25,1,0,measured",
+        "164,2026-01-31T12:00:01.123Z,0,,,NaN,1,1,measured",
+        "228,2026-01-31T12:00:02.123Z,1,,,-Infinity,1,1,measured",
+        "292,2026-01-31T12:00:03.123Z,2,,,,0,0,level",
+    ]
+    said = {name: answer.headers[f"gradwatch-{name}"] for name in ("bucket", "unit", "coverage")}
+    assert said == {"bucket": "64", "unit": "nats", "coverage": repr(96 / 98)}
+
+
+async def test_series_end_is_the_last_row_as_it_is() -> None:
+    """Not measured is null, and a NaN is one; a range without rows has none."""
+    daemon = make_daemon()
+    ends = []
+    for values, status in (([NAN], [0]), ([3.0], [Status.LEVEL]), ([], [])):
+        daemon.reader.stored = make_series(values, status)
+        daemon.reader.summaries = [make_summary()]
+        end = (await daemon.get("/runs/ant-ppo/series?signal=policy.kl.k3")).json()["end"]
+        ends.append(end and (end["value"], end["status"]))
+    assert ends == [("NaN", "measured"), (None, "level"), None]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["policy.kl.k3", "grad.norm.mean", "user.zzz"]),
+        ("stage=grad", ["grad.norm.mean"]),
+        ("status=level", ["grad.norm.mean"]),
+        ("stage=policy&status=level", []),
+    ],
+)
+async def test_signals_are_narrowed_and_paged_in_their_order(query: str, names: list[str]) -> None:
+    """One by one through the pages gives the same as at once."""
+    daemon = make_daemon()
+    level = make_summary("grad.norm.mean", status_last=int(Status.LEVEL))
+    daemon.reader.summaries = [make_summary("policy.kl.k3"), level, make_summary("user.zzz")]
+    at_once = (await daemon.get(f"/runs/ant-ppo/signals?{query}")).json()
+    seen, cursor = [], ""
+    for _ in range(max(1, len(names))):
+        document = (await daemon.get(f"/runs/ant-ppo/signals?{query}&limit=1{cursor}")).json()
+        seen += [item["signal"] for item in document["items"]]
+        cursor = f"&cursor={document['next']}"
+    assert [item["signal"] for item in at_once["items"]] == seen == names
+    assert document["next"] is None
+
+
+@pytest.mark.parametrize("query", ["stage=gard", "status=measurd"])
+async def test_signals_word_mistyped_is_refused(query: str) -> None:
+    """An empty list would read as nothing is measured."""
+    assert problem_of(await make_daemon().get(f"/runs/ant-ppo/signals?{query}"))["did_you_mean"] in ("grad", "measured")
 
 
 async def test_series_known_but_never_measured_is_shown_with_its_reason() -> None:

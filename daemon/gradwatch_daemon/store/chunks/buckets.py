@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradwatch_daemon.store.chunks.rollup import ABSENT
-from gradwatch_daemon.store.protocol import Series
+from gradwatch_daemon.store.protocol import Point, Series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,15 +118,24 @@ def _starts(ordinal: I64, size: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(place, prepend=place[0] - 1))
 
 
+def last_row(items: Items) -> Point | None:
+    """The last of some rows (not roll-up entries), None where there is none."""
+    if not len(items.ordinal):
+        return None
+    update, t_ns, env_steps = int(items.update[-1]), int(items.t_ns[-1]), int(items.env_steps[-1])
+    return Point(update, t_ns, env_steps, float(items.last[-1]), int(items.status[-1]))
+
+
 def raw_series(key: SignalKey, items: Items, unmeasured: Mapping[int, int]) -> Series:
     """Every row a point."""
     counts = items.measured, items.nonfinite, items.status
     place = items.update, items.t_ns, items.env_steps
-    return Series(key, 1, *place, items.last, items.last, items.last, *counts, len(items.ordinal), unmeasured)
+    return Series(key, 1, *place, items.last, items.last, items.last, *counts, len(items.ordinal), unmeasured, last_row(items))
 
 
-def bucket_series(key: SignalKey, items: Items, size: int, unmeasured: Mapping[int, int]) -> Series:
-    """Items gathered into buckets of `size` rows; there is at least one item and none is longer than a bucket."""
+def bucket_series(key: SignalKey, items: Items, size: int, unmeasured: Mapping[int, int], end: Point | None) -> Series:
+    """Items gathered into buckets of `size` rows; there is at least one item and none is longer than a bucket. `end` is the
+    last row."""
     starts = _starts(items.ordinal, size)
     measured = np.add.reduceat(items.measured, starts)
     newest = np.maximum.reduceat(np.where(items.measured > 0, np.arange(len(items.ordinal)), -1), starts)
@@ -144,4 +153,5 @@ def bucket_series(key: SignalKey, items: Items, size: int, unmeasured: Mapping[i
         np.where(measured > 0, np.uint8(0), np.maximum.reduceat(items.status, starts)),
         int(items.rows.sum()),
         unmeasured,
+        end,
     )

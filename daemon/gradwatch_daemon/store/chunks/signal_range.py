@@ -17,6 +17,7 @@ from gradwatch_daemon.store.chunks.buckets import (
     items_of_groups,
     items_of_rows,
     join_items,
+    last_row,
     raw_series,
 )
 from gradwatch_daemon.store.chunks.chunk import decode_status, decode_values
@@ -79,7 +80,7 @@ class SignalRange:
         if held <= points:
             return raw_series(self._key, items, _unmeasured(items))
         size = bucket_rows(items.ordinal, points, _power(held, points))
-        return bucket_series(self._key, items, size, _unmeasured(items))
+        return bucket_series(self._key, items, size, _unmeasured(items), last_row(items))
 
     def _coarse(self, parts: Parts, edges: list[Items], held: int, points: int) -> Series:
         """Buckets of 64 rows and more: whole chunks by their roll-ups, the rest by its rows."""
@@ -89,7 +90,10 @@ class SignalRange:
         unmeasured = Counter(decode_reasons([parts.reasons[i] for i in np.flatnonzero(parts.whole)]))
         unmeasured.update(_unmeasured(join_items(edges)))
         size = bucket_rows(items.ordinal, points, max(GROUP_ROWS, _power(held, points)))
-        return bucket_series(self._key, items, size, dict(unmeasured))
+        newest = items
+        if int(items.rows[-1]) > 1 and self._stream is not None and self._signal is not None:
+            newest = self._chunk_rows(self._stream, self._signal, int(items.ordinal[-1]) // CHUNK_ROWS)
+        return bucket_series(self._key, items, size, dict(unmeasured), last_row(newest))
 
     def _parts(self, stream: int, signal: int) -> Parts | None:
         query = """SELECT id, update_min, update_max, marks FROM chunk
