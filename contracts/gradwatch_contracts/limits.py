@@ -67,6 +67,15 @@ EPISODES_PER_UPDATE_MAX = 256
 ESCALATIONS_ACTIVE_MAX = 64
 """Open escalations of one run. Above it the request is refused, not queued."""
 
+SILENCES_ACTIVE_MAX = 256
+"""Silences at once: each anomaly that changes is compared with all of them, which costs about 30 us."""
+
+SILENCE_S_MAX = 366 * 86_400
+"""Longest silence; what shall never be delivered belongs into the configuration."""
+
+NOTE_CHARS_MAX = 500
+"""What a person says of an anomaly or a silence."""
+
 ESCALATION_UPDATES_MAX = 1_000_000
 """Longest escalation; an operator who wants a level for good changes the base."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.columns import Schema
     from gradwatch_contracts.control import EscalationState, Level, Severity
     from gradwatch_contracts.messages import Scalar
+    from gradwatch_daemon.attention import Attention, Silence
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -292,8 +293,8 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Everything one transaction writes. Anomalies, escalations, runs and sessions are upserts by key, and so is `waiting`:
-    rows of ranks that are not combined yet, by the stream of the combined ones; empty bytes stand for none."""
+    """Everything one transaction writes. Anomalies, escalations, runs, sessions, attention and silences are upserts by key, and
+    so is `waiting`: rows of ranks not combined yet, by the stream of the combined ones; empty bytes stand for none."""
 
     blocks: tuple[SignalBlock, ...] = ()
     runs: tuple[Run, ...] = ()
@@ -305,6 +306,8 @@ class Commit:
     tables: tuple[TableRecord, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     waiting: tuple[tuple[Stream, bytes], ...] = ()
+    attention: tuple[Attention, ...] = ()
+    silences: tuple[Silence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,11 +356,13 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Something to tell the streams of one topic (`rows`, `anomaly`, `escalation`, `run`), after it was committed."""
+    """Something to tell the streams of one topic (`rows`, `anomaly`, `escalation`, `run`, `silence`), after it was committed;
+    with an anomaly, what people did about it."""
 
     topic: str
     run: str
-    payload: Union[Anomaly, Escalation, RunView, SignalBlock]
+    payload: Union[Anomaly, Escalation, RunView, SignalBlock, Silence]
+    attention: Attention | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,23 @@ def buckets(**changes: Any) -> Document:
     )
 
 
+def silence(**changes: Any) -> Document:
+    """One silence."""
+    return {
+        "id": "s1",
+        "run": "ant-ppo",
+        "kind": "kl_spike",
+        "subject": None,
+        "reason": "new clip range",
+        "author": "owner",
+        "created_at": "2026-01-31T12:00:00.000Z",
+        "expires_at": "2026-01-31T16:00:00.000Z",
+        "state": "active",
+        "muted": 0,
+        **changes,
+    }
+
+
 def anomaly(**changes: Any) -> Document:
     """One anomaly."""
     return {
@@ -178,6 +195,8 @@ def anomaly(**changes: Any) -> Document:
             "events": "/api/v1/runs/ant-ppo/events",
             "rules_hash": "5f",
         },
+        "acknowledged": None,
+        "silenced": None,
         "coverage": COVERAGE,
         **changes,
     }

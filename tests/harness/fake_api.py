@@ -15,10 +15,12 @@ import numpy as np
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import EscalationState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.anomalies.overlay import Overlay
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -31,6 +33,7 @@ from gradwatch_daemon.records import (
     Published,
     Run,
     RunView,
+    SignalBlock,
     SignalKey,
     Stream,
     TableRecord,
@@ -42,7 +45,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from gradwatch_daemon.records import Request, SignalBlock
+    from gradwatch_daemon.attention import AttentionRequest
+    from gradwatch_daemon.records import Request
     from gradwatch_daemon.store.protocol import AnomalyFilter
 
 TOKEN = "correct-horse"
@@ -219,6 +223,8 @@ class FakeReader:
     summaries: list[SignalSummary] = field(default_factory=list)
     stored: Series | None = None
     found: list[Anomaly] = field(default_factory=list)
+    attended: dict[str, Attention] = field(default_factory=dict)
+    silenced: list[Silence] = field(default_factory=list)
     raised: list[Escalation] = field(default_factory=list)
     happened: list[EventRecord] = field(default_factory=list)
     lost: list[LossRecord] = field(default_factory=list)
@@ -260,6 +266,14 @@ class FakeReader:
     def anomaly(self, id_: str) -> Anomaly | None:
         self._note("anomaly", id_)
         return next((a for a in self.found if a.id == id_), None)
+
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        self._note("attention", *anomalies)
+        return {id_: self.attended[id_] for id_ in anomalies if id_ in self.attended}
+
+    def silences(self) -> list[Silence]:
+        self._note("silences")
+        return self.silenced
 
     def escalations(self, run: str) -> list[Escalation]:
         self._note("escalations", run)
@@ -304,20 +318,37 @@ class FakePipeline:
     reader: FakeReader
     refuse: GradwatchError | None = None
     silent: bool = False
-    requests: list[Request] = field(default_factory=list)
-    futures: list[Future[Escalation]] = field(default_factory=list)
+    requests: list[Request | AttentionRequest] = field(default_factory=list)
+    futures: list[Future[Any]] = field(default_factory=list)
 
-    def submit(self, request: Request) -> Future[Escalation]:
-        answer: Future[Escalation] = Future()
+    def submit(self, request: Request | AttentionRequest) -> Future[Any]:
+        answer: Future[Any] = Future()
         self.requests.append(request)
         self.futures.append(answer)
         if self.refuse is not None:
             answer.set_exception(self.refuse)
+        elif isinstance(request, (Acknowledge, CreateSilence, EndSilence)):
+            self._attend(request, answer)
         elif not self.silent:
             self._carry_out(request, answer)
         return answer
 
-    def _carry_out(self, request: Request, answer: Future[Escalation]) -> None:
+    def _attend(self, request: AttentionRequest, answer: Future[Any]) -> None:
+        """By the real overlay, over what the reader holds."""
+        reader = self.reader
+        overlay = Overlay(reader.silenced, reader.attended.values())
+        if isinstance(request, Acknowledge):
+            reader.attended[request.anomaly] = overlay.acknowledge(request, T0_NS)
+            answer.set_result(reader.attended[request.anomaly])
+        elif isinstance(request, CreateSilence):
+            made = overlay.create(request, T0_NS, None)
+            reader.silenced = [made, *(silence for silence in reader.silenced if silence.id != made.id)]
+            answer.set_result(made)
+        else:
+            ended = overlay.end(request.id, T0_NS + 1)
+            answer.set_result(ended) if ended else answer.set_exception(GradwatchError("silence-not-found"))
+
+    def _carry_out(self, request: Request, answer: Future[Any]) -> None:
         known = next((e for e in self.reader.raised if e.id == request.id), None)
         if isinstance(request, CancelEscalation):
             if known is None:
@@ -356,11 +387,12 @@ class FakeDaemon:
 
     def publish(self, *payloads: Any) -> None:
         """Publish records as the pipeline would."""
-        topics = {"Anomaly": "anomaly", "Escalation": "escalation", "RunView": "run", "SignalBlock": "rows"}
+        topics = {RunView: "run", SignalBlock: "rows"}
         batch = []
         for payload in payloads:
-            run = payload.run.run if isinstance(payload, RunView) else getattr(payload, "run", None) or payload.stream.run
-            batch.append(Published(topics[type(payload).__name__], run, payload))
+            owner = payload.run if isinstance(payload, RunView) else getattr(payload, "stream", payload)
+            topic = topics.get(type(payload)) or type(payload).__name__.lower()
+            batch.append(Published(topic, owner.run or "", payload))
         self.hub.publish(batch)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -52,6 +53,8 @@ EVENT = EventRecord(STREAM, "s1", 0, 2, 30, "note", "hi", {"x": 1.5})
 MARK = EventRecord(STREAM, "", -1, 9, 90, "tick", "", {"rows": 10, "mark": 0})
 LOSS = LossRecord(STREAM, "s1", 2000, 2009, "outbox full")
 TABLE = TableRecord(STREAM, "s1", 1, "layers", 2, ("l1",), ("norm",), b"\0" * 8)
+ATTENTION = Attention("a1", Acknowledgement("owner", 7, "seed 3"), "s1")
+SILENCE = Silence("s1", "golden", "kl_spike", None, "known", "owner", 5, 9, None, 1)
 CHECKPOINT = Checkpoint(STREAM, 1050, "rules", b"\0state")
 
 
@@ -74,6 +77,7 @@ def write_all(store: SqliteStore) -> None:
         Commit(runs=(RUN,), sessions=(SESSION,), anomalies=(ANOMALY,), escalations=(ESCALATION,), checkpoints=(CHECKPOINT,))
     )
     store.commit(Commit((last,), events=(EVENT, MARK), losses=(LOSS,), tables=(TABLE,)))
+    store.commit(Commit(attention=(ATTENTION,), silences=(SILENCE,)))
     while store.compact():
         pass
 

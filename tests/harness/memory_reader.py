@@ -17,6 +17,7 @@ from gradwatch_daemon.store.protocol import SignalSummary, Stretch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
@@ -87,6 +88,16 @@ class MemoryReader:
         with self._reading() as memory:
             found = [record for record in memory.escalations.values() if record.run == run]
         return sorted(found, key=lambda record: (record.requested_ns, record.id), reverse=True)
+
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        """What people did about these anomalies."""
+        with self._reading() as memory:
+            return {id_: memory.attention[id_] for id_ in anomalies if id_ in memory.attention}
+
+    def silences(self) -> list[Silence]:
+        """All silences, newest first."""
+        with self._reading() as memory:
+            return sorted(memory.silences.values(), key=lambda silence: (silence.created_ns, silence.id), reverse=True)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run, newest first."""

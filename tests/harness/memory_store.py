@@ -18,11 +18,12 @@ from gradwatch_daemon.store.chunks.tail import encode_tail
 from harness.memory_reader import MemoryReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.records import (
         Anomaly,
         Commit,
@@ -62,6 +63,8 @@ class Memory:
         self.sessions: dict[str, Session] = {}
         self.anomalies: dict[str, Anomaly] = {}
         self.escalations: dict[tuple[str, str], Escalation] = {}
+        self.attention: dict[str, Attention] = {}
+        self.silences: dict[str, Silence] = {}
         self.events: list[EventRecord] = []
         self.losses: list[LossRecord] = []
         self.tables: list[TableRecord] = []
@@ -114,6 +117,8 @@ class MemoryStore:
             memory.sessions[session.session] = session
         memory.anomalies.update((anomaly.id, anomaly) for anomaly in batch.anomalies)
         memory.escalations.update(((record.run, record.id), record) for record in batch.escalations)
+        memory.attention.update((attention.anomaly, attention) for attention in batch.attention)
+        memory.silences.update((silence.id, silence) for silence in batch.silences)
         for event in batch.events:
             memory.rows(event.stream)
             if event.seq < 0 or memory.first("event", event.session, event.seq):
@@ -163,6 +168,18 @@ class MemoryStore:
         """Pending and firing ones, oldest first."""
         found = [anomaly for anomaly in self._memory.anomalies.values() if anomaly.state != "resolved"]
         return sorted(found, key=lambda anomaly: (anomaly.t_ns, anomaly.id))
+
+    def anomaly(self, id_: str) -> Anomaly | None:
+        """One anomaly."""
+        return self._memory.anomalies.get(id_)
+
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        """What people did about these anomalies."""
+        return self.reader().attention(anomalies)
+
+    def silences(self) -> list[Silence]:
+        """All silences, newest first."""
+        return self.reader().silences()
 
     def open_escalations(self) -> list[Escalation]:
         """Those that anything may still become of, oldest first."""

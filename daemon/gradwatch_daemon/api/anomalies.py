@@ -12,11 +12,15 @@ from fastapi import APIRouter, Path, Query, Request
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
+from gradwatch_daemon.api.attention_models import AnomalyBody
 from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, cut_page, read_cursor
 from gradwatch_daemon.api.numbers import Answer, encode, number, parse_time, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError
+from gradwatch_daemon.api.submission import submit
+from gradwatch_daemon.api.tokens import principal_of
+from gradwatch_daemon.attention import Acknowledge, Attention
 from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView
 from gradwatch_daemon.store.protocol import AnomalyFilter
 
@@ -57,7 +61,7 @@ def _coverage(received: int, lost: int) -> dict[str, Any]:
 
 
 def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
-    """An anomaly's document but for `coverage`, which is last: all that stays the same while the record does."""
+    """An anomaly's document but for its end, what people did and `coverage`: all that stays the same while the record does."""
     limit, baseline = _limit(anomaly.limit), _limit(anomaly.baseline)
     absent = {"limit": limit, "baseline": baseline}
     return {
@@ -102,10 +106,25 @@ def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any
     }
 
 
-def anomaly_document(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views: Mapping[str, RunView]) -> dict[str, Any]:
+def _attended(attention: Attention | None) -> dict[str, Any]:
+    """What people did about an anomaly: changes while its record stays the same."""
+    seen = attention.acknowledged if attention else None
+    return {
+        "acknowledged": {"by": seen.by, "at": time_text(seen.at_ns), "note": seen.note} if seen else None,
+        "silenced": (attention.silence or None) if attention else None,
+    }
+
+
+def anomaly_document(
+    anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views: Mapping[str, RunView], attention: Attention | None = None
+) -> dict[str, Any]:
     """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
     view = views.get(anomaly.run)
-    return {**_facts(anomaly, catalogue), "coverage": _coverage(view.rows, view.lost) if view else None}
+    coverage = _coverage(view.rows, view.lost) if view else None
+    return {**_facts(anomaly, catalogue), **_attended(attention), "coverage": coverage}
+
+
+_UNATTENDED = encode(_attended(None))[1:-1]
 
 
 class _Same:
@@ -129,7 +148,8 @@ class _Same:
 class Writer:
     """Writes lists of anomalies as JSON, of `models.AnomalyList`'s shape. It belongs to one application; any thread may use it.
 
-    Most of a list is what the last one had, so each item's JSON is kept, without its coverage, which every row changes.
+    Most of a list is what the last one had, so each item's JSON is kept, without its end: what people did, and coverage, which
+    every row changes.
     """
 
     def __init__(self, catalogue: Iterable[DetectorInfo]) -> None:
@@ -139,14 +159,23 @@ class Writer:
         self._counted: dict[str, tuple[tuple[DetectorState, ...], Counter[str]]] = {}
 
     def write(
-        self, shown: Iterable[Anomaly], following: str | None, views: Mapping[str, RunView], concerned: Iterable[RunView]
+        self,
+        shown: Iterable[Anomaly],
+        following: str | None,
+        views: Mapping[str, RunView],
+        concerned: Iterable[RunView],
+        attention: Mapping[str, Attention],
     ) -> bytes:
         """The whole answer: items, cursor of the next page, and the coverage and detectors of the runs concerned."""
         listed = list(concerned)
         items = []
         for anomaly in shown:
             view = views.get(anomaly.run)
-            items.append(self._item(_Same(anomaly)) + (self._covered(view.rows, view.lost) if view else b"null") + b"}")
+            ends = (
+                encode(_attended(attention[anomaly.id]))[1:-1] if anomaly.id in attention else _UNATTENDED,
+                self._covered(view.rows, view.lost) if view else b"null",
+            )
+            items.append(self._item(_Same(anomaly)) + b',"coverage":'.join(ends) + b"}")
         counts = self._count(listed, views)
         rest = {
             "next": following,
@@ -156,7 +185,7 @@ class Writer:
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
 
     def _write_item(self, same: _Same) -> bytes:
-        return encode(_facts(same.record, self._catalogue))[:-1] + b',"coverage":'
+        return encode(_facts(same.record, self._catalogue))[:-1] + b","
 
     def _write_covered(self, received: int, lost: int) -> bytes:
         return encode(_coverage(received, lost))
@@ -221,16 +250,44 @@ async def list_anomalies(
     def read() -> Answer:
         # Also the writing: what changed is written anew, and the event loop must not spend that time.
         shown, following = cut_page(context.reader.anomalies(wanted), _key, limit)
-        return Answer(writer.write(shown, following, views, concerned))
+        attention = context.reader.attention([anomaly.id for anomaly in shown])
+        return Answer(writer.write(shown, following, views, concerned, attention))
 
     return await anyio.to_thread.run_sync(read)
 
 
-@router.get("/anomalies/{id}", response_model=models.AnomalyItem, operation_id="get_anomaly", summary="One anomaly")
-async def get_anomaly(request: Request, id_: Annotated[str, Path(alias="id", description="Id of the anomaly")]) -> Answer:
-    """One anomaly by its id."""
-    context = context_of(request)
+AnomalyId = Annotated[str, Path(alias="id", description="Id of the anomaly")]
+
+
+async def _answer(context: ApiContext, id_: str) -> Answer:
+    """One anomaly with what people did about it, as it is committed.
+
+    Raises:
+        ApiError: `anomaly-not-found`.
+    """
     anomaly = await anyio.to_thread.run_sync(context.reader.anomaly, id_)
     if anomaly is None:
         raise ApiError("anomaly-not-found", where="id", expected="the id of an anomaly", got=repr(id_[:80]))
-    return Answer(anomaly_document(anomaly, context.catalogue, context.snapshots()))
+    attention = await anyio.to_thread.run_sync(context.reader.attention, [id_])
+    return Answer(anomaly_document(anomaly, context.catalogue, context.snapshots(), attention.get(id_)))
+
+
+@router.get("/anomalies/{id}", response_model=models.AnomalyItem, operation_id="get_anomaly", summary="One anomaly")
+async def get_anomaly(request: Request, id_: AnomalyId) -> Answer:
+    """One anomaly by its id."""
+    return await _answer(context_of(request), id_)
+
+
+@router.patch(
+    "/anomalies/{id}", response_model=models.AnomalyItem, operation_id="change_anomaly", summary="Say that you have seen it"
+)
+async def change_anomaly(request: Request, id_: AnomalyId, body: AnomalyBody) -> Answer:
+    """Acknowledge an anomaly, with a note, or take that back. Detection and delivery go on as before."""
+    if body.acknowledged is None and body.note is None:
+        raise ApiError("invalid-body", where="body", expected="acknowledged or note", got="neither")
+    if body.acknowledged is False and body.note is not None:
+        raise ApiError("invalid-body", where="body/note", expected="none beside acknowledged: false", got=repr(body.note[:80]))
+    context = context_of(request)
+    wanted = Acknowledge(id_, principal_of(request).name, body.acknowledged, body.note)
+    await submit(context, wanted, Attention)
+    return await _answer(context, id_)

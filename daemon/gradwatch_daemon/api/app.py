@@ -24,6 +24,7 @@ from gradwatch_daemon.api import (
     replay,
     runs,
     series,
+    silences,
     snapshot,
     stream,
     timeline,
@@ -31,6 +32,7 @@ from gradwatch_daemon.api import (
 )
 from gradwatch_daemon.api.access import Sessions
 from gradwatch_daemon.api.access_models import TokenBody
+from gradwatch_daemon.api.attention_models import AnomalyBody, SilenceBody
 from gradwatch_daemon.api.auth import Door
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.models import EscalationBody
@@ -150,7 +152,7 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
-    bodies = (EscalationBody, TokenBody, ReplayBody)
+    bodies = (EscalationBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
     for room in (
@@ -160,6 +162,7 @@ def create_api(context: ApiContext) -> FastAPI:
         snapshot,
         timeline,
         anomalies,
+        silences,
         escalations,
         detectors,
         daemon,

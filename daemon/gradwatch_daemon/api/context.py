@@ -11,12 +11,14 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
-from gradwatch_daemon.records import Escalation, Request, RunView
+from gradwatch_daemon.records import Request, RunView
 from gradwatch_daemon.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from gradwatch_daemon.attention import AttentionRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class ApiContext:
     """What `create_api` needs.
 
     `snapshots` returns the newest immutable view of every known run, live or not. `submit` hands a request to the
-    pipeline thread; its future gives the committed escalation or raises GradwatchError. `ready` lists why the daemon is
+    pipeline thread; its future gives the committed record or raises GradwatchError. `ready` lists why the daemon is
     not ready, empty when it is; /readyz shows these words without asking for a token. `health` looks at the disk, so it
     is called in a worker thread. `allowed_hosts` are names or addresses without brackets; one with a port (`name:port`,
     `[v6]:port`) matches that port only. `replay` gives the document of a replay. `keyring` is None where ingest does not leave
@@ -150,7 +152,7 @@ class ApiContext:
 
     snapshots: Callable[[], Mapping[str, RunView]]
     reader: StoreReader
-    submit: "Callable[[Request], Future[Escalation]]"
+    submit: "Callable[[Request | AttentionRequest], Future[Any]]"
     hub: Hub
     book: TokenBook
     audit: AuditLog

@@ -17,6 +17,10 @@ _OWN: dict[str, tuple[str, ...]] = {
     "get_series": ("signal-not-found",),
     "list_anomalies": ("run-not-found",),
     "get_anomaly": ("anomaly-not-found",),
+    "change_anomaly": ("anomaly-not-found", "invalid-body", "overloaded"),
+    "create_silence": ("invalid-body", "idempotency-mismatch", "too-many-silences", "overloaded"),
+    "get_silence": ("silence-not-found",),
+    "end_silence": ("silence-not-found", "overloaded"),
     "get_escalation": ("escalation-not-found",),
     "cancel_escalation": ("escalation-not-found", "run-not-live", "overloaded"),
     "create_escalation": (

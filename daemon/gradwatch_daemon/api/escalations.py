@@ -1,6 +1,5 @@
 """Escalations: raise a run's telemetry level for a number of updates, and see what became of it."""
 
-import asyncio
 import time
 from typing import Annotated
 from urllib.parse import quote
@@ -21,8 +20,8 @@ from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check
 from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.api.sentences import escalation_sentence
+from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.records import CancelEscalation, Escalation, RequestEscalation, RunView
-from gradwatch_daemon.records import Request as PipelineRequest
 
 WAIT_MAX_S = 30.0
 _LEVELS = ("minimal", "normal", "debug")
@@ -83,34 +82,6 @@ def read_body(body: models.EscalationBody) -> tuple[Level, int]:
     return level, body.updates
 
 
-async def _submit(context: ApiContext, wanted: PipelineRequest) -> Escalation:
-    """Hand a request to the pipeline and wait for its answer.
-
-    Shielded: a client that leaves must not cancel a future that the pipeline thread is about to complete.
-
-    Raises:
-        GradwatchError: what the pipeline refused with, or `overloaded` when it did not answer.
-    """
-    answer = asyncio.wrap_future(context.submit(wanted))
-    try:
-        return await asyncio.wait_for(asyncio.shield(answer), context.submit_timeout_s)
-    except asyncio.TimeoutError as error:
-        answer.add_done_callback(_retrieve)
-        raise ApiError(
-            "overloaded",
-            where="pipeline",
-            expected=f"an answer within {context.submit_timeout_s:g} s",
-            got="none yet; it may still be carried out",
-            headers={"Retry-After": "1"},
-        ) from error
-
-
-def _retrieve(answer: "asyncio.Future[Escalation]") -> None:
-    """Take the late outcome, so that the loop does not report it as forgotten."""
-    if not answer.cancelled():
-        answer.exception()
-
-
 async def _find(context: ApiContext, run: str, id_: str) -> Escalation:
     known = await anyio.to_thread.run_sync(context.reader.escalations, run)
     for escalation in known:
@@ -143,7 +114,7 @@ async def create_escalation(request: Request, run: RunName, body: models.Escalat
     wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason)
     client = context.hub.subscribe({"escalation"}, {run})
     try:
-        escalation = await _settle(await _submit(context, wanted), client, wait)
+        escalation = await _settle(await submit(context, wanted, Escalation), client, wait)
     finally:
         context.hub.unsubscribe(client)
     place = f"/api/v1/runs/{quote(run, safe='')}/escalations/{quote(escalation.id, safe='')}"
@@ -210,5 +181,5 @@ async def get_escalation(request: Request, run: RunName, id_: EscalationId, wait
 async def cancel_escalation(request: Request, run: RunName, id_: EscalationId) -> Answer:
     """Ask for its end; the trainer ends it at its next update. Ending an ended one changes nothing."""
     context, view = find_run(request, run)
-    escalation = await _submit(context, CancelEscalation(run, id_))
+    escalation = await submit(context, CancelEscalation(run, id_), Escalation)
     return Answer(escalation_item(escalation, view).model_dump(), status_code=202)

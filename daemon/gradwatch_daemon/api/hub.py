@@ -2,7 +2,7 @@
 
 Every event has an id "<epoch>-<n>": n grows by one from 1 per event of this daemon process, the epoch changes with the process.
 Two bounded rings keep recent events for clients that come back: a flood of rows must not push out the anomalies, so
-evidence (anomaly, escalation) and the rest (rows, run) have one each.
+evidence (anomaly, escalation, silence) and the rest (rows, run) have one each.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from typing import Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.numbers import encode
+from gradwatch_daemon.attention import Attention, Silence
 from gradwatch_daemon.records import Anomaly, Escalation, Published, RunView, SignalBlock
 
-EVIDENCE = frozenset({"anomaly", "escalation"})
+EVIDENCE = frozenset({"anomaly", "escalation", "silence"})
 TOPICS = frozenset({"rows", "run"}) | EVIDENCE
 
 RING_EVENTS = 4096
@@ -33,12 +34,13 @@ CLIENTS_MAX = 64
 
 @dataclass(slots=True)
 class Event:
-    """One event; its frame is made when first needed and then shared by all clients and replays."""
+    """One event, `run` '' where of no run; its frame is made when first needed, then shared by all clients and replays."""
 
     n: int
     topic: str
     run: str
-    payload: Anomaly | Escalation | RunView | Mapping[str, Any]
+    payload: Anomaly | Escalation | RunView | Silence | Mapping[str, Any]
+    attention: Attention | None = None
     frame: bytes = b""
 
 
@@ -68,8 +70,8 @@ class Client:
     _cut: Cut | None = None
 
     def wants(self, event: Event) -> bool:
-        """Whether topic and run were asked for."""
-        return event.topic in self.topics and (self.runs is None or event.run in self.runs)
+        """Whether topic and run were asked for. What is of no run concerns all."""
+        return event.topic in self.topics and (self.runs is None or not event.run or event.run in self.runs)
 
     def offer(self, event: Event) -> None:
         """Queue an event. A full queue cuts what can be asked for again, and ends the stream rather than drop evidence."""
@@ -158,7 +160,7 @@ class Hub:
             # Rows are described at once: a ring must not keep their arrays alive.
             payload = published.payload
             kept = _rows(payload) if isinstance(payload, SignalBlock) else payload
-            event = Event(self.last, published.topic, published.run, kept)
+            event = Event(self.last, published.topic, published.run, kept, published.attention)
             (self._evidence if event.topic in EVIDENCE else self._others).add(event)
             for client in self._clients:
                 if client.wants(event):

@@ -257,6 +257,14 @@ class Evidence(Model):
     rules_hash: str = Field(description="The rules that judged")
 
 
+class AcknowledgedView(Model):
+    """Who has seen an anomaly, when, and what they say of it."""
+
+    by: str = Field(description="Name of their token", examples=["owner"])
+    at: Time
+    note: str
+
+
 class AnomalyItem(Model):
     """Findings of one cause in one run."""
 
@@ -283,6 +291,8 @@ class AnomalyItem(Model):
     attached: list[AttachedFinding]
     tries: list[str] = Field(alias="try", description="What to try, most likely first")
     evidence: Evidence
+    acknowledged: AcknowledgedView | None = Field(description="null: nobody said that they have seen it")
+    silenced: str | None = Field(description="Id of the silence that mutes it, or did until it resolved; null: none")
     coverage: Coverage | None = Field(description="Of its run; null when the daemon no longer holds the run")
 
 

@@ -1,6 +1,7 @@
 """GET stream: committed events as server-sent events."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from gradwatch_daemon.api.hub import CLIENTS_MAX, EVIDENCE, TOPICS, Client, Even
 from gradwatch_daemon.api.parameters import split_words
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.runs import run_summary
+from gradwatch_daemon.api.silences import silence_item
+from gradwatch_daemon.attention import Silence
 from gradwatch_daemon.records import Anomaly, Escalation, RunView
 
 HEARTBEAT_S = 15.0
@@ -28,14 +31,17 @@ BYE_S = 1.0
 router = APIRouter(tags=["stream"])
 
 
-def describe(context: ApiContext, payload: Anomaly | Escalation | RunView | Mapping[str, Any]) -> Mapping[str, Any]:
+def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
     """What an event says: the same document that GET answers."""
+    payload = event.payload
     if isinstance(payload, Anomaly):
-        return anomaly_document(payload, context.catalogue, context.snapshots())
+        return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention)
     if isinstance(payload, Escalation):
         return escalation_item(payload, context.snapshots().get(payload.run)).model_dump()
     if isinstance(payload, RunView):
         return run_summary(payload).model_dump()
+    if isinstance(payload, Silence):
+        return silence_item(payload, time.time_ns()).model_dump()
     return payload
 
 
@@ -108,7 +114,7 @@ class EventStream(Response):
 
     def _frame(self, event: Event) -> bytes:
         if not event.frame:
-            document = describe(self._context, event.payload)
+            document = describe(self._context, event)
             event.frame = frame(event.topic, document, f"{self._context.hub.epoch}-{event.n}")
         return event.frame
 
@@ -132,11 +138,13 @@ async def _write(send: Send, part: bytes) -> None:
 )
 async def stream(
     request: Request,
-    topics: Annotated[str | None, Query(description="rows, run, anomaly, escalation, with commas; all when not given")] = None,
+    topics: Annotated[
+        str | None, Query(description="rows, run, anomaly, escalation, silence, with commas; all when not given")
+    ] = None,
     runs: Annotated[str | None, Query(description="Names of runs, with commas; all when not given")] = None,
     last_event_id: Annotated[str | None, Header(description="Id of the last event seen: what came since is sent first")] = None,
 ) -> Response:
-    """`hello`, then `rows`, `run`, `anomaly`, `escalation`; `gap` where events are missing, `bye` at the end."""
+    """`hello`, then `rows`, `run`, `anomaly`, `escalation`, `silence`; `gap` where events are missing, `bye` at the end."""
     context = context_of(request)
     wanted = split_words("topics", topics, sorted(TOPICS)) or TOPICS
     of_runs = split_words("runs", runs)

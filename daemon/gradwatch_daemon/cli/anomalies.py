@@ -96,8 +96,17 @@ def lines(item: dict[str, Any], output: Output) -> list[str]:
     said = [head, f"   {printable(item['sentence'])}", f"   {numbers}; onset {item['update_onset']}, seen {item['count']}x"]
     if item["attached"]:
         said.append("   explains: " + ", ".join(sorted({finding["kind"] for finding in item["attached"]})))
+    said += [f"   {line}" for line in attended(item)]
     said += [f"   try: {printable(step)}" for step in item["try"][:1]]
     return said
+
+
+def attended(item: dict[str, Any]) -> list[str]:
+    """What people did about an anomaly, a line each."""
+    seen, silence = item["acknowledged"], item["silenced"]
+    note = f": {printable(seen['note'])}" if seen and seen["note"] else ""
+    said = [f"acknowledged by {printable(seen['by'])}{note}"] if seen else []
+    return [*said, f"silenced by {silence}: not delivered"] if silence else said
 
 
 def _follow(args: Namespace, output: Output) -> int:
@@ -129,6 +138,7 @@ def news(item: dict[str, Any], before: dict[str, Any]) -> list[str]:
         changes.append(f"now {item['severity']}")
     if new:
         changes.append(f"also {', '.join(sorted(new))} at update {item['update_last']}")
+    changes += [line for line in attended(item) if line not in attended(before)]
     if item["state"] != before["state"]:
         resolved = item["update_resolved"]
         changes.append(item["state"] if resolved is None else f"{item['state']} at update {resolved}")

@@ -178,6 +178,7 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
         metavar="SECONDS",
         help="until the trainer has applied it (60)",
     )
+    _add_attention(verbs)
     token = _verb(verbs, "token", "print the owner's bearer token, for curl; make, list or revoke tokens for others")
     token.add_argument("action", nargs="?", choices=("print", "add", "list", "revoke"), default="print")
     token.add_argument("name", nargs="?", metavar="NAME", help="of the token to add or revoke")
@@ -188,6 +189,22 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
     keys.add_argument("name", nargs="?", metavar="NAME", help="of the key to add or revoke, for example the machine")
     audit = _verb(verbs, "audit", "show who changed what, newest first")
     audit.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
+
+
+def _add_attention(verbs: argparse._SubParsersAction[Parser]) -> None:
+    ack = _verb(verbs, "ack", "say that you have seen an anomaly; detection and delivery go on")
+    ack.add_argument("id", metavar="ID", help="of the anomaly, from `gradwatch anomalies --json`")
+    ack.add_argument("--note", metavar="TEXT", help="shown with it")
+    ack.add_argument("--undo", action="store_true", help="take it back")
+    silence = _verb(verbs, "silence", "deliver nothing of some anomalies for a while; list or end silences")
+    silence.add_argument("action", choices=("add", "list", "end"))
+    silence.add_argument("id", nargs="?", metavar="ID", help="of the silence to end")
+    silence.add_argument("--run", metavar="RUN", help="of this run (any)")
+    silence.add_argument("--kind", metavar="KIND", help="of this kind (any)")
+    silence.add_argument("--subject", metavar="NAME", help="of this head, layer or key (any)")
+    silence.add_argument("--all", action="store_true", help="any anomaly of any run")
+    silence.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d")
+    silence.add_argument("--reason", metavar="TEXT", help="kept with it")
 
 
 def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:

@@ -19,6 +19,7 @@ from gradwatch_daemon import __version__
 from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
 from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.session import Sessions
+from gradwatch_daemon.pipeline.attending import Attending
 from gradwatch_daemon.pipeline.detection import Detection
 from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.reception import Reception
@@ -81,7 +82,8 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
         self._detection = Detection(engine, store, self._runs, self._sessions)
         self._stopping = False
-        self.mailbox = Mailbox(self._runs, store, socket.wake)
+        self._attending = Attending(self._runs, store)
+        self.mailbox = Mailbox(self._runs, self._attending, store, socket.wake)
         self._restore()
 
     def stop(self) -> None:
@@ -112,6 +114,7 @@ class Pipeline:
         self._detection.watch_pace(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
+        self._attending.follow(work, now)
         self._detection.retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
@@ -198,10 +201,12 @@ class Pipeline:
 
     def _announce(self, work: Work) -> None:
         for answer, record in work.answers:
-            answer.set_result(work.escalations.get((record.run, record.id), record))
+            answer.set_result(work.newest(record))
         views = {run: self._runs.states[run].view() for run in work.changed}
         out = [Published("rows", block.stream.run, block) for block in work.blocks]
-        out += [Published("anomaly", anomaly.run, anomaly) for anomaly in work.anomalies.values()]
+        told = {**work.shown, **work.anomalies}
+        out += [Published("anomaly", anomaly.run, anomaly, work.attention_of.get(id_)) for id_, anomaly in told.items()]
+        out += [Published("silence", silence.run or "", silence) for silence in work.silences.values()]
         out += [Published("escalation", record.run, record) for record in work.escalations.values()]
         out += [Published("run", run, view) for run, view in views.items()]
         if out:
@@ -242,6 +247,7 @@ class Pipeline:
                 # Whoever was connected will greet again; until then nobody is.
                 state.run = replace(state.run, state="lost")
         reader.close()
+        self._attending.restore(self._clock())
         self.snapshots = {run: state.view() for run, state in self._runs.states.items()}
 
     @staticmethod

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradwatch_daemon.records import Commit
+from gradwatch_daemon.attention import Attention, Silence
+from gradwatch_daemon.records import Commit, Escalation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import (
         Anomaly,
         Checkpoint,
-        Escalation,
         EventRecord,
         LossRecord,
         Run,
@@ -48,7 +48,8 @@ class Gap(NamedTuple):
 
 @dataclass(slots=True)
 class Work:
-    """Dicts are upserts: the newest record of a key wins. `changed` and `redeliver` are keys of runs."""
+    """Dicts are upserts: the newest record of a key wins. `changed` and `redeliver` are keys of runs. `shown` are anomalies to
+    tell of though they did not change, `attention_of` what people did about all that are told of."""
 
     blocks: list[SignalBlock] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
@@ -62,7 +63,11 @@ class Work:
     redeliver: set[str] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
     welcomes: list[LiveSession] = field(default_factory=list)
-    answers: list[tuple[Future[Escalation], Escalation]] = field(default_factory=list)
+    answers: list[tuple[Future[Any], Any]] = field(default_factory=list)
+    attention: dict[str, Attention] = field(default_factory=dict)
+    silences: dict[str, Silence] = field(default_factory=dict)
+    shown: dict[str, Anomaly] = field(default_factory=dict)
+    attention_of: dict[str, Attention] = field(default_factory=dict)
 
     def escalated(self, records: list[Escalation]) -> None:
         """Note changed escalations."""
@@ -75,6 +80,18 @@ class Work:
         for record in records:
             self.anomalies[record.id] = record
             self.changed.add(record.run)
+
+    def attended(self, records: Iterable[Attention]) -> None:
+        """Note what people did about anomalies."""
+        self.attention.update({record.anomaly: record for record in records})
+
+    def newest(self, record: object) -> object:
+        """A record that was promised as an answer, as this tick left it."""
+        if isinstance(record, Escalation):
+            return self.escalations.get((record.run, record.id), record)
+        if isinstance(record, Silence):
+            return self.silences.get(record.id, record)
+        return self.attention.get(record.anomaly, record) if isinstance(record, Attention) else record
 
     def place_losses(self, passed: Passed) -> None:
         """Note behind which rows the losses came that are new in `passed`: detection takes both in order."""
@@ -95,4 +112,6 @@ class Work:
             tables=tuple(passed.tables),
             checkpoints=tuple(self.checkpoints),
             waiting=tuple(self.waiting.items()),
+            attention=tuple(self.attention.values()),
+            silences=tuple(self.silences.values()),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.records import (
         F64,
         I64,
@@ -134,6 +135,12 @@ class StoreReader(Protocol):
     def escalations(self, run: str) -> list[Escalation]:
         """All escalations of a run, newest first."""
 
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        """What people did about the anomalies with these ids; those nobody looked at are left out."""
+
+    def silences(self) -> list[Silence]:
+        """All silences, active or over, newest first."""
+
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run in any attempt and rank, newest first."""
 
@@ -185,6 +192,14 @@ class Store(Protocol):
 
     def open_anomalies(self) -> Sequence[Anomaly]:
         """Pending and firing ones, oldest first."""
+
+    def anomaly(self, id_: str) -> Anomaly | None: ...
+
+    def attention(self, anomalies: Sequence[str]) -> Mapping[str, Attention]:
+        """What people did about the anomalies with these ids; those nobody looked at are left out."""
+
+    def silences(self) -> Sequence[Silence]:
+        """All silences, active or over, newest first."""
 
     def open_escalations(self) -> Sequence[Escalation]:
         """Those that anything may still become of, oldest first."""

@@ -15,6 +15,7 @@ from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
 from gradwatch_daemon.store.chunks.stretches import read_stretches
+from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.protocol import SignalSummary
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series, Stretch
 
@@ -171,6 +173,16 @@ class SqliteReader:
         query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE run = ? ORDER BY requested_ns DESC, id DESC"
         with self._snapshot() as db:
             return [rows.escalation_of(row) for row in db.execute(query, (run,))]
+
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        """What people did about the anomalies with these ids; those nobody looked at are left out."""
+        with self._snapshot() as db:
+            return read_attention(db, anomalies)
+
+    def silences(self) -> list[Silence]:
+        """All silences, active or over, newest first."""
+        with self._snapshot() as db:
+            return read_silences(db)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest `limit` events of a run in any attempt and rank, newest first."""

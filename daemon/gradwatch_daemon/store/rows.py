@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -91,6 +93,19 @@ ESCALATION = (
     "update_applied",
     "update_ended",
     "ended_why",
+)
+ATTENTION = ("anomaly", "seen_by", "seen_ns", "note", "silence")
+SILENCE = (
+    "id",
+    "run",
+    "kind",
+    "subject",
+    "reason",
+    "author",
+    "created_ns",
+    "expires_ns",
+    "ended_ns",
+    "muted",
 )
 EVENT = ("stream", "session", "seq", "update_at", "t_ns", "kind", "text", "detail")
 LOSS = ("stream", "session", "first_seq", "last_seq", "reason")
@@ -252,6 +267,28 @@ def escalation_of(row: Sequence[Any]) -> Escalation:
     """The escalation in an ESCALATION row."""
     run, id_, level, updates, origin, reason, state, *rest = row
     return Escalation(id_, run, Level(level), updates, origin, reason, EscalationState(state), *rest)
+
+
+def attention_row(attention: Attention) -> Row:
+    """An `attention` row, columns as in ATTENTION."""
+    seen = attention.acknowledged
+    return (attention.anomaly, *((None, None, None) if seen is None else (seen.by, seen.at_ns, seen.note)), attention.silence)
+
+
+def attention_of(row: Sequence[Any]) -> Attention:
+    """What people did about an anomaly, in an ATTENTION row."""
+    anomaly, by, at_ns, note, silence = row
+    return Attention(anomaly, None if by is None else Acknowledgement(by, at_ns, note), silence)
+
+
+def silence_row(silence: Silence) -> Row:
+    """A `silence` row, columns as in SILENCE: the fields of the record, in their order."""
+    return astuple(silence)
+
+
+def silence_of(row: Sequence[Any]) -> Silence:
+    """The silence in a SILENCE row."""
+    return Silence(*row)
 
 
 def event_row(event: EventRecord, stream: int) -> Row:

@@ -116,7 +116,15 @@ _THIRD = (
     "DROP INDEX evidence_of_stream",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+_FOURTH = (
+    # What people did about anomalies, apart from them: detection writes the one table, people the other.
+    """CREATE TABLE attention (anomaly TEXT PRIMARY KEY, seen_by TEXT, seen_ns INTEGER, note TEXT, silence TEXT NOT NULL)
+        WITHOUT ROWID""",
+    """CREATE TABLE silence (id TEXT PRIMARY KEY, run TEXT, kind TEXT, subject TEXT, reason TEXT NOT NULL, author TEXT NOT NULL,
+        created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, ended_ns INTEGER, muted INTEGER NOT NULL)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

@@ -20,12 +20,14 @@ from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.chunk import encode_chunk
 from gradwatch_daemon.store.chunks.tail import encode_tail
 from gradwatch_daemon.store.numbers import Numbers
+from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.reader import SqliteReader
 from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
 
 S = TypeVar("S", bound="SqliteStore")
@@ -61,6 +63,8 @@ _RUN = upsert("run", rows.RUN, 1)
 _SESSION = upsert("session", rows.SESSION, 1)
 _ANOMALY = upsert("anomaly", rows.ANOMALY, 1)
 _ESCALATION = upsert("escalation", rows.ESCALATION, 2)
+_ATTENTION = upsert("attention", rows.ATTENTION, 1)
+_SILENCE = upsert("silence", rows.SILENCE, 1)
 _CHECKPOINT = upsert("checkpoint", ("stream", "update_at", "rows", "rules_hash", "state"), 1)
 _OPEN = tuple(state.value for state in EscalationState if state.open)
 
@@ -137,6 +141,8 @@ class SqliteStore:
                 db.execute(_SESSION, rows.session_row(session, numbers.place(db, session.stream).number))
             db.executemany(_ANOMALY, map(rows.anomaly_row, batch.anomalies))
             db.executemany(_ESCALATION, map(rows.escalation_row, batch.escalations))
+            db.executemany(_ATTENTION, map(rows.attention_row, batch.attention))
+            db.executemany(_SILENCE, map(rows.silence_row, batch.silences))
             for event in batch.events:
                 db.execute(_EVENT, rows.event_row(event, numbers.place(db, event.stream).number))
             for loss in batch.losses:
@@ -237,6 +243,19 @@ class SqliteStore:
         """Pending and firing ones, oldest first."""
         query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE state <> 'resolved' ORDER BY t_ns, id"
         return [rows.anomaly_of(row) for row in self._db.execute(query)]
+
+    def anomaly(self, id_: str) -> Anomaly | None:
+        """One anomaly."""
+        found = self._db.execute(f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE id = ?", (id_,)).fetchone()
+        return None if found is None else rows.anomaly_of(found)
+
+    def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
+        """What people did about the anomalies with these ids; those nobody looked at are left out."""
+        return read_attention(self._db, anomalies)
+
+    def silences(self) -> list[Silence]:
+        """All silences, active or over, newest first."""
+        return read_silences(self._db)
 
     def open_escalations(self) -> list[Escalation]:
         """Those that anything may still become of, oldest first."""

@@ -6,6 +6,7 @@ import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
+from gradwatch_daemon.attention import Acknowledgement, Attention
 from gradwatch_daemon.records import DetectorState
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.fake_api import T0_NS, T0_TEXT, make_anomaly, make_daemon, make_run, make_view, problem_of
@@ -39,6 +40,7 @@ async def test_anomaly_round_trips_every_field() -> None:
     """Each field of the record arrives with its own value, non-finite ones by name."""
     daemon = make_daemon()
     daemon.reader.found = [make_anomaly(update_resolved=130, state="resolved", baseline=0.25)]
+    daemon.reader.attended = {"a1": Attention("a1", Acknowledgement("ann", T0_NS, "seed"), "s1")}
 
     document = (await daemon.get("/anomalies/a1")).json()
 
@@ -82,6 +84,8 @@ async def test_anomaly_round_trips_every_field() -> None:
             "events": "/api/v1/runs/ant-ppo/events",
             "rules_hash": "beef",
         },
+        "acknowledged": {"by": "ann", "at": T0_TEXT, "note": "seed"},
+        "silenced": "s1",
         "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
     }
 
@@ -114,7 +118,7 @@ async def test_anomalies_pass_every_filter_to_the_store() -> None:
     await daemon.get(f"/anomalies?{query}")
 
     expected = AnomalyFilter("ant-ppo", "kl-spike", "warning", "pending", 1_769_860_800 * 10**9, 8, None)
-    assert daemon.reader.calls == [("anomalies", expected)]
+    assert daemon.reader.calls == [("anomalies", expected), ("attention",)]
     assert "MainThread" not in daemon.reader.threads_seen
 
 

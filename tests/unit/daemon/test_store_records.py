@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gradwatch_contracts.control import EscalationState, Severity
+from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import Attached, Commit, EventRecord, LossRecord, Session, Stream, TableRecord
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.signal_blocks import STREAM
@@ -215,3 +216,20 @@ def test_tables_of_a_kind_are_found_by_their_updates(store: Store, reader: Store
     assert reader.tables_at(STREAM, "layers", []) == []
     nobody = Stream("nobody", 1, 0)
     assert reader.table_updates(nobody, "layers") == reader.tables_at(nobody, "layers", [9]) == []
+
+
+def test_attention_and_silences_come_back_as_they_were_and_the_newest_wins(opened: Opened, reader: StoreReader) -> None:
+    """Every field, with and without an acknowledgement; an upsert by key; unknown ids are left out, not empty."""
+    seen = Attention("a1", Acknowledgement("owner", 7, "seed 3 ☂"), "s1")
+    muted = Attention("a2", None, "s1")
+    old = Silence("s0", None, None, "", "all of it", "owner", 1, 2, 2, 4)
+    new = Silence("s1", "ant-ppo", "kl_spike", None, "new clip", "grafana", 3, 2**62, None, 1)
+    opened.store.commit(Commit(attention=(replace(seen, acknowledged=None), muted), silences=(replace(new, muted=0), old)))
+    opened.store.commit(Commit(attention=(seen,), silences=(new,)))
+    for source in (opened.again(), reader):
+        assert dict(source.attention(["a1", "a2", "a3"])) == {"a1": seen, "a2": muted}
+        assert list(source.silences()) == [new, old]
+        assert dict(source.attention([])) == {}
+    assert opened.store.anomaly("a1") is None
+    opened.store.commit(Commit(anomalies=(ANOMALY,)))
+    assert opened.store.anomaly("a1") == ANOMALY
