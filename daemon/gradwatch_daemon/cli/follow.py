@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RECONNECT_S = 2.0
 """What the stream itself asks browsers to wait."""
 
-_PASSING = frozenset({"daemon-unreachable", "not-ready", "overloaded"})
+PASSING = frozenset({"daemon-unreachable", "not-ready", "overloaded"})
 """Failures that may be over in a moment. Others (a wrong token, an unknown run) will not pass by waiting."""
 
 
@@ -49,7 +49,7 @@ def follow(
                 last_id = event.id or last_id
         except (CommandError, GradwatchError) as error:
             slug = error.code if isinstance(error, CommandError) else error.code.slug
-            if slug not in _PASSING or not connected:
+            if slug not in PASSING or not connected:
                 raise
         note("The connection to the daemon was lost; trying again.")
         pause(RECONNECT_S)

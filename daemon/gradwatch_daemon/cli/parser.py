@@ -85,6 +85,16 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     # Everything behind `demo` goes to the demo itself, --help too.
     verbs.add_parser("demo", help="train, break the run on purpose, and watch it being found", add_help=False)
     _add_run(verbs)
+    top = verbs.add_parser(
+        "top",
+        help="watch runs live in this terminal",
+        description="Runs, their signals and anomalies, live; ? shows the keys.",
+        allow_abbrev=False,
+    )
+    top.add_argument("run", nargs="?", metavar="RUN", help="begin with this run")
+    top.add_argument("--once", action="store_true", help="print one picture and end; needs no Textual")
+    top.add_argument("--ascii", action="store_true", help="no character beyond ASCII")
+    top.add_argument("--readonly", action="store_true", help="look only: escalating and acknowledging are off")
     status = _verb(verbs, "status", "show the daemon and one line for each live run")
     status.add_argument("run", nargs="?", metavar="RUN", help="show everything known of this run instead")
     status.add_argument("--all", action="store_true", help="also runs that are lost, finished or crashed")
