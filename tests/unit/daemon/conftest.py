@@ -1,4 +1,4 @@
-"""A store of each implementation, and a reader of it, for the suite that all of them pass."""
+"""What several suites share: a store of each implementation, and the command line in front of a scripted daemon."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.command_line import CommandLine
+from harness.daemon_stub import DaemonStub
 from harness.stores import PLACES, Opened
 
 if TYPE_CHECKING:
@@ -35,3 +37,18 @@ def reader(opened: Opened) -> Iterator[StoreReader]:
     reading = opened.store.reader()
     yield reading
     reading.close()
+
+
+@pytest.fixture
+def stub() -> Iterator[DaemonStub]:
+    """A daemon that answers what a test scripts."""
+    with DaemonStub() as running:
+        yield running
+
+
+@pytest.fixture
+def gradwatch(
+    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    """The command line pointed at the stub."""
+    return CommandLine(monkeypatch, capsys, tmp_path, stub)

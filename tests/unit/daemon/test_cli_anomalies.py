@@ -13,30 +13,15 @@ from gradwatch_daemon.cli.client import Address, Client
 from gradwatch_daemon.cli.failure import CommandError
 from gradwatch_daemon.cli.follow import follow
 from harness import api_documents as documents
-from harness.command_line import CommandLine
 from harness.daemon_stub import TOKEN, DaemonStub, Reply, sse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from harness.command_line import CommandLine
 
 LIST = "/api/v1/anomalies"
 STREAM = "/api/v1/stream"
-
-
-@pytest.fixture
-def stub() -> Iterator[DaemonStub]:
-    """A daemon that answers what a test scripts."""
-    with DaemonStub() as running:
-        yield running
-
-
-@pytest.fixture
-def gradwatch(
-    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> CommandLine:
-    """The command line pointed at the stub."""
-    return CommandLine(monkeypatch, capsys, tmp_path, stub)
 
 
 def test_empty_list_with_blind_detectors_says_who_could_not_see(stub: DaemonStub, gradwatch: CommandLine) -> None:

@@ -20,17 +20,9 @@ from harness.command_line import CommandLine
 from harness.daemon_stub import TOKEN, DaemonStub, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 UID = os.getuid()
-
-
-@pytest.fixture
-def stub() -> Iterator[DaemonStub]:
-    """A daemon that answers what a test scripts."""
-    with DaemonStub() as running:
-        yield running
 
 
 def _write_connection(directory: Path, url: str = "http://127.0.0.1:9470", mode: int = 0o600) -> Path:

@@ -11,30 +11,13 @@ import pytest
 from gradwatch_daemon.cli.client import Address, Client
 from gradwatch_daemon.cli.escalate import wait_for
 from harness import api_documents as documents
-from harness.command_line import CommandLine
 from harness.daemon_stub import TOKEN, DaemonStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from harness.command_line import CommandLine
 
 POST = "/api/v1/runs/ant-ppo/escalations"
 ONE = f"{POST}/e1"
-
-
-@pytest.fixture
-def stub() -> Iterator[DaemonStub]:
-    """A daemon that answers what a test scripts."""
-    with DaemonStub() as running:
-        yield running
-
-
-@pytest.fixture
-def gradwatch(
-    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> CommandLine:
-    """The command line pointed at the stub."""
-    return CommandLine(monkeypatch, capsys, tmp_path, stub)
 
 
 def test_run_without_live_session_exits_5(stub: DaemonStub, gradwatch: CommandLine) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import api_documents as documents
-from harness.command_line import CommandLine
 from harness.daemon_stub import DaemonStub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from harness.command_line import CommandLine
 
 
 @pytest.fixture
@@ -26,14 +26,6 @@ def stub() -> Iterator[DaemonStub]:
         missing = documents.problem("anomaly-not-found", "No anomaly has this id.", 404)
         running.answer("GET", "/api/v1/anomalies/kl_spik", missing, status=404)
         yield running
-
-
-@pytest.fixture
-def gradwatch(
-    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> CommandLine:
-    """The command line pointed at the stub."""
-    return CommandLine(monkeypatch, capsys, tmp_path, stub)
 
 
 def test_explain_unknown_word_exits_3_and_names_the_nearest_kind(gradwatch: CommandLine) -> None:

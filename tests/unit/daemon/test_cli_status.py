@@ -5,33 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from harness import api_documents as documents
-from harness.command_line import CommandLine
-from harness.daemon_stub import DaemonStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from harness.command_line import CommandLine
+    from harness.daemon_stub import DaemonStub
 
 RUNS = "/api/v1/runs"
 DAEMON = "/api/v1/daemon"
-
-
-@pytest.fixture
-def stub() -> Iterator[DaemonStub]:
-    """A daemon that answers what a test scripts."""
-    with DaemonStub() as running:
-        yield running
-
-
-@pytest.fixture
-def gradwatch(
-    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> CommandLine:
-    """The command line pointed at the stub."""
-    return CommandLine(monkeypatch, capsys, tmp_path, stub)
 
 
 def test_status_of_a_daemon_that_is_not_ready_exits_4_with_the_reason(stub: DaemonStub, gradwatch: CommandLine) -> None:

@@ -9,30 +9,13 @@ import pytest
 
 from gradwatch_contracts.columns import STATUS_REASON, Status
 from harness import api_documents as documents
-from harness.command_line import CommandLine
-from harness.daemon_stub import DaemonStub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from harness.command_line import CommandLine
+    from harness.daemon_stub import DaemonStub
 
 RUNS = "/api/v1/runs"
 RUN = "/api/v1/runs/ant-ppo"
-
-
-@pytest.fixture
-def stub() -> Iterator[DaemonStub]:
-    """A daemon that answers what a test scripts."""
-    with DaemonStub() as running:
-        yield running
-
-
-@pytest.fixture
-def gradwatch(
-    stub: DaemonStub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> CommandLine:
-    """The command line pointed at the stub."""
-    return CommandLine(monkeypatch, capsys, tmp_path, stub)
 
 
 def _rows(text: str) -> list[list[str]]:
