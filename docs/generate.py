@@ -1,4 +1,4 @@
-"""Writes docs/signals.md, docs/detectors.md and the table of detectors in README.md from the registries.
+"""Writes docs/signals.md, docs/detectors.md, docs/keyboard.md and the table of detectors in README.md from the registries.
 
 `python docs/generate.py` writes; with `--check` it writes nothing and exits 1 when one of them is stale.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.collect.collectors import COLLECTORS
+from gradwatch_contracts.keyboard import KEYBOARD, Where
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
@@ -203,6 +204,20 @@ def _threshold_row(threshold: Threshold) -> tuple[str, ...]:
     )
 
 
+KEYBOARD_INTRO = """\
+# Keyboard
+
+The dashboard and `gradwatch top` share these keys. No key is taken while a modifier is held or while somebody types.
+"""
+
+
+def keyboard_page() -> str:
+    """docs/keyboard.md."""
+    said = {Where.BOTH: "dashboard, top", Where.WEB: "dashboard", Where.TOP: "top"}
+    rows = ((f"`{'Space' if entry.key == ' ' else entry.key}`", entry.what, said[entry.where]) for entry in KEYBOARD)
+    return "\n".join([NOTICE, KEYBOARD_INTRO, _table(("key", "does", "in"), rows)])
+
+
 def readme_table() -> str:
     """The table of README.md: kind, failure, signals needed in the profile `default`."""
     rows = []
@@ -242,6 +257,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs" / "signals.md": signals_page(),
         ROOT / "docs" / "detectors.md": detectors_page(),
+        ROOT / "docs" / "keyboard.md": keyboard_page(),
         path: readme(path.read_text(encoding="utf-8")),
     }
 

@@ -1,10 +1,13 @@
-"""A small HTTP server that speaks like the daemon: scripted answers, a record of what was asked, streams that break off."""
+"""A small HTTP server that speaks like the daemon: scripted answers, a record of what was asked, streams that break off or
+that stay."""
 
 from __future__ import annotations
 
 import json
+import queue
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -13,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from harness.api_documents import problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 TOKEN = "stub-token"
@@ -39,12 +43,35 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class OpenStream:
+    """A stream that goes on: events are put in while a client reads, until it is cut."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts: queue.Queue[bytes | None] = queue.Queue()
+        for part in parts:
+            self._parts.put(part)
+
+    def send(self, part: bytes) -> None:
+        """To whoever reads."""
+        self._parts.put(part)
+
+    def cut(self) -> None:
+        """Break the connection off."""
+        self._parts.put(None)
+
+    def parts(self) -> Iterator[bytes]:
+        """What is sent, as it is sent."""
+        while (part := self._parts.get()) is not None:
+            yield part
+
+
 class DaemonStub:
     """Answers by (method, path): each in turn, the last one again and again. `/api/v1/stream` takes one script a connection."""
 
     def __init__(self) -> None:
         self.requests: list[Seen] = []
-        self.streams: deque[bytes] = deque()
+        self.streams: deque[bytes | OpenStream] = deque()
+        self._open: list[OpenStream] = []
         self._replies: dict[tuple[str, str], deque[Reply]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -72,6 +99,10 @@ class DaemonStub:
         """The requests that came for a path."""
         return [seen for seen in self.requests if seen.path == path]
 
+    def opened(self, stream: OpenStream) -> None:
+        """A client reads it: it is cut when the stub ends."""
+        self._open.append(stream)
+
     def take(self, seen: Seen) -> Reply:
         """The reply to a request."""
         self.requests.append(seen)
@@ -87,6 +118,8 @@ class DaemonStub:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for stream in self._open:
+            stream.cut()
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
@@ -129,9 +162,20 @@ def _handler(stub: DaemonStub) -> type[BaseHTTPRequestHandler]:
             seen = Seen(self.command, parts.path, query, json.loads(raw) if raw else None, headers)
             if parts.path == "/api/v1/stream" and stub.streams:
                 stub.requests.append(seen)
-                self._send(Reply(200, stub.streams.popleft(), {"Content-Type": "text/event-stream"}))
+                script = stub.streams.popleft()
+                whole = script if isinstance(script, bytes) else b""
+                self._send(Reply(200, whole, {"Content-Type": "text/event-stream"}))
+                if isinstance(script, OpenStream):
+                    self._go_on(script)
                 return
             self._send(stub.take(seen))
+
+        def _go_on(self, stream: OpenStream) -> None:
+            stub.opened(stream)
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has left
+                for part in stream.parts():
+                    self.wfile.write(part)
+                    self.wfile.flush()
 
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)

@@ -19,6 +19,7 @@ from gradwatch_daemon.cli.top import acts
 from gradwatch_daemon.cli.top.feed import Feed, Wanted
 from gradwatch_daemon.cli.top.pages import Frame, draw
 from gradwatch_daemon.cli.top.picture import with_event
+from gradwatch_daemon.cli.top.run_page import spark_cells
 from gradwatch_daemon.cli.top.view import SPANS, Page, View, anomaly_at, run_at, step
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Canvas(Widget):
 
 
 def _style(words: str) -> Style:
-    return Style.combine(Style.parse(_STYLES[word]) for word in words.split() if word in _STYLES)
+    return Style.combine([Style(), *(Style.parse(_STYLES[word]) for word in words.split() if word in _STYLES)])
 
 
 class TopApp(App[None]):
@@ -87,6 +88,7 @@ class TopApp(App[None]):
 
     CSS = "Screen { background: transparent; } Input { dock: bottom; display: none; border: none; height: 1; padding: 0; }"
     ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = None  # the hidden input would take every key
     BINDINGS: ClassVar = []
 
     def __init__(
@@ -118,14 +120,17 @@ class TopApp(App[None]):
     def compose(self) -> ComposeResult:
         """The canvas, and the input that is hidden."""
         yield Canvas(self._paint)
-        yield Input()
+        yield Input(select_on_focus=False)
 
     def on_mount(self) -> None:
         """Begin to follow."""
         self.set_interval(REDRAW_S, self._redraw_if_stale)
         self.set_interval(CLOCK_S, self._redraw)
-        self._feed.want(self._wanted())
         self._feed.start()
+
+    def on_resize(self) -> None:
+        """A wider terminal has room for longer lines."""
+        self._feed.want(self._wanted())
 
     def on_unmount(self) -> None:
         """The threads may outlive the view by one silence of the stream; they hand over nothing any more."""
@@ -186,7 +191,7 @@ class TopApp(App[None]):
 
     def _wanted(self) -> Wanted:
         inside = self.view.page in (Page.RUN, Page.DETECTORS, Page.ANOMALY)
-        return Wanted(self.view.run if inside else "", SPANS[self.view.span])
+        return Wanted(self.view.run if inside else "", SPANS[self.view.span], spark_cells(self.size.width))
 
     # -- typing ---------------------------------------------------------------------------------------------------------
 
@@ -216,8 +221,8 @@ class TopApp(App[None]):
         self.view = replace(self.view, filter=words.strip(), cursor=0)
 
     def _say(self, what: str, *, asking: bool = False) -> None:
-        self.picture = replace(self.picture, said=what, asking=asking)
-        self._shown = replace(self._shown, said=what, asking=asking)
+        self.picture = replace(self.picture, said=what, asking=asking, about="")
+        self._shown = replace(self._shown, said=what, asking=asking, about="")
 
     # -- acts -----------------------------------------------------------------------------------------------------------
 
@@ -238,22 +243,12 @@ class TopApp(App[None]):
             self._say("There is no run here." if action == "escalate" else "There is no anomaly here.")
 
     def _escalation_of(self, run: str) -> Callable[[str], None]:
-        def submit(words: str) -> None:
-            self._send(
-                lambda client: acts.escalate(client, run, words),
-                "escalation",
-                lambda item: f"{item['run']}: {item['sentence']}",
-            )
-
-        return submit
+        return lambda words: self._send(lambda client: acts.escalate(client, run, words), "escalation")
 
     def _anomaly_act(self, id_: str, do: Callable[[Client, str, str], dict[str, Any]]) -> Callable[[str], None]:
-        def submit(words: str) -> None:
-            self._send(lambda client: do(client, id_, words), "anomaly", _acknowledged)
+        return lambda words: self._send(lambda client: do(client, id_, words), "anomaly")
 
-        return submit
-
-    def _send(self, ask: Callable[[Client], dict[str, Any]], topic: str, tell: Callable[[dict[str, Any]], str]) -> None:
+    def _send(self, ask: Callable[[Client], dict[str, Any]], topic: str) -> None:
         """Ask in a thread. Until the daemon answers it says so; what it then says is the daemon's word, not our hope."""
         self._say("Asking the daemon ...", asking=True)
 
@@ -265,14 +260,7 @@ class TopApp(App[None]):
                 said = " ".join(" ".join(failure.lines()).split())
                 self._hand_over(lambda picture: replace(picture, said=said, asking=False))
                 return
-            self._hand_over(lambda picture: replace(with_event(picture, topic, item), said=tell(item), asking=False))
+            self._hand_over(lambda picture: with_event(replace(picture, about=item["id"], asking=False), topic, item))
             self._feed.refresh(item["run"])
 
         threading.Thread(target=work, name="top-ask", daemon=True).start()
-
-
-def _acknowledged(item: dict[str, Any]) -> str:
-    seen = item["acknowledged"]
-    if seen is None:
-        return f"{item['run']}: the note on {item['kind']} is kept."
-    return f"{item['run']}: {item['kind']} acknowledged by {seen['by']}" + (f": {seen['note']}" if seen["note"] else "")

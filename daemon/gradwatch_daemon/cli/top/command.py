@@ -14,6 +14,7 @@ from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.top.feed import Wanted, first_picture, read_closeup
 from gradwatch_daemon.cli.top.lines import ASCII, UNICODE
 from gradwatch_daemon.cli.top.pages import Frame, draw_once
+from gradwatch_daemon.cli.top.run_page import spark_cells
 from gradwatch_daemon.cli.top.view import Page, View
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def run(args: Namespace, output: Output) -> int:
     picture = first_picture(client)
     view = View(Page.RUN, run=args.run, before=(View(),)) if args.run is not None else View()
     if args.run is not None:
-        picture = replace(picture, closeup=read_closeup(client, Wanted(args.run)))
+        picture = replace(picture, closeup=read_closeup(client, Wanted(args.run, points=spark_cells(_columns()))))
     glyphs = ASCII if args.ascii or not _speaks_unicode() else UNICODE
     if args.once:
-        frame = Frame(shutil.get_terminal_size((80, 24)).columns, ROWS_ONCE, glyphs, args.readonly, _time(), 0.0)
+        frame = Frame(_columns(), ROWS_ONCE, glyphs, args.readonly, _time(), 0.0)
         for drawn in draw_once(picture, view, frame):
             output.line("".join(output.paint(span.text, span.style) for span in drawn).rstrip())
         return 0
@@ -63,6 +64,10 @@ def run(args: Namespace, output: Output) -> int:
 
 def _speaks_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def _time() -> str:

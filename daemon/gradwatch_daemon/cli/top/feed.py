@@ -25,19 +25,17 @@ if TYPE_CHECKING:
     Change = Callable[[Picture], Picture]
 
 TOPICS = "run,anomaly,escalation"
-POINTS = 120
-"""Of one sparkline: no terminal shows more, and the daemon makes buckets of the rest."""
-
 REREAD_S = 1.0
 """Between two readings of the run that is looked at: a dozen series cost the daemon about 10 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The run to read, '' for none, and how many updates its lines reach back (None: all)."""
+    """The run to read, '' for none; how many updates its lines reach back (None: all), and into how many points."""
 
     run: str = ""
     span: int | None = None
+    points: int = 60
 
 
 def first_picture(client: Client) -> Picture:
@@ -74,7 +72,7 @@ def read_closeup(client: Client, wanted: Wanted) -> Closeup:
         first = max(run["update_last"] - wanted.span + 1, 0)
     series = {}
     for item in shown_signals(signals):
-        asked: dict[str, Any] = {"signal": item["signal"], "subject": item["subject"], "from_": first, "points": POINTS}
+        asked: dict[str, Any] = {"signal": item["signal"], "subject": item["subject"], "from_": first, "points": wanted.points}
         series[item["signal"], item["subject"]] = client.get(f"{path}/series", **asked)
     return Closeup(run, tuple(signals), series, tuple(escalations))
 

@@ -66,9 +66,8 @@ def _head(picture: Picture, view: View, frame: Frame) -> Line:
     mark = Span(f"{frame.glyphs.lost} not connected", "critical") if picture.lost else Span(f"{frame.glyphs.live} live", "ok")
     if view.paused:
         mark = Span("|| paused", "warning")
-    version = f" {picture.daemon['version']}" if picture.daemon else ""
     said: list[Span | str] = [
-        Span(f"gradwatch{version}", "bold"),
+        Span("gradwatch", "bold"),
         f"  {picture.url.partition('://')[2]}  ",
         mark,
         f"  {live} live of {len(picture.runs)}",
@@ -112,15 +111,18 @@ def _body(picture: Picture, view: View, frame: Frame, room: int) -> Sequence[Lin
     return _help(frame)
 
 
+_SPELLED = {" ": "Space", "ArrowDown": "Down", "ArrowUp": "Up", "Escape": "Esc"}
+
+
 def _help(frame: Frame) -> list[Line]:
     """Every key, in two columns; keys of one action together."""
     keys: dict[str, list[str]] = {}
     what = {}
     for entry in KEYBOARD:
         if entry.where is not Where.WEB:
-            keys.setdefault(entry.action, []).append({" ": "Space"}.get(entry.key, entry.key))
+            keys.setdefault(entry.action, []).append(_SPELLED.get(entry.key, entry.key))
             what[entry.action] = entry.what
-    entries = [f"{pad(' '.join(names), 14)} {what[action]}" for action, names in keys.items()]
+    entries = [f"{pad(' '.join(names), 8)} {what[action]}" for action, names in keys.items()]
     half = (len(entries) + 1) // 2
     wide = frame.cells // 2
     columns = [f"{pad(entries[i], wide)}{entries[i + half] if i + half < len(entries) else ''}" for i in range(half)]

@@ -27,7 +27,8 @@ class Closeup:
 @dataclass(frozen=True, slots=True)
 class Picture:
     """`lost` says why nothing new comes, '' while the stream is open; `lost_at` when that began (s of the app's clock).
-    `said` is the answer to the last thing that was asked for, `asking` whether it has not come yet."""
+    `said` is the answer to the last thing that was asked for, `asking` whether it has not come yet, `about` the id of what it
+    is about: what becomes of that replaces it."""
 
     url: str
     daemon: Document | None = None
@@ -38,6 +39,7 @@ class Picture:
     lost_at: float = 0.0
     said: str = ""
     asking: bool = False
+    about: str = ""
 
     def run(self, name: str) -> Document | None:
         """The summary of a run."""
@@ -61,11 +63,34 @@ def with_event(picture: Picture, name: str, document: Document) -> Picture:
     if name == "run":
         return replace(picture, runs=_put(picture.runs, document, "run"))
     if name == "anomaly":
+        if picture.about == document["id"]:
+            picture = replace(picture, said=_acknowledged(document))
         return replace(picture, anomalies=newest_first(_put(picture.anomalies, document, "id")))
-    if name == "escalation" and (closeup := picture.close(document["run"])) is not None:
-        escalations = sorted(_put(closeup.escalations, document, "id"), key=lambda item: item["requested_at"], reverse=True)
-        return replace(picture, closeup=replace(closeup, escalations=tuple(escalations)))
-    return picture
+    return _with_escalation(picture, document) if name == "escalation" else picture
+
+
+_LIFE = ("requested", "delivered", "applied")
+"""Later states of an escalation are all final."""
+
+
+def _with_escalation(picture: Picture, document: Document) -> Picture:
+    """The answer to a request may come after an event that is newer: an escalation never goes back."""
+    closeup = picture.close(document["run"])
+    known = () if closeup is None else tuple(item for item in closeup.escalations if item["id"] == document["id"])
+    newest = max((*known, document), key=lambda item: _LIFE.index(item["state"]) if item["state"] in _LIFE else len(_LIFE))
+    if picture.about == newest["id"]:
+        picture = replace(picture, said=f"{newest['run']}: {newest['sentence']}")
+    if closeup is None:
+        return picture
+    escalations = sorted(_put(closeup.escalations, newest, "id"), key=lambda item: item["requested_at"], reverse=True)
+    return replace(picture, closeup=replace(closeup, escalations=tuple(escalations)))
+
+
+def _acknowledged(item: Document) -> str:
+    seen = item.get("acknowledged")
+    if seen is None:
+        return f"{item['run']}: the note on {item['kind']} is kept."
+    return f"{item['run']}: {item['kind']} acknowledged by {seen['by']}" + (f": {seen['note']}" if seen["note"] else "")
 
 
 def newest_first(items: Sequence[Document]) -> tuple[Document, ...]:

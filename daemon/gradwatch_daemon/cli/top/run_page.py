@@ -36,7 +36,13 @@ HEADLINES = (
 
 SIGNALS_SHOWN = 12
 ANOMALY_ROWS = 4
+NAME_CELLS, VALUE_CELLS, EXTENT_CELLS = 24, 14, 16
 _UNDER_WAY = ("requested", "delivered", "applied")
+
+
+def spark_cells(cells: int) -> int:
+    """How long a sparkline is in a terminal so wide."""
+    return max(cells - NAME_CELLS - VALUE_CELLS - EXTENT_CELLS - 3, 8)
 
 
 def shown_signals(signals: Sequence[dict[str, Any]], most: int = SIGNALS_SHOWN) -> list[dict[str, Any]]:
@@ -67,9 +73,9 @@ def _title(item: dict[str, Any], frame: Frame) -> Line:
     pin = f", pinned to {level['pin']}" if level["pin"] else ""
     left: list[Span | str] = [
         Span(item["run"], "bold"),
-        f"  attempt {item['attempt']}  ",
+        "  ",
         Span(item["state"], item["state"]),
-        f"  update {progress(item)}  level {known(level['effective'])} (base {level['base']}{pin})",
+        f"  update {progress(item)}  try {item['attempt']}  level {known(level['effective'])} (base {level['base']}{pin})",
     ]
     return joined(left, [f"{percent(item['coverage']['share'])} covered"], frame.cells)
 
@@ -129,16 +135,17 @@ def _signal(item: dict[str, Any], closeup: Closeup, view: View, frame: Frame) ->
     """Name, newest value or why there is none, the line, and what it is drawn between."""
     name = f"{item['signal']}[{item['subject']}]" if item["subject"] else item["signal"]
     missing = item["status"] != "measured"
-    value = number(None, item["reason"]) if missing else number(item["value_last"])
+    value = f"– {item['status']}" if missing else number(item["value_last"])
     style = "dim" if missing else ("critical" if isinstance(item["value_last"], str) else "bold")
     series = closeup.series.get((item["signal"], item["subject"]))
-    cells = max(frame.cells - 25 - 13 - 20, 8)
+    head: list[Span | str] = [pad(name, NAME_CELLS), " ", Span(pad(value, VALUE_CELLS), style), " "]
     if series is None:
-        return line(pad(name, 24), " ", Span(pad(value, 12), style))
+        return line(*head)
+    cells = spark_cells(frame.cells)
     drawn = sparkline(series, cells, frame.glyphs, log=view.log)
     used = sum(width(part.text) for part in drawn)
-    ends = pad(extent(series, cells), 19, right=True)
-    return line(pad(name, 24), " ", Span(pad(value, 12), style), " ", *drawn, " " * (cells - used), " ", Span(ends, "dim"))
+    ends = pad(extent(series, cells), EXTENT_CELLS, right=True)
+    return line(*head, *drawn, " " * (cells - used), " ", Span(ends, "dim"))
 
 
 def _anomalies(items: Sequence[dict[str, Any]], view: View, frame: Frame, space: int) -> list[Line]:
