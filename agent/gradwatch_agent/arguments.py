@@ -51,6 +51,8 @@ class Settings:
     switches: Switches = field(default_factory=Switches)
     overhead: Mapping[Level, float] | None = None
     probe: object = None
+    agree: object = None
+    world: int = 1
 
     def thins(self, update: int, level: Level) -> bool:
         """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
@@ -61,6 +63,17 @@ class Settings:
 def wrong(where: str, expected: str, got: object) -> GradwatchError:
     """The refusal of one argument of `watch`."""
     return GradwatchError("invalid-argument", where=f"watch({where})", expected=expected, got=repr(got)[:80])
+
+
+def check_agree(agree: object) -> object:
+    """A function of a bool that all ranks call alike, or None.
+
+    Raises:
+        GradwatchError: `invalid-argument` for what cannot be called.
+    """
+    if agree is None or callable(agree):
+        return agree
+    raise wrong("agree", "a function of a bool that returns a bool", agree)
 
 
 def is_enabled(env: Mapping[str, str]) -> bool:

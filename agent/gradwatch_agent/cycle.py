@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
@@ -51,6 +52,7 @@ class UpdateCycle:
         self._settings = settings
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
+        self.actions = Actions(outbox, self._hints, self._tell_verbs, settings.world, settings.agree)
         self._rows = RowQueue(outbox, StartUp(settings.run, settings.modules, settings.action_space).say, sync=settings.sync)
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
@@ -89,6 +91,8 @@ class UpdateCycle:
             if self._capture is not None:
                 self._capture.stop()
             self._say_last(error)
+            self.actions.close(self.update)
+            reason = "stopped" if error is None and self.actions.stopped else reason
         except Exception as own:
             note_own_error(self, "Monitor.close", own)
         finally:
@@ -133,6 +137,8 @@ class UpdateCycle:
         self._begin()
         self._stepped_ns = begin_ns
         self._agent_ns += time.perf_counter_ns() - begin_ns
+        if self._open:  # after the agent's time is taken: what a command does was asked for
+            self.actions.boundary(self.update, self._clock_ns + time.monotonic_ns())
 
     def _begin(self) -> None:
         """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
@@ -250,6 +256,11 @@ class UpdateCycle:
                 "an optimizer stepped before the first ppo() of the update, so the policy that collected is never seen and "
                 "rollout_mismatch stays blind. Call mon.ppo() before optimizer.step().",
             )
+
+    def _tell_verbs(self) -> None:
+        """The trainer offers a command that the daemon may not know of."""
+        if self._link is not None:
+            self._link.greet_again()
 
     def _measure(self) -> Measurement:
         """The device side, made when it is first needed."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.process import Identity
+    from gradwatch_contracts.messages import Command
 
 
 def watch(
@@ -49,6 +50,7 @@ def watch(
     collect: Mapping[str, bool] | None = None,
     overhead: object = arguments.AUTO,
     probe: object = None,
+    agree: object = None,
 ) -> Monitor:
     """Watch one run of this process. Training goes on whether or not a daemon is there.
 
@@ -59,19 +61,17 @@ def watch(
         group, tags, config: shown with the run. Of `config` (such as `vars(args)`) scalars are sent, and secrets are not.
         labels: where the run takes place, such as {"env": "Ant-v5"}; `device` is added from the model.
         updates_total, update_start: length of the run, for rules that depend on progress; its first update, when resumed.
-        action_space: gymnasium space, for the normalised entropy.
-        level: off, minimal, normal (default; else GRADWATCH_LEVEL) or debug.
+        action_space, level: gymnasium space, for the normalised entropy; off, minimal, normal (else GRADWATCH_LEVEL) or debug.
         endpoint, mode: `auto`, or where the daemon listens; `async`, or `sync` to wait for the device at each `step`.
-        off_policy: the minibatches are not from the current policy, so ratio 1 at the start is not to be expected.
-        max_staged_bytes: device memory for staging, 64 KiB or more.
+        off_policy: the minibatches are not from the current policy. max_staged_bytes: device memory for staging, >= 64 KiB.
         collect_every: look at tensors in every so many-th update only, and wherever the level is raised; else they are THINNED.
         collect: collectors to leave out, such as {"advantage_shape": False}; docs/signals.md lists them.
         overhead: share of the trainer's time the agent may take before optional collectors rest: "auto" is GRADWATCH_OVERHEAD
             (auto, off or a share), else 1 % and 5 % at DEBUG; a number holds below DEBUG, five times it there; None: no bound.
-        probe: a module (best the Sequential trunk) or function of a batch of observations, or (it, batch): docs/signals.md.
+        probe: a module (best the Sequential trunk) or function of observations, or (it, batch): docs/signals.md.
+        agree: with several ranks, makes `should_stop` one answer: takes this rank's bool, returns whether any's is True.
 
-    Returns:
-        The monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
+    Returns the monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
 
     Raises:
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
@@ -96,6 +96,7 @@ def watch(
         switches=arguments.check_collect(collect),
         overhead=arguments.check_overhead(overhead, os.environ),
         probe=arguments.check_probe(probe),
+        agree=arguments.check_agree(agree),
     )
     return _open(settings, endpoint, os.environ)
 
@@ -118,7 +119,10 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     """Put the parts of one monitor together and start its thread."""
     started_ns = time.time_ns()
     outbox, desired = Outbox(), DesiredState(settings.level)
-    told = replace(settings, modules=(), optimizers=())  # the link may outlive the run; the model must not, for its sake
+    settings = replace(settings, world=identity.world)
+    told = replace(
+        settings, modules=(), optimizers=(), agree=None
+    )  # the link may outlive the run; the model must not, for its sake
 
     def hello() -> Hello:
         return Hello(
@@ -137,16 +141,20 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
             updates_total=told.updates_total,
             update_next=monitor.update,
             level=int(monitor.level),
+            verbs=monitor.actions.verbs.names,
             agent_version=__version__,
         )
 
     def refuse(sentence: str) -> None:
         monitor.refused = True
 
+    def obey(command: Command) -> None:
+        monitor.actions.commands.receive(command)
+
     def report(place: str, text: str) -> None:
         outbox.put_event("agent_error", monitor.update, time.time_ns(), text, {"place": place[:256]})
 
-    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_own_error=report, locate=locate)
+    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_command=obey, on_own_error=report, locate=locate)
     monitor = Monitor(settings, outbox, desired, link, EXITS)
     monitor.open()
     link.start()

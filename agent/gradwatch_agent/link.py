@@ -96,6 +96,7 @@ class Link:
         self._close_at: float | None = None  # set once by `close`, read by the thread
         self._started_at = self._put_at = 0.0
         self._failures = 0
+        self._greet_again = False
 
     @property
     def state(self) -> str:
@@ -122,6 +123,10 @@ class Link:
     def refused_frames(self) -> int:
         """Frames of ours that the daemon refused; what they held is in LOSS records."""
         return self._session.refused_frames
+
+    def greet_again(self) -> None:
+        """Say HELLO once more, since it would say something else now. Any thread; returns at once."""
+        self._greet_again = True
 
     def start(self) -> None:
         """Start the thread, once; a link that is closed or disabled stays so. Returns at once."""
@@ -213,6 +218,9 @@ class Link:
         """Take what came, send what is due, sleep until something comes or it is time."""
         try:
             flooded = self._receive(socket)
+            if self._greet_again and self._session.state is State.LIVE:
+                self._greet_again = False
+                self._session.greet_again(time.monotonic())
             self._send(socket)
             self._tell_absence(time.monotonic())
             self._relocate(socket, time.monotonic())

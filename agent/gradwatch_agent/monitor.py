@@ -20,7 +20,7 @@ from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from gradwatch_agent.collect.profile import Capture
@@ -38,8 +38,27 @@ class Monitor(UpdateCycle):
 
     @property
     def should_stop(self) -> bool:
-        """Whether someone asked this run to stop. Always False with more than one rank: they would not stop together."""
-        return False
+        """Whether someone asked this run to stop. Looking at it is what lets others ask: nothing is ever killed.
+
+        With several ranks always False without `watch(agree=…)`, and with it the same on all of them: it is called at each
+        look, so all ranks must look equally often.
+        """
+        try:
+            return self.actions.should_stop()
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "Monitor.should_stop", error)
+            return False
+
+    @guarded
+    def on_command(self, verb: str, handler: Callable[[dict[str, Scalar]], object], /) -> None:
+        """Offer a command: "checkpoint", or a word of your own. Without this nobody can ask the run for it.
+
+        `handler` is called between two updates, in this thread, with the command's arguments; what it returns is shown as the
+        outcome, what it raises as the failure, and training goes on. Anew for the same word: the newest holds.
+        """
+        self.actions.offer(verb, handler)
 
     @guarded
     def rollout(

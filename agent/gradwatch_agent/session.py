@@ -152,6 +152,11 @@ class Session:
         """Say BYE once everything is acked. The daemon knows `exception` as a crash."""
         self._closing, self._reason = True, reason
 
+    def greet_again(self, now: float) -> None:
+        """Say HELLO anew on the same connection: it says something else than the last one."""
+        if self.state is State.LIVE:
+            self._reconnect(now)
+
     def hurry(self) -> None:
         """Say BYE now, whatever is still on its way."""
         self._closing = self._hurry = True

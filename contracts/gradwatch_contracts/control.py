@@ -39,21 +39,52 @@ class Severity(str, Enum):
         return list(Severity).index(self)
 
 
-class EscalationState(str, Enum):
-    """Life of an escalation. Only a RESULT of the agent makes it applied or ended."""
+class ControlState(str, Enum):
+    """Life of an escalation or a command. Only a RESULT of the agent makes it applied, ended or rejected.
+
+    `rejected`: refused or failed, with the reason. `expired`: not begun before its deadline. `superseded`: another took its
+    place. `lost`: the trainer was gone before it could answer.
+    """
 
     REQUESTED = "requested"
     DELIVERED = "delivered"
     APPLIED = "applied"
     ENDED = "ended"
     REJECTED = "rejected"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
     CANCELLED = "cancelled"
     LOST = "lost"
 
     @property
     def open(self) -> bool:
         """Whether anything may still become of it."""
-        return self in (EscalationState.REQUESTED, EscalationState.DELIVERED, EscalationState.APPLIED)
+        return self in (ControlState.REQUESTED, ControlState.DELIVERED, ControlState.APPLIED)
+
+
+class Verb(str, Enum):
+    """What every run may be asked for, where its agent declares it. A trainer may declare words of its own besides."""
+
+    STOP = "stop"
+    CHECKPOINT = "checkpoint"
+    DUMP = "dump"
+    PROFILE = "profile"
+
+
+CANCEL = "cancel"
+"""The verb that takes the command of the same id back. Never declared: every agent knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankState:
+    """How one rank stands to an escalation or a command; `update` is that of its last word, None before any, and `applied` that
+    at which it began."""
+
+    rank: int
+    state: ControlState
+    update: int | None = None
+    reason: str = ""
+    applied: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

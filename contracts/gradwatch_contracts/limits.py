@@ -76,6 +76,19 @@ SILENCE_S_MAX = 366 * 86_400
 NOTE_CHARS_MAX = 500
 """What a person says of an anomaly or a silence."""
 
+COMMANDS_OPEN_MAX = 16
+"""Open commands of one run, one for each verb: a trainer has a handful of verbs, and none is asked for twice at once."""
+
+COMMAND_ARGS_MAX = 32
+"""Arguments of one command."""
+
+CONTROL_EXPIRES_S = 86_400.0
+"""Seconds after which an escalation or a command that was never begun expires: longer than any update, and a command that
+comes the next day is no longer what somebody meant."""
+
+CONTROL_EXPIRES_S_MAX = 30 * 86_400.0
+"""The longest that may be asked for."""
+
 ESCALATION_UPDATES_MAX = 1_000_000
 """Longest escalation; an operator who wants a level for good changes the base."""
 

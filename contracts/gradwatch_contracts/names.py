@@ -17,6 +17,9 @@ RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """An escalation, command, session or launch id."""
 
+VERB = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+"""What a command is called."""
+
 USER_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ -]{0,63}")
 """A key of `log` or `step`: the tags people use with SummaryWriter pass."""
 

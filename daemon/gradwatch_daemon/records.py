@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradwatch_contracts.columns import Schema
-    from gradwatch_contracts.control import EscalationState, Level, Severity
+    from gradwatch_contracts.control import ControlState, Level, Severity
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -195,7 +196,7 @@ class Escalation:
     updates: int
     origin: str
     reason: str
-    state: EscalationState
+    state: ControlState
     requested_ns: int
     update_applied: int | None = None
     update_ended: int | None = None
@@ -308,6 +309,7 @@ class Commit:
     waiting: tuple[tuple[Stream, bytes], ...] = ()
     attention: tuple[Attention, ...] = ()
     silences: tuple[Silence, ...] = ()
+    commands: tuple[CommandRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,40 +353,19 @@ class RunView:
     detectors: tuple[DetectorState, ...] = ()
     open_anomalies: tuple[Anomaly, ...] = ()
     agent_version: str = ""
+    verbs: tuple[str, ...] = ()
     newest: Newest | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Something to tell the streams of one topic (`rows`, `anomaly`, `escalation`, `run`, `silence`), after it was committed;
-    with an anomaly, what people did about it."""
+    """Something to tell the streams of one topic (see `api.hub.TOPICS`), after it was committed; with an anomaly, what people
+    did about it."""
 
     topic: str
     run: str
-    payload: Union[Anomaly, Escalation, RunView, SignalBlock, Silence]
+    payload: Union[Anomaly, Escalation, CommandRecord, RunView, SignalBlock, Silence]
     attention: Attention | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RequestEscalation:
-    """HTTP → pipeline: raise a run. The same id with the same content again is the same request."""
-
-    run: str
-    id: str
-    level: Level
-    updates: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelEscalation:
-    """HTTP → pipeline: end an escalation early."""
-
-    run: str
-    id: str
-
-
-Request = Union[RequestEscalation, CancelEscalation]
 
 
 @dataclass(slots=True)

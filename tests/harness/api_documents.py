@@ -43,6 +43,7 @@ def run_detail(**changes: Any) -> Document:
         **run_summary(),
         "launch_id": "slurm-7",
         "agent_version": __version__,
+        "verbs": ["checkpoint", "stop"],
         "row_last": {"made_at": "2026-01-31T12:05:00.240Z", "received_at": "2026-01-31T12:05:00.250Z"},
         "tags": {"team": "rl"},
         "labels": {"torch": "2.13"},
@@ -205,6 +206,27 @@ def anomaly(**changes: Any) -> Document:
 def anomalies(*items: Document, **changes: Any) -> Document:
     """GET anomalies."""
     return {"items": list(items), "next": None, "coverage": WHOLE, "detectors": SEEING, **changes}
+
+
+def command(**changes: Any) -> Document:
+    """One command."""
+    return {
+        "id": "c1",
+        "run": "ant-ppo",
+        "verb": "checkpoint",
+        "args": {"tag": "night"},
+        "origin": "operator",
+        "reason": "before the maintenance",
+        "state": "applied",
+        "requested_at": "2026-01-31T12:00:00.000Z",
+        "expires_at": "2026-02-01T12:00:00.000Z",
+        "update_applied": 121,
+        "update_ended": None,
+        "ended_why": "",
+        "ranks": [{"rank": 0, "state": "applied", "update": 121, "reason": ""}],
+        "sentence": "The trainer does it since update 121.",
+        **changes,
+    }
 
 
 def escalation(**changes: Any) -> Document:

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from gradwatch_contracts.columns import Status
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, RankState, Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.anomalies.overlay import Overlay
 from gradwatch_daemon.api.access import TokenBook
@@ -21,10 +21,10 @@ from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
+from gradwatch_daemon.commands import CancelCommand, CancelEscalation, CommandRecord, RequestCommand
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
-    CancelEscalation,
     DetectorState,
     Escalation,
     EventRecord,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from gradwatch_daemon.attention import AttentionRequest
-    from gradwatch_daemon.records import Request
+    from gradwatch_daemon.commands import ControlRequest
     from gradwatch_daemon.store.protocol import AnomalyFilter
 
 TOKEN = "correct-horse"
@@ -132,8 +132,25 @@ def make_escalation(**changes: Any) -> Escalation:
         updates=50,
         origin="operator",
         reason="watching",
-        state=EscalationState.REQUESTED,
+        state=ControlState.REQUESTED,
         requested_ns=T0_NS,
+    )
+    return replace(made, **changes)
+
+
+def make_command(**changes: Any) -> CommandRecord:
+    """An operator's command that nobody has told the trainer of."""
+    made = CommandRecord(
+        id="c1",
+        run="ant-ppo",
+        verb="stop",
+        args={},
+        origin="operator",
+        reason="enough",
+        state=ControlState.REQUESTED,
+        requested_ns=T0_NS,
+        expires_ns=T0_NS + 60_000_000_000,
+        ranks=(RankState(0, ControlState.REQUESTED), RankState(1, ControlState.REQUESTED)),
     )
     return replace(made, **changes)
 
@@ -226,6 +243,7 @@ class FakeReader:
     attended: dict[str, Attention] = field(default_factory=dict)
     silenced: list[Silence] = field(default_factory=list)
     raised: list[Escalation] = field(default_factory=list)
+    asked: list[CommandRecord] = field(default_factory=list)
     happened: list[EventRecord] = field(default_factory=list)
     lost: list[LossRecord] = field(default_factory=list)
     sent: list[TableRecord] = field(default_factory=list)
@@ -279,6 +297,10 @@ class FakeReader:
         self._note("escalations", run)
         return [e for e in self.raised if e.run == run]
 
+    def commands(self, run: str) -> list[CommandRecord]:
+        self._note("commands", run)
+        return [c for c in self.asked if c.run == run]
+
     def events(self, run: str, limit: int) -> list[EventRecord]:
         self._note("events", run, limit)
         return self.happened[:limit]
@@ -318,10 +340,10 @@ class FakePipeline:
     reader: FakeReader
     refuse: GradwatchError | None = None
     silent: bool = False
-    requests: list[Request | AttentionRequest] = field(default_factory=list)
+    requests: list[ControlRequest | AttentionRequest] = field(default_factory=list)
     futures: list[Future[Any]] = field(default_factory=list)
 
-    def submit(self, request: Request | AttentionRequest) -> Future[Any]:
+    def submit(self, request: ControlRequest | AttentionRequest) -> Future[Any]:
         answer: Future[Any] = Future()
         self.requests.append(request)
         self.futures.append(answer)
@@ -348,13 +370,40 @@ class FakePipeline:
             ended = overlay.end(request.id, T0_NS + 1)
             answer.set_result(ended) if ended else answer.set_exception(GradwatchError("silence-not-found"))
 
-    def _carry_out(self, request: Request, answer: Future[Any]) -> None:
+    def _carry_out(self, request: Any, answer: Future[Any]) -> None:
+        if isinstance(request, (RequestCommand, CancelCommand)):
+            self._command(request, answer)
+        else:
+            self._escalate(request, answer)
+
+    def _command(self, request: RequestCommand | CancelCommand, answer: Future[Any]) -> None:
+        known = next((c for c in self.reader.asked if c.id == request.id), None)
+        if isinstance(request, CancelCommand):
+            if known is None:
+                answer.set_exception(GradwatchError("command-not-found", where="id", got=repr(request.id)))
+                return
+            answer.set_result(replace(known, state=ControlState.CANCELLED, ended_why="by an operator"))
+            return
+        if known is None:
+            known = make_command(
+                id=request.id,
+                run=request.run,
+                verb=request.verb,
+                args=request.args,
+                reason=request.reason,
+                rank=request.rank,
+                expires_ns=T0_NS + int(request.expires_s * 1e9),
+            )
+            self.reader.asked.append(known)
+        answer.set_result(known)
+
+    def _escalate(self, request: Any, answer: Future[Any]) -> None:
         known = next((e for e in self.reader.raised if e.id == request.id), None)
         if isinstance(request, CancelEscalation):
             if known is None:
                 answer.set_exception(GradwatchError("escalation-not-found", where="id", got=repr(request.id)))
                 return
-            answer.set_result(replace(known, state=EscalationState.CANCELLED, ended_why="by an operator"))
+            answer.set_result(replace(known, state=ControlState.CANCELLED, ended_why="by an operator"))
             return
         if known is None:
             known = make_escalation(
@@ -387,7 +436,7 @@ class FakeDaemon:
 
     def publish(self, *payloads: Any) -> None:
         """Publish records as the pipeline would."""
-        topics = {RunView: "run", SignalBlock: "rows"}
+        topics = {RunView: "run", CommandRecord: "command", SignalBlock: "rows"}
         batch = []
         for payload in payloads:
             owner = payload.run if isinstance(payload, RunView) else getattr(payload, "stream", payload)

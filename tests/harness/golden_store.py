@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, RankState, Severity
 from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -48,13 +49,17 @@ ANOMALY = Anomaly(
     "a1", "golden", 1, 0, "kl_spike", "arm", Severity.WARNING, "firing", 10, 12, 14, None, 3, math.inf, 0.1, None, 2, "policy",
     "KL is above 0.1.", (Attached("ratio_explosion", "", Severity.CRITICAL, 11, 12, 6.0, 5.0),), ("fewer epochs",), "rules", 5,
 )  # fmt: skip
-ESCALATION = Escalation("e1", "golden", Level.DEBUG, 5, "anomaly:a1", "kl_spike", EscalationState.APPLIED, 77, 13, None, "")
+ESCALATION = Escalation("e1", "golden", Level.DEBUG, 5, "anomaly:a1", "kl_spike", ControlState.APPLIED, 77, 13, None, "")
 EVENT = EventRecord(STREAM, "s1", 0, 2, 30, "note", "hi", {"x": 1.5})
 MARK = EventRecord(STREAM, "", -1, 9, 90, "tick", "", {"rows": 10, "mark": 0})
 LOSS = LossRecord(STREAM, "s1", 2000, 2009, "outbox full")
 TABLE = TableRecord(STREAM, "s1", 1, "layers", 2, ("l1",), ("norm",), b"\0" * 8)
 ATTENTION = Attention("a1", Acknowledgement("owner", 7, "seed 3"), "s1")
 SILENCE = Silence("s1", "golden", "kl_spike", None, "known", "owner", 5, 9, None, 1)
+COMMAND = CommandRecord(
+    "c1", "golden", "profile", {"updates": 3}, "operator", "slow", ControlState.APPLIED, 77, 99, 0, 12, 13, None, "",
+    (RankState(0, ControlState.APPLIED, 13, "", 13),),
+)  # fmt: skip
 CHECKPOINT = Checkpoint(STREAM, 1050, "rules", b"\0state")
 
 
@@ -77,7 +82,7 @@ def write_all(store: SqliteStore) -> None:
         Commit(runs=(RUN,), sessions=(SESSION,), anomalies=(ANOMALY,), escalations=(ESCALATION,), checkpoints=(CHECKPOINT,))
     )
     store.commit(Commit((last,), events=(EVENT, MARK), losses=(LOSS,), tables=(TABLE,)))
-    store.commit(Commit(attention=(ATTENTION,), silences=(SILENCE,)))
+    store.commit(Commit(attention=(ATTENTION,), silences=(SILENCE,), commands=(COMMAND,)))
     while store.compact():
         pass
 

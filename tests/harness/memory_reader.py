@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
@@ -98,6 +99,12 @@ class MemoryReader:
         """All silences, newest first."""
         with self._reading() as memory:
             return sorted(memory.silences.values(), key=lambda silence: (silence.created_ns, silence.id), reverse=True)
+
+    def commands(self, run: str) -> list[CommandRecord]:
+        """All commands of a run, newest first."""
+        with self._reading() as memory:
+            found = [command for command in memory.commands.values() if command.run == run]
+        return sorted(found, key=lambda command: (command.requested_ns, command.id), reverse=True)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run, newest first."""

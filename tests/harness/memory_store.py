@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import (
         Anomaly,
         Commit,
@@ -65,6 +66,7 @@ class Memory:
         self.escalations: dict[tuple[str, str], Escalation] = {}
         self.attention: dict[str, Attention] = {}
         self.silences: dict[str, Silence] = {}
+        self.commands: dict[tuple[str, str], CommandRecord] = {}
         self.events: list[EventRecord] = []
         self.losses: list[LossRecord] = []
         self.tables: list[TableRecord] = []
@@ -119,6 +121,7 @@ class MemoryStore:
         memory.escalations.update(((record.run, record.id), record) for record in batch.escalations)
         memory.attention.update((attention.anomaly, attention) for attention in batch.attention)
         memory.silences.update((silence.id, silence) for silence in batch.silences)
+        memory.commands.update(((command.run, command.id), command) for command in batch.commands)
         for event in batch.events:
             memory.rows(event.stream)
             if event.seq < 0 or memory.first("event", event.session, event.seq):
@@ -189,6 +192,15 @@ class MemoryStore:
     def escalation(self, run: str, id_: str) -> Escalation | None:
         """One escalation of a run."""
         return self._memory.escalations.get((run, id_))
+
+    def open_commands(self) -> list[CommandRecord]:
+        """Those that anything may still become of, oldest first."""
+        found = [command for command in self._memory.commands.values() if command.state.open]
+        return sorted(found, key=lambda command: (command.requested_ns, command.run, command.id))
+
+    def command(self, run: str, id_: str) -> CommandRecord | None:
+        """One command of a run."""
+        return self._memory.commands.get((run, id_))
 
     def checkpoint(self, stream: Stream) -> Checkpoint | None:
         """The newest checkpoint of a stream."""

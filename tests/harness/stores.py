@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, RankState, Severity
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -89,8 +90,26 @@ ANOMALY = Anomaly(
     "rules-1",
     5_000,
 )
+COMMAND = CommandRecord(
+    "c1",
+    "ant-ppo",
+    "profile",
+    {"updates": 3, "stacks": True, "name": "é", "share": 0.5, "none": None},
+    "operator",
+    "slow",
+    ControlState.APPLIED,
+    77,
+    2**62,
+    rank=1,
+    not_before=12,
+    update_applied=13,
+    update_ended=None,
+    ended_why="not yet",
+    ranks=(RankState(0, ControlState.LOST, None, "its process ended"), RankState(1, ControlState.APPLIED, 13, "", 13)),
+)
+
 ESCALATION = Escalation(
-    "e1", "ant-ppo", Level.DEBUG, 5, "anomaly:a1", "kl_spike", EscalationState.APPLIED, 77, 13, None, "not yet"
+    "e1", "ant-ppo", Level.DEBUG, 5, "anomaly:a1", "kl_spike", ControlState.APPLIED, 77, 13, None, "not yet"
 )
 
 
@@ -120,6 +139,7 @@ def everything() -> Commit:
         (LossRecord(STREAM, "s1", 5, 9, "outbox full"),),
         (TableRecord(STREAM, "s1", 1, "layers", 2, ("l1",), ("norm",), b"\0" * 8),),
         (Checkpoint(STREAM, 2, "rules-1", b"state"),),
+        commands=(COMMAND,),
     )
 
 

@@ -7,20 +7,20 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, Severity
+from gradwatch_daemon.commands import RequestEscalation
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, decide
-from gradwatch_daemon.records import RequestEscalation
 from harness.blocks import Watch, signal_block
 
 ORDER = {
-    EscalationState.REQUESTED: 0,
-    EscalationState.DELIVERED: 1,
-    EscalationState.APPLIED: 2,
-    EscalationState.ENDED: 3,
-    EscalationState.REJECTED: 3,
-    EscalationState.CANCELLED: 3,
-    EscalationState.LOST: 3,
+    ControlState.REQUESTED: 0,
+    ControlState.DELIVERED: 1,
+    ControlState.APPLIED: 2,
+    ControlState.ENDED: 3,
+    ControlState.REJECTED: 3,
+    ControlState.CANCELLED: 3,
+    ControlState.LOST: 3,
 }
 IDS = st.sampled_from(["a", "b", "c"])
 OPERATIONS = st.lists(
@@ -82,7 +82,7 @@ def test_policy_no_stream_of_anomalies_exceeds_the_budget(gaps: list[int], delay
     for number, gap in enumerate(gaps):
         update += gap
         for record in escalations.records():
-            if record.state is EscalationState.APPLIED and record.update_applied is not None:
+            if record.state is ControlState.APPLIED and record.update_applied is not None:
                 until = record.update_applied + min(record.updates, max(1, end_early))
                 if until <= update:
                     escalations.result(record.id, "ended", until, "done")

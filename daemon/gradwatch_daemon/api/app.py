@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import (
     anomalies,
+    commands,
     daemon,
     detectors,
     document,
@@ -34,6 +35,7 @@ from gradwatch_daemon.api.access import Sessions
 from gradwatch_daemon.api.access_models import TokenBody
 from gradwatch_daemon.api.attention_models import AnomalyBody, SilenceBody
 from gradwatch_daemon.api.auth import Door
+from gradwatch_daemon.api.command_models import CommandBody
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.models import EscalationBody
 from gradwatch_daemon.api.numbers import Answer
@@ -152,7 +154,7 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
-    bodies = (EscalationBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
+    bodies = (EscalationBody, CommandBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
     for room in (
@@ -164,6 +166,7 @@ def create_api(context: ApiContext) -> FastAPI:
         anomalies,
         silences,
         escalations,
+        commands,
         detectors,
         daemon,
         replay,

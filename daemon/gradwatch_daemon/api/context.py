@@ -11,7 +11,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
-from gradwatch_daemon.records import Request, RunView
+from gradwatch_daemon.records import RunView
 from gradwatch_daemon.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from gradwatch_daemon.attention import AttentionRequest
+    from gradwatch_daemon.commands import ControlRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class ApiContext:
 
     snapshots: Callable[[], Mapping[str, RunView]]
     reader: StoreReader
-    submit: "Callable[[Request | AttentionRequest], Future[Any]]"
+    submit: "Callable[[ControlRequest | AttentionRequest], Future[Any]]"
     hub: Hub
     book: TokenBook
     audit: AuditLog

@@ -30,6 +30,17 @@ _OWN: dict[str, tuple[str, ...]] = {
         "too-many-escalations",
         "overloaded",
     ),
+    "get_command": ("command-not-found",),
+    "cancel_command": ("command-not-found", "overloaded"),
+    "create_command": (
+        "invalid-body",
+        "run-not-live",
+        "rank-not-live",
+        "unsupported-by-run",
+        "idempotency-mismatch",
+        "command-under-way",
+        "overloaded",
+    ),
     "create_token": ("invalid-body",),
     "revoke_token": ("token-not-found",),
     "replay": (

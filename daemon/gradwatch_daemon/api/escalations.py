@@ -7,7 +7,7 @@ from urllib.parse import quote
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
 
-from gradwatch_contracts.control import EscalationState, Level, parse_level
+from gradwatch_contracts.control import ControlState, Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import ESCALATION_UPDATES_MAX
 from gradwatch_contracts.names import ID, nearest
@@ -21,11 +21,12 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.api.sentences import escalation_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.records import CancelEscalation, Escalation, RequestEscalation, RunView
+from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
+from gradwatch_daemon.records import Escalation, RunView
 
 WAIT_MAX_S = 30.0
 _LEVELS = ("minimal", "normal", "debug")
-_UNDECIDED = (EscalationState.REQUESTED, EscalationState.DELIVERED)
+_UNDECIDED = (ControlState.REQUESTED, ControlState.DELIVERED)
 
 Wait = Annotated[
     float,
@@ -131,14 +132,14 @@ async def list_escalations(
     request: Request,
     *,
     run: RunName,
-    state: Annotated[str | None, Query(description=f"One of {', '.join(EscalationState)}")] = None,
+    state: Annotated[str | None, Query(description=f"One of {', '.join(ControlState)}")] = None,
     origin: Annotated[str | None, Query(description="Only of this origin: operator, anomaly, or anomaly:ID")] = None,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
 ) -> Answer:
     """By operators and by rules, in one list."""
     context, view = find_run(request, run)
-    check_word("state", state, [one.value for one in EscalationState])
+    check_word("state", state, [one.value for one in ControlState])
     found = await anyio.to_thread.run_sync(context.reader.escalations, run)
     known = [
         escalation

@@ -2,7 +2,7 @@
 
 Every event has an id "<epoch>-<n>": n grows by one from 1 per event of this daemon process, the epoch changes with the process.
 Two bounded rings keep recent events for clients that come back: a flood of rows must not push out the anomalies, so
-evidence (anomaly, escalation, silence) and the rest (rows, run) have one each.
+evidence (anomaly, escalation, command, silence) and the rest (rows, run) have one each.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from typing import Any
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.numbers import encode
 from gradwatch_daemon.attention import Attention, Silence
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Anomaly, Escalation, Published, RunView, SignalBlock
 
-EVIDENCE = frozenset({"anomaly", "escalation", "silence"})
+EVIDENCE = frozenset({"anomaly", "escalation", "command", "silence"})
 TOPICS = frozenset({"rows", "run"}) | EVIDENCE
 
 RING_EVENTS = 4096
@@ -39,7 +40,7 @@ class Event:
     n: int
     topic: str
     run: str
-    payload: Anomaly | Escalation | RunView | Silence | Mapping[str, Any]
+    payload: Anomaly | Escalation | CommandRecord | RunView | Silence | Mapping[str, Any]
     attention: Attention | None = None
     frame: bytes = b""
 
@@ -150,7 +151,7 @@ class Hub:
 
     @property
     def clients(self) -> frozenset[Client]:
-        """Who listens now: streams, and requests that wait for an escalation."""
+        """Who listens now: streams, and requests that wait for an escalation or a command."""
         return frozenset(self._clients)
 
     def publish(self, batch: Iterable[Published]) -> None:

@@ -16,7 +16,9 @@ Number = Annotated[
 LevelName = Literal["off", "minimal", "normal", "debug"]
 SeverityName = Literal["info", "warning", "critical"]
 AnomalyStateName = Literal["pending", "firing", "resolved"]
-EscalationStateName = Literal["requested", "delivered", "applied", "ended", "rejected", "cancelled", "lost"]
+ControlStateName = Literal[
+    "requested", "delivered", "applied", "ended", "rejected", "expired", "superseded", "cancelled", "lost"
+]
 Time = Annotated[str, Field(description="RFC 3339, UTC, milliseconds", examples=["2026-01-31T12:00:00.000Z"])]
 
 
@@ -157,6 +159,7 @@ class RunDetail(RunSummary):
     agent_version: str = Field(
         description="Version of gradwatch in the trainer; empty when it has not greeted since we started"
     )
+    verbs: list[str] = Field(description="Commands its trainer takes now; empty when none is connected", examples=[["stop"]])
     row_last: RowTimes | None = Field(description="Newest row; null when none came since the daemon started")
     tags: dict[str, str]
     labels: dict[str, str]
@@ -312,7 +315,7 @@ class EscalationItem(Model):
     updates: int
     origin: str = Field(description="`operator`, or `anomaly:ID`", examples=["operator"])
     reason: str
-    state: EscalationStateName
+    state: ControlStateName
     requested_at: Time
     update_applied: int | None = Field(description="First update collected wholly at the level; null before that")
     update_ended: int | None = Field(description="null while not ended")

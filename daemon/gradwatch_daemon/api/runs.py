@@ -129,6 +129,7 @@ def run_detail(
         **_summary(view),
         launch_id=view.run.launch_id,
         agent_version=view.agent_version,
+        verbs=list(view.verbs),
         row_last=None if view.newest is None else _row_times(view.newest),
         tags=dict(view.run.tags),
         labels=dict(view.run.labels),

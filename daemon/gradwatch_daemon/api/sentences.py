@@ -1,6 +1,7 @@
-"""A run and an escalation in plain words. Never "healthy" or "ok": what nobody could see is said first-hand."""
+"""A run, an escalation and a command in plain words. Never "healthy" or "ok": what nobody could see is said first-hand."""
 
-from gradwatch_contracts.control import EscalationState, Severity
+from gradwatch_contracts.control import ControlState, Severity
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import DetectorState, Escalation, RunView
 
 
@@ -84,11 +85,32 @@ def escalation_sentence(escalation: Escalation) -> str:
     why = f": {escalation.ended_why}" if escalation.ended_why else ""
     applied, ended = escalation.update_applied, escalation.update_ended
     return {
-        EscalationState.REQUESTED: f"Asked for {level} for {span}; the trainer has not been told yet.",
-        EscalationState.DELIVERED: f"Sent {level} for {span}; the trainer has not applied it yet.",
-        EscalationState.APPLIED: f"Collecting at {level} since update {applied}, for {span}.",
-        EscalationState.ENDED: f"Collected at {level} from update {applied}, ended at update {ended}{why}.",
-        EscalationState.REJECTED: f"The trainer refused {level} for {span}{why}.",
-        EscalationState.CANCELLED: f"Cancelled before it was applied{why}.",
-        EscalationState.LOST: f"The trainer was gone before it could answer{why}.",
+        ControlState.REQUESTED: f"Asked for {level} for {span}; the trainer has not been told yet.",
+        ControlState.DELIVERED: f"Sent {level} for {span}; the trainer has not applied it yet.",
+        ControlState.APPLIED: f"Collecting at {level} since update {applied}, for {span}.",
+        ControlState.ENDED: f"Collected at {level} from update {applied}, ended at update {ended}{why}.",
+        ControlState.REJECTED: f"The trainer refused {level} for {span}{why}.",
+        ControlState.EXPIRED: f"Expired before it was applied{why}.",
+        ControlState.SUPERSEDED: f"Superseded by another one{why}.",
+        ControlState.CANCELLED: f"Cancelled before it was applied{why}.",
+        ControlState.LOST: f"The trainer was gone before it could answer{why}.",
     }[escalation.state]
+
+
+def command_sentence(command: CommandRecord) -> str:
+    """Where a command is in its life."""
+    verb = command.verb
+    why = f": {command.ended_why}" if command.ended_why else ""
+    back = ", and is told to end it" if command.ended_why else ""
+    begun = f"began {verb} at update {command.update_applied}" if command.update_applied is not None else f"refused {verb}"
+    return {
+        ControlState.REQUESTED: f"Asked for {verb}; the trainer has not been told yet.",
+        ControlState.DELIVERED: f"The trainer was told to {verb} and has not begun.",
+        ControlState.APPLIED: f"The trainer does it since update {command.update_applied}{back}{why}.",
+        ControlState.ENDED: f"The trainer did it at update {command.update_applied}{why}.",
+        ControlState.REJECTED: f"The trainer {begun}{why}.",
+        ControlState.EXPIRED: f"Expired{why}.",
+        ControlState.SUPERSEDED: f"Another one took its place{why}.",
+        ControlState.CANCELLED: f"Cancelled before it was begun{why}.",
+        ControlState.LOST: f"The trainer was gone before it could answer{why}.",
+    }[command.state]

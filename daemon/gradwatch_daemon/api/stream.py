@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gradwatch_daemon.api.anomalies import anomaly_document
+from gradwatch_daemon.api.commands import command_item
 from gradwatch_daemon.api.context import ApiContext, context_of
 from gradwatch_daemon.api.escalations import escalation_item
 from gradwatch_daemon.api.hub import CLIENTS_MAX, EVIDENCE, TOPICS, Client, Event, Resume, frame
@@ -18,6 +19,7 @@ from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.runs import run_summary
 from gradwatch_daemon.api.silences import silence_item
 from gradwatch_daemon.attention import Silence
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Anomaly, Escalation, RunView
 
 HEARTBEAT_S = 15.0
@@ -38,6 +40,8 @@ def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
         return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention)
     if isinstance(payload, Escalation):
         return escalation_item(payload, context.snapshots().get(payload.run)).model_dump()
+    if isinstance(payload, CommandRecord):
+        return command_item(payload).model_dump()
     if isinstance(payload, RunView):
         return run_summary(payload).model_dump()
     if isinstance(payload, Silence):
@@ -139,12 +143,12 @@ async def _write(send: Send, part: bytes) -> None:
 async def stream(
     request: Request,
     topics: Annotated[
-        str | None, Query(description="rows, run, anomaly, escalation, silence, with commas; all when not given")
+        str | None, Query(description="rows, run, anomaly, escalation, command, silence, with commas; all when not given")
     ] = None,
     runs: Annotated[str | None, Query(description="Names of runs, with commas; all when not given")] = None,
     last_event_id: Annotated[str | None, Header(description="Id of the last event seen: what came since is sent first")] = None,
 ) -> Response:
-    """`hello`, then `rows`, `run`, `anomaly`, `escalation`, `silence`; `gap` where events are missing, `bye` at the end."""
+    """`hello`, then events of the topics; `gap` where some are missing, `bye` at the end."""
     context = context_of(request)
     wanted = split_words("topics", topics, sorted(TOPICS)) or TOPICS
     of_runs = split_words("runs", runs)

@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.attention import AttentionRequest
-from gradwatch_daemon.records import Request
+from gradwatch_daemon.commands import ControlRequest
 
 Record = TypeVar("Record")
 
 
-async def submit(context: ApiContext, wanted: Request | AttentionRequest, kind: type[Record]) -> Record:
+async def submit(context: ApiContext, wanted: ControlRequest | AttentionRequest, kind: type[Record]) -> Record:
     """The committed record of a request; `kind` is what the pipeline answers such a request with.
 
     Shielded: a client that leaves must not cancel a future that the pipeline thread is about to complete.

@@ -49,8 +49,9 @@ def _run(given: list[str]) -> int:
     args = build_parser().parse_args(given)
     args.command = command
     output = Output(sys.stdout, sys.stderr, as_json=getattr(args, "json", False), colour=wants_colour(sys.stdout, os.environ))
-    # A module cannot be called `import`.
-    verb = import_module(f"gradwatch_daemon.cli.{args.verb}{'_' if iskeyword(args.verb) else ''}")
+    # A module cannot be called `import`, and several verbs may share one.
+    module = getattr(args, "module", args.verb)
+    verb = import_module(f"gradwatch_daemon.cli.{module}{'_' if iskeyword(module) else ''}")
     code: int = verb.run(args, output)
     sys.stdout.flush()
     return code

@@ -189,6 +189,7 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
         help="until the trainer has applied it (60)",
     )
     _add_attention(verbs)
+    _add_commands(verbs)
     token = _verb(verbs, "token", "print the owner's bearer token, for curl; make, list or revoke tokens for others")
     token.add_argument("action", nargs="?", choices=("print", "add", "list", "revoke"), default="print")
     token.add_argument("name", nargs="?", metavar="NAME", help="of the token to add or revoke")
@@ -215,6 +216,35 @@ def _add_attention(verbs: argparse._SubParsersAction[Parser]) -> None:
     silence.add_argument("--all", action="store_true", help="any anomaly of any run")
     silence.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d")
     silence.add_argument("--reason", metavar="TEXT", help="kept with it")
+
+
+def _add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:
+    _add_command(verbs, "stop", "ask a trainer to stop; it does when it next looks at should_stop")
+    _add_command(verbs, "checkpoint", "ask a trainer to write a checkpoint, where it offers that")
+    _add_command(verbs, "dump", "ask a trainer for its black box: what it saw of the last updates")
+    other = _add_command(verbs, "command", "ask a trainer for anything it offers by mon.on_command")
+    other.add_argument("word", metavar="VERB", help="one of those that `gradwatch runs RUN` lists")
+    other.add_argument(
+        "--arg", dest="arguments", metavar="NAME=VALUE", action="append", default=[], help="for its function; may be repeated"
+    )
+    listed = _verb(verbs, "commands", "list what a run was asked to do and what became of it, or take one back")
+    listed.add_argument("run", metavar="RUN")
+    listed.add_argument("--cancel", metavar="ID", help="take this one back")
+    listed.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
+
+
+def _add_command(verbs: argparse._SubParsersAction[Parser], name: str, summary: str) -> Parser:
+    """A verb that asks a run for something; all of them are run by one module."""
+    verb = _verb(verbs, name, summary)
+    verb.set_defaults(module="command")
+    verb.add_argument("run", metavar="RUN")
+    verb.add_argument("--reason", default="", help="kept with the command")
+    verb.add_argument("--rank", type=int, metavar="N", help="this rank only (all)")
+    verb.add_argument("--id", metavar="ID", help="chosen by you: the same request sent again changes nothing")
+    verb.add_argument(
+        "--wait", nargs="?", type=_seconds, const=WAIT_DEFAULT_S, metavar="SECONDS", help="until the trainer did it (60)"
+    )
+    return verb
 
 
 def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:

@@ -66,6 +66,7 @@ def show(item: dict[str, Any], output: Output) -> None:
     output.line(f"{item['run']} (attempt {item['attempt']}, {item['state']})")
     output.line(printable(item["sentence"]))
     output.line(f"level      {known(level['effective'])} (base {level['base']}{pin})")
+    output.line(f"takes      {', '.join(item['verbs']) or 'no command'}")
     output.line(f"sessions   {item['sessions']} of {item['world']}, last seen {item['last_seen_at']}")
     output.line(f"coverage   {percent(item['coverage']['share'])}: {item['coverage']['received']} updates received")
     for loss in item["losses"]:

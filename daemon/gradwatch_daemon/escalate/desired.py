@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
-from gradwatch_contracts.control import Active, Desired, EscalationState, Level
+from gradwatch_contracts.control import Active, ControlState, Desired, Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Escalation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gradwatch_daemon.records import RequestEscalation
+    from gradwatch_daemon.commands import RequestEscalation
 
-State = EscalationState
+State = ControlState
 
 CLOSED_MAX = 256
 """Ended escalations kept per run, oldest given up first: the budget of the rules looks back over at most 10 of its own,

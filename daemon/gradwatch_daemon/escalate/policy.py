@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
-from gradwatch_daemon.records import RequestEscalation
+from gradwatch_contracts.control import ControlState, Level, Severity
+from gradwatch_daemon.commands import RequestEscalation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,7 @@ def decide(anomaly: Anomaly, history: Iterable[Escalation], *, precursor: bool =
     for escalation in history:
         if not escalation.origin.startswith(ANOMALY_ORIGIN):
             continue
-        if escalation.id == id_ or escalation.state in (EscalationState.REQUESTED, EscalationState.DELIVERED):
+        if escalation.id == id_ or escalation.state in (ControlState.REQUESTED, ControlState.DELIVERED):
             return None
         spent += held_updates(escalation, now)
     budget = max(BUDGET_UPDATES_LEAST, int(BUDGET_SHARE * min(BUDGET_WINDOW_UPDATES, now + 1)))
@@ -54,7 +54,7 @@ def decide(anomaly: Anomaly, history: Iterable[Escalation], *, precursor: bool =
 
 def held_updates(escalation: Escalation, now: int) -> int:
     """Updates an escalation held or may still hold, 0 when it never applied or all of it lies before the window."""
-    if escalation.state is EscalationState.LOST:
+    if escalation.state is ControlState.LOST:
         return 0  # of an attempt that is over, on another count of updates
     applied, ended = escalation.update_applied, escalation.update_ended
     if applied is None:

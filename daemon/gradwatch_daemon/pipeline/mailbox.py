@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.attention import Acknowledge, CreateSilence, EndSilence
-from gradwatch_daemon.records import CancelEscalation
+from gradwatch_daemon.commands import CancelCommand, CancelEscalation, RequestCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gradwatch_daemon.attention import Attention, AttentionRequest, Silence
+    from gradwatch_daemon.attention import AttentionRequest
+    from gradwatch_daemon.commands import ControlRequest, EscalationRequest
     from gradwatch_daemon.pipeline.attending import Attending
+    from gradwatch_daemon.pipeline.control import Control
     from gradwatch_daemon.pipeline.runs import Runs
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Escalation, Request
+    from gradwatch_daemon.records import Escalation
     from gradwatch_daemon.store.protocol import Store
 
 REQUESTS_MAX = 1024
@@ -27,15 +29,15 @@ REQUESTS_MAX = 1024
 class Mailbox:
     """`submit` belongs to any thread, the rest to the pipeline's. They meet in a deque, whose ends are atomic."""
 
-    def __init__(self, runs: Runs, attending: Attending, store: Store, wake: Callable[[], None]) -> None:
+    def __init__(self, runs: Runs, attending: Attending, control: Control, store: Store, wake: Callable[[], None]) -> None:
         self._runs = runs
-        self._attending = attending
+        self._attending, self._control = attending, control
         self._store = store
         self._wake = wake
-        self._waiting: deque[tuple[Request | AttentionRequest, Future[Any]]] = deque()
+        self._waiting: deque[tuple[ControlRequest | AttentionRequest, Future[Any]]] = deque()
         self._closed = False
 
-    def submit(self, request: Request | AttentionRequest) -> Future[Any]:
+    def submit(self, request: ControlRequest | AttentionRequest) -> Future[Any]:
         """Hand in a request; its future holds the committed record, or a GradwatchError."""
         answer: Future[Any] = Future()
         if self._closed or len(self._waiting) >= REQUESTS_MAX:
@@ -64,12 +66,14 @@ class Mailbox:
                 continue
             work.answers.append((answer, record))
 
-    def _grant(self, request: Request | AttentionRequest, work: Work, now: Now) -> Escalation | Attention | Silence:
+    def _grant(self, request: ControlRequest | AttentionRequest, work: Work, now: Now) -> object:
         if isinstance(request, (Acknowledge, CreateSilence, EndSilence)):
             return self._attending.grant(request, work, now)
+        if isinstance(request, (RequestCommand, CancelCommand)):
+            return self._control.grant(request, work, now)
         return self._escalate(request, work, now)
 
-    def _escalate(self, request: Request, work: Work, now: Now) -> Escalation:
+    def _escalate(self, request: EscalationRequest, work: Work, now: Now) -> Escalation:
         state = self._runs.states.get(request.run)
         if state is None:
             raise GradwatchError("run-not-found", where="run", got=repr(request.run))

@@ -20,6 +20,7 @@ from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
 from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.pipeline.attending import Attending
+from gradwatch_daemon.pipeline.control import Control
 from gradwatch_daemon.pipeline.detection import Detection
 from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.reception import Reception
@@ -81,9 +82,10 @@ class Pipeline:
         self._runs = Runs(store.runs(), store.row_counts())
         self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
         self._detection = Detection(engine, store, self._runs, self._sessions)
+        self._control = Control(self._runs, self._sessions, store, socket.send)
         self._stopping = False
         self._attending = Attending(self._runs, store)
-        self.mailbox = Mailbox(self._runs, self._attending, store, socket.wake)
+        self.mailbox = Mailbox(self._runs, self._attending, self._control, store, socket.wake)
         self._restore()
 
     def stop(self) -> None:
@@ -115,6 +117,7 @@ class Pipeline:
         self._record(passed, work)
         self._reception.part(passed, work, now)
         self._attending.follow(work, now)
+        self._control.expire(work, now)
         self._detection.retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
@@ -129,6 +132,7 @@ class Pipeline:
             state = self._runs.states[stream.run]
             if stream.attempt == state.run.attempt:
                 work.escalated(state.escalations.result(result.id, result.state, result.update, result.reason))
+            self._control.hear(stream, result, work)
         work.events.extend(passed.events)
         for loss in passed.losses:
             self._runs.states[loss.stream.run].lost += loss.last_seq - loss.first_seq + 1
@@ -195,9 +199,11 @@ class Pipeline:
             sent = [self._socket.send(session.peer, frame) for session in live]
             if any(sent):
                 delivered += escalations.delivered()
-        if delivered:
+        told = self._control.deliver(work)
+        if delivered or told:
             work.escalated(delivered)
-            self._write(Commit(escalations=tuple(delivered)))
+            work.commanded(told)
+            self._write(Commit(escalations=tuple(delivered), commands=tuple(told)))
 
     def _announce(self, work: Work) -> None:
         for answer, record in work.answers:
@@ -208,6 +214,7 @@ class Pipeline:
         out += [Published("anomaly", anomaly.run, anomaly, work.attention_of.get(id_)) for id_, anomaly in told.items()]
         out += [Published("silence", silence.run or "", silence) for silence in work.silences.values()]
         out += [Published("escalation", record.run, record) for record in work.escalations.values()]
+        out += [Published("command", command.run, command) for command in work.commands.values()]
         out += [Published("run", run, view) for run, view in views.items()]
         if out:
             self.snapshots = {**self.snapshots, **views}
@@ -224,6 +231,8 @@ class Pipeline:
         recent = {state.run.run for state in by_age[:RESTORED_RUNS_MAX]}
         for record in self._store.open_escalations():
             self._runs.states[record.run].escalations.load([record])
+        for command in self._store.open_commands():
+            self._runs.states[command.run].commands.load([command])
         for anomaly in self._store.open_anomalies():
             self._runs.states[anomaly.run].remember([anomaly])
         for state in self._runs.states.values():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Counters, Session
 
 
-STATE_AFTER = {"exception": "crashed", "interrupted": "stopped", "imported": "imported"}
+STATE_AFTER = {"exception": "crashed", "interrupted": "stopped", "stopped": "stopped", "imported": "imported"}
 """Reason of a BYE → state of the run; any other reason is a normal end."""
 
 
@@ -56,6 +56,8 @@ class Reception:
             self._sessions.close(session)
             state = self._runs.states[session.stream.run]
             if session.stream.attempt == state.run.attempt:
+                if how != "lost":
+                    work.commanded(state.commands.lose_rank(session.stream.rank, "its process ended"))
                 self._leave(state, how, work, now)
 
     def _leave(self, state: RunState, how: str, work: Work, now: Now) -> None:
@@ -67,6 +69,7 @@ class Reception:
             state.saw("crashed" if state.crashed else how, now.unix_ns)
             if how != "lost":
                 work.escalated(state.escalations.lose_all("the run ended"))
+                work.commanded(state.commands.lose_all("the run ended"))
         work.runs[run] = state.run
         work.changed.add(run)
 
@@ -88,6 +91,7 @@ class Reception:
         state, session = self._runs.greet(hello, recorded, now.unix_ns)
         if attempt_before and state.run.attempt != attempt_before:
             work.escalated(state.escalations.lose_all(ANOTHER_ATTEMPT))
+            work.commanded(state.commands.lose_all(ANOTHER_ATTEMPT))
             work.noted(state.close_anomalies(ANOTHER_ATTEMPT))
         opened = LiveSession(hello.session, peer, session.stream, hello, session.last_seq, session.last_seq, now.mono_s)
         self._sessions.open(opened)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.anomalies.closing import close
+from gradwatch_daemon.escalate.commands import Commands
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.records import ALL_RANKS, Run, RunView, Session, Stream
 
@@ -27,6 +28,7 @@ class RunState:
 
     run: Run
     escalations: Escalations
+    commands: Commands
     live: int = 0
     ranks: set[int] = field(default_factory=set)
     crashed: bool = False
@@ -37,11 +39,16 @@ class RunState:
     detectors: tuple[DetectorState, ...] = ()
     open: dict[str, Anomaly] = field(default_factory=dict)
     agent_version: str = ""
+    verbs: tuple[str, ...] = ()
     newest: Newest | None = None
 
     def judged(self, stream: Stream) -> Stream:
         """The stream that detection runs on for rows of `stream`: that of all ranks together where there are several."""
         return stream if self.run.world == 1 else stream._replace(rank=ALL_RANKS)
+
+    def same_update(self) -> int:
+        """The update from which on all ranks can do something alike: two after the newest of any, 0 for a single rank."""
+        return 0 if self.run.world == 1 or self.update_last is None else self.update_last + 2
 
     def view(self) -> RunView:
         """The immutable picture for HTTP."""
@@ -56,6 +63,7 @@ class RunState:
             detectors=self.detectors,
             open_anomalies=tuple(self.open.values()),
             agent_version=self.agent_version,
+            verbs=self.verbs if self.live else (),
             newest=self.newest,
         )
 
@@ -82,7 +90,7 @@ class Runs:
     """All runs."""
 
     def __init__(self, runs: Iterable[Run], streams: Iterable[Stream]) -> None:
-        self.states = {run.run: RunState(run, Escalations(run.run, run.base, run.pin, run.revision)) for run in runs}
+        self.states = {run.run: _state_of(run) for run in runs}
         for stream in streams:
             state = self.states[stream.run]
             if stream.attempt == state.run.attempt and stream.rank != ALL_RANKS:
@@ -102,14 +110,15 @@ class Runs:
             stream = Stream(hello.run, state.run.attempt, hello.rank)
             known = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
             state.ranks.add(hello.rank)
-        state.agent_version = hello.agent_version
+        known = replace(known, verbs=hello.verbs)
+        state.agent_version, state.verbs = hello.agent_version, hello.verbs
         return state, known
 
     def _attempt_of(self, hello: Hello, now_ns: int) -> RunState:
         state = self.states.get(hello.run)
         if state is None:
             run = _described(hello, attempt=1, base=Level(hello.level), first_seen_ns=now_ns, now_ns=now_ns)
-            state = self.states[hello.run] = RunState(run, Escalations(hello.run, run.base, run.pin, run.revision))
+            state = self.states[hello.run] = _state_of(run)
             return state
         if state.run.launch_id == hello.launch_id and hello.rank not in state.ranks:
             state.saw("live", now_ns)
@@ -122,6 +131,10 @@ class Runs:
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
         state.crashed, state.ranks = False, set()
         return state
+
+
+def _state_of(run: Run) -> RunState:
+    return RunState(run, Escalations(run.run, run.base, run.pin, run.revision), Commands(run.run))
 
 
 def _described(hello: Hello, attempt: int, base: Level, first_seen_ns: int, now_ns: int) -> Run:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradwatch_daemon.attention import Attention, Silence
+from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Commit, Escalation
 
 if TYPE_CHECKING:
@@ -68,12 +69,17 @@ class Work:
     silences: dict[str, Silence] = field(default_factory=dict)
     shown: dict[str, Anomaly] = field(default_factory=dict)
     attention_of: dict[str, Attention] = field(default_factory=dict)
+    commands: dict[tuple[str, str], CommandRecord] = field(default_factory=dict)
 
     def escalated(self, records: list[Escalation]) -> None:
         """Note changed escalations."""
         for record in records:
             self.escalations[record.run, record.id] = record
             self.changed.add(record.run)
+
+    def commanded(self, records: Iterable[CommandRecord]) -> None:
+        """Note changed commands."""
+        self.commands.update({(record.run, record.id): record for record in records})
 
     def noted(self, records: Iterable[Anomaly]) -> None:
         """Note changed anomalies."""
@@ -89,6 +95,8 @@ class Work:
         """A record that was promised as an answer, as this tick left it."""
         if isinstance(record, Escalation):
             return self.escalations.get((record.run, record.id), record)
+        if isinstance(record, CommandRecord):
+            return self.commands.get((record.run, record.id), record)
         if isinstance(record, Silence):
             return self.silences.get(record.id, record)
         return self.attention.get(record.anomaly, record) if isinstance(record, Attention) else record
@@ -114,4 +122,5 @@ class Work:
             waiting=tuple(self.waiting.items()),
             attention=tuple(self.attention.values()),
             silences=tuple(self.silences.values()),
+            commands=tuple(self.commands.values()),
         )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import (
         F64,
         I64,
@@ -141,6 +142,9 @@ class StoreReader(Protocol):
     def silences(self) -> list[Silence]:
         """All silences, active or over, newest first."""
 
+    def commands(self, run: str) -> list[CommandRecord]:
+        """All commands of a run, newest first."""
+
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run in any attempt and rank, newest first."""
 
@@ -205,6 +209,11 @@ class Store(Protocol):
         """Those that anything may still become of, oldest first."""
 
     def escalation(self, run: str, id_: str) -> Escalation | None: ...
+
+    def open_commands(self) -> Sequence[CommandRecord]:
+        """Those that anything may still become of, oldest first."""
+
+    def command(self, run: str, id_: str) -> CommandRecord | None: ...
 
     def checkpoint(self, stream: Stream) -> Checkpoint | None:
         """The newest checkpoint of a stream."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Stream
-from gradwatch_daemon.store import directory, rows
+from gradwatch_daemon.store import control, directory, rows
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series, Stretch
 
@@ -183,6 +184,11 @@ class SqliteReader:
         """All silences, active or over, newest first."""
         with self._snapshot() as db:
             return read_silences(db)
+
+    def commands(self, run: str) -> list[CommandRecord]:
+        """All commands of a run, newest first."""
+        with self._snapshot() as db:
+            return control.read_commands(db, run)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest `limit` events of a run in any attempt and rank, newest first."""

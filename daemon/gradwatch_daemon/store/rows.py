@@ -12,7 +12,7 @@ import math
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import (
     Anomaly,
@@ -266,7 +266,7 @@ def escalation_row(escalation: Escalation) -> Row:
 def escalation_of(row: Sequence[Any]) -> Escalation:
     """The escalation in an ESCALATION row."""
     run, id_, level, updates, origin, reason, state, *rest = row
-    return Escalation(id_, run, Level(level), updates, origin, reason, EscalationState(state), *rest)
+    return Escalation(id_, run, Level(level), updates, origin, reason, ControlState(state), *rest)
 
 
 def attention_row(attention: Attention) -> Row:

@@ -124,7 +124,16 @@ _FOURTH = (
         created_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, ended_ns INTEGER, muted INTEGER NOT NULL)""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
+_FIFTH = (
+    # Not by id alone, as escalations: clients make the ids. `ranks` is JSON, a list for each rank that was asked.
+    """CREATE TABLE command (run TEXT NOT NULL, id TEXT NOT NULL, verb TEXT NOT NULL, args TEXT NOT NULL, origin TEXT NOT NULL,
+        reason TEXT NOT NULL, state TEXT NOT NULL, requested_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, rank INTEGER,
+        not_before INTEGER NOT NULL, update_applied INTEGER, update_ended INTEGER, ended_why TEXT NOT NULL,
+        ranks TEXT NOT NULL, PRIMARY KEY (run, id))""",
+    "CREATE INDEX command_newest ON command (run, requested_ns)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

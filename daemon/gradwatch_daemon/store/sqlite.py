@@ -12,10 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gradwatch_contracts.control import EscalationState
+from gradwatch_contracts.control import ControlState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Checkpoint, Stream
-from gradwatch_daemon.store import directory, rows
+from gradwatch_daemon.store import control, directory, rows
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.chunk import encode_chunk
 from gradwatch_daemon.store.chunks.tail import encode_tail
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
 
 S = TypeVar("S", bound="SqliteStore")
@@ -65,8 +66,9 @@ _ANOMALY = upsert("anomaly", rows.ANOMALY, 1)
 _ESCALATION = upsert("escalation", rows.ESCALATION, 2)
 _ATTENTION = upsert("attention", rows.ATTENTION, 1)
 _SILENCE = upsert("silence", rows.SILENCE, 1)
+_COMMAND = upsert("command", control.COMMAND, 2)
 _CHECKPOINT = upsert("checkpoint", ("stream", "update_at", "rows", "rules_hash", "state"), 1)
-_OPEN = tuple(state.value for state in EscalationState if state.open)
+_OPEN = tuple(state.value for state in ControlState if state.open)
 
 
 def _append(table: str, columns: tuple[str, ...]) -> str:
@@ -143,6 +145,7 @@ class SqliteStore:
             db.executemany(_ESCALATION, map(rows.escalation_row, batch.escalations))
             db.executemany(_ATTENTION, map(rows.attention_row, batch.attention))
             db.executemany(_SILENCE, map(rows.silence_row, batch.silences))
+            db.executemany(_COMMAND, map(control.command_row, batch.commands))
             for event in batch.events:
                 db.execute(_EVENT, rows.event_row(event, numbers.place(db, event.stream).number))
             for loss in batch.losses:
@@ -268,6 +271,14 @@ class SqliteStore:
         query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE run = ? AND id = ?"
         found = self._db.execute(query, (run, id_)).fetchone()
         return None if found is None else rows.escalation_of(found)
+
+    def open_commands(self) -> list[CommandRecord]:
+        """Those that anything may still become of, oldest first."""
+        return control.read_open_commands(self._db)
+
+    def command(self, run: str, id_: str) -> CommandRecord | None:
+        """One command of a run."""
+        return control.read_command(self._db, run, id_)
 
     def checkpoint(self, stream: Stream) -> Checkpoint | None:
         """The newest checkpoint of a stream."""

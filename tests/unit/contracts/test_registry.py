@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gradwatch_contracts.connection import Connection, runtime_dir
-from gradwatch_contracts.control import EscalationState, Level, Severity, effective_level, parse_level
+from gradwatch_contracts.control import ControlState, Level, Severity, effective_level, parse_level
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_contracts.names import ID, RUN, USER_KEY, check_name, nearest, slug
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
@@ -81,10 +81,10 @@ def test_severities_are_ordered() -> None:
 
 def test_open_states_are_those_that_may_still_change() -> None:
     """Closed states are final."""
-    assert {state for state in EscalationState if state.open} == {
-        EscalationState.REQUESTED,
-        EscalationState.DELIVERED,
-        EscalationState.APPLIED,
+    assert {state for state in ControlState if state.open} == {
+        ControlState.REQUESTED,
+        ControlState.DELIVERED,
+        ControlState.APPLIED,
     }
 
 

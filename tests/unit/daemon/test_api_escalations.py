@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from gradwatch_contracts.control import EscalationState, Level
+from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import models
-from gradwatch_daemon.records import CancelEscalation, RequestEscalation
+from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
 from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_daemon, make_escalation, problem_of
 
 PATH = "/api/v1/runs/ant-ppo/escalations"
@@ -164,9 +164,9 @@ async def test_escalations_are_listed_newest_first_in_pages() -> None:
     assert second["next"] is None
 
 
-@pytest.mark.parametrize("state", [EscalationState.APPLIED, EscalationState.ENDED, EscalationState.REJECTED])
+@pytest.mark.parametrize("state", [ControlState.APPLIED, ControlState.ENDED, ControlState.REJECTED])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_wait_ends_when_the_agent_has_answered(method: str, state: EscalationState) -> None:
+async def test_wait_ends_when_the_agent_has_answered(method: str, state: ControlState) -> None:
     """Not on delivery, and not for another escalation; long before the wait is over."""
     daemon = make_daemon()
     if method == "GET":
@@ -176,7 +176,7 @@ async def test_wait_ends_when_the_agent_has_answered(method: str, state: Escalat
         url = f"{PATH}/mine-1?wait=30" if method == "GET" else f"{PATH}?wait=30"
         asking = asyncio.create_task(client.request(method, url, json=BODY if method == "POST" else None))
         await _until_asked(daemon)
-        mine = make_escalation(id="mine-1", state=EscalationState.DELIVERED)
+        mine = make_escalation(id="mine-1", state=ControlState.DELIVERED)
         daemon.publish(mine, make_escalation(id="other", state=state))
         done, _ = await asyncio.wait([asking], timeout=0.05)
         assert not done
@@ -189,7 +189,7 @@ async def test_wait_ends_when_the_agent_has_answered(method: str, state: Escalat
 async def test_wait_over_answers_the_state_as_it_is() -> None:
     """Not an error: it may still come."""
     daemon = make_daemon()
-    daemon.reader.raised = [make_escalation(state=EscalationState.DELIVERED)]
+    daemon.reader.raised = [make_escalation(state=ControlState.DELIVERED)]
 
     async with daemon.client() as client:
         answer = await client.get(f"{PATH}/e1?wait=0.02")
@@ -211,8 +211,8 @@ async def test_wait_ends_at_shutdown() -> None:
     assert answer.json()["state"] == "requested"
 
 
-@pytest.mark.parametrize("state", list(EscalationState))
-async def test_escalation_in_every_state_is_a_valid_answer(state: EscalationState) -> None:
+@pytest.mark.parametrize("state", list(ControlState))
+async def test_escalation_in_every_state_is_a_valid_answer(state: ControlState) -> None:
     """Each has its own sentence, with its updates."""
     daemon = make_daemon()
     daemon.reader.raised = [make_escalation(state=state, update_applied=121, update_ended=171, ended_why="done")]
@@ -222,7 +222,7 @@ async def test_escalation_in_every_state_is_a_valid_answer(state: EscalationStat
     models.EscalationItem.model_validate(document)
     assert document["state"] == state.value
     assert (document["update_applied"], document["update_ended"], document["ended_why"]) == (121, 171, "done")
-    assert ("121" in document["sentence"]) == (state in (EscalationState.APPLIED, EscalationState.ENDED))
+    assert ("121" in document["sentence"]) == (state in (ControlState.APPLIED, ControlState.ENDED))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ async def test_escalation_in_every_state_is_a_valid_answer(state: EscalationStat
 async def test_escalations_are_narrowed_by_state_and_origin(query: str, ids: list[str]) -> None:
     """`anomaly` is every rule's; with an id that of one anomaly."""
     daemon = make_daemon()
-    daemon.reader.raised = [make_escalation(), make_escalation(id="e2", origin="anomaly:a1", state=EscalationState.ENDED)]
+    daemon.reader.raised = [make_escalation(), make_escalation(id="e2", origin="anomaly:a1", state=ControlState.ENDED)]
     found = (await daemon.get(f"/runs/ant-ppo/escalations?{query}")).json()["items"]
     assert [escalation["id"] for escalation in found] == ids
 

@@ -50,6 +50,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         make_run(pin=Level.MINIMAL),
         open_anomalies=(make_anomaly(),),
         agent_version="0.9",
+        verbs=("stop",),
         newest=make_newest({"loss.total": 1}),
     )
     daemon = make_daemon({"ant-ppo": view})
@@ -81,6 +82,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         "anomalies_open": 1,
         "launch_id": "launch-7",
         "agent_version": "0.9",
+        "verbs": ["stop"],
         "row_last": {"made_at": T0_TEXT, "received_at": "2026-01-31T12:00:00.143Z"},
         "tags": {"team": "locomotion"},
         "labels": {"env": "Ant-v5"},

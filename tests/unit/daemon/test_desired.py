@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gradwatch_contracts import limits
-from gradwatch_contracts.control import Active, Desired, EscalationState, Level
+from gradwatch_contracts.control import Active, ControlState, Desired, Level
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.commands import RequestEscalation
 from gradwatch_daemon.escalate.desired import CLOSED_MAX, Escalations
-from gradwatch_daemon.records import RequestEscalation
 
-STATE = EscalationState
+STATE = ControlState
 
 
 def ask(id_: str = "e1", level: Level = Level.DEBUG, updates: int = 50, reason: str = "look") -> RequestEscalation:

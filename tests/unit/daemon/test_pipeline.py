@@ -12,22 +12,14 @@ import pytest
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.session import LiveSession
-from gradwatch_daemon.records import (
-    ALL_RANKS,
-    CancelEscalation,
-    Commit,
-    RequestEscalation,
-    Session,
-    SignalBlock,
-    SignalKey,
-    Stream,
-)
+from gradwatch_daemon.records import ALL_RANKS, Commit, Session, SignalBlock, SignalKey, Stream
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.rows import FULL, T0_NS, RowMaker, hello
 from harness.world import World
@@ -139,7 +131,7 @@ def test_nonfinite_row_fires_raises_the_level_and_is_told_after_the_commit(world
     assert (anomaly.kind, anomaly.severity, anomaly.state, anomaly.stage) == ("nonfinite", Severity.CRITICAL, "firing", "loss")
     assert anomaly.update_onset == anomaly.update_fired == 30
     (escalation,) = world.reader.escalations("ant-ppo")
-    assert (escalation.level, escalation.updates, escalation.state) == (Level.DEBUG, 5, EscalationState.DELIVERED)
+    assert (escalation.level, escalation.updates, escalation.state) == (Level.DEBUG, 5, ControlState.DELIVERED)
     assert escalation.origin == f"anomaly:{anomaly.id}"
     level = world.socket.of(m.LevelMessage)[-1]
     assert isinstance(level, m.LevelMessage)
@@ -152,14 +144,14 @@ def test_only_a_result_makes_an_escalation_applied_and_ended(world: World) -> No
     """With the agent's update numbers; the desired state follows."""
     world.greet()
     record = world.ask(_want())
-    assert record.state in (EscalationState.REQUESTED, EscalationState.DELIVERED)  # type: ignore[attr-defined]
+    assert record.state in (ControlState.REQUESTED, ControlState.DELIVERED)  # type: ignore[attr-defined]
     world.tick(world.rows.samples(5))
-    assert world.stored("e1").state is EscalationState.DELIVERED  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.DELIVERED  # type: ignore[attr-defined]
     world.tick(m.Result(5, "e1", "applied", 3))
-    assert (world.stored("e1").state, world.stored("e1").update_applied) == (EscalationState.APPLIED, 3)  # type: ignore[attr-defined]
+    assert (world.stored("e1").state, world.stored("e1").update_applied) == (ControlState.APPLIED, 3)  # type: ignore[attr-defined]
     world.tick(m.Result(6, "e1", "ended", 13, "done"))
     ended = world.stored("e1")
-    assert (ended.state, ended.update_ended, ended.ended_why) == (EscalationState.ENDED, 13, "done")  # type: ignore[attr-defined]
+    assert (ended.state, ended.update_ended, ended.ended_why) == (ControlState.ENDED, 13, "done")  # type: ignore[attr-defined]
     world.greet()
     (*_, welcome) = world.socket.of(m.Welcome)
     assert isinstance(welcome, m.Welcome)
@@ -189,7 +181,7 @@ def test_request_with_a_known_id_gives_the_same_record_or_refuses_other_content(
     world.restart()
     world.greet()
     again = world.ask(_want())
-    assert again.state is EscalationState.ENDED  # type: ignore[attr-defined]
+    assert again.state is ControlState.ENDED  # type: ignore[attr-defined]
 
 
 def test_cancel_takes_it_out_of_the_desired_state(world: World) -> None:
@@ -197,7 +189,7 @@ def test_cancel_takes_it_out_of_the_desired_state(world: World) -> None:
     world.greet()
     world.ask(_want())
     world.ask(CancelEscalation("ant-ppo", "e1"))
-    assert world.stored("e1").state is EscalationState.CANCELLED  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.CANCELLED  # type: ignore[attr-defined]
     level = world.socket.of(m.LevelMessage)[-1]
     assert isinstance(level, m.LevelMessage)
     assert level.desired.active == ()
@@ -213,7 +205,7 @@ def test_bye_ends_the_run_and_loses_what_was_open(world: World, reason: str, sta
     world.tick(world.rows.samples(), m.Bye(0, reason))
     view = world.view()
     assert (view.run.state, view.live) == (state, False)  # type: ignore[attr-defined]
-    assert world.stored("e1").state is EscalationState.LOST  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.LOST  # type: ignore[attr-defined]
 
 
 def test_silence_makes_a_run_lost_but_keeps_what_was_asked(world: World) -> None:
@@ -224,11 +216,11 @@ def test_silence_makes_a_run_lost_but_keeps_what_was_asked(world: World) -> None
     world.now_s += limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX + 1
     world.tick()
     assert world.view().run.state == "lost"  # type: ignore[attr-defined]
-    assert world.stored("e1").state is EscalationState.REQUESTED  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.REQUESTED  # type: ignore[attr-defined]
     world.socket.gone.clear()
     world.greet()
     assert world.view().run.state == "live"  # type: ignore[attr-defined]
-    assert world.stored("e1").state is EscalationState.DELIVERED  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.DELIVERED  # type: ignore[attr-defined]
 
 
 def test_another_launch_is_another_attempt_with_its_own_base_and_updates(world: World) -> None:
@@ -239,7 +231,7 @@ def test_another_launch_is_another_attempt_with_its_own_base_and_updates(world: 
     world.greet(session="s2", level=1)
     view = world.view()
     assert (view.run.attempt, view.run.base, view.update_last) == (2, Level.MINIMAL, None)  # type: ignore[attr-defined]
-    assert world.stored("e1").state is EscalationState.LOST  # type: ignore[attr-defined]
+    assert world.stored("e1").state is ControlState.LOST  # type: ignore[attr-defined]
     world.tick(RowMaker().samples(2))
     assert world.store.row_counts() == {("ant-ppo", 1, 0): (5, 4), ("ant-ppo", 2, 0): (2, 1)}
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from gradwatch_contracts.control import EscalationState, Level, Severity
+from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.names import ID
 from gradwatch_daemon.escalate.policy import decide, held_updates
 from gradwatch_daemon.records import Anomaly, Escalation
 from harness.blocks import Watch, signal_block
 
-STATE = EscalationState
+STATE = ControlState
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from gradwatch_contracts.control import EscalationState, Severity
+from gradwatch_contracts.control import ControlState, Severity
 from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import Attached, Commit, EventRecord, LossRecord, Session, Stream, TableRecord
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.signal_blocks import STREAM
-from harness.stores import ANOMALY, ESCALATION, RUN, SEQ_MAX, everything
+from harness.stores import ANOMALY, COMMAND, ESCALATION, RUN, SEQ_MAX, everything
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly
@@ -146,16 +146,31 @@ def test_anomalies_filtered_gives_those_that_match(
     assert [anomaly.id for anomaly in reader.anomalies(wanted)] == ids
 
 
+def test_command_comes_back_equal_and_open_until_its_end(opened: Opened, reader: StoreReader) -> None:
+    """Every field, each rank's word too; open in order of the requests; the newest of an id wins."""
+    made = [replace(COMMAND, id=f"c-{state.value}", state=state, requested_ns=i) for i, state in enumerate(ControlState)]
+    opened.store.commit(Commit(commands=(COMMAND, *made)))
+    open_ids = [f"c-{state.value}" for state in ControlState if state.open]
+    assert [c.id for c in opened.again().open_commands()] == [*open_ids, "c1"]
+    assert opened.store.command("ant-ppo", "c1") == COMMAND
+    assert opened.store.command("bee", "c1") is None
+    ended = replace(COMMAND, state=ControlState.ENDED, update_ended=9, ended_why="done", rank=None)
+    opened.store.commit(Commit(commands=(ended,)))
+    assert opened.store.command("ant-ppo", "c1") == ended
+    assert reader.commands("ant-ppo") == [ended, *made[::-1]]
+    assert reader.commands("bee") == []
+
+
 def test_escalation_comes_back_equal_and_open_until_its_end(opened: Opened, reader: StoreReader) -> None:
     """Each open state is listed at start; an id belongs to its run."""
-    states = list(EscalationState)
+    states = list(ControlState)
     made = [replace(ESCALATION, id=state.value, state=state, requested_ns=k) for k, state in enumerate(states)]
     opened.store.commit(Commit(escalations=(ESCALATION, *made)))
     open_ids = [state.value for state in states if state.open]
     assert [e.id for e in opened.again().open_escalations()] == [*open_ids, "e1"]
     assert opened.store.escalation("ant-ppo", "e1") == ESCALATION
     assert opened.store.escalation("bee", "e1") is None
-    ended = replace(ESCALATION, state=EscalationState.ENDED, update_ended=18, ended_why="done")
+    ended = replace(ESCALATION, state=ControlState.ENDED, update_ended=18, ended_why="done")
     opened.store.commit(Commit(escalations=(ended,)))
     assert opened.store.escalation("ant-ppo", "e1") == ended
     assert reader.escalations("ant-ppo") == [ended, *made[::-1]]

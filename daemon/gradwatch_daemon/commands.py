@@ -1,0 +1,88 @@
+"""What is asked of a run: commands as the pipeline, the store and the API know them, and requests of both kinds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
+
+from gradwatch_contracts.limits import CONTROL_EXPIRES_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradwatch_contracts.control import ControlState, Level, RankState
+    from gradwatch_contracts.messages import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One command and what became of it. `origin` is `anomaly:ID` or `operator`; times are unix ns.
+
+    `rank` is the one it is for, None for all; `ranks` are those that were asked, each with its own word. `state` sums them up:
+    applied when all have begun, ended when all have done it. `not_before` is the update from which on it may be done.
+    """
+
+    id: str
+    run: str
+    verb: str
+    args: Mapping[str, Scalar]
+    origin: str
+    reason: str
+    state: ControlState
+    requested_ns: int
+    expires_ns: int
+    rank: int | None = None
+    not_before: int = 0
+    update_applied: int | None = None
+    update_ended: int | None = None
+    ended_why: str = ""
+    ranks: tuple[RankState, ...] = ()
+
+
+OPERATOR = "operator"
+"""Origin of what a person, or a program of theirs, asked for over HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCommand:
+    """Ask a run, or one rank of it, for something. The same id with the same content again is the same request."""
+
+    run: str
+    id: str
+    verb: str
+    args: Mapping[str, Scalar] = field(default_factory=dict)
+    reason: str = ""
+    rank: int | None = None
+    expires_s: float = CONTROL_EXPIRES_S
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCommand:
+    """Take a command back."""
+
+    run: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEscalation:
+    """HTTP → pipeline: raise a run. The same id with the same content again is the same request."""
+
+    run: str
+    id: str
+    level: Level
+    updates: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEscalation:
+    """HTTP → pipeline: end an escalation early."""
+
+    run: str
+    id: str
+
+
+CommandRequest = Union[RequestCommand, CancelCommand]
+EscalationRequest = Union[RequestEscalation, CancelEscalation]
+ControlRequest = Union[CommandRequest, EscalationRequest]

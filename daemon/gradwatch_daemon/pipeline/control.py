@@ -1,0 +1,173 @@
+"""Commands between HTTP or a rule and the trainers: who may be asked for what, who is told, and what became of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
+from gradwatch_contracts.control import CANCEL, ControlState
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.names import nearest
+from gradwatch_daemon.commands import OPERATOR, CancelCommand, RequestCommand
+from gradwatch_daemon.escalate.commands import check_same, is_taken_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gradwatch_daemon.commands import CommandRecord, CommandRequest
+    from gradwatch_daemon.ingest.session import LiveSession, Sessions
+    from gradwatch_daemon.pipeline.runs import Runs, RunState
+    from gradwatch_daemon.pipeline.work import Now, Work
+    from gradwatch_daemon.records import Anomaly, Stream
+    from gradwatch_daemon.store.protocol import Store
+
+
+EXPIRE_S = 1.0
+"""How late a deadline may be noticed."""
+
+
+class Control:
+    """The commands of all runs. `send` hands a frame to a peer, and says whether it took it."""
+
+    def __init__(self, runs: Runs, sessions: Sessions, store: Store, send: Callable[[bytes, bytes], bool]) -> None:
+        self._runs, self._sessions, self._store, self._send = runs, sessions, store, send
+        self._looked_s = -math.inf
+
+    def grant(self, request: CommandRequest, work: Work, now: Now) -> CommandRecord:
+        """Do what was asked for over HTTP; the record as it is now.
+
+        Raises:
+            GradwatchError: `run-not-found`, `command-not-found`, `idempotency-mismatch`, `run-not-live`, `rank-not-live`,
+                `unsupported-by-run` or `command-under-way`; then nothing has changed.
+        """
+        state = self._runs.states.get(request.run)
+        if state is None:
+            raise GradwatchError("run-not-found", where="run", got=repr(request.run))
+        known = state.commands.get(request.id) or self._store.command(request.run, request.id)
+        if isinstance(request, CancelCommand):
+            if known is None:
+                raise GradwatchError("command-not-found", where="id", got=repr(request.id))
+            changed = state.commands.cancel(request.id, "cancelled by an operator") if known.state.open else []
+            work.commanded(changed)
+            return changed[-1] if changed else known
+        if known is not None:
+            check_same(known, request, OPERATOR)
+            return known
+        changed = state.commands.request(request, OPERATOR, now.unix_ns, self._targets(state, request), state.same_update())
+        work.commanded(changed)
+        return changed[-1]
+
+    def issue(self, verb: str, anomaly: Anomaly, reason: str, work: Work, now: Now) -> CommandRecord | None:
+        """Ask the trainer of an anomaly's run for something by ourselves; None where that cannot be, or one is under way."""
+        state = self._runs.states[anomaly.run]
+        request = RequestCommand(anomaly.run, f"{verb}-{anomaly.id}"[:64], verb, {}, reason)
+        if anomaly.attempt != state.run.attempt or state.commands.of_verb(verb) is not None:
+            return None
+        if state.commands.get(request.id) or self._store.command(request.run, request.id):
+            return None
+        try:
+            targets = self._targets(state, request)
+        except GradwatchError:
+            return None
+        changed = state.commands.request(request, f"anomaly:{anomaly.id}", now.unix_ns, targets, state.same_update())
+        work.commanded(changed)
+        return changed[-1]
+
+    def hear(self, stream: Stream, result: m.Result, work: Work) -> None:
+        """What a trainer says became of one."""
+        state = self._runs.states[stream.run]
+        if stream.attempt == state.run.attempt:
+            work.commanded(state.commands.result(result.id, stream.rank, result.state, result.update, result.reason))
+
+    def expire(self, work: Work, now: Now) -> None:
+        """Give up what no trainer has begun by its deadline; looks once in `EXPIRE_S`."""
+        if now.mono_s - self._looked_s < EXPIRE_S:
+            return
+        self._looked_s = now.mono_s
+        for state in self._runs.states.values():
+            work.commanded(state.commands.expire(now.unix_ns))
+
+    def deliver(self, work: Work) -> list[CommandRecord]:
+        """Tell the trainers, after the commit, of what is new or taken back, and those who greeted of all that is open.
+
+        Returns what is delivered by it: handed to the connection of a live session.
+        """
+        delivered: list[CommandRecord] = []
+        for record in list(work.commands.values()):
+            state = self._runs.states[record.run]
+            for session in self._live(state):
+                if is_taken_back(record):
+                    self._take_back(session, [record])
+                elif _of_rank(record, session.stream.rank) is ControlState.REQUESTED:
+                    delivered += self._tell(state, session, [record])
+        for session in work.welcomes:
+            state = self._runs.states[session.stream.run]
+            if session.stream.attempt == state.run.attempt:
+                delivered += self._tell(state, session, state.commands.waiting_for(session.stream.rank))
+                self._take_back(session, state.commands.taken_back_from(session.stream.rank))
+        return delivered
+
+    def _tell(self, state: RunState, session: LiveSession, records: Iterable[CommandRecord]) -> list[CommandRecord]:
+        changed: list[CommandRecord] = []
+        for record in records:
+            command = m.Command(record.id, record.verb, dict(record.args), record.not_before, record.expires_ns)
+            if self._send(session.peer, encode(command)):
+                changed += state.commands.delivered(record.id, session.stream.rank)
+        return changed
+
+    def _take_back(self, session: LiveSession, records: Iterable[CommandRecord]) -> None:
+        for record in records:
+            if _of_rank(record, session.stream.rank) is not None:
+                self._send(session.peer, encode(m.Command(record.id, CANCEL)))
+
+    def _live(self, state: RunState) -> list[LiveSession]:
+        return [s for s in self._sessions.of_attempt(state.run.run, state.run.attempt) if not s.hello.replay]
+
+    def _targets(self, state: RunState, request: RequestCommand) -> list[int]:
+        """The ranks to ask.
+
+        Raises:
+            GradwatchError: `run-not-live`, `rank-not-live` or `unsupported-by-run`.
+        """
+        live = self._live(state)
+        if not live:
+            got = f"a run that is {state.run.state}"
+            raise GradwatchError("run-not-live", where=request.run, expected="a connected trainer", got=got)
+        ranks = sorted(session.stream.rank for session in live)
+        if request.rank is not None and request.rank not in ranks:
+            expected = f"one of {', '.join(map(str, ranks[:20]))}"
+            raise GradwatchError("rank-not-live", where=f"{request.run} rank", expected=expected, got=str(request.rank))
+        wanted = [session for session in live if request.rank in (None, session.stream.rank)]
+        for session in wanted:
+            if request.verb not in session.hello.verbs:
+                raise _unsupported(request, session)
+        return [session.stream.rank for session in wanted]
+
+
+def _of_rank(record: CommandRecord, rank: int) -> ControlState | None:
+    """How a rank stands to a command; None for one that was not asked."""
+    return next((one.state for one in record.ranks if one.rank == rank), None)
+
+
+DECLARED_BY = {
+    "stop": "The trainer must look at `mon.should_stop`; with several ranks it needs watch(agree=...).",
+    "checkpoint": 'Add `mon.on_command("checkpoint", save)` to the trainer.',
+    "dump": "Its agent is older than this verb, or its level is OFF: upgrade it.",
+    "profile": "It needs torch in the trainer, and an agent that is not older than this verb.",
+}
+"""Verb → what makes a trainer declare it."""
+
+
+def _unsupported(request: RequestCommand, session: LiveSession) -> GradwatchError:
+    verbs = session.hello.verbs
+    hint = nearest(request.verb, verbs)
+    own = f'Add `mon.on_command("{request.verb}", function)` to the trainer.'
+    return GradwatchError(
+        "unsupported-by-run",
+        where=f"{request.run} rank {session.stream.rank}",
+        expected=f"one of {', '.join(verbs)}" if verbs else "a verb the trainer declares; it declares none",
+        got=repr(request.verb),
+        next_step=f"Did you mean {hint}?" if hint else DECLARED_BY.get(request.verb, own),
+    )
