@@ -145,7 +145,7 @@ _ALL = (
     Code(
         "recording-unreadable",
         "The recording cannot be read.",
-        "Name a data directory, its gradwatch.db, a TensorBoard event file or a progress.csv.",
+        "Name a data directory, its gradwatch.db, a bundle, a TensorBoard event file or a progress.csv.",
         422,
         5,
     ),
@@ -156,6 +156,7 @@ _ALL = (
         413,
         5,
     ),
+    Code("export-failed", "The file was not written.", "Choose another place; the store itself is as it was.", 500, 5),
     Code("backup-failed", "The backup was not written.", "Choose another place; the store itself is as it was.", 500, 5),
     Code("daemon-unreachable", "No daemon answers.", "Start one with `gradwatch serve`.", 503, 4),
     Code("overloaded", "The daemon is busy.", "Try again in a moment.", 503, 4),

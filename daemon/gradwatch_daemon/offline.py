@@ -15,6 +15,7 @@ from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES
 from gradwatch_daemon.detect.extensions import load_rules
+from gradwatch_daemon.exporting.bundle import DATABASE, is_bundle, read_manifest, unpack_database
 from gradwatch_daemon.importer import Shelf, import_log, is_log, read_log, run_name
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replayed import Replayed, Window
@@ -32,12 +33,16 @@ NICE = 10
 def replay_place(
     path: Path, run: str, profile: str, thresholds: Mapping[str, Mapping[str, float]], **asked: Any
 ) -> dict[str, Any]:
-    """`replay_stored` of a data directory or database file, or of a log that is imported for it and forgotten again; what
-    was odd about the log is among the notes.
+    """`replay_stored` of a data directory or database file, of a bundle, or of a log that is imported for it and forgotten
+    again; what was odd about the log is among the notes.
 
     Raises:
         GradwatchError: as `replay_stored` and `import_log`.
     """
+    if is_bundle(path):
+        with tempfile.TemporaryDirectory(prefix="gradwatch-") as home:
+            unpack_database(path, Path(home) / DATABASE)
+            return replay_stored(Path(home), run, profile, thresholds, **asked)
     if not is_log(path):
         return replay_stored(path, run, profile, thresholds, **asked)
     reading = read_log(path, {})
@@ -46,6 +51,23 @@ def replay_place(
         report = import_log(reading, name, Shelf(Path(home), profile, thresholds))
         document = replay_stored(Path(home), name, profile, thresholds, **asked) if report["rows"] else nothing(name, profile)
     return with_log(document, report)
+
+
+def bundled_rules(
+    path: Path, profile: str, thresholds: Mapping[str, Mapping[str, float]]
+) -> tuple[str, dict[str, dict[str, float]]]:
+    """The rules that a bundle was judged by, with `thresholds` over them; `profile` '' is that of the bundle, another one
+    begins from its own numbers.
+
+    Raises:
+        GradwatchError: `recording-unreadable`.
+    """
+    rules = read_manifest(path)["rules"]
+    same = profile in ("", rules["profile"])
+    kept = {kind: {key: float(value) for key, value in of.items()} for kind, of in rules["thresholds"].items()} if same else {}
+    for kind, numbers in thresholds.items():
+        kept.setdefault(kind, {}).update(numbers)
+    return profile or rules["profile"], kept
 
 
 def import_place(path: Path, run: str, given: Mapping[str, str], shelf: Shelf, updates_total: int | None) -> dict[str, Any]:

@@ -3,30 +3,59 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwatch_daemon.cli.client import local_daemon
+from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.replay import data_dir_of
 from gradwatch_daemon.cli.serve import daemon_extra
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from gradwatch_daemon.cli.output import Output
+    from gradwatch_daemon.config import Config
+
+SUFFIXES = {".html": "html", ".htm": "html", ".zip": "zip", ".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
+TEXTS = ("csv", "jsonl")
 
 
 def run(args: Namespace, output: Output) -> int:
-    """Copy the whole store as it is at this moment into one file; a daemon may run on it.
+    """Write one file from the store; a daemon may run on it.
 
     Raises:
-        GradwatchError: `recording-unreadable` where there is no store; `backup-failed` when the file cannot be written.
+        GradwatchError: `run-not-found`; `recording-unreadable` where there is no store; `export-failed`, `backup-failed`.
+        CommandError: 2 for arguments that do not go together, or where the library of a format is not installed.
     """
+    _check(args)
     with daemon_extra():
         from gradwatch_daemon.config import load_config
-        from gradwatch_daemon.offline import back_up_store
-    config = load_config({"data_dir": args.data_dir}, os.environ, Path.cwd())
+    config = load_config({"config": args.config, "data_dir": args.data_dir}, os.environ, Path.cwd())
     source = data_dir_of(config, local_daemon(os.environ, os.getuid()))
+    return _export(args, output, config, source) if args.what is not None else _back_up(args, output, source)
+
+
+def _check(args: Namespace) -> None:
+    if (args.what is None) == (args.backup is None):
+        raise CommandError(
+            "Export one run or anomaly, or with --backup FILE the whole store.",
+            next_step="See `gradwatch export --help`.",
+            exit_code=EXIT_USAGE,
+        )
+    if args.backup is not None and (args.format or args.out):
+        raise CommandError("--backup is a format of its own.", next_step="Leave --format and --out out.", exit_code=EXIT_USAGE)
+    if args.first is not None and args.last is not None and args.first > args.last:
+        raise CommandError(f"--from {args.first} is after --to {args.last}.", exit_code=EXIT_USAGE)
+
+
+def _back_up(args: Namespace, output: Output, source: Path) -> int:
+    from gradwatch_daemon.offline import back_up_store
+
     target = Path(args.backup).absolute()
     size = back_up_store(source, target)
     if output.as_json:
@@ -35,3 +64,62 @@ def run(args: Namespace, output: Output) -> int:
         output.line(str(target))
         output.note(f"{size / 1e6:.1f} MB, everything committed up to now. Read it with `gradwatch replay {target} --run RUN`.")
     return 0
+
+
+def _export(args: Namespace, output: Output, config: Config, source: Path) -> int:
+    kind = _format(args)
+    if kind == "zip" and (args.first is not None or args.last is not None):
+        raise CommandError(
+            "A bundle holds the whole run, or it would not replay to the same.",
+            next_step="Leave --from and --to out, or choose another format.",
+            exit_code=EXIT_USAGE,
+        )
+    with daemon_extra():
+        from gradwatch_daemon.exporter import Wanted, export_place, print_table
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    wanted = Wanted(args.what, kind, config.profile, config.thresholds, made, args.first, args.last)
+    if args.out == "-":
+        rows = print_table(source, wanted, sys.stdout)
+        output.note(f"{rows} rows.")
+        return 0
+    target = Path(args.out or f"{args.what}.{kind}").absolute()
+    with _format_extra():
+        document = export_place(source, wanted, target)
+    if output.as_json:
+        output.document(document)
+        return 0
+    output.line(str(target))
+    for note in document["notes"]:
+        output.note(f"Note: {note}.")
+    use = {"html": "Open it in a browser; it needs no network.", "zip": f"Replay it with `gradwatch replay {target}`."}
+    output.note(f"{document['rows']} rows, {document['bytes'] / 1e3:.0f} kB. {use.get(kind, '')}".rstrip())
+    return 0
+
+
+def _format(args: Namespace) -> str:
+    """What was asked for, else what the name of the file says, else a page."""
+    if args.out == "-" and args.format not in TEXTS:
+        raise CommandError(
+            "Only csv and jsonl go to standard output.", next_step="Add --format jsonl, or name a file.", exit_code=EXIT_USAGE
+        )
+    return str(args.format or SUFFIXES.get(Path(args.out or "").suffix.lower(), "html"))
+
+
+@contextmanager
+def _format_extra() -> Iterator[None]:
+    """Around what needs the library of a format.
+
+    Raises:
+        CommandError: 2 when it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise CommandError(
+            "Parquet files need pyarrow.",
+            why=f"{error.name} is not installed; csv and jsonl hold the same and need nothing.",
+            next_step='Install it with: pip install "gradwatch[parquet]"',
+            exit_code=EXIT_USAGE,
+        ) from error

@@ -249,7 +249,7 @@ def _add_command(verbs: argparse._SubParsersAction[Parser], name: str, summary: 
 
 def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb = _verb(verbs, "replay", "run stored updates through detection again; a gate for scripts")
-    verb.add_argument("what", metavar="RUN|FILE", help="a run; or, with a / or as a file, a data directory or a log")
+    verb.add_argument("what", metavar="RUN|FILE", help="a run; or, with a / or as a file, a data directory, a bundle or a log")
     verb.add_argument("--run", metavar="RUN", help="which run of FILE, where it holds several")
     verb.add_argument("--profile", help="rules to replay with: default or classic (those of the configuration)")
     verb.add_argument(
@@ -290,9 +290,19 @@ def _add_import(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_export(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = _verb(verbs, "export", "copy what was recorded, as it is at this moment, while the daemon writes on")
-    verb.add_argument("--backup", metavar="FILE", required=True, help="the new file for the whole store")
+    verb = _verb(verbs, "export", "write a run or an anomaly into a file, or the whole store, while the daemon writes on")
+    verb.add_argument("what", nargs="?", metavar="RUN|ANOMALY", help="a run, or the id of an anomaly")
+    verb.add_argument(
+        "--format",
+        choices=("html", "zip", "parquet", "csv", "jsonl"),
+        help="a page for people, a bundle that replays, or a table of the stored rows (by the name of FILE, else html)",
+    )
+    verb.add_argument("--out", metavar="FILE", help="the new file; - is standard output, for csv and jsonl (RUN.FORMAT)")
+    verb.add_argument("--from", dest="first", type=int, metavar="UPDATE", help="first update of tables and plots")
+    verb.add_argument("--to", dest="last", type=int, metavar="UPDATE", help="last update of tables and plots")
+    verb.add_argument("--backup", metavar="FILE", help="the whole store into this new file")
     verb.add_argument("--data-dir", metavar="DIR", help="which store (that of the running daemon)")
+    verb.add_argument("--config", metavar="FILE", help="TOML file with the rules, as of `gradwatch serve`")
 
 
 def _positive(text: str) -> int:

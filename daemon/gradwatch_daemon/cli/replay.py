@@ -33,7 +33,8 @@ def run(args: Namespace, output: Output) -> int:
         raise CommandError(f"--from {args.first} is after --to {args.last}.", exit_code=EXIT_USAGE)
     with daemon_extra():
         from gradwatch_daemon.config import load_config
-        from gradwatch_daemon.offline import replay_place
+        from gradwatch_daemon.exporting.bundle import is_bundle
+        from gradwatch_daemon.offline import bundled_rules, replay_place
     flags = {
         "config": args.config,
         "data_dir": args.data_dir,
@@ -45,9 +46,13 @@ def run(args: Namespace, output: Output) -> int:
         path, name = Path(args.what), args.run or ""
     else:
         path, name = data_dir_of(config, local_daemon(os.environ, os.getuid())), args.what
-    document = replay_place(
-        path, name, config.profile, config.thresholds, first=args.first, last=args.last, against=args.diff or ""
-    )
+    profile: str = config.profile
+    thresholds = config.thresholds
+    if is_bundle(path) and args.config is None:
+        # A bundle knows its rules; what is asked for on the command line goes over them.
+        given = load_config({"thresholds": flags["thresholds"]}, {"HOME": os.environ.get("HOME", "")}, Path(os.sep))
+        profile, thresholds = bundled_rules(path, args.profile or "", given.thresholds)
+    document = replay_place(path, name, profile, thresholds, first=args.first, last=args.last, against=args.diff or "")
     if output.as_json:
         output.document(document)
     else:

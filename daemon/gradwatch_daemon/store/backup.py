@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
@@ -12,6 +12,7 @@ from gradwatch_daemon.store import directory
 from gradwatch_daemon.store.recording import RecordingReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -27,19 +28,32 @@ def back_up(source: Path, target: Path) -> int:
     """
     reader = RecordingReader(source)
     reader.close()
+    with new_file(target, "backup-failed") as draft:
+        _copy(reader.file, draft)
+    return target.stat().st_size
+
+
+@contextmanager
+def new_file(target: Path, code: str) -> Iterator[Path]:
+    """A draft to write, which becomes `target` when it is whole and on the disk; nothing is left of it otherwise.
+
+    Raises:
+        GradwatchError: `code`: there is such a file already, or it cannot be written.
+    """
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     if target.exists():
-        raise _failed(target, "a file that does not exist yet", "one that does", "Choose another name; nothing was written.")
+        raise _failed(
+            code, target, "a file that does not exist yet", "one that does", "Choose another name; nothing was written."
+        )
     try:
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        _copy(reader.file, draft)
+        yield draft
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
         os.link(draft, target)  # unlike a rename, refuses a name that was taken meanwhile
         _sync_directory(target.parent)
-        return target.stat().st_size
     except (OSError, sqlite3.Error) as error:
-        raise _failed(target, "room and permission to write it", str(error)) from error
+        raise _failed(code, target, "room and permission to write it", str(error)) from error
     finally:
         with suppress(OSError):
             draft.unlink()
@@ -62,5 +76,5 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _failed(where: Path, expected: str, got: str, next_step: str = "") -> GradwatchError:
-    return GradwatchError("backup-failed", where=str(where), expected=expected, got=got, next_step=next_step)
+def _failed(code: str, where: Path, expected: str, got: str, next_step: str = "") -> GradwatchError:
+    return GradwatchError(code, where=str(where), expected=expected, got=got, next_step=next_step)

@@ -64,7 +64,7 @@ class RecordingReader:
         self._names = blocks.Names()
         with ExitStack() as undo:
             try:
-                self._db = _open(self.file)
+                self._db = open_recording(self.file)
                 undo.callback(self._db.close)
                 _check(self._db, self.file)
             except UNREADABLE as error:
@@ -126,6 +126,19 @@ class RecordingReader:
             row += len(block)
             yield _known(block)
 
+    def every_stream(self, run: str) -> list[RecordedStream]:
+        """All streams of a run that have rows, also those of single ranks, which detection does not read."""
+        with self._reading():
+            listed = self._db.execute("SELECT id, run, attempt, rank FROM stream WHERE run = ? ORDER BY attempt, rank", (run,))
+            found = [self._stream(number, Stream(*key)) for number, *key in listed.fetchall()]
+        return [recorded for recorded in found if recorded.end_row > recorded.first_row]
+
+    def anomaly(self, id_: str) -> Anomaly | None:
+        """One anomaly of any run."""
+        with self._reading():
+            found = self._db.execute(f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE id = ?", (id_,)).fetchone()
+        return None if found is None else rows.anomaly_of(found)
+
     def unknown_signals(self) -> list[str]:
         """Names of signals in this file, of any run, that this version does not know."""
         with self._reading():
@@ -163,7 +176,7 @@ class RecordingReader:
             self._db.rollback()
 
 
-def _open(file: Path) -> sqlite3.Connection:
+def open_recording(file: Path) -> sqlite3.Connection:
     """A connection that cannot write. A database that was put away whole may lie where no index of its WAL can be made;
     nobody writes it there, so it is read as it is."""
     db = directory.open_reader(file)

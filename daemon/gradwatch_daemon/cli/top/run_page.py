@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_contracts.headlines import HEADLINES
 from gradwatch_daemon.cli.output import known, number, percent
 from gradwatch_daemon.cli.runs import progress
 from gradwatch_daemon.cli.top.anomaly_page import anomaly_row
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
     from gradwatch_daemon.cli.top.pages import Frame
     from gradwatch_daemon.cli.top.picture import Closeup, Picture
     from gradwatch_daemon.cli.top.view import View
-
-HEADLINES = (
-    "episode.return.mean",
-    "policy.kl.k3",
-    "policy.entropy.norm",
-    "policy.clip_fraction",
-    "policy.ratio.max",
-    "value.explained_variance",
-    "loss.total",
-    "grad.norm.mean",
-    "opt.lr",
-    "sys.update_ms",
-)
-"""What a PPO run is judged by at a glance; other signals follow where there is room."""
 
 SIGNALS_SHOWN = 12
 ANOMALY_ROWS = 4
