@@ -241,6 +241,14 @@ class UpdateCycle:
             text, detail = describe(error)
             kind = "exception" if isinstance(error, Exception) else "note"
             self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
+            if kind == "exception":
+                self._dump()
+
+    def _dump(self) -> str:
+        """Send the black box, the norms of every tensor in the last updates; returns what it holds, in words."""
+        names = () if self._measurement is None else self._measurement.gradients.names
+        updates = self._rows.put_box(names)
+        return f"{updates} updates of {len(names)} tensors" if updates else "nothing is kept: no gradient was measured"
 
     def _describe(self, call: str, given: Mapping[str, object]) -> None:
         """Tell the trainer's author what `call` is given: in the data stands only why it is missing."""

@@ -12,6 +12,7 @@ from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.groups import ParameterGroups
 from gradwatch_agent.collect.host import LOGGER, LastReader, Tally, to_float
 from gradwatch_agent.collect.layers import Broken, Layers
+from gradwatch_agent.collect.members import Members
 from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.skipped import SkippedSteps
@@ -64,7 +65,7 @@ class GradientCollector:
         self.names = [name for name, _ in filled]
         self._has_empty = len(filled) < len(parameters)  # torch takes their norm too: 0, which would pass for a vanishing one
         self.parameters = [parameter for _, parameter in filled]
-        self._numbers = {id(parameter): number for number, parameter in enumerate(self.parameters)}
+        self._members = Members(self.parameters)
         self._optimizers = optimizers
         self._switches = switches or Switches()
         self.staging = staging
@@ -114,6 +115,7 @@ class GradientCollector:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._members.forget()
 
     def begin(self, tally: Tally, level: Level) -> None:
         """A new update at `level`; at DEBUG the parameters are copied, to measure how far they move."""
@@ -269,13 +271,9 @@ class GradientCollector:
             _refuse(self.tally, Status.INCOMPLETE)
             return
         groups: Runs = ()
-        members: tuple[int, ...] = ()
-        if self._groups.names or self.level >= Level.DEBUG:
-            present = [id(parameter) for parameter in parameters if parameter.grad is not None]
-            groups = self._groups.runs(present) if self._groups.names else ()
-            if self.level >= Level.DEBUG:
-                members = tuple(self._numbers.get(key, -1) for key in present)
-        self._tensors.add(norms, bound, groups, members)
+        if self._groups.names:
+            groups = self._groups.runs([id(parameter) for parameter in parameters if parameter.grad is not None])
+        self._tensors.add(norms, bound, groups, self._members.of(parameters, norms.shape[0]))
 
     def _copy_parameters(self) -> None:
         parameters = _by_device(self.parameters)
@@ -333,7 +331,7 @@ class GradientCollector:
         reducer = self.staging.reducer(device)
         norms = reducer.norms(_real(tensors))
         weights.waiting += 1
-        members = [self._numbers[id(tensor)] for tensor in tensors]
+        members = tuple([self._members.number(tensor) for tensor in tensors])
         before = self._before.pop(device, None)
         if before is None:
             return norms, WeightReader(weights, members)

@@ -17,6 +17,7 @@ from gradwatch_contracts.signals import COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gradwatch_agent.blackbox import Norms
     from gradwatch_contracts.messages import Scalar
 
 Key = tuple[str, str]
@@ -67,15 +68,16 @@ LOGGER = logging.getLogger("gradwatch")
 
 class Tally:
     """Partial columns of one update, merged as they come, and the reason for each that is missing; with them go tables
-    (kind, index, names, values) and events (kind, text, detail) of the update."""
+    (kind, index, names, values) and events (kind, text, detail) of the update, and the norms that the black box keeps."""
 
-    __slots__ = ("_order", "events", "parts", "reasons", "tables")
+    __slots__ = ("_order", "events", "norms", "parts", "reasons", "tables")
 
     def __init__(self) -> None:
         self.parts: dict[Key, tuple[float, ...]] = {}
         self.reasons: dict[Key, Status] = {}
         self.tables: list[tuple[str, tuple[str, ...], tuple[str, ...], bytes]] = []
         self.events: list[tuple[str, str, dict[str, Scalar]]] = []
+        self.norms: list[Norms] = []
         self._order: dict[Key, int] = {}
 
     def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.blackbox import LAYERS_MAX
 from gradwatch_contracts import limits
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_contracts.messages import Scalar
-
-LAYERS_MAX = 4096
-"""Rows of the table: 128 kB, and names of some 60 characters make it 0.5 MB of the 2 MiB reserve. Later ones are left out."""
 
 NAMES = ("grad_norm", "weight_norm", "grad_nonfinite", "weight_nonfinite")
 ABSENT = math.nan

@@ -7,11 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.blackbox import KIND, BlackBox
 from gradwatch_agent.collect.catalogue import Catalogue
 from gradwatch_agent.row import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.measurement import Underway
@@ -59,9 +60,9 @@ class Waiting:
 
 class RowQueue:
     """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox. `say` is told of each
-    row until it answers True."""
+    row until it answers True. What the black box keeps of each update goes into `box`."""
 
-    __slots__ = ("_catalogue", "_outbox", "_say", "_sync", "pending")
+    __slots__ = ("_catalogue", "_outbox", "_say", "_sync", "box", "pending")
 
     def __init__(self, outbox: Outbox, say: Callable[[Row], bool], *, sync: bool) -> None:
         self._say: Callable[[Row], bool] | None = say
@@ -69,6 +70,7 @@ class RowQueue:
         self._catalogue = Catalogue()
         self.pending: deque[Waiting] = deque()
         self._sync = sync
+        self.box = BlackBox()
 
     def put(self, waiting: Waiting) -> None:
         """Take a finished update; `harvest` builds it when it is complete."""
@@ -102,12 +104,21 @@ class RowQueue:
         self._outbox.lose(len(self.pending), DEVICE_BUSY)
         self.pending.clear()
 
+    def put_box(self, names: Sequence[str]) -> int:
+        """Queue the black box as it is now, with the names of the parameters; returns how many updates are in it."""
+        updates, blocks = self.box.freeze(names)
+        for block in blocks:
+            self._outbox.put_table(KIND, *block)
+        return updates
+
     def _build(self, waiting: Waiting) -> Row | None:
         if waiting.lost:
             self._outbox.lose(1, DEVICE_BUSY)
             return None
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
+            if waiting.tally.norms:
+                self.box.put(waiting.update, waiting.tally.norms)
         schema, values, status = self._catalogue.fill(
             waiting.level,
             waiting.flags,

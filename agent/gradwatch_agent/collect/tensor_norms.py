@@ -2,17 +2,20 @@
 
 A call gives one vector, the norms of its tensors before clipping. Vectors of one length and one meaning gather, and are
 counted together: how many vanish, how many explode, the least, the largest, and the norm of each parameter group. A few
-numbers travel as they are and are counted on the host; many are counted on the device.
+numbers travel as they are and are counted on the host; many are counted on the device, and of each tensor only its largest
+norm travels and the first call at which it was not finite. Those, or the numbers themselves, also go into the black box.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 import torch
 
+from gradwatch_agent.blackbox import BROKEN, GRADIENT, LAYERS_MAX, Norms
 from gradwatch_agent.collect.host import add_series
 from gradwatch_agent.collect.tensors import META
 from gradwatch_agent.device.reduce import least
@@ -48,8 +51,8 @@ Runs = tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 
 
 class Meaning(NamedTuple):
-    """What the numbers of a vector are; vectors with one meaning gather. `members`: the parameters, by number, or () when
-    nobody asks; `bounded`: a clip limit came with it."""
+    """What the numbers of a vector are; vectors with one meaning gather. `members`: the parameters, by number;
+    `bounded`: a clip limit came with it."""
 
     length: int
     device: torch.device
@@ -59,25 +62,27 @@ class Meaning(NamedTuple):
     members: tuple[int, ...]
 
 
-Held = tuple["torch.Tensor", Union[float, None], "Runs", tuple[int, ...]]
-"""(norms of one call, clip limit, groups, members)."""
+Held = tuple["torch.Tensor", Union[float, None], "Runs", tuple[int, ...], int]
+"""(norms of one call, clip limit, groups, members, how many calls for these members there were before)."""
 
 
 class TensorNorms:
     """The vectors of the running update."""
 
-    __slots__ = ("_held", "_numbers", "_parts", "_size", "_staging", "overflowed")
+    __slots__ = ("_calls", "_held", "_numbers", "_parts", "_size", "_staging", "overflowed")
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._held: list[Held] = []
         self._parts: dict[torch.device, list[tuple[torch.Tensor, NormsReader | PlainReader]]] = {}
         self._numbers = self._size = 0
+        self._calls: dict[tuple[int, ...], int] = {}
         self.overflowed = False
 
     def add(self, norms: torch.Tensor, bound: float | None, groups: Runs, members: tuple[int, ...]) -> None:
         """Hold the norms of one call, a vector that nobody else writes to. Launches nothing."""
-        self._held.append((norms, bound, groups, members))
+        step = self._calls[members] = self._calls.get(members, -1) + 1
+        self._held.append((norms, bound, groups, members, step))
         self._size += len(norms)
         if self._size >= HELD_MAX:
             with torch.no_grad():
@@ -91,32 +96,35 @@ class TensorNorms:
             for vector, reader in found:
                 reader.layers = None if device.type == META else layers
                 parts.setdefault(device, []).append((vector, reader))
-        self._parts, self._numbers = {}, 0
+        self._parts, self._numbers, self._calls = {}, 0, {}
         return parts
 
     def _reduce_held(self) -> None:
         """Reduce what is held, vectors of one meaning together."""
-        alike: dict[Meaning, tuple[list[torch.Tensor], list[float]]] = {}
-        for norms, bound, groups, members in self._held:
+        alike: dict[Meaning, tuple[list[torch.Tensor], list[float], list[int]]] = {}
+        for norms, bound, groups, members, step in self._held:
             meaning = Meaning(norms.shape[0], norms.device, norms.dtype, bound is not None, groups, members)
-            vectors, bounds = alike.setdefault(meaning, ([], []))
+            vectors, bounds, steps = alike.setdefault(meaning, ([], [], []))
             vectors.append(norms)
             bounds.append(0.0 if bound is None else bound)
+            steps.append(step)
         self._held, self._size = [], 0
-        for meaning, (vectors, bounds) in alike.items():
-            self._reduce(meaning, vectors, bounds)
+        for meaning, found in alike.items():
+            self._reduce(meaning, *found)
 
-    def _reduce(self, meaning: Meaning, vectors: list[torch.Tensor], bounds: list[float]) -> None:
-        """[calls, tensors] → vanishing, exploding, least, largest, each group's norm at each call, each tensor's largest."""
+    def _reduce(self, meaning: Meaning, vectors: list[torch.Tensor], bounds: list[float], steps: list[int]) -> None:
+        """[calls, tensors] → vanishing, exploding, least, largest, each group's norm at each call, each tensor's largest and
+        the first call at which it was not finite."""
         calls = len(vectors)
-        numbers, facts = calls * meaning.length, SUMMARY + calls * len(meaning.groups) + len(meaning.members)
+        named = meaning.length <= LAYERS_MAX
+        numbers, facts = calls * meaning.length, SUMMARY + calls * len(meaning.groups) + 2 * meaning.length * named
         self._numbers += numbers if numbers <= PLAIN_MAX else facts
         if self._numbers > NUMBERS_MAX:
             self.overflowed = True
             return
         if numbers <= PLAIN_MAX:
             plain = torch.mul(torch.stack(vectors), self._staging.reducer(meaning.device).one).reshape(-1)
-            self._parts.setdefault(meaning.device, []).append((plain, PlainReader(meaning, bounds)))
+            self._parts.setdefault(meaning.device, []).append((plain, PlainReader(meaning, steps, bounds)))
             return
         one = self._staging.reducer(meaning.device).one
         norms = torch.mul(torch.stack(vectors), one)
@@ -127,9 +135,10 @@ class TensorNorms:
         for _, runs in meaning.groups:
             pieces = [norms[:, start:end] for start, end in runs]
             parts.append(torch.linalg.vector_norm(pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1), 2, 1))
-        if meaning.members:
-            parts.append(norms.amax(0))
-        reader = NormsReader(meaning, calls)
+        if named:
+            finite = torch.mul(torch.isfinite(norms), one)
+            parts += [norms.amax(0), torch.mul(finite.argmin(0), one)]
+        reader = NormsReader(meaning, steps)
         self._parts.setdefault(meaning.device, []).append((torch.cat(parts), reader))
 
     def _count_exploding(self, norms: torch.Tensor, bounds: list[float]) -> list[torch.Tensor]:
@@ -142,16 +151,16 @@ class TensorNorms:
 
 @dataclass(slots=True)
 class NormsReader:
-    """The reduced norms of `calls` calls."""
+    """The reduced norms of the calls `steps`."""
 
     meaning: Meaning
-    calls: int
+    steps: list[int]
     layers: Layers | None = None
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See host.Reader."""
-        meaning, bounded = self.meaning, self.meaning.bounded
-        tally.add("grad.tensors", (float(self.calls * meaning.length),))
+        meaning, bounded, calls = self.meaning, self.meaning.bounded, len(self.steps)
+        tally.add("grad.tensors", (float(calls * meaning.length),))
         tally.add("grad.vanishing", (values[0],))
         if bounded:
             tally.add("grad.exploding", (values[1],))
@@ -162,10 +171,17 @@ class NormsReader:
         tally.add("grad.tensor_norm.max", (values[at + 1],))
         at += 2
         for name, _ in meaning.groups:
-            add_series(tally, "grad.group_norm", list(values[at : at + self.calls]), list(range(self.calls)), name)
-            at += self.calls
-        if self.layers is not None:
-            for member, norm in zip(meaning.members, values[at:], strict=True):
+            add_series(tally, "grad.group_norm", list(values[at : at + calls]), list(range(calls)), name)
+            at += calls
+        largest, broken = values[at : at + meaning.length], values[at + meaning.length :]
+        if broken:
+            at_steps = [
+                math.nan if math.isfinite(norm) else self.steps[int(call)] for norm, call in zip(largest, broken, strict=True)
+            ]
+            tally.norms.append(Norms(GRADIENT, meaning.members, (), array("d", largest)))
+            tally.norms.append(Norms(BROKEN, meaning.members, (), array("d", at_steps)))
+        if self.layers is not None and largest:
+            for member, norm in zip(meaning.members, largest, strict=True):
                 self.layers.gradients[member] = _larger(self.layers.gradients.get(member), norm)
 
 
@@ -174,6 +190,7 @@ class PlainReader:
     """The norms themselves, one call after the other, and the clip limit of each call."""
 
     meaning: Meaning
+    steps: list[int]
     bounds: list[float]
     layers: Layers | None = None
 
@@ -193,9 +210,10 @@ class PlainReader:
             for start in range(0, calls * length, length):
                 squares = [value * value for first, end in runs for value in values[start + first : start + end]]
                 found.append(math.sqrt(sum(squares)))
-        if self.meaning.members:
+        tally.norms.append(Norms(GRADIENT, self.meaning.members, tuple(self.steps), array("d", values)))
+        if self.layers is not None:
             found += [-least([-value for value in values[member::length]]) for member in range(length)]
-        NormsReader(self.meaning, calls, self.layers).tell(tally, found)
+        NormsReader(self.meaning, self.steps, self.layers).tell(tally, found)
 
 
 def _larger(held: float | None, norm: float) -> float:

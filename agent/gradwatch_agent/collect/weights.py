@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.blackbox import LAYERS_MAX, WEIGHT, Norms
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ class WeightReader:
     """Norms of the weights with numbers `members` and, after them, if they were copied, of their changes."""
 
     weights: Weights
-    members: Sequence[int]
+    members: tuple[int, ...]
 
     def tell(self, tally: Tally, values: Sequence[float]) -> None:
         """See Reader; the last device tells for all."""
         weights, tensors = self.weights, len(self.members)
         norms, moved = values[:tensors], values[tensors:]
+        if tensors <= LAYERS_MAX:
+            tally.norms.append(Norms(WEIGHT, self.members, (), array("d", norms)))
         weights.norms.update(zip(self.members, norms, strict=True))
         weights.square += sum([norm * norm for norm in norms])
         weights.moved_square += sum([norm * norm for norm in moved]) if moved else math.nan
