@@ -23,7 +23,7 @@ from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import RowFlag, Status
-from gradwatch_contracts.control import Level
+from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class UpdateCycle:
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
         self.actions = Actions(outbox, self._hints, self._tell_verbs, settings.world, settings.agree)
+        self.actions.verbs.add(Verb.DUMP.value, lambda command, update: self._dump())
         self._rows = RowQueue(outbox, StartUp(settings.run, settings.modules, settings.action_space).say, sync=settings.sync)
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
-from gradwatch_contracts.control import CANCEL, ControlState
+from gradwatch_contracts.control import CANCEL, ControlState, Severity, Verb
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.commands import OPERATOR, CancelCommand, RequestCommand
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, Stream
     from gradwatch_daemon.store.protocol import Store
 
+
+WARNING = Severity.WARNING.rank
 
 EXPIRE_S = 1.0
 """How late a deadline may be noticed."""
@@ -74,6 +76,16 @@ class Control:
         changed = state.commands.request(request, f"anomaly:{anomaly.id}", now.unix_ns, targets, state.same_update())
         work.commanded(changed)
         return changed[-1]
+
+    def look_back(self, work: Work, now: Now) -> None:
+        """Ask for the black box where an anomaly of warning or above fires: it holds the updates before the fault, and costs
+        the trainer next to nothing, so no budget bounds it."""
+        for anomaly in work.anomalies.values():
+            state = self._runs.states[anomaly.run]
+            state.looked_back &= state.open.keys()
+            if anomaly.state == "firing" and anomaly.severity.rank >= WARNING and anomaly.id not in state.looked_back:
+                state.looked_back.add(anomaly.id)
+                self.issue(Verb.DUMP.value, anomaly, f"{anomaly.severity.value} {anomaly.kind}", work, now)
 
     def hear(self, stream: Stream, result: m.Result, work: Work) -> None:
         """What a trainer says became of one."""

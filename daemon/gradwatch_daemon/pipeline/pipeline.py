@@ -114,6 +114,7 @@ class Pipeline:
         self.mailbox.take(work, now)
         self._detection.detect(passed, work, now)
         self._detection.watch_pace(work, now)
+        self._control.look_back(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
         self._attending.follow(work, now)

@@ -24,6 +24,7 @@ class RunState:
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
     whether one of them ended by an exception; `effective` is the level of the newest row, the agent's own word.
+    `looked_back` are the open anomalies for which the black box was asked for.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class RunState:
     agent_version: str = ""
     verbs: tuple[str, ...] = ()
     newest: Newest | None = None
+    looked_back: set[str] = field(default_factory=set)
 
     def judged(self, stream: Stream) -> Stream:
         """The stream that detection runs on for rows of `stream`: that of all ranks together where there are several."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -239,3 +240,32 @@ def test_verbs_of_a_live_run_are_shown_and_follow_its_newest_greeting(world: Wor
     assert session.verbs == ("stop",)
     world.tick(m.Bye(-1, "closed"))
     assert world.view().verbs == ()
+
+
+BROKEN = {"loss.total": (16.0, math.nan, math.nan), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
+
+
+def test_anomaly_that_fires_has_the_black_box_asked_for_once(world: World) -> None:
+    """However many updates it goes on for, and over a restart; the origin says for which anomaly."""
+    world.greet(verbs=VERBS)
+    world.tick(world.rows.samples(20))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    ((id_, verb, _),) = told(world)
+    (anomaly,) = (one for one in world.store.open_anomalies() if one.kind == "nonfinite")
+    assert (id_, verb, kept(world, id_).origin) == (f"dump-{anomaly.id}", "dump", f"anomaly:{anomaly.id}")
+    world.tick(m.Result(world.rows.seq, id_, "ended", 21, "64 updates of 12 tensors"))
+    world.rows.seq += 1
+    world.restart()
+    world.greet(verbs=VERBS)
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    assert told(world) == []
+
+
+def test_anomaly_of_a_trainer_without_a_black_box_asks_for_nothing(world: World) -> None:
+    """An agent that does not know the verb is not asked, and detection goes on."""
+    world.greet(verbs=("stop",))
+    world.tick(world.rows.samples(20))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    assert told(world) == []
+    assert world.store.open_anomalies()
