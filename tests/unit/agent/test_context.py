@@ -144,7 +144,7 @@ def test_public_names_are_those_documented() -> None:
     for name in gradwatch_agent.__all__:
         assert getattr(gradwatch_agent, name).__doc__
     calls = {name for name in dir(Monitor) if not name.startswith("_")}
-    used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "phase", "close", "should_stop", "active"}
+    used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "phase", "on_command", "close", "should_stop", "active"}
     inner = {"watches", "close_with", "disable", "open"}
     assert calls == used | inner
     assert all(getattr(Monitor, name).__doc__ for name in calls)
