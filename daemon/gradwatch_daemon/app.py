@@ -48,6 +48,7 @@ from gradwatch_daemon.places import (
 )
 from gradwatch_daemon.records import Counters
 from gradwatch_daemon.replaying import Replayer
+from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ LOG = logging.getLogger("gradwatch.daemon")
 
 SHUTDOWN_S = 3
 """How long open HTTP requests may finish after SIGTERM."""
+
+
+DAY_NS = 86_400 * 10**9
 
 
 class _Server(uvicorn.Server):
@@ -99,16 +103,16 @@ class Daemon:
             ingest = encryption.local_endpoint(self._socket.endpoint) if encryption else self._socket.endpoint
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
-            self._pipeline = Pipeline(self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret)
+            self._pipeline = Pipeline(
+                self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret, keep=_keep(config)
+            )
             reader = self._store.reader()
             undo.callback(reader.close)
             tokens_file = data_dir / TOKENS_FILE
             book = TokenBook(keep_secret(token_path(data_dir)), load_tokens(tokens_file), partial(save_entries, tokens_file))
             audit = AuditFile(data_dir)
             undo.callback(audit.close)
-            bound_port = self._listener.getsockname()[1]
-            shown = f"[{host}]" if ":" in host else host
-            self.url = f"{'https' if config.tls_cert else 'http'}://{shown}:{bound_port}"
+            self.url = _url("https" if config.tls_cert else "http", host, self._listener.getsockname()[1])
             self.connection = Connection(ingest, self.url, secret, str(token_path(data_dir)), os.getpid())
             self._api = create_api(
                 ApiContext(
@@ -216,6 +220,15 @@ class Daemon:
 
     def _ipc(self, ingest: str) -> str:
         return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _keep(config: Config) -> Keep:
+    """How long rows stay as they came."""
+    return Keep(None if config.keep_days is None else int(config.keep_days * DAY_NS), config.keep_bytes)
 
 
 def _not_there(profile: Profile) -> list[BrokenDetector]:

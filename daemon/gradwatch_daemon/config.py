@@ -7,6 +7,7 @@ Not `from __future__ import annotations`: pydantic reads the types at run time.
 import ipaddress
 import math
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -47,6 +48,12 @@ class Config(BaseModel):
     data_dir: Path = Field(description="Where runs are stored")
     runtime_dir: Path = Field(description="Where connection.json and the ipc socket lie")
     profile: Literal["default", "classic"] = Field(default="default", description="Which thresholds and votes detectors use")
+    keep_days: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Age at which rows are thinned to roll-ups of 64; never by default"
+    )
+    keep_bytes: int | None = Field(
+        default=None, gt=0, description="Size of the store, as 500MB or 20GB, beyond which the oldest rows are thinned"
+    )
     tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the HTTP API; with tls_key it is https")
     tls_key: Path | None = Field(default=None, description="PEM key of tls_cert")
     insecure_http_beyond_loopback: bool = Field(
@@ -84,6 +91,16 @@ class Config(BaseModel):
                 "expected an address such as tcp://127.0.0.1:9471, or tcp://0.0.0.0:9471 for registered keys of other machines"
             ) from None
         return value
+
+    @field_validator("keep_bytes", mode="before")
+    @classmethod
+    def _read_size(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", value.strip().upper())
+        if found is None:
+            raise ValueError("expected a size such as 500MB or 20GB")
+        return int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))
 
     @property
     def encrypted(self) -> bool:

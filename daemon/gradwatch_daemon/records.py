@@ -341,7 +341,8 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """The immutable picture of a run that HTTP reads. `effective` is what the agent last confirmed, None before that."""
+    """The immutable picture of a run that HTTP reads. `effective` is what the agent last confirmed, None before that; of
+    `thinned` of its `rows` only roll-ups are left."""
 
     run: Run
     live: bool
@@ -354,6 +355,7 @@ class RunView:
     open_anomalies: tuple[Anomaly, ...] = ()
     agent_version: str = ""
     verbs: tuple[str, ...] = ()
+    thinned: int = 0
     newest: Newest | None = field(default=None, compare=False)
 
 

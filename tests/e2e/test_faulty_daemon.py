@@ -169,4 +169,4 @@ def test_trainer_of_a_real_daemon_finishes_unharmed(tmp_path: Path, act: str, mo
         check_unharmed(mon, train(mon, at=strike))
         if act == "none":
             wait_for(lambda: daemon.run("harmless")["state"] == "finished", "the run to finish")
-            assert daemon.run("harmless")["coverage"] == {"received": UPDATES, "lost": 0, "share": 1.0}
+            assert daemon.run("harmless")["coverage"] == {"received": UPDATES, "lost": 0, "share": 1.0, "thinned": 0}

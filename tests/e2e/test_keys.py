@@ -100,7 +100,7 @@ def test_keys_outlive_a_restart(open_daemon: DaemonProcess, tmp_path: Path) -> N
     with DaemonProcess(tmp_path, "--ingest", f"tcp://0.0.0.0:{port}") as again:
         assert _trainer(tmp_path, "after", endpoint, 20, 1).wait(60) == 0
         wait_for(lambda: (again.run("after") or {}).get("state") == "finished", "the run over the old key")
-        assert again.run("after")["coverage"] == {"received": 20, "lost": 0, "share": 1.0}
+        assert again.run("after")["coverage"] == {"received": 20, "lost": 0, "share": 1.0, "thinned": 0}
 
 
 def test_keys_where_ingest_is_local_are_refused_with_the_flag(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_daemon_killed_three_times_keeps_every_update_exactly_once(tmp_path: Pat
         updates, values = _series(daemon, "kill-me")
         assert updates == [line["update"] for line in truth] == list(range(UPDATES))
         assert values == [line["noise"] for line in truth]
-        assert daemon.run("kill-me")["coverage"] == {"received": UPDATES, "lost": 0, "share": 1.0}
+        assert daemon.run("kill-me")["coverage"] == {"received": UPDATES, "lost": 0, "share": 1.0, "thinned": 0}
         daemon.stop()
     connection = sqlite3.connect(f"file:{tmp_path}/data/gradwatch.db?mode=ro", uri=True)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -63,7 +63,7 @@ def test_two_ranks_together_say_what_one_process_says_of_the_whole_batch(tmp_pat
     assert len(first[key]) == len(second[key]) == len(together[key]) == ddp_trainer.UPDATES
     assert first[key] != second[key] != together[key]
     received = 2 * ddp_trainer.UPDATES
-    assert (view["update_last"], view["coverage"]) == (3, {"received": received, "lost": 0, "share": 1.0})
+    assert (view["update_last"], view["coverage"]) == (3, {"received": received, "lost": 0, "share": 1.0, "thinned": 0})
 
 
 PER_RANK = ("policy.kl.k3.last",)

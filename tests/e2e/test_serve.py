@@ -108,7 +108,7 @@ def test_hostile_peer_is_refused_and_quarantined_while_honest_rows_pass(daemon: 
             answers.append(answer.code)
         assert trainer.wait(30) == 0
     wait_for(lambda: daemon.run("honest")["state"] == "finished", "the honest run to end")
-    assert daemon.run("honest")["coverage"] == {"received": 120, "lost": 0, "share": 1.0}
+    assert daemon.run("honest")["coverage"] == {"received": 120, "lost": 0, "share": 1.0, "thinned": 0}
 
 
 def test_command_line_finds_the_daemon_shows_runs_and_waits_for_an_escalation(daemon: DaemonProcess, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_trainer_that_was_there_first_finds_the_daemon_and_again_when_it_moved(t
         late.start()
         assert trainer.wait(60) == 0
         wait_for(lambda: late.run("early")["state"] == "finished", "the run to finish")
-        assert late.run("early")["coverage"] == {"received": 600, "lost": 0, "share": 1.0}
+        assert late.run("early")["coverage"] == {"received": 600, "lost": 0, "share": 1.0, "thinned": 0}
         assert late.run("early")["attempt"] == 1
 
 

@@ -8,8 +8,8 @@ from gradwatch_contracts import __version__
 
 Document = dict[str, Any]
 
-COVERAGE: Document = {"received": 118, "lost": 2, "share": 0.98333}
-WHOLE: Document = {"received": 118, "lost": 0, "share": 1.0}
+COVERAGE: Document = {"received": 118, "lost": 2, "share": 0.98333, "thinned": 0}
+WHOLE: Document = {"received": 118, "lost": 0, "share": 1.0, "thinned": 0}
 COUNTS: Document = {"armed": 5, "learning": 1, "blind": 2, "firing": 1}
 SEEING: Document = {"armed": 8, "learning": 0, "blind": 0, "firing": 0}
 
@@ -115,7 +115,9 @@ def series(**changes: Any) -> Document:
         "measured": [1, 1, 1, 1, 0],
         "nonfinite": [0, 1, 1, 1, 0],
         "status": ["measured", "measured", "measured", "measured", "no_gradient"],
+        "end": {"update": 120, "at": "2026-01-31T12:00:00.000Z", "env_steps": None, "value": None, "status": "no_gradient"},
         "rows": 5,
+        "thinned": 0,
         "coverage": COVERAGE,
         **changes,
     }

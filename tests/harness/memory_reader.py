@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,9 +11,19 @@ import numpy as np
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Stream
-from gradwatch_daemon.store.chunks.buckets import bucket_rows, bucket_series, items_of_rows, join_items, last_row, raw_series
-from gradwatch_daemon.store.chunks.rollup import decode_value
+from gradwatch_daemon.store.chunks.buckets import (
+    bucket_rows,
+    bucket_series,
+    in_order,
+    items_of_groups,
+    items_of_rows,
+    join_items,
+    last_row,
+    raw_series,
+)
+from gradwatch_daemon.store.chunks.rollup import GROUP_ROWS, cut_groups, decode_groups, decode_reasons, decode_value
 from gradwatch_daemon.store.protocol import SignalSummary, Stretch
+from gradwatch_daemon.store.schema import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
-    from harness.memory_store import Memory
+    from harness.memory_store import Memory, StreamRows
 
 
 class MemoryReader:
@@ -53,15 +64,22 @@ class MemoryReader:
         """A signal over updates as points or buckets, from its rows alone."""
         if points < 1:
             raise GradwatchError("invalid-argument", where="points", expected="1 or more", got=str(points))
+        bounds = _bound(first, _LEAST), _bound(last, _MOST)
         with self._reading() as memory:
-            items = join_items(list(_items(memory, stream, key, first, last)))
-        held = len(items.ordinal)
-        codes, rows = np.unique(items.status[items.measured == 0], return_counts=True)
-        unmeasured = dict(zip(codes.tolist(), rows.tolist(), strict=True))
-        if held <= points:
-            return raw_series(key, items, unmeasured)
-        least = 1 << (-(-held // points) - 1).bit_length()
-        return bucket_series(key, items, bucket_rows(items.ordinal, points, least), unmeasured, last_row(items))
+            kept = memory.streams.get(stream)
+            raw = join_items([] if kept is None else list(_items(kept, key, *bounds)))
+            rolled, unmeasured = (join_items([]), Counter[int]()) if kept is None else _rolled(kept, key, *bounds)
+        items = in_order([rolled, raw])
+        codes, rows = np.unique(raw.status[raw.measured == 0], return_counts=True)
+        unmeasured.update(dict(zip(codes.tolist(), rows.tolist(), strict=True)))
+        held, thinned = int(items.rows.sum()), int(rolled.rows.sum())
+        if held <= points and not thinned:
+            return raw_series(key, items, dict(unmeasured))
+        least = max(1 << (-(-held // points) - 1).bit_length(), GROUP_ROWS if thinned else 1)
+        # Of rows that were thinned the last one is not known as it was.
+        end = None if kept is not None and items.ordinal[-1] // CHUNK_ROWS in kept.rolled else last_row(raw)
+        series = bucket_series(key, items, bucket_rows(items.ordinal, points, least), dict(unmeasured), end)
+        return replace(series, thinned=thinned)
 
     def anomalies(self, wanted: AnomalyFilter) -> list[Anomaly]:
         """Anomalies that match, newest first, after the cursor."""
@@ -134,44 +152,59 @@ class MemoryReader:
 
     def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
         """Rows of these updates in order of arrival, the last `limit`."""
+        with self._reading() as memory:
+            kept = memory.streams.get(stream)
+            blocks = [] if kept is None else [block for _, block in kept.blocks]
         chosen: list[SignalBlock] = []
-        for block in reversed(self._blocks(stream)):
+        for block in reversed(blocks):
             for row in reversed(np.flatnonzero((block.update >= first) & (block.update <= last)).tolist()):
                 chosen.append(block.select(slice(row, row + 1)))
         return chosen[: max(limit, 0)][::-1]
 
     def stretches(self, stream: Stream) -> list[Stretch]:
         """All rows as stretches, one row after the other."""
+        with self._reading() as memory:
+            kept = memory.streams.get(stream)
+            parts = [] if kept is None else [(at, block.update, block.t_ns, block.level) for at, block in kept.blocks]
+            for number, rolled in ({} if kept is None else kept.rolled).items():
+                update, t_ns, _, level, _ = rolled.columns
+                parts.append((number * CHUNK_ROWS, update, t_ns, level))
         found: list[Stretch] = []
-        for block in self._blocks(stream):
-            for update, at_ns, level in zip(block.update.tolist(), block.t_ns.tolist(), block.level.tolist(), strict=True):
+        for _, updates, times, levels in sorted(parts, key=lambda part: part[0]):
+            for update, at_ns, level in zip(updates.tolist(), times.tolist(), levels.tolist(), strict=True):
                 if found and found[-1].update_last + 1 == update and found[-1].level == level:
                     found[-1] = replace(found[-1], update_last=update, last_ns=at_ns)
                 else:
                     found.append(Stretch(update, update, at_ns, at_ns, level))
         return found
 
-    def _blocks(self, stream: Stream) -> list[SignalBlock]:
-        with self._reading() as memory:
-            kept = memory.streams.get(stream)
-            return [] if kept is None else list(kept.blocks)
-
     def close(self) -> None:
         """Refuse from now on. Again is harmless."""
         self._closed = True
 
 
-def _items(memory: Memory, stream: Stream, key: SignalKey, first: int | None, last: int | None) -> Iterator[Items]:
-    at = 0
-    kept = memory.streams.get(stream)
-    for block in [] if kept is None else kept.blocks:
-        count = len(block)
+def _items(kept: StreamRows, key: SignalKey, first: int, last: int) -> Iterator[Items]:
+    for at, block in kept.blocks:
         if key in block.signals:
             place = block.signals.index(key)
-            chosen = (block.update >= _bound(first, _LEAST)) & (block.update <= _bound(last, _MOST))
-            shared = np.arange(at, at + count), block.update, block.t_ns, block.env_steps
+            chosen = (block.update >= first) & (block.update <= last)
+            shared = np.arange(at, at + len(block)), block.update, block.t_ns, block.env_steps
             yield items_of_rows(shared, block.values[place], block.status[place], chosen)
-        at += count
+
+
+def _rolled(kept: StreamRows, key: SignalKey, first: int, last: int) -> tuple[Items, Counter[int]]:
+    """The roll-ups of a signal over a range, and what of it was not measured."""
+    items, unmeasured = [], Counter[int]()
+    for number, rolled in sorted(kept.rolled.items()):
+        if key not in rolled.pieces or rolled.update_max < first or rolled.update_min > last:
+            continue
+        groups, reasons = decode_groups([rolled.pieces[key].groups])[0].copy(), rolled.pieces[key].reasons or b""
+        if rolled.update_min < first or rolled.update_max > last:
+            reasons = cut_groups(groups, rolled.marks[:, 0], rolled.update_max, first, last)
+        begins = number * CHUNK_ROWS + np.arange(0, CHUNK_ROWS, GROUP_ROWS)
+        items.append(items_of_groups(begins, rolled.marks, groups))
+        unmeasured.update(decode_reasons([reasons]))
+    return join_items(items), unmeasured
 
 
 _LEAST, _MOST = -(2**63), 2**63 - 1

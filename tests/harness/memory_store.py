@@ -11,21 +11,26 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.records import Checkpoint, SignalBlock, Stream
-from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, totals
-from gradwatch_daemon.store.chunks.tail import encode_tail
+from gradwatch_daemon.records import ALL_RANKS, Checkpoint, SignalBlock, Stream
+from gradwatch_daemon.store.chunks.chunk import decode_columns, encode_chunk
+from gradwatch_daemon.store.chunks.rollup import GROUP_ROWS, Totals, add_totals, decode_marks, totals
+from gradwatch_daemon.store.chunks.tail import Rows, encode_tail
+from gradwatch_daemon.store.retention import Around, RawChunk, choose
+from gradwatch_daemon.store.schema import CHUNK_ROWS
 from harness.memory_reader import MemoryReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import (
+        I64,
         Anomaly,
         Commit,
         Escalation,
@@ -36,19 +41,68 @@ if TYPE_CHECKING:
         SignalKey,
         TableRecord,
     )
+    from gradwatch_daemon.store.chunks.chunk import Piece, Shared
+    from gradwatch_daemon.store.protocol import Keep
 
 
 @dataclass(slots=True)
 class StreamRows:
-    """The rows of one stream in order of arrival, and each signal over them, in order of first appearance."""
+    """The rows of one stream in order of arrival, cut where a chunk ends, each with its ordinal; `rolled` has the roll-ups of
+    the chunks whose rows are gone. `totals` is each signal over all rows, in order of first appearance."""
 
-    blocks: list[SignalBlock] = field(default_factory=list)
+    blocks: list[tuple[int, SignalBlock]] = field(default_factory=list)
+    rolled: dict[int, Rolled] = field(default_factory=dict)
     totals: dict[SignalKey, Totals] = field(default_factory=dict)
+    count: int = 0
+    update_last: int = -1
 
     @property
-    def count(self) -> int:
-        """Rows stored."""
-        return sum(map(len, self.blocks))
+    def raw_begin(self) -> int:
+        """Rows before those from which on all are there."""
+        return CHUNK_ROWS * (max(self.rolled) + 1) if self.rolled else 0
+
+    def _of_chunk(self, number: int) -> list[SignalBlock]:
+        return [block for at, block in self.blocks if at // CHUNK_ROWS == number]
+
+    def raw_chunks(self, first_seen_ns: int, covered: int | None) -> list[RawChunk]:
+        """Whole chunks that may be thinned, in order of arrival."""
+        chunks: list[RawChunk] = []
+        for number in range((self.count if covered is None else covered) // CHUNK_ROWS):
+            if rows := self._of_chunk(number):
+                update, t_ns = (np.concatenate([getattr(block, name) for block in rows]) for name in ("update", "t_ns"))
+                made_ns = max(int(t_ns[-GROUP_ROWS]), first_seen_ns)
+                chunks.append(RawChunk(number, int(update.min()), int(update.max()), made_ns))
+        return chunks
+
+    def thin(self, number: int) -> None:
+        """Take the rows of a chunk and keep what they add up to."""
+        rows = self._of_chunk(number)
+        self.blocks = [(at, block) for at, block in self.blocks if at // CHUNK_ROWS != number]
+        keys = list(dict.fromkeys(key for block in rows for key in block.signals))
+        parts = [
+            (
+                0,
+                tuple(keys.index(key) for key in block.signals),
+                Rows(*(getattr(block, name) for name in Rows._fields)),
+            )
+            for block in rows
+        ]
+        chunk = encode_chunk(parts)
+        pieces = {keys[place]: piece for place, (piece, _) in chunk.pieces.items()}
+        columns = decode_columns(chunk.columns)
+        self.rolled[number] = Rolled(chunk.update_min, chunk.update_max, decode_marks([chunk.marks])[0], columns, pieces)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rolled:
+    """A thinned chunk: `marks` i64[16, 3], update, time and level of its rows, and the piece of each signal, of which only the
+    roll-up is looked at."""
+
+    update_min: int
+    update_max: int
+    marks: I64
+    columns: Shared
+    pieces: dict[SignalKey, Piece]
 
 
 class Memory:
@@ -150,7 +204,13 @@ class MemoryStore:
         columns = (block.update, block.t_ns, block.env_steps, block.level, block.flags)
         signals = self._memory.sets.setdefault(block.signals, block.signals)
         copies = [column.copy() for column in columns]
-        kept.blocks.append(SignalBlock(block.stream, *copies, signals, block.values.copy(), block.status.copy()))  # type: ignore[call-arg]
+        copy = SignalBlock(block.stream, *copies, signals, block.values.copy(), block.status.copy())  # type: ignore[call-arg]
+        done = 0
+        while done < len(copy):
+            count = min(len(copy) - done, CHUNK_ROWS - kept.count % CHUNK_ROWS)
+            kept.blocks.append((kept.count, copy.select(slice(done, done + count))))
+            kept.count, done = kept.count + count, done + count
+        kept.update_last = max(kept.update_last, int(copy.update.max()))
         for key, newer in zip(signals, totals(block.update, block.values, block.status), strict=True):
             self._memory.signals.setdefault(key, len(self._memory.signals))
             kept.totals[key] = add_totals(kept.totals[key], newer) if key in kept.totals else newer
@@ -158,6 +218,40 @@ class MemoryStore:
     def compact(self) -> int:
         """Nothing: memory has neither tails nor a log."""
         return 0
+
+    def thin(self, keep: Keep, now_ns: int) -> dict[Stream, int]:
+        """Leave of chunks that `keep` does not cover their roll-ups."""
+        memory = self._memory
+
+        def chunks(stream: Stream) -> list[RawChunk]:
+            point = memory.checkpoints.get(stream)
+            seen = memory.runs[stream.run].first_seen_ns
+            return memory.streams[stream].raw_chunks(seen, None if point is None else point[1])
+
+        def around(stream: Stream) -> Around:
+            of_run = [a for a in memory.anomalies.values() if (a.run, a.attempt) == stream[:2]]
+            return Around.of(a for a in of_run if a.rank in (stream.rank, ALL_RANKS))
+
+        counts: dict[Stream, int] = {}
+        with memory.guard:
+            streams = [stream for stream in memory.streams if stream.run in memory.runs]
+            for choice in choose(streams, chunks, around, keep, now_ns):
+                if choice.old or self.size_bytes() > (keep.bytes_max or 0):
+                    memory.streams[choice.stream].thin(choice.number)
+                    counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
+        return counts
+
+    def thinned(self) -> dict[Stream, int]:
+        """Rows of each stream of which only roll-ups are left."""
+        return {stream: len(kept.rolled) * CHUNK_ROWS for stream, kept in self._memory.streams.items() if kept.rolled}
+
+    def raw_begin(self, stream: Stream) -> int:
+        """Rows of a stream before those from which on none was thinned."""
+        return self._memory.streams[stream].raw_begin if stream in self._memory.streams else 0
+
+    def size_bytes(self) -> int:
+        """Bytes of the values of all rows."""
+        return sum(block.values.nbytes for kept in self._memory.streams.values() for _, block in kept.blocks)
 
     def runs(self) -> list[Run]:
         """All runs, in order of their names."""
@@ -209,7 +303,7 @@ class MemoryStore:
 
     def blocks_after(self, stream: Stream, update: int) -> Iterator[SignalBlock]:
         """Stored rows of updates above `update`, in order of arrival."""
-        for block in self._from(stream, 0):
+        for block in self._from(stream, self.raw_begin(stream)):
             kept = block.update > update
             if kept.any():
                 yield block if kept.all() else _pick(block, kept)
@@ -221,12 +315,13 @@ class MemoryStore:
 
     def _from(self, stream: Stream, row: int) -> Iterator[SignalBlock]:
         """The blocks from a row on, those too that come while they are read."""
-        at = place = 0
-        while stream in self._memory.streams and place < len(self._memory.streams[stream].blocks):
-            block = self._memory.streams[stream].blocks[place]
-            if at + len(block) > row:
-                yield block.select(slice(max(row - at, 0), len(block)))
-            at, place = at + len(block), place + 1
+        while stream in self._memory.streams:
+            later = (found for found in self._memory.streams[stream].blocks if found[0] + len(found[1]) > row)
+            at, block = next(later, (0, None))
+            if block is None:
+                return
+            yield block.select(slice(max(row - at, 0), len(block)))
+            row = at + len(block)
 
     def marks(self, stream: Stream) -> list[EventRecord]:
         """The events that detection made of a stream, oldest first."""
@@ -242,10 +337,7 @@ class MemoryStore:
 
     def row_counts(self) -> dict[Stream, tuple[int, int]]:
         """Rows and the largest update (or -1) of each stream."""
-        return {
-            stream: (kept.count, max((int(block.update.max()) for block in kept.blocks), default=-1))
-            for stream, kept in self._memory.streams.items()
-        }
+        return {stream: (kept.count, kept.update_last) for stream, kept in self._memory.streams.items()}
 
     def lost_count(self, run: str) -> int:
         """Records of a run covered by a LOSS, each counted once."""

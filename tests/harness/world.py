@@ -8,7 +8,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
-from gradwatch_daemon.pipeline.pipeline import Pipeline
+from gradwatch_daemon.pipeline.pipeline import KEEP_ALL, Pipeline
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import Counters, Published
 from gradwatch_daemon.store.sqlite import SqliteStore
@@ -16,6 +16,8 @@ from harness.rows import FULL, T0_NS, RowMaker, hello
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gradwatch_daemon.store.protocol import Keep
 
 
 class Socket:
@@ -41,8 +43,8 @@ class Socket:
 class World:
     """A pipeline, its socket, its store, a clock that stands still, and one trainer on peer b"p"."""
 
-    def __init__(self, home: Path, secret: str = "", profile: str = "default") -> None:
-        self.home, self.secret = home, secret
+    def __init__(self, home: Path, secret: str = "", profile: str = "default", keep: Keep = KEEP_ALL) -> None:
+        self.home, self.secret, self.keep = home, secret, keep
         self.now_s = 100.0
         self.profile = load_profile(profile)
         self.published: list[Published] = []
@@ -60,6 +62,7 @@ class World:
             Counters(),
             self.published.extend,
             secret=self.secret,
+            keep=self.keep,
             clock=lambda: Now(T0_NS + int(self.now_s * 1e9), self.now_s),
         )
 

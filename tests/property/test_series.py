@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradwatch_daemon.records import Commit, SignalBlock, SignalKey
+from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.sqlite import SqliteStore
+from harness.memory_store import MemoryStore
 from harness.signal_blocks import STREAM, make_block
+from harness.stores import RUN
 
 if TYPE_CHECKING:
     from gradwatch_daemon.store.protocol import Series, SignalSummary
@@ -165,3 +168,47 @@ def test_series_and_summary_equal_an_oracle_over_all_rows(
         finally:
             reader.close()
             store.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    blocks=runs(),
+    bounds=st.lists(st.tuples(st.integers(0, 9000), st.booleans()), min_size=1, max_size=2),
+    queries=st.lists(st.tuples(BOUND, BOUND, st.sampled_from([1, 7, 100, 20_000])), min_size=1, max_size=4),
+)
+def test_series_of_thinned_rows_are_equal_in_both_stores_and_hide_no_extreme(
+    blocks: list[SignalBlock], bounds: list[tuple[int, bool]], queries: list[tuple[int | None, int | None, int]]
+) -> None:
+    """Whichever chunks went: both answer alike, and over the whole run every count and extreme is what it was before."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores = SqliteStore.open(Path(folder)), MemoryStore()
+        try:
+            rows = oracle_rows(blocks)
+            for store in stores:
+                store.commit(Commit(tuple(blocks), runs=(replace(RUN, run=STREAM.run, first_seen_ns=0),)))
+                while store.compact():
+                    pass
+            for update, by_size in bounds:
+                keep = Keep(bytes_max=1) if by_size else Keep(age_ns=0)
+                gone = [store.thin(keep, update * 1_000_000_007) for store in stores]
+                assert gone[0] == gone[1]
+            readers = [store.reader() for store in stores]
+            for first, last, points in queries:
+                one, other = (reader.series(STREAM, KEY, first, last, points) for reader in readers)
+                for field in fields(one):
+                    mine, theirs = (getattr(series, field.name) for series in (one, other))
+                    if field.name == "end":
+                        assert repr(mine) == repr(theirs)
+                    else:
+                        np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
+                assert one.bucket >= 64 or not one.thinned
+            whole = readers[0].series(STREAM, KEY, None, None, 1)
+            if len(rows):
+                expected = oracle_point(rows)
+                got = [getattr(whole, name)[0] for name in ("low", "high", "last", "measured", "nonfinite", "status")]
+                np.testing.assert_array_equal(got, expected[3:])
+                assert whole.rows == len(rows)
+            check_summary(readers[0].signals(*STREAM), rows)
+            readers[0].close()
+        finally:
+            stores[0].close()

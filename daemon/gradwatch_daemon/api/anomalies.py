@@ -54,10 +54,10 @@ def _limit(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _coverage(received: int, lost: int) -> dict[str, Any]:
+def _coverage(received: int, lost: int, thinned: int) -> dict[str, Any]:
     """The plain document of `models.Coverage`."""
     made = received + lost
-    return {"received": received, "lost": lost, "share": received / made if made else None}
+    return {"received": received, "lost": lost, "share": received / made if made else None, "thinned": thinned}
 
 
 def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def anomaly_document(
 ) -> dict[str, Any]:
     """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
     view = views.get(anomaly.run)
-    coverage = _coverage(view.rows, view.lost) if view else None
+    coverage = _coverage(view.rows, view.lost, view.thinned) if view else None
     return {**_facts(anomaly, catalogue), **_attended(attention), "coverage": coverage}
 
 
@@ -173,13 +173,15 @@ class Writer:
             view = views.get(anomaly.run)
             ends = (
                 encode(_attended(attention[anomaly.id]))[1:-1] if anomaly.id in attention else _UNATTENDED,
-                self._covered(view.rows, view.lost) if view else b"null",
+                self._covered(view.rows, view.lost, view.thinned) if view else b"null",
             )
             items.append(self._item(_Same(anomaly)) + b',"coverage":'.join(ends) + b"}")
         counts = self._count(listed, views)
         rest = {
             "next": following,
-            "coverage": _coverage(sum(view.rows for view in listed), sum(view.lost for view in listed)),
+            "coverage": _coverage(
+                sum(view.rows for view in listed), sum(view.lost for view in listed), sum(view.thinned for view in listed)
+            ),
             "detectors": {state: counts[state] for state in models.DetectorCounts.model_fields},
         }
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
@@ -187,8 +189,8 @@ class Writer:
     def _write_item(self, same: _Same) -> bytes:
         return encode(_facts(same.record, self._catalogue))[:-1] + b","
 
-    def _write_covered(self, received: int, lost: int) -> bytes:
-        return encode(_coverage(received, lost))
+    def _write_covered(self, received: int, lost: int, thinned: int) -> bytes:
+        return encode(_coverage(received, lost, thinned))
 
     def _count(self, listed: list[RunView], views: Mapping[str, RunView]) -> Counter[str]:
         """Detectors by state, counted anew only for the runs where they changed."""

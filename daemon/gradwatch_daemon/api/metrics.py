@@ -58,6 +58,7 @@ FIGURES = (
     ),
     Figure("gradwatch_run_rows_total", "counter", "Updates received over all attempts.", lambda v: v.rows),
     Figure("gradwatch_run_lost_records_total", "counter", "Records that never came, over all attempts.", lambda v: v.lost),
+    Figure("gradwatch_run_thinned_rows", "gauge", "Updates of which only roll-ups are kept.", lambda v: v.thinned),
     Figure(
         "gradwatch_run_coverage_ratio",
         "gauge",

@@ -74,6 +74,7 @@ class Coverage(Model):
     received: int = Field(description="Rows received")
     lost: int = Field(description="Records that never came")
     share: float | None = Field(description="received / (received + lost); null when nothing was made yet", examples=[0.998])
+    thinned: int = Field(description="Of the received rows those that retention left as roll-ups of 64 only", examples=[0])
 
 
 class LevelView(Model):
@@ -229,6 +230,7 @@ class SeriesAnswer(Model):
     status: list[str]
     end: SeriesEnd | None = Field(description="null when the range has no row of this signal")
     rows: int = Field(description="Stored rows in the range asked for")
+    thinned: int = Field(description="Of these those left as roll-ups only: then `bucket` is 64 or more", examples=[0])
     coverage: Coverage
 
 

@@ -41,8 +41,8 @@ def coverage(views: Iterable[RunView]) -> models.Coverage:
     """Rows received against rows made, over one or more runs."""
     listed = list(views)
     received, lost = sum(view.rows for view in listed), sum(view.lost for view in listed)
-    made = received + lost
-    return models.Coverage(received=received, lost=lost, share=received / made if made else None)
+    made, thinned = received + lost, sum(view.thinned for view in listed)
+    return models.Coverage(received=received, lost=lost, share=received / made if made else None, thinned=thinned)
 
 
 def detector_counts(states: Iterable[DetectorState]) -> models.DetectorCounts:

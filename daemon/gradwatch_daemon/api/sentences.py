@@ -6,8 +6,9 @@ from gradwatch_daemon.records import DetectorState, Escalation, RunView
 
 
 def run_sentence(view: RunView) -> str:
-    """Where the run is, what was found, what cannot be seen, and what was lost."""
-    return " ".join(part for part in (_progress(view), _found(view), _unseen(view.detectors), _lost(view)) if part)
+    """Where the run is, what was found, what cannot be seen, what was lost and what is left as a summary only."""
+    parts = (_progress(view), _found(view), _unseen(view.detectors), _lost(view), _thinned(view))
+    return " ".join(part for part in parts if part)
 
 
 def _progress(view: RunView) -> str:
@@ -67,6 +68,10 @@ def _lost(view: RunView) -> str:
     share = view.rows / (view.rows + view.lost)
     lost = "1 record was" if view.lost == 1 else f"{view.lost} records were"
     return f"{lost} lost, so {_percent(share)} of the run is covered."
+
+
+def _thinned(view: RunView) -> str:
+    return f"Of {view.thinned} of its {view.rows} updates only summaries of 64 are kept." if view.thinned else ""
 
 
 def _percent(share: float) -> str:

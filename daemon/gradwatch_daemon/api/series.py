@@ -109,6 +109,7 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
         "status": words(series.status, STATUS_NAMES),
         "end": None if series.end is None else _end(series.end),
         "rows": series.rows,
+        "thinned": series.thinned,
         "coverage": coverage([view]).model_dump(),
     }
 

@@ -70,6 +70,8 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     serve.add_argument("--ingest", metavar="ENDPOINT", help="ZeroMQ endpoint of agents (ipc in the runtime directory)")
     serve.add_argument("--data-dir", metavar="DIR", help="where runs are kept")
     serve.add_argument("--profile", help="rules to detect with: default or classic")
+    serve.add_argument("--keep-days", metavar="DAYS", help="thin rows that are older to summaries of 64 (never)")
+    serve.add_argument("--keep-bytes", metavar="SIZE", help="thin the oldest rows beyond this, such as 20GB (no bound)")
     serve.add_argument("--config", metavar="FILE", help="TOML file; flags win over GRADWATCH_*, which win over it")
     serve.add_argument(
         "--allowed-host", metavar="HOST", action="append", help="another name HTTP may be asked under; may be repeated"

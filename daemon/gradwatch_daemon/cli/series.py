@@ -36,6 +36,8 @@ def run(args: Namespace, output: Output) -> int:
     coverage = answer["coverage"]
     if coverage["lost"]:
         output.note(f"{coverage['lost']} records of this run were lost; {percent(coverage['share'])} is covered.")
+    if answer["thinned"]:
+        output.note(f"Of {answer['thinned']} of these {answer['rows']} updates only summaries of 64 are kept.")
     empty = f"{args.run} has no update in this range."
     if answer["bucket"] == 1:
         output.table(("UPDATE", "VALUE"), _points(answer), empty)

@@ -60,6 +60,8 @@ def flags(args: Namespace) -> dict[str, object]:
         "ingest": args.ingest,
         "data_dir": args.data_dir,
         "profile": args.profile,
+        "keep_days": args.keep_days,
+        "keep_bytes": args.keep_bytes,
         "allowed_hosts": args.allowed_host,
         "tls_cert": args.tls_cert,
         "tls_key": args.tls_key,

@@ -7,6 +7,7 @@ publish. Nothing is acked or announced that is not committed; while a commit fai
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
 from gradwatch_daemon.pipeline.work import Now, Work
 from gradwatch_daemon.records import ALL_RANKS, Commit, Published
+from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, RunView
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
+KEEP_ALL = Keep()
 LOG = logging.getLogger("gradwatch.daemon")
 
 FRAMES_PER_TICK = 512
@@ -46,6 +49,9 @@ POLL_MS = 500
 
 RESTORED_RUNS_MAX = 64
 """Runs whose detectors are replayed at start: about 10 ms each."""
+
+THIN_S = 60.0
+"""Time between two looks at what retention may take, once it has taken all it may."""
 
 COMMIT_RETRY_S = 0.5
 """Pause after a failed commit (a full disk does not free itself faster)."""
@@ -67,6 +73,7 @@ class Pipeline:
         publish: Callable[[list[Published]], None],
         *,
         secret: str = "",
+        keep: Keep = KEEP_ALL,
         clock: Callable[[], Now] = Now.read,
     ) -> None:
         self.snapshots: Mapping[str, RunView] = {}
@@ -83,6 +90,7 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
         self._detection = Detection(engine, store, self._runs, self._sessions)
         self._control = Control(self._runs, self._sessions, store, socket.send)
+        self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)
         self.mailbox = Mailbox(self._runs, self._attending, self._control, store, socket.wake)
@@ -123,6 +131,7 @@ class Pipeline:
         self._commit(passed, work)
         self._speak(passed, work)
         self._deliver(work)
+        self._thin(work, now)
         self._announce(work)
         if work.blocks:
             self._compact()
@@ -176,6 +185,20 @@ class Pipeline:
         except GradwatchError as error:
             # Tails stay as they are and the next tick tries again; the commit that fails will say it is not ready.
             LOG.error("the store cannot be compacted: %s", error)
+
+    def _thin(self, work: Work, now: Now) -> None:
+        """Let retention take what it may, a little at a time, and tell how much of each run is left as roll-ups."""
+        if now.mono_s < self._thin_at_s:
+            return
+        try:
+            thinned = self._store.thin(self._keep, now.unix_ns)
+        except GradwatchError as error:
+            LOG.error("old rows cannot be thinned: %s", error)
+            thinned = {}
+        self._thin_at_s = now.mono_s + (0 if thinned else THIN_S)
+        for stream, rows in thinned.items():
+            self._runs.states[stream.run].thinned += rows if stream.rank != ALL_RANKS else 0
+            work.changed.add(stream.run)
 
     def _speak(self, passed: Passed, work: Work) -> None:
         for session in work.welcomes:
@@ -239,9 +262,12 @@ class Pipeline:
         for state in self._runs.states.values():
             if any(a.rules_hash != rules_hash for a in state.open.values()):
                 closed += state.close_anomalies("the rules changed")
+        thinned = self._store.thinned()
         for stream, (rows, update_last) in sorted(self._store.row_counts().items()):
             state = self._runs.states[stream.run]
-            state.rows += rows if stream.rank != ALL_RANKS else 0
+            if stream.rank != ALL_RANKS:
+                state.rows += rows
+                state.thinned += thinned.get(stream, 0)
             if rows and stream.attempt == state.run.attempt:
                 state.update_last = max(state.update_last or 0, update_last)
                 if stream.run in recent and stream == state.judged(stream):

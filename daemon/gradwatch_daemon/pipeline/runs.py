@@ -34,6 +34,7 @@ class RunState:
     ranks: set[int] = field(default_factory=set)
     crashed: bool = False
     rows: int = 0
+    thinned: int = 0
     lost: int = 0
     update_last: int | None = None
     effective: Level | None = None
@@ -66,6 +67,7 @@ class RunState:
             open_anomalies=tuple(self.open.values()),
             agent_version=self.agent_version,
             verbs=self.verbs if self.live else (),
+            thinned=self.thinned,
             newest=self.newest,
         )
 

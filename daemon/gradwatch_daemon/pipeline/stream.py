@@ -130,12 +130,14 @@ class StreamDetection:
 
         Nothing is announced: what these rows meant was committed together with them.
         """
-        checkpoint = store.checkpoint(self.stream)
+        checkpoint, marks = store.checkpoint(self.stream), store.marks(self.stream)
         if checkpoint is not None and self._load(checkpoint):
             replayed = store.blocks_since_checkpoint(self.stream)
         else:
-            replayed = store.blocks_after(self.stream, -1)
-        for _ in self.replay(replayed, store.marks(self.stream)[self._marks :]):
+            # Of what was thinned nothing can be learned again: it begins behind that, as a replay does.
+            self.rows, replayed = store.raw_begin(self.stream), store.blocks_after(self.stream, -1)
+            self._marks = sum(bool(self.rows) and self._rows_to(mark) <= 0 for mark in marks)
+        for _ in self.replay(replayed, marks[self._marks :]):
             pass
 
     def replay(self, blocks: Iterable[SignalBlock], marks: Iterable[EventRecord]) -> Iterator[list[Anomaly]]:

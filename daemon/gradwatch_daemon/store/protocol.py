@@ -1,6 +1,6 @@
 """What the pipeline and the API need of a store. One writer (the pipeline thread), many readers (HTTP).
 
-Every implementation passes the one conformance suite, tests/unit/daemon/test_store_{rows,records,series}.py.
+Every implementation passes the one conformance suite, tests/unit/daemon/test_store_{rows,records,series,retention}.py.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class Series:
     first row of each; `low`, `high`, `last` f64: extremes of the finite values (NaN where there is none) and the last
     measured value as it is (NaN where there is none); a raw point has its value in all three, as it is. `measured`
     counts, `nonfinite` how many of them were not finite; `status` the highest where nothing was measured, else 0.
-    `rows` counts the stored rows in the range; `unmeasured` those of them without a value, by status. `end` is the last row
-    of the range as it is, None where there is none: a bucket says where it begins, and the newest row is what people ask for.
+    `rows` counts the stored rows in the range; `unmeasured` those of them without a value, by status. Of `thinned` of them
+    only roll-ups of 64 are left, which reach up to 63 rows out of the range; where there are any, `bucket` is 64 or more.
+    `end` is the last row of the range as it is, None where there is none or it was thinned: a bucket says where it begins, and
+    the newest row is what people ask for.
     """
 
     key: SignalKey
@@ -86,6 +88,21 @@ class Series:
     rows: int
     unmeasured: Mapping[int, int] = field(default_factory=dict)
     end: Point | None = None
+    thinned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long rows stay as they came before only their roll-ups are left; None for no bound.
+
+    `age_ns` since they were made, or since their run was first heard of, whichever is later. `bytes_max` of the whole store.
+    """
+
+    age_ns: int | None = None
+    bytes_max: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.age_ns is not None or self.bytes_max is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +178,11 @@ class StoreReader(Protocol):
         """The tables of a kind of these updates, by update; of several of one update that which came last."""
 
     def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
-        """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them."""
+        """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them. Rows that
+        were thinned are not among them."""
 
     def stretches(self, stream: Stream) -> list[Stretch]:
-        """All rows of a stream as stretches, in order of arrival; empty for an unknown one."""
+        """All rows of a stream, thinned ones too, as stretches, in order of arrival; empty for an unknown one."""
 
     def close(self) -> None: ...
 
@@ -187,6 +205,26 @@ class Store(Protocol):
 
         Cheap when there is nothing to do. This is also where the write-ahead log is emptied.
         """
+
+    def thin(self, keep: Keep, now_ns: int) -> Mapping[Stream, int]:
+        """Leave of whole chunks that `keep` does not cover their roll-ups of 64 rows, a bounded number of chunks, oldest
+        first; rows thinned by stream, empty when there is nothing to do.
+
+        By age, chunks near an anomaly stay; by size they go last. Rows that no checkpoint covers yet, and those behind the
+        last whole chunk, always stay.
+
+        Raises:
+            GradwatchError: `data-dir-unusable`, as `commit`; nothing was thinned.
+        """
+
+    def thinned(self) -> Mapping[Stream, int]:
+        """Rows of each stream of which only roll-ups are left, over those that have any."""
+
+    def raw_begin(self, stream: Stream) -> int:
+        """How many rows of a stream come before those from which on none was thinned."""
+
+    def size_bytes(self) -> int:
+        """What the store takes now: what thinning by size goes by."""
 
     def runs(self) -> Sequence[Run]:
         """All runs, in order of their names."""
@@ -219,7 +257,8 @@ class Store(Protocol):
         """The newest checkpoint of a stream."""
 
     def blocks_after(self, stream: Stream, update: int) -> Iterator[SignalBlock]:
-        """Stored rows of a stream after an update, in order of arrival, exactly as they were detected on."""
+        """Stored rows of a stream after an update, in order of arrival, exactly as they were detected on: those from
+        `raw_begin` on, so that none is missing in between."""
 
     def blocks_since_checkpoint(self, stream: Stream) -> Iterator[SignalBlock]:
         """Rows that arrived after those the newest checkpoint covers, whatever their updates; all where there is none."""

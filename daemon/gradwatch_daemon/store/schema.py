@@ -133,7 +133,13 @@ _FIFTH = (
     "CREATE INDEX command_newest ON command (run, requested_ns)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
+_SIXTH = (
+    # 1 where retention took the values of a chunk and left their roll-ups. The index finds the next one to thin.
+    "ALTER TABLE chunk ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX chunk_raw ON chunk (id) WHERE thinned = 0",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gradwatch_contracts.control import ControlState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Checkpoint, Stream
-from gradwatch_daemon.store import control, directory, rows
+from gradwatch_daemon.store import control, directory, rows, thinning
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.chunk import encode_chunk
 from gradwatch_daemon.store.chunks.tail import encode_tail
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
+    from gradwatch_daemon.store.protocol import Keep
 
 S = TypeVar("S", bound="SqliteStore")
 
@@ -37,7 +38,8 @@ WAL_BYTES = 4 * 1024 * 1024
 """Written since the last checkpoint before the next: about 8,000 single-row commits or 10 chunks."""
 
 WAL_BYTES_MAX = 64 * 1024 * 1024
-"""Above this the writer waits for readers to leave the WAL, so that steady readers cannot make it grow for ever."""
+"""Above this the writer waits for readers to leave the WAL, so that steady readers cannot make it grow for ever; in vain, it
+tries again after as much more."""
 
 WAL_WAIT_MS = 250
 """How long it waits for that; reads take a few ms."""
@@ -47,6 +49,9 @@ COMMIT_BYTES = 5 * 4096
 
 CHUNKS_PER_CALL = 16
 """Chunks of one `compact()`: a few ms each, and commits wait for it."""
+
+THINNED_ROW_BYTES = 512
+"""Pages that thinning touches, an update: about as much as the row took, for the sum above."""
 
 _TAIL = "INSERT INTO tail (id, set_id, n, update_min, update_max, data) VALUES (?, ?, ?, ?, ?, ?)"
 _CHUNK = "INSERT INTO chunk (id, update_min, update_max, sets, marks) VALUES (?, ?, ?, ?, ?)"
@@ -91,6 +96,7 @@ class SqliteStore:
         self._names = blocks.Names()
         self._numbers: Numbers | None = Numbers.load(db)
         self._wal_bytes = 0
+        self._wal_wait_at = WAL_BYTES_MAX
         self._closed = False
 
     @classmethod
@@ -219,13 +225,44 @@ class SqliteStore:
         db.executemany(_SUMMARY, ((number, signal, *totals) for signal, (_, totals) in encoded.pieces.items()))
         self._wal_bytes += len(pieces) * 2 * 4096 + len(encoded.columns)
 
+    def thin(self, keep: Keep, now_ns: int) -> dict[Stream, int]:
+        """Leave of chunks that `keep` does not cover their roll-ups, at most `retention.CHUNKS_PER_CALL`; rows by stream.
+
+        Raises:
+            GradwatchError: `data-dir-unusable`, as `commit`; nothing was thinned.
+        """
+        counts: dict[Stream, int] = {}
+        with self._transaction():
+            for number, choice in thinning.choose(self._db, keep, now_ns):
+                if choice.old or self.size_bytes() > (keep.bytes_max or 0):
+                    thinning.thin_chunk(self._db, self._names, number, choice.number)
+                    counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
+        self._wal_bytes += sum(counts.values()) * THINNED_ROW_BYTES
+        return counts
+
+    def thinned(self) -> dict[Stream, int]:
+        """Rows of each stream of which only roll-ups are left."""
+        streams = self._streams()
+        return {streams[number]: rows for number, rows in thinning.thinned_rows(self._db).items()}
+
+    def raw_begin(self, stream: Stream) -> int:
+        """How many rows of a stream come before those from which on none was thinned."""
+        number = blocks.stream_number(self._db, stream)
+        return 0 if number is None else blocks.row_begin(self._db, number)
+
+    def size_bytes(self) -> int:
+        """Pages in use, the free ones in the file not counted."""
+        return thinning.size_bytes(self._db)
+
     def _checkpoint_wal(self) -> None:
         """Move the WAL into the database; a failure only leaves it longer."""
         with suppress(sqlite3.Error):
             _, pages, _ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if pages * 4096 > WAL_BYTES_MAX:
+            if pages * 4096 > self._wal_wait_at:
                 self._db.execute(f"PRAGMA busy_timeout = {WAL_WAIT_MS}")
-                self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+                busy, pages, _ = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                # A reader that stays would cost every 4 MiB that wait.
+                self._wal_wait_at = pages * 4096 + WAL_BYTES_MAX if busy else WAL_BYTES_MAX
         with suppress(sqlite3.Error):
             self._db.execute(f"PRAGMA busy_timeout = {int(directory.BUSY_TIMEOUT_S * 1000)}")
         self._wal_bytes = 0
@@ -292,8 +329,8 @@ class SqliteStore:
         return found
 
     def blocks_after(self, stream: Stream, update: int) -> Iterator[SignalBlock]:
-        """Stored rows of updates above `update`, in order of arrival, exactly as they were detected on."""
-        return blocks.read_blocks(self._db, self._names, stream, after=update)
+        """Stored rows of updates above `update`, in order of arrival, exactly as they were detected on; from `raw_begin` on."""
+        return blocks.read_blocks(self._db, self._names, stream, first=self.raw_begin(stream), after=update)
 
     def blocks_since_checkpoint(self, stream: Stream) -> Iterator[SignalBlock]:
         """Rows that arrived after those the newest checkpoint covers; all rows where there is none."""

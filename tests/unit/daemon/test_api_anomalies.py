@@ -86,7 +86,7 @@ async def test_anomaly_round_trips_every_field() -> None:
         },
         "acknowledged": {"by": "ann", "at": T0_TEXT, "note": "seed"},
         "silenced": "s1",
-        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
     }
 
 
@@ -170,8 +170,8 @@ async def test_anomalies_list_asked_again_shows_what_changed() -> None:
 
     assert [item["state"] for item in before["items"]] == ["firing", "firing"]
     assert [item["state"] for item in after["items"]] == ["resolved", "firing"]
-    assert [item["coverage"] for item in after["items"]] == [{"received": 98, "lost": 0, "share": 1.0}] * 2
-    assert after["coverage"] == {"received": 98, "lost": 0, "share": 1.0}
+    assert [item["coverage"] for item in after["items"]] == [{"received": 98, "lost": 0, "share": 1.0, "thinned": 0}] * 2
+    assert after["coverage"] == {"received": 98, "lost": 0, "share": 1.0, "thinned": 0}
     assert after["detectors"] == {"armed": 0, "learning": 1, "blind": 0, "firing": 0}
 
 
@@ -182,7 +182,7 @@ async def test_anomalies_of_runs_without_rows_have_no_share() -> None:
 
     document = (await daemon.get("/anomalies")).json()
 
-    assert document["coverage"] == document["items"][0]["coverage"] == {"received": 0, "lost": 0, "share": None}
+    assert document["coverage"] == document["items"][0]["coverage"] == {"received": 0, "lost": 0, "share": None, "thinned": 0}
 
 
 async def test_anomalies_empty_list_says_what_could_not_be_seen() -> None:
@@ -194,9 +194,9 @@ async def test_anomalies_empty_list_says_what_could_not_be_seen() -> None:
     of_run = (await daemon.get("/anomalies?run=b")).json()
 
     assert of_all["items"] == []
-    assert of_all["coverage"] == {"received": 100, "lost": 2, "share": 100 / 102}
+    assert of_all["coverage"] == {"received": 100, "lost": 2, "share": 100 / 102, "thinned": 0}
     assert of_all["detectors"] == {"armed": 4, "learning": 0, "blind": 3, "firing": 1}
-    assert of_run["coverage"] == {"received": 4, "lost": 0, "share": 1.0}
+    assert of_run["coverage"] == {"received": 4, "lost": 0, "share": 1.0, "thinned": 0}
     assert of_run["detectors"]["blind"] == 0
 
 

@@ -81,7 +81,7 @@ async def test_layers_at_an_update_is_the_newest_table_up_to_it() -> None:
         "weight_norm": [[2.0, 1.0, None], [None, 1.5, 8.0]],
         "updates": [50, 55, 60],
         "sentence": "3 layers at update 55, the newest table up to update 59.",
-        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
     }
 
 

@@ -129,6 +129,7 @@ async def test_metrics_of_a_run_show_every_figure() -> None:
         "gradwatch_run_last_seen_timestamp_seconds": (T0_NS + 9_000_000_000) / 1e9,
         "gradwatch_run_rows_total": 96,
         "gradwatch_run_lost_records_total": 2,
+        "gradwatch_run_thinned_rows": 0,
         "gradwatch_run_coverage_ratio": 96 / 98,
         "gradwatch_run_level": 3,
     }

@@ -77,7 +77,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         "updates_total": 500,
         "first_seen_at": T0_TEXT,
         "last_seen_at": "2026-01-31T12:00:09.123Z",
-        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
         "detectors": {"armed": 4, "learning": 0, "blind": 3, "firing": 1},
         "anomalies_open": 1,
         "launch_id": "launch-7",
@@ -161,7 +161,7 @@ async def test_run_before_its_first_update_has_no_coverage_and_no_level() -> Non
 
     document = (await make_daemon({"ant-ppo": view}).get("/runs/ant-ppo")).json()
 
-    assert document["coverage"] == {"received": 0, "lost": 0, "share": None}
+    assert document["coverage"] == {"received": 0, "lost": 0, "share": None, "thinned": 0}
     assert document["level"]["effective"] is None
     assert document["update_last"] is None
     assert document["sentence"] == "Connected, no update has come yet. No detector has judged it yet."

@@ -152,7 +152,8 @@ async def test_series_asks_for_exactly_what_was_asked_and_says_what_it_is() -> N
         "status": ["measured"],
         "end": {"update": 100, "at": "2026-01-31T12:00:00.123Z", "env_steps": 7, "value": 1.5, "status": "measured"},
         "rows": 7,
-        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "thinned": 0,
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
     }
 
 

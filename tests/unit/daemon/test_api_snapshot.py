@@ -86,7 +86,7 @@ async def test_snapshot_tells_absent_not_measured_and_nonfinite_apart() -> None:
             },
         ],
         "truncated": False,
-        "coverage": {"received": 96, "lost": 2, "share": 96 / 98},
+        "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
     }
 
 

@@ -53,7 +53,7 @@ def test_runs_table_shows_level_blind_detectors_and_coverage(stub: DaemonStub, g
         update_last=None,
         updates_total=None,
         level={"base": "normal", "pin": None, "effective": None},
-        coverage={"received": 0, "lost": 0, "share": None},
+        coverage={"received": 0, "lost": 0, "share": None, "thinned": 0},
         detectors={"armed": 0, "learning": 0, "blind": 0, "firing": 0},
     )
     stub.answer("GET", RUNS, documents.listed(documents.run_summary(), fresh))

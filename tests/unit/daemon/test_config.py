@@ -44,6 +44,10 @@ def _write(cwd: Path, text: str, name: str = "gradwatch.toml") -> Path:
         ("ingest = 'tcp://127.0.0.1'", ["HOST:PORT"]),
         ("ingest = 'ipc://relative'", ["auto, tcp://127.0.0.1:PORT"]),
         ("data_dir = ''", ["data_dir (file "]),
+        ("keep_days = 0", ["keep_days (file ", "greater than 0"]),
+        ("keep_days = inf", ["keep_days (file ", "finite"]),
+        ("keep_bytes = 'much'", ["keep_bytes (file ", "a size such as 500MB or 20GB", "'much'"]),
+        ("keep_bytes = '-1GB'", ["keep_bytes (file ", "a size such as"]),
         ("data_dir = 5", ["a directory", "5"]),
         ("allowed_hosts = ['http://gpu7']", ["without scheme"]),
         ("allowed_hosts = ['*']", ["without scheme"]),
@@ -135,6 +139,8 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
         "data_dir": Path("/home/ada/.local/share/gradwatch"),
         "runtime_dir": Path("/run/user/7/gradwatch"),
         "profile": "default",
+        "keep_days": None,
+        "keep_bytes": None,
         "tls_cert": None,
         "tls_key": None,
         "insecure_http_beyond_loopback": False,
@@ -156,6 +162,8 @@ SOURCES = {
     "data_dir": ("/a", "/b", "/c"),
     "runtime_dir": ("/a", "/b", "/c"),
     "profile": ("classic", "default", "classic"),
+    "keep_days": ("1.0", "2.5", "3.0"),
+    "keep_bytes": ("1000", "2000", "3000"),
     "insecure_http_beyond_loopback": ("True", "False", "True"),
     "allowed_hosts": ("a", "b", "c"),
     "thresholds": ("kl.limit=1", "kl.limit=2", "kl.limit=3"),
@@ -303,3 +311,9 @@ def test_host_and_port_malformed_are_refused(text: str) -> None:
     """Digits are ASCII; an IPv6 address needs brackets."""
     with pytest.raises(ValueError, match="expected"):
         split_host_port(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("500MB", 500 * 10**6), ("20 gb", 20 * 10**9), ("1.5T", 15 * 10**11)])
+def test_size_to_keep_is_read_in_decimal_units(tmp_path: Path, text: str, size: int) -> None:
+    """As disks are sold."""
+    assert load_config({"keep_bytes": text}, ENV, tmp_path).keep_bytes == size

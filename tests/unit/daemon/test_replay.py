@@ -15,11 +15,12 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.offline import replay_stored
-from gradwatch_daemon.records import Commit, Run, SignalBlock, SignalKey
+from gradwatch_daemon.records import Commit, Run, SignalBlock, SignalKey, Stream
 from gradwatch_daemon.replay.compare import alike, compare
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replay.stream import replay
 from gradwatch_daemon.replayed import Difference, Replayed, Window
+from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.recording import Recording, RecordingReader
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.blocks import STREAM, signal_block
@@ -257,15 +258,15 @@ def test_rows_no_longer_stored_are_said_and_inconclusive(tmp_path: Path) -> None
     for _ in range(30):
         world.tick(world.rows.samples(100))
     world.close()
-    with sqlite3.connect(tmp_path / "gradwatch.db") as db:
-        db.execute("DELETE FROM chunk WHERE id = (SELECT min(id) FROM chunk)")
-    db.close()
+    store = SqliteStore.open(tmp_path)
+    assert store.thin(Keep(bytes_max=1), 0) == {Stream("ant-ppo", 1, 0): 2048}
+    store.close()
     reader = RecordingReader(tmp_path)
     found = whole(reader, "ant-ppo")
     reader.close()
-    assert found.rows == 3000 - 1024
-    assert found.streams[0].update_first == 1024
-    assert any("1024 rows are no longer stored" in why for why in found.inconclusive)
+    assert found.rows == 3000 - 2048
+    assert found.streams[0].update_first == 2048
+    assert any("2048 rows are no longer stored" in why for why in found.inconclusive)
 
 
 def test_run_above_the_limit_is_refused(world: World, reader: RecordingReader) -> None:

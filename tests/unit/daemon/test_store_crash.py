@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import pytest
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Commit
+from gradwatch_daemon.store import sqlite
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.signal_blocks import KEYS, STREAM, make_block, rows_of
@@ -200,3 +201,68 @@ def test_log_grows_while_a_reader_holds_an_old_state_and_is_used_again_when_it_h
     assert free < held
     assert later <= held + 8 * 2**20
     assert not log.exists()
+
+
+def test_log_stays_bounded_under_readers_that_always_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is never a moment without a reader, so a checkpoint that waits for nobody could never begin the log anew."""
+    monkeypatch.setattr(sqlite, "WAL_BYTES", 2**18)
+    monkeypatch.setattr(sqlite, "WAL_BYTES_MAX", 2**20)
+    store = SqliteStore.open(tmp_path)
+    reader = store.reader()
+    store.commit(batch_of(0))
+    done, overlaps = threading.Event(), [0]
+
+    def overlap() -> None:
+        with ExitStack() as last:
+            while not done.is_set():
+                with ExitStack() as before:
+                    before.push(last.pop_all())
+                    last.enter_context(reader._snapshot()).execute("SELECT count(*) FROM tail").fetchone()
+                overlaps[0] += 1
+
+    thread = threading.Thread(target=overlap)
+    thread.start()
+    largest = written = k = 0
+    while written < 24 * 2**20 or overlaps[0] < 50:
+        k += 1
+        store.commit(Commit((make_block(range(k * 1024, (k + 1) * 1024)),)))
+        store.compact()
+        written += 2 * 1024 * 40
+        largest = max(largest, (tmp_path / "gradwatch.db-wal").stat().st_size)
+    done.set()
+    thread.join(60)
+    reader.close()
+    store.close()
+    assert largest < 6 * 2**20
+
+
+def test_writer_waits_for_a_reader_that_stays_once_in_a_while_and_not_at_every_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log grows to 8 times its bound behind that reader, and waiting for it is tried as often; then it is bounded again."""
+    monkeypatch.setattr(sqlite, "WAL_BYTES", 2**16)
+    monkeypatch.setattr(sqlite, "WAL_BYTES_MAX", 2**20)
+    monkeypatch.setattr(sqlite, "WAL_WAIT_MS", 1)
+    store = SqliteStore.open(tmp_path)
+    store.commit(batch_of(0))
+    reader, waits, log = store.reader(), [0], tmp_path / "gradwatch.db-wal"
+
+    def count(statement: str) -> None:
+        waits[0] += "RESTART" in statement
+
+    store._db.set_trace_callback(count)
+    with reader._snapshot() as db:
+        db.execute("SELECT count(*) FROM tail").fetchone()
+        k = 0
+        while log.stat().st_size < 8 * 2**20:
+            k += 1
+            store.commit(Commit((make_block(range(k * 1024, (k + 1) * 1024)),)))
+            store.compact()
+    assert 4 <= waits[0] <= 9
+    held = log.stat().st_size
+    for later in range(k + 1, 2 * k):
+        store.commit(Commit((make_block(range(later * 1024, (later + 1) * 1024)),)))
+        store.compact()
+    assert log.stat().st_size <= held + 2**20
+    reader.close()
+    store.close()

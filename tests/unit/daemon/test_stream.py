@@ -58,6 +58,9 @@ class Shelf:
     def marks(self, _: object) -> list[EventRecord]:
         return self.events
 
+    def raw_begin(self, _: object) -> int:
+        return 0
+
     def blocks_after(self, _: object, update: int) -> Iterator[SignalBlock]:
         assert update == -1
         return iter(self.blocks)

@@ -70,12 +70,10 @@ def row_end(db: sqlite3.Connection, number: int) -> int:
 
 
 def row_begin(db: sqlite3.Connection, number: int) -> int:
-    """The ordinal of the first row of a stream that is still stored; `row_end` where none is."""
-    (chunk,) = db.execute("SELECT min(id) FROM chunk WHERE id >= ? AND id < ?", _range(number)).fetchone()
-    (tail,) = db.execute("SELECT min(id) FROM tail WHERE id >= ? AND id < ?", _range(number)).fetchone()
-    begins = [row_of(tail)] if tail is not None else []
-    begins += [row_of(chunk) * CHUNK_ROWS] if chunk is not None else []
-    return min(begins, default=row_end(db, number))
+    """The ordinal of the row of a stream from which on every row is stored: behind the last chunk that was thinned."""
+    query = "SELECT max(id) FROM chunk WHERE id >= ? AND id < ? AND thinned = 1"
+    (last,) = db.execute(query, _range(number)).fetchone()
+    return 0 if last is None else (row_of(last) + 1) * CHUNK_ROWS
 
 
 def _range(number: int) -> tuple[int, int]:
@@ -120,17 +118,18 @@ def read_blocks(
 ) -> Iterator[SignalBlock]:
     """Blocks of a stream from row `first` on, in order of arrival; only rows of updates above `after` if given.
 
-    Commits and compaction between two blocks do no harm: what was read is known by its row, not by its place.
+    Rows that were thinned are left out. Commits and compaction between two blocks do no harm: what was read is known by its
+    row, not by its place.
     """
     number = stream_number(db, stream)
     row = first
     while number is not None:
         chunk = row // CHUNK_ROWS
         skipped = row - chunk * CHUNK_ROWS
-        found = db.execute("SELECT update_max FROM chunk WHERE id = ?", (row_key(number, chunk),)).fetchone()
+        found = db.execute("SELECT update_max, thinned FROM chunk WHERE id = ?", (row_key(number, chunk),)).fetchone()
         if found is None:
             parts, skipped = read_tails(db, names, number, row, (chunk + 1) * CHUNK_ROWS), 0
-        elif after is not None and found[0] <= after:
+        elif found[1] or (after is not None and found[0] <= after):
             parts, row = [], (chunk + 1) * CHUNK_ROWS
             continue
         else:
@@ -156,7 +155,7 @@ def read_between(
     bounds = (*_range(number), *updates)
     where = "WHERE id >= ? AND id < ? AND update_max >= ? AND update_min <= ?"
     tails = db.execute(f"SELECT set_id, n, data FROM tail {where} ORDER BY id", bounds).fetchall()
-    chunks = db.execute(f"SELECT id FROM chunk {where} ORDER BY id DESC", bounds)
+    chunks = db.execute(f"SELECT id FROM chunk {where} AND thinned = 0 ORDER BY id DESC", bounds)
     parts = decode_run(tails, lambda set_id: names.members_of(db, set_id))
     found: list[SignalBlock] = []
     while limit > 0:

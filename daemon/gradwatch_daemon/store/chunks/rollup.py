@@ -104,6 +104,18 @@ def count_reasons(status: U8) -> bytes:
     return np.array([(code, rows[code]) for code in np.flatnonzero(rows)], REASON).tobytes()
 
 
+def cut_groups(groups: NDArray[np.void], begins: I64, end: int, first: int, last: int) -> bytes:
+    """Empty the roll-up entries of one chunk that hold no row of updates `first` to `last`, in place; `begins` are the first
+    updates of the entries, `end` the last one of the chunk. Returns REASON[...] of the entries that stay, where all that an
+    entry lacks counts under its highest status: more is not known of a part of a chunk."""
+    ends = np.append(begins[1:] - 1, end)
+    outside = (np.maximum(begins, ends) < first) | (np.minimum(begins, ends) > last)
+    for name in ("rows", "measured", "nonfinite"):
+        groups[name][outside] = 0
+    lacking = np.bincount(groups["status"], groups["rows"].astype(np.int64) - groups["measured"], 256).astype(np.int64)
+    return np.array([(code, lacking[code]) for code in np.flatnonzero(lacking)], REASON).tobytes()
+
+
 def decode_groups(pieces: Sequence[bytes]) -> NDArray[np.void]:
     """GROUP[pieces, 16]: the roll-ups of several pieces."""
     return np.frombuffer(b"".join(pieces), GROUP).reshape(len(pieces), CHUNK_ROWS // GROUP_ROWS)

@@ -1,8 +1,13 @@
-"""One signal of one stream over a range of updates: where its rows lie, read as coarsely as the answer allows."""
+"""One signal of one stream over a range of updates: where its rows lie, read as coarsely as the answer allows.
+
+Of rows that retention thinned only the roll-ups are left: a range that touches some comes in buckets of 64 rows or more, and
+at its ends holds those buckets whole.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +26,7 @@ from gradwatch_daemon.store.chunks.buckets import (
     raw_series,
 )
 from gradwatch_daemon.store.chunks.chunk import decode_status, decode_values
-from gradwatch_daemon.store.chunks.rollup import GROUP_ROWS, decode_groups, decode_marks, decode_reasons
+from gradwatch_daemon.store.chunks.rollup import GROUP_ROWS, cut_groups, decode_groups, decode_marks, decode_reasons
 from gradwatch_daemon.store.schema import CHUNK_ROWS, chunk_of, piece_key, row_key, row_of
 
 if TYPE_CHECKING:
@@ -37,11 +42,12 @@ class Parts(NamedTuple):
     """The chunks that may hold rows of the range; arrays over chunks, in order.
 
     `whole`: all rows of it are in the range and its roll-up, `marks` i64[chunks, 16, 3] and `groups` GROUP[chunks, 16], can
-    stand for them; `rows` of it that have the signal.
+    stand for them, or it is `thinned` and nothing else is there; `rows` of it that have the signal.
     """
 
     chunk: I64
     whole: Chosen
+    thinned: Chosen
     rows: I64
     marks: I64
     groups: NDArray[np.void]
@@ -61,7 +67,7 @@ class SignalRange:
         self._signal = None if signal is None else int(signal[0])
 
     def series(self, points: int) -> Series:
-        """Raw points when there are at most `points` rows, else buckets."""
+        """Raw points when there are at most `points` rows and none was thinned, else buckets."""
         if self._stream is None or self._signal is None:
             return raw_series(self._key, join_items([]), {})
         parts = self._parts(self._stream, self._signal)
@@ -72,7 +78,7 @@ class SignalRange:
             edges = [self._chunk_rows(self._stream, self._signal, chunk) for chunk in parts.chunk[~parts.whole].tolist()]
         edges.append(self._tail_rows(self._stream, self._signal))
         held += sum(len(items.ordinal) for items in edges)
-        if parts is not None and held > points * GROUP_ROWS // 2:
+        if parts is not None and (parts.thinned.any() or held > points * GROUP_ROWS // 2):
             return self._coarse(parts, edges, held, points)
         if parts is not None:
             edges += [self._chunk_rows(self._stream, self._signal, chunk) for chunk in parts.chunk[parts.whole].tolist()]
@@ -90,13 +96,16 @@ class SignalRange:
         unmeasured = Counter(decode_reasons([parts.reasons[i] for i in np.flatnonzero(parts.whole)]))
         unmeasured.update(_unmeasured(join_items(edges)))
         size = bucket_rows(items.ordinal, points, max(GROUP_ROWS, _power(held, points)))
-        newest = items
-        if int(items.rows[-1]) > 1 and self._stream is not None and self._signal is not None:
-            newest = self._chunk_rows(self._stream, self._signal, int(items.ordinal[-1]) // CHUNK_ROWS)
-        return bucket_series(self._key, items, size, dict(unmeasured), last_row(newest))
+        thinned, newest = int(parts.rows[parts.thinned].sum()), items
+        last_chunk = int(items.ordinal[-1]) // CHUNK_ROWS
+        if last_chunk in parts.chunk[parts.thinned]:
+            newest = join_items([])
+        elif int(items.rows[-1]) > 1 and self._stream is not None and self._signal is not None:
+            newest = self._chunk_rows(self._stream, self._signal, last_chunk)
+        return replace(bucket_series(self._key, items, size, dict(unmeasured), last_row(newest)), thinned=thinned)
 
     def _parts(self, stream: int, signal: int) -> Parts | None:
-        query = """SELECT id, update_min, update_max, marks FROM chunk
+        query = """SELECT id, update_min, update_max, marks, thinned FROM chunk
             WHERE id >= ? AND id < ? AND update_max >= ? AND update_min <= ? ORDER BY id"""
         bounds = row_key(stream, 0), row_key(stream + 1, 0), self._first, self._last
         listed = self._db.execute(query, bounds).fetchall()
@@ -108,15 +117,24 @@ class SignalRange:
         listed = [row for row in listed if row_of(row[0]) in pieces]
         if not listed:
             return None
-        ids, lows, highs, marks = zip(*listed, strict=True)
+        ids, lows, highs, marks, gone = zip(*listed, strict=True)
         chunks = [row_of(id_) for id_ in ids]
-        groups = decode_groups([pieces[chunk][1] for chunk in chunks])
+        low, high, without = np.array(lows, np.int64), np.array(highs, np.int64), np.array(gone, np.bool_)
+        entries, groups = decode_marks(marks), decode_groups([pieces[chunk][1] for chunk in chunks])
+        reasons = [pieces[chunk][2] or b"" for chunk in chunks]
+        inside = (low >= self._first) & (high <= self._last)
+        if (without & ~inside).any():
+            groups = groups.copy()
+            for i in np.flatnonzero(without & ~inside).tolist():
+                reasons[i] = cut_groups(groups[i], entries[i, :, 0], highs[i], self._first, self._last)
         rows = groups["rows"]
         # A group that only in part has the signal starts at a row that its mark does not tell.
         clean = ((rows == 0) | (rows == GROUP_ROWS)).all(axis=1)
-        whole = clean & (np.array(lows, np.int64) >= self._first) & (np.array(highs, np.int64) <= self._last)
-        counts, reasons = rows.sum(axis=1, dtype=np.int64), [pieces[chunk][2] or b"" for chunk in chunks]
-        return Parts(np.array(chunks, np.int64), whole, counts, decode_marks(marks), groups, reasons)
+        counts = rows.sum(axis=1, dtype=np.int64)
+        kept = ~without | (counts > 0)  # of a thinned chunk perhaps no entry is in the range
+        whole, numbers = (clean & inside) | without, np.array(chunks, np.int64)
+        left = [reasons[i] for i in np.flatnonzero(kept)]
+        return Parts(numbers[kept], whole[kept], without[kept], counts[kept], entries[kept], groups[kept], left)
 
     def _chunk_rows(self, stream: int, signal: int, chunk: int) -> Items:
         key = piece_key(stream, signal, chunk)
