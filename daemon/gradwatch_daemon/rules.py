@@ -32,6 +32,7 @@ class Measure(str, Enum):
     VALUE = "value"
     Z = "z"
     TIMES = "times usual"
+    USUAL = "usual"
     FIRST = "times first"
     UP = "sum up"
     DOWN = "sum down"
@@ -39,7 +40,7 @@ class Measure(str, Enum):
     PROGRESS = "share of the run"
 
 
-RELATIVE = frozenset({Measure.Z, Measure.TIMES, Measure.FIRST, Measure.UP, Measure.DOWN})
+RELATIVE = frozenset({Measure.Z, Measure.TIMES, Measure.USUAL, Measure.FIRST, Measure.UP, Measure.DOWN})
 """Measures against the run's own past."""
 
 

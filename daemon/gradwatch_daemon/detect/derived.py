@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradwatch_daemon.detect.ema import Average, Ema
-from gradwatch_daemon.detect.trend import Best
+from gradwatch_daemon.detect.trend import Best, Rise
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
@@ -124,3 +124,13 @@ def return_at_best(view: View) -> F64:
     if not view.single:
         return best.near(given.values, usable).astype(np.float64)
     return float(best.step(given.values) if usable else best.standing)  # type: ignore[arg-type, return-value]
+
+
+def return_still(view: View) -> F64:
+    """Updates since the return last reached a new best, NaN while there are too few returns to say."""
+    given, rise = view.input("episode.return.mean"), view.state.memory(Rise, "episode.return.mean")
+    usable = view.usable(given)
+    if view.single:
+        return rise.step(view.update, given.values) if usable else rise.since(view.update)  # type: ignore[arg-type, return-value]
+    rows = zip(view.update.tolist(), given.values.tolist(), usable.tolist(), strict=True)
+    return np.array([rise.step(update, value) if known else rise.since(update) for update, value, known in rows])

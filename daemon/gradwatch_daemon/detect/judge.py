@@ -95,7 +95,7 @@ def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
     found[:, :signals] = values
     with np.errstate(all="ignore"):
         times, since_first = scored.values / scored.usual, scored.values / scored.first
-    blocks = (scored.values, scored.z, times, since_first, scored.up, scored.down)
+    blocks = (scored.values, scored.z, times, scored.usual, since_first, scored.up, scored.down)
     for place, measured in enumerate(blocks):
         found[:, signals + place * series : signals + (place + 1) * series] = measured
     found[:, -2] = np.arange(first_row + 1, first_row + n + 1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ABSENT, PRESENT = -2, -1
 """Columns behind the signals' own: one that is never readable, one that always is."""
 
-SCORED = (Measure.VALUE, Measure.Z, Measure.TIMES, Measure.FIRST, Measure.UP, Measure.DOWN)
+SCORED = (Measure.VALUE, Measure.Z, Measure.TIMES, Measure.USUAL, Measure.FIRST, Measure.UP, Measure.DOWN)
 """Blocks of operands behind the signals, one column per series each; then the updates seen and the progress."""
 
 

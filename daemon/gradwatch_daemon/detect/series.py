@@ -67,7 +67,8 @@ class Series:
 KL, RATIO, NORM, HEALTH = "policy.kl.k3", "policy.ratio.max", "grad.norm.mean", "grad.health"
 ERROR, SQUARED_ERROR, NORM_ANCHOR = "value error", "squared value error", "grad.norm.mean over 256"
 ENTROPY_SLOPE, ENTROPY_LEFT, STD_LEFT = "entropy slope", "entropy updates left", "std updates left"
-NORM_DRIFT, HEALTH_DRIFT, AT_BEST = "norm drift", "health drift", "return at best"
+NORM_DRIFT, HEALTH_DRIFT = "norm drift", "health drift"
+AT_BEST, RETURN_STILL = "return at best", "updates since the return rose"
 KL_TAIL, KL_OF_RATE, NORM_OVER_CLIP = "k3 over k2", "k3 over the squared rate", "norm over clip limit"
 """Names of computed series: no signal has a blank in its name."""
 
@@ -87,6 +88,7 @@ _LISTED = (
     Series(KL_OF_RATE, KL, Scale(LOG, 0.05, 1e-12), derived.kl_of_rate),
     Series(NORM_OVER_CLIP, NORM, Scale(LOG, 0.05, 1e-12), derived.norm_over_clip),
     Series(AT_BEST, "episode.return.mean", Scale(LINEAR, 0.1), derived.return_at_best),
+    Series(RETURN_STILL, "episode.return.mean", Scale(LINEAR, 1.0), derived.return_still),
 )
 
 

@@ -18,7 +18,7 @@ from gradwatch_daemon.detect.own_memory import Memory as OwnMemory
 from gradwatch_daemon.detect.presence import Presence
 from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
 from gradwatch_daemon.detect.steps import StepWindow
-from gradwatch_daemon.detect.trend import Best, Trend
+from gradwatch_daemon.detect.trend import Best, Rise, Trend
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.lanes import Plan
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=Memory)
 
-FORMAT = 3
+FORMAT = 4
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
 _KINDS: dict[str, type[Memory]] = {
@@ -43,6 +43,7 @@ _KINDS: dict[str, type[Memory]] = {
         Held,
         OwnMemory,
         Presence,
+        Rise,
         RollingBest,
         StepWindow,
         Trend,

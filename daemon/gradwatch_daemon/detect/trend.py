@@ -29,6 +29,9 @@ RETURNS_LEARNED = 10
 RETURN_NEAR_BEST = 0.1
 """Share of the run's own range of returns that counts as being at its best."""
 
+RETURN_RISE_LEAST = 0.02
+"""Share of that range by which a new best must exceed the old one to be a rise: the best of many noisy medians creeps up."""
+
 _PAIRS = tuple(itertools.combinations(range(SLOPE_POINTS), 2))
 _EARLY = np.array([a for a, _ in _PAIRS])
 _LATE = np.array([b for _, b in _PAIRS])
@@ -174,3 +177,48 @@ class Best:
         best = cls()
         best._last, best._count, best._low, best._high, best._near = state
         return best
+
+
+class Rise:
+    """For how many updates the run's return has not risen: since its median of `RETURN_POINTS` was last a new best."""
+
+    TAG: ClassVar[str] = "rise"
+
+    __slots__ = ("_at", "_high", "_last", "_low")
+
+    def __init__(self) -> None:
+        self._last: list[float] = []
+        self._low, self._high = math.inf, -math.inf
+        self._at = -1
+        """Update of the last rise, -1 while there are too few returns."""
+
+    def step(self, update: int, value: float) -> float:
+        """Take the return of an update; updates since the last rise, NaN while there are too few returns."""
+        series = [*self._last, value]
+        self._last = series[1 - RETURN_POINTS :]
+        if len(series) >= RETURN_POINTS:
+            median = sorted(series)[RETURN_POINTS // 2]
+            self._low = min(median, self._low)
+            if self._at < 0 or median - self._high > RETURN_RISE_LEAST * (self._high - self._low):
+                self._high, self._at = median, update
+        return self.since(update)
+
+    def since(self, update: int) -> float:
+        """Updates since the last rise at an update without a return."""
+        return float(update - self._at) if self._at >= 0 else math.nan
+
+    def rewind(self, update: int) -> None:
+        """The trainer went back; its best stays its best, reached by then."""
+        self._last = []
+        self._at = min(self._at, update)
+
+    def state(self) -> list[Any]:
+        """Everything it remembers."""
+        return [self._last, self._low, self._high, self._at]
+
+    @classmethod
+    def restored(cls, state: list[Any]) -> Rise:
+        """The one that gave this `state`."""
+        rise = cls()
+        rise._last, rise._low, rise._high, rise._at = state
+        return rise

@@ -12,6 +12,7 @@ from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
 STD, _RETURN = "policy.std.min", "episode.return.mean"
 CALL = "pass std to mon.ppo()"
 _WORDS = "Smallest standard deviation of an action"
+_LEFT = "Updates left until the smallest standard deviation is nothing"
 
 SPEC = Spec(
     kind="std_collapse",
@@ -37,27 +38,22 @@ SPEC = Spec(
             (
                 Threshold("times_first", STD, "<", 0.02, _WORDS, clear=1.5, measure=Measure.FIRST),
                 Threshold("least", STD, "<", 1e-4, _WORDS, severity=Severity.CRITICAL, clear=2.0),
-                Threshold(
-                    "updates_left",
-                    STD,
-                    "<",
-                    10.0,
-                    "Updates left until the smallest standard deviation is nothing",
-                    clear=2.0,
-                    series=STD_LEFT,
-                ),
+                Threshold("updates_left", STD, "<", 10.0, _LEFT, clear=2.0, series=STD_LEFT),
+                Threshold("left_soon", STD, "<", 25.0, _LEFT, clear=2.0, series=STD_LEFT),
+                Threshold("times_usual", STD, "<", 0.7, _WORDS, clear=1.2, measure=Measure.TIMES),
                 Threshold("fallen", STD, "<", 0.3, _WORDS, measure=Measure.FIRST),
                 Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
             ),
             (Vote(Severity.CRITICAL, 1, 1, Severity.CRITICAL), Vote(Severity.WARNING, 3, 4, Severity.WARNING)),
             keep_firing=8,
-            formula="warning, in 3 of 4 updates: std / fall per update < 10 and std < 0.3 x where it began, or, while the "
-            "return "
-            "does not stand at its best, std < 0.02 x where it began; critical: std < 0.0001",
+            formula="warning, in 3 of 4 updates: std / fall per update < 10 and std < 0.3 x where it began, or < 25 and "
+            "std < 0.7 x usual, or, while the return does not stand at its best, std < 0.02 x where it began; "
+            "critical: std < 0.0001",
             warm_up=SLOPE_POINTS,
             parts=(
                 Part(Severity.CRITICAL, ("least",)),
                 Part(Severity.WARNING, ("updates_left", "fallen")),
+                Part(Severity.WARNING, ("left_soon", "times_usual")),
                 Part(Severity.WARNING, ("times_first",), unless=("converged",)),
             ),
         ),
