@@ -28,12 +28,15 @@ def main() -> int:
     verb = verbs.add_parser("record", help="record every run that is missing or stale; stop it and start it again as you like")
     verb.add_argument("--case", action="append", default=[], choices=list(CASES), help="only this case; may be repeated")
     verb.add_argument("--seeds", type=int, default=None, help="at most so many seeds of each case")
+    verb.add_argument(
+        "--first", type=int, default=1, help="the first seed; another one, with another --data, is a corpus no rule was set on"
+    )
     verbs.add_parser("noise", help="measure the noise of every signal on the healthy runs; writes docs/noise.md")
     verbs.add_parser("table", help="write the table of cases into docs/corpus.md")
     verbs.add_parser("subset", help="copy the first seed of the cases that the tests replay")
     args = parser.parse_args()
     if args.verb == "record":
-        print(f"{record(args.data, args.case, args.seeds)} runs recorded into {args.data}")
+        print(f"{record(args.data, args.case, args.seeds, args.first)} runs recorded into {args.data}")
     elif args.verb == "noise":
         lines, updates = noise_table(args.data)
         (ROOT / "docs" / "noise.md").write_text("\n".join(lines) + "\n")

@@ -116,7 +116,7 @@ def _record_library(case: Case, seed: int) -> tuple[list[Part], list[list[float]
     return _parts(outbox.rows, 1, arm.clock, 0.0), arm.truth
 
 
-def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) -> int:
+def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None, first: int = 1) -> int:
     """Record every run that is missing or stale; returns how many there were. May be stopped and started again."""
     chosen = [case for case in CASES.values() if not only or case.id in only]
     todo: list[tuple[Case, int]] = []
@@ -125,7 +125,7 @@ def record(directory: Path, only: Iterable[str] = (), seeds: int | None = None) 
         count = case.seeds if seeds is None else min(seeds, case.seeds)
         kept[case.id] = [r for r in _readable(directory / f"{case.id}.corpus") if r.key == run_key(case, r.seed)]
         have = {recording.seed for recording in kept[case.id]}
-        todo += [(case, seed) for seed in range(1, count + 1) if seed not in have]
+        todo += [(case, seed) for seed in range(first, first + count) if seed not in have]
     # Seed by seed through all cases: a recording cut short is then a smaller corpus, not a part of one.
     todo.sort(key=lambda item: item[1])
     total, done, begin = sum(case.setup.updates for case, _ in todo), 0, time.monotonic()

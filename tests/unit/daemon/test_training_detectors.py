@@ -217,7 +217,7 @@ def test_gradient_drift_warms_up_by_its_own_updates_and_says_how_far() -> None:
 
 
 def test_gradient_drift_default_warns_when_it_lasts_and_notes_when_it_does_not() -> None:
-    """Twelve times the usual norm: a note at once, a warning once the sum is beyond 12; eight times, and a quarter, stay notes."""
+    """Twelve times the usual norm: a note, a warning once the sum is beyond 12; eight times, and a quarter, stay notes."""
     ranks = severities(learned(), "gradient_drift:norm", 12, grad__norm__mean=4.8)
     assert ranks[0] == INFO
     assert ranks.index(WARNING) == 4
