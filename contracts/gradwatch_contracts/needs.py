@@ -81,7 +81,7 @@ NEEDS: dict[str, Needs] = {
     "lstm_unhealthy": Needs(("rnn.h.rms", "rnn.h.saturation")),
     "representation_collapse": Needs(("param.features.dormant",)),
     "gradient_vanishing": Needs(("grad.norm.mean",)),
-    "critic_divergence": Needs(("value.envelope", "value.error.rms")),
+    "critic_divergence": Needs(("value.envelope", "value.error.rms", "value.nmse")),
     "value_collapse": Needs(("value.nmse", "value.target.std")),
     "constant_critic": Needs(("value.spread", "value.target.std")),
     "advantage_degenerate": Needs(("adv.raw.std",)),
