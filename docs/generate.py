@@ -1,17 +1,23 @@
-"""Writes docs/signals.md, docs/detectors.md, docs/keyboard.md and the table of detectors in README.md from the registries.
+"""Writes the pages of docs/ that follow from the registries, docs/openapi.json and the table of detectors in README.md.
 
 `python docs/generate.py` writes; with `--check` it writes nothing and exits 1 when one of them is stale.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from gradwatch_agent.collect.collectors import COLLECTORS
 from gradwatch_contracts.keyboard import KEYBOARD, Where
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
+from gradwatch_daemon import __version__
+from gradwatch_daemon.api.access import TokenBook
+from gradwatch_daemon.api.app import create_api
+from gradwatch_daemon.api.context import ApiContext
+from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
 from gradwatch_daemon.rules import Measure
@@ -20,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gradwatch_contracts.signals import ColumnSpec, Signal
+    from gradwatch_daemon.api.context import AuditLog
     from gradwatch_daemon.detect.spec import Spec
     from gradwatch_daemon.rules import Rule, Threshold, Vote
+    from gradwatch_daemon.store.protocol import StoreReader
 
 ROOT = Path(__file__).parents[1]
 NOTICE = "<!-- Written by docs/generate.py from the registries: change those, then run `make docs`. -->"
@@ -241,6 +249,34 @@ def readme(text: str) -> str:
     return f"{head}{BEGIN}\n\n{readme_table()}\n{END}{tail}"
 
 
+def openapi() -> str:
+    """docs/openapi.json: what a daemon answers at /openapi.json."""
+    document = create_api(_nothing_behind()).openapi()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _nothing_behind() -> ApiContext:
+    """A context that is never asked: the document needs the routes alone."""
+
+    def unused(*_: object) -> Any:
+        raise AssertionError("nothing is served here")
+
+    return ApiContext(
+        snapshots=unused,
+        reader=cast("StoreReader", None),
+        submit=unused,
+        hub=Hub("docs"),
+        book=TokenBook(""),
+        audit=cast("AuditLog", None),
+        keyring=None,
+        allowed_hosts=(),
+        ready=unused,
+        health=unused,
+        catalogue=(),
+        version=__version__,
+    )
+
+
 def _first_line(text: str | None) -> str:
     return (text or "").strip().splitlines()[0]
 
@@ -258,6 +294,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "signals.md": signals_page(),
         ROOT / "docs" / "detectors.md": detectors_page(),
         ROOT / "docs" / "keyboard.md": keyboard_page(),
+        ROOT / "docs" / "openapi.json": openapi(),
         path: readme(path.read_text(encoding="utf-8")),
     }
 

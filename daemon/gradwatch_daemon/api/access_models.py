@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gradwatch_contracts.names import ID
 from gradwatch_daemon.api.models import Model, Time
 
 LIFETIME_S_MAX = 10 * 366 * 86_400
@@ -14,7 +15,9 @@ ScopeName = Literal["read", "operate", "admin"]
 class TokenBody(Model):
     """A token to make."""
 
-    name: str = Field(description="What it is for; unique", examples=["grafana"])
+    name: str = Field(
+        description="What it is for; unique", examples=["grafana"], json_schema_extra={"pattern": f"^{ID.pattern}$"}
+    )
     scope: ScopeName = Field(default="read", description="read; operate: also escalate; admin: also tokens and the audit")
     lifetime_s: float | None = Field(
         default=None, gt=0, le=LIFETIME_S_MAX, allow_inf_nan=False, description="Seconds until it expires; null: it does not"
@@ -47,7 +50,11 @@ class TokenList(Model):
 class KeyBody(Model):
     """An agent of another machine to let in."""
 
-    name: str = Field(description="Which trainer or machine it is; unique", examples=["gpu7"])
+    name: str = Field(
+        description="Which trainer or machine it is; unique",
+        examples=["gpu7"],
+        json_schema_extra={"pattern": f"^{ID.pattern}$"},
+    )
 
 
 class KeyItem(Model):

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from gradwatch_contracts.errors import CODES
 from gradwatch_daemon.api.auth import OPEN_PATHS
+from gradwatch_daemon.api.examples import example_of
 from gradwatch_daemon.api.models import Problem
 from gradwatch_daemon.api.problems import TYPE_PREFIX, ProblemAnswer
 
@@ -90,10 +91,19 @@ def correct(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
+            _exemplify(operation["responses"], schemas)
             if path in OPEN_PATHS:
                 operation["security"] = []
             operation["responses"].update(_problems(_codes(path, method, operation["operationId"])))
     return document
+
+
+def _exemplify(responses: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give every JSON answer an example."""
+    for response in responses.values():
+        media = response.get("content", {}).get("application/json", {})
+        if "schema" in media:
+            media.setdefault("example", example_of(media["schema"], schemas))
 
 
 def _codes(path: str, method: str, operation: str) -> list[str]:

@@ -25,6 +25,12 @@ WATCHED_STATES = ("live", "lost")
 
 DETECTOR_STATES = ("armed", "learning", "blind", "firing")
 
+EXAMPLE = """\
+# HELP gradwatch_run_update Number of the newest update.
+# TYPE gradwatch_run_update gauge
+gradwatch_run_update{run="ant-ppo"} 120
+"""
+
 router = APIRouter(tags=["health"])
 
 
@@ -187,7 +193,7 @@ def _least(newest: Newest) -> dict[str, float]:
     response_class=Response,
     operation_id="metrics",
     summary="Figures for Prometheus",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": EXAMPLE}}}},
 )
 async def metrics(request: Request) -> Response:
     """Prometheus text format 0.0.4. A value that was not measured has no sample."""

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gradwatch_contracts.limits import ESCALATION_UPDATES_MAX
+from gradwatch_contracts.names import ID
+
 Number = Annotated[
     Annotated[float, Field(allow_inf_nan=False)] | Literal["NaN", "Infinity", "-Infinity"] | None,
     Field(description='null = not measured; "NaN", "Infinity", "-Infinity" = measured so'),
@@ -387,7 +390,16 @@ class EscalationBody(BaseModel):
         json_schema_extra={"examples": [{"level": "debug", "updates": 50, "reason": "watching the KL"}]},
     )
 
-    level: str = Field(description="minimal, normal or debug")
-    updates: int = Field(strict=True, description="How many updates the level holds, from the one it is applied at")
+    # Bounds are told by the document and checked by the route, whose refusal names the nearest word.
+    level: str = Field(description="minimal, normal or debug", json_schema_extra={"enum": ["minimal", "normal", "debug"]})
+    updates: int = Field(
+        strict=True,
+        description="How many updates the level holds, from the one it is applied at",
+        json_schema_extra={"minimum": 1, "maximum": ESCALATION_UPDATES_MAX},
+    )
     reason: str = Field(default="", max_length=500)
-    id: str | None = Field(default=None, description="Made by the client: the same request sent again changes nothing")
+    id: str | None = Field(
+        default=None,
+        description="Made by the client: the same request sent again changes nothing",
+        json_schema_extra={"pattern": f"^{ID.pattern}$"},
+    )

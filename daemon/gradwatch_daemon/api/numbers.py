@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from gradwatch_contracts.errors import GradwatchError
 
@@ -100,10 +100,11 @@ def encode(document: Any) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-class Answer(Response):
-    """A JSON response of an already plain document, or of one already written (bytes)."""
+class Answer(JSONResponse):
+    """A JSON response of an already plain document, or of one already written (bytes).
 
-    media_type = "application/json"
+    FastAPI describes a route's answer by its model only where the response is a JSONResponse.
+    """
 
     def render(self, content: Any) -> bytes:
         """Body bytes."""

@@ -30,6 +30,17 @@ RETRY_MS = 2000
 BYE_S = 1.0
 """Longest time the last words of a stream may take."""
 
+EXAMPLE = """\
+retry: 2000
+id: 6b1d9c02-41
+event: hello
+data: {"version":"0.1.0","epoch":"6b1d9c02","topics":["rows"],"runs":null,"replayed":0,"heartbeat_s":15.0}
+
+id: 6b1d9c02-42
+event: rows
+data: {"run":"ant-ppo","attempt":1,"rank":0,"update_first":118,"update_last":120,"n":3}
+"""
+
 router = APIRouter(tags=["stream"])
 
 
@@ -138,7 +149,7 @@ async def _write(send: Send, part: bytes) -> None:
     response_class=Response,
     operation_id="stream",
     summary="Events as they are committed (server-sent events)",
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}}}},
 )
 async def stream(
     request: Request,
