@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from gradwatch_contracts.errors import CODES
 from gradwatch_daemon.api.auth import OPEN_PATHS
 from gradwatch_daemon.api.examples import example_of
-from gradwatch_daemon.api.models import Problem
+from gradwatch_daemon.api.problem_models import Problem
 from gradwatch_daemon.api.problems import TYPE_PREFIX, ProblemAnswer
 
 _ALWAYS = ("unauthenticated", "forbidden", "host-not-allowed", "invalid-parameter", "internal")
