@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gradwatch_contracts.errors import CODES, GradwatchError
-from gradwatch_daemon.api import models
 from gradwatch_daemon.api.app import BODY_BYTES_MAX, SECURITY_HEADERS
+from gradwatch_daemon.api.problem_models import Problem
 from harness.fake_api import FakeDaemon, make_daemon, problem_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ async def test_route_unknown_is_a_problem_with_every_field() -> None:
         "did_you_mean": None,
         "errors": [],
     }
-    models.Problem.model_validate(answer.json())
+    Problem.model_validate(answer.json())
 
 
 async def test_route_with_trailing_slash_is_not_found_instead_of_redirected() -> None:

@@ -13,6 +13,7 @@ import pytest
 from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import attention_models, command_models, models, service_models
+from gradwatch_daemon.api.problem_models import Problem
 from gradwatch_daemon.cli.client import Address, Client, ServerEvent, find_daemon, read_events
 from gradwatch_daemon.cli.failure import CommandError
 from harness import api_documents as documents
@@ -230,7 +231,7 @@ def test_read_events_parses_ids_names_comments_and_several_data_lines() -> None:
         (command_models.CommandItem, documents.command()),
         (service_models.DetectorItem, documents.detector()),
         (service_models.DaemonAnswer, documents.daemon()),
-        (models.Problem, documents.problem("run-not-found", "No run has this name.", 404)),
+        (Problem, documents.problem("run-not-found", "No run has this name.", 404)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
