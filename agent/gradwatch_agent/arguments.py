@@ -14,6 +14,7 @@ from gradwatch_agent.collect.collectors import COLLECTORS, Switches
 from gradwatch_agent.collect.host import Hints, to_float
 from gradwatch_agent.governor import SHARES
 from gradwatch_contracts import limits
+from gradwatch_contracts.connection import ENV_SPOOL, state_dir
 from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import RUN, nearest, slug
@@ -53,6 +54,7 @@ class Settings:
     probe: object = None
     agree: object = None
     world: int = 1
+    spool: str = ""
 
     def thins(self, update: int, level: Level) -> bool:
         """Whether `update` is one of those between that `collect_every` leaves out. A level raised above the run's own is for
@@ -272,6 +274,20 @@ def check_level(level: object, env: Mapping[str, str]) -> Level:
     if level is None:
         return parse_level(env.get("GRADWATCH_LEVEL") or "normal", "GRADWATCH_LEVEL")
     return parse_level(level, "watch(level)")
+
+
+def check_spool(spool: object, env: Mapping[str, str]) -> str:
+    """The spool's directory, '' for none: the argument (False: none; True: where `gradwatch run` has it), else
+    GRADWATCH_SPOOL_DIR. It is made when it is first needed."""
+    if spool is None:
+        spool = env.get(ENV_SPOOL, "")
+    if isinstance(spool, bool):
+        return f"{state_dir(env)}/spool" if spool else ""
+    if isinstance(spool, (str, os.PathLike)):
+        path = os.fspath(spool)
+        if isinstance(path, str) and "\0" not in path:
+            return os.path.abspath(os.path.expanduser(path)) if path else ""
+    raise wrong("spool", "a directory, True or False", spool)
 
 
 def check_mode(mode: object) -> bool:

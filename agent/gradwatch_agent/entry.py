@@ -17,15 +17,21 @@ from gradwatch_agent.link import Link
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.process import Locator, identify, resolve_endpoint
+from gradwatch_agent.spool.delivery import Delivery
+from gradwatch_agent.spool.disk import Spool
+from gradwatch_agent.spool.files import SessionDirectory
+from gradwatch_agent.spool.spilling import SpillingOutbox
 from gradwatch_contracts import __version__
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.messages import Hello
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.process import Identity
+    from gradwatch_agent.session import Outgoing
+    from gradwatch_agent.spool.delivery import Connect
     from gradwatch_contracts.messages import Command
 
 
@@ -51,8 +57,10 @@ def watch(
     overhead: object = arguments.AUTO,
     probe: object = None,
     agree: object = None,
+    spool: object = None,
 ) -> Monitor:
-    """Watch one run of this process. Training goes on whether or not a daemon is there.
+    """Watch one run of this process. Training goes on whether or not a daemon is there. Returns the monitor,
+    the same one again for the same run and model; GRADWATCH_MODE=off gives one that does nothing.
 
     Args:
         model: the module, or modules, whose gradients and weights are measured; None for host scalars only.
@@ -66,12 +74,10 @@ def watch(
         off_policy: the minibatches are not from the current policy. max_staged_bytes: device memory for staging, >= 64 KiB.
         collect_every: look at tensors in every so many-th update only, and wherever the level is raised; else they are THINNED.
         collect: collectors to leave out, such as {"advantage_shape": False}; docs/signals.md lists them.
-        overhead: share of the trainer's time the agent may take before optional collectors rest: "auto" is GRADWATCH_OVERHEAD
-            (auto, off or a share), else 1 % and 5 % at DEBUG; a number holds below DEBUG, five times it there; None: no bound.
+        overhead: the share of time we may take: "auto" (GRADWATCH_OVERHEAD, else 1 %, 5 % at DEBUG), a number (x5 there), None.
         probe: a module (best the Sequential trunk) or function of observations, or (it, batch): docs/signals.md.
         agree: with several ranks, makes `should_stop` one answer: takes this rank's bool, returns whether any's is True.
-
-    Returns the monitor; the same one again for the same run and model. GRADWATCH_MODE=off gives one that does nothing.
+        spool: a directory for what no daemon takes, True or False; else GRADWATCH_SPOOL_DIR, else none: docs/delivery.md.
 
     Raises:
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
@@ -97,6 +103,7 @@ def watch(
         overhead=arguments.check_overhead(overhead, os.environ),
         probe=arguments.check_probe(probe),
         agree=arguments.check_agree(agree),
+        spool=arguments.check_spool(spool, os.environ),
     )
     return _open(settings, endpoint, os.environ)
 
@@ -120,9 +127,7 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     started_ns = time.time_ns()
     outbox, desired = Outbox(), DesiredState(settings.level)
     settings = replace(settings, world=identity.world)
-    told = replace(
-        settings, modules=(), optimizers=(), agree=None
-    )  # the link may outlive the run; the model must not, for its sake
+    told = replace(settings, modules=(), optimizers=(), agree=None)  # the link may outlive the run; the model must not
 
     def hello() -> Hello:
         return Hello(
@@ -154,8 +159,34 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     def report(place: str, text: str) -> None:
         outbox.put_event("agent_error", monitor.update, time.time_ns(), text, {"place": place[:256]})
 
-    link = Link(address, secret, hello, outbox, desired, on_refused=refuse, on_command=obey, on_own_error=report, locate=locate)
+    def connect(hello: Callable[[], Hello], records: Outgoing, desired: DesiredState) -> Link:
+        return Link(address, secret, hello, records, desired, on_own_error=report, locate=locate.again())
+
+    records, delivery = _with_spool(outbox, settings, identity.session, hello, connect)
+    link = Link(
+        address,
+        secret,
+        hello,
+        records,
+        desired,
+        on_refused=refuse,
+        on_command=obey,
+        on_own_error=report,
+        locate=locate,
+        delivery=delivery,
+    )
     monitor = Monitor(settings, outbox, desired, link, EXITS)
     monitor.open()
     link.start()
     return monitor
+
+
+def _with_spool(
+    outbox: Outbox, settings: Settings, session: str, hello: Callable[[], Hello], connect: Connect
+) -> tuple[Outgoing, Delivery | None]:
+    """What the link sends from, and what goes first: the outbox and nothing, where no spool is wanted."""
+    if not settings.spool:
+        return outbox, None
+    files = SessionDirectory(os.path.join(settings.spool, settings.run, session))
+    disk = Spool(files, lambda: replace(hello(), replay=True))
+    return SpillingOutbox(outbox, disk, time.monotonic()), Delivery(settings.spool, settings.run, connect)

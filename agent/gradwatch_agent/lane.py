@@ -33,6 +33,11 @@ class Lane(Generic[R]):
         return self.unsent[0][0] if self.unsent else None
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes that are sent and not acked."""
+        return self._sent_bytes
+
+    @property
     def blocked(self) -> bool:
         """Whether the next record has to wait for an ack."""
         return bool(self.sent and self.unsent) and self._sent_bytes + self.unsent[0][2] > self._sent_bytes_max

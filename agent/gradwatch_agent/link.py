@@ -7,6 +7,7 @@ frames of the thread: in a forked child, where closing them could abort the proc
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import replace
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import zmq
 
     from gradwatch_agent.desired import DesiredState
-    from gradwatch_agent.outbox import Outbox
+    from gradwatch_agent.session import Outgoing
+    from gradwatch_agent.spool.delivery import Delivery
     from gradwatch_contracts.messages import Command, Hello
 
 LOGGER = logging.getLogger("gradwatch")
@@ -68,6 +70,7 @@ class Link:
         on_refused: called once on the link thread with the sentence of a refusal.
         on_command: called on the link thread with each COMMAND; None answers with RESULT `rejected`.
         on_own_error: called on the link thread with (place, traceback) at the first failure of each place.
+        delivery: of what earlier attempts left in a spool; the HELLO waits for it, for a while.
         locate: asked once a second while no daemon answers; gives (endpoint, secret) when they may have changed.
     """
 
@@ -76,17 +79,18 @@ class Link:
         endpoint: str,
         secret: str,
         hello: Callable[[], Hello],
-        outbox: Outbox,
+        outbox: Outgoing,
         desired: DesiredState,
         *,
         on_refused: Callable[[str], None] | None = None,
         on_command: Callable[[Command], None] | None = None,
         on_own_error: Callable[[str, str], None] | None = None,
         locate: Callable[[], tuple[str, str] | None] | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self.endpoint, self._keys = read_endpoint(endpoint)
         self.warned_absent = False
-        self._outbox = outbox
+        self._outbox, self._delivery = outbox, delivery
         self._on_refused, self._own_error = on_refused, on_own_error
         self._secret, self._locate, self._located_at = secret, locate, time.monotonic()
         self._session = Session(lambda: replace(hello(), secret=self._secret), outbox, desired, on_command, time.monotonic())
@@ -159,6 +163,21 @@ class Link:
         if thread.is_alive():
             LOGGER.warning("gradwatch: the link did not end within %.1f s and is left behind", timeout_s + CLOSE_MARGIN_S)
 
+    def deliver(self, reason: str) -> None:
+        """Start, send all there is however long it takes, say BYE with `reason` and end. Of an absent daemon nobody is told."""
+        self.warned_absent = True
+        self._reason, self._close_at = reason, math.inf
+        self.start()
+
+    def leave(self) -> None:
+        """End soon, whatever is still on its way; returns at once. For what `deliver` began."""
+        self._close_at = 0.0
+
+    @property
+    def welcomed(self) -> bool:
+        """Whether a daemon ever took this session."""
+        return self._session.welcomed
+
     def disable(self) -> None:
         """Become inert without touching the socket: we are in a forked child, and the thread is not."""
         self._disabled = True
@@ -187,8 +206,10 @@ class Link:
                 raise
             note_own_error(self, "link", error)
         finally:
+            if self._delivery is not None:
+                self._delivery.leave()
+            self._outbox.discard(self._reason)
             self._ended = True
-            self._outbox.discard()
 
     def _connect(self, socket: zmq.Socket[bytes]) -> None:
         import zmq
@@ -221,7 +242,9 @@ class Link:
             if self._greet_again and self._session.state is State.LIVE:
                 self._greet_again = False
                 self._session.greet_again(time.monotonic())
-            self._send(socket)
+            self._outbox.tend(self._session.state is State.LIVE, time.monotonic())
+            if not self._waits(time.monotonic()):
+                self._send(socket)
             self._tell_absence(time.monotonic())
             self._relocate(socket, time.monotonic())
             self._failures = 0
@@ -236,6 +259,11 @@ class Link:
             time.sleep(pause_s)
         else:
             socket.poll(int(pause_s * 1000))
+
+    def _waits(self, now: float) -> bool:
+        """Whether what earlier attempts left goes first, so that attempts come in order: at the end too, for what cannot be
+        sent then is left for the next."""
+        return self._delivery is not None and self._delivery.goes_first(now) and not self._session.welcomed
 
     def _receive(self, socket: zmq.Socket[bytes]) -> bool:
         """Hand in what came; return whether there may be more."""
@@ -274,7 +302,7 @@ class Link:
         session.close(self._reason)
         if now >= self._close_at - 2 * LINGER_S:
             session.hurry()
-        hopeless = self.warned_absent and not session.welcomed
+        hopeless = self.warned_absent and not session.welcomed and self._close_at != math.inf
         nothing_to_say = not session.welcomed and self._outbox.settled
         return hopeless or nothing_to_say or now >= self._close_at - LINGER_S
 
@@ -295,11 +323,14 @@ class Link:
             socket.connect(address)
 
     def _tell_absence(self, now: float) -> None:
+        if self._delivery is not None and self._delivery.welcomed:
+            return
         if not (self._session.welcomed or self.warned_absent) and now - self._started_at >= ABSENT_S:
             self.warned_absent = True
             LOGGER.warning(
-                "gradwatch: no daemon answers at %s. Training goes on; the newest telemetry is kept until one does. %s",
+                "gradwatch: no daemon answers at %s. Training goes on; %s is kept until one does. %s",
                 self.endpoint,
+                "what is collected" if self._outbox.durable else "the newest telemetry",
                 "Start one with `gradwatch serve`."
                 if self._keys is None
                 else "Is it running there, and is this key still in its `gradwatch keys list`?",
@@ -307,12 +338,14 @@ class Link:
 
     def _tell_refusal(self) -> None:
         if self._session.state is State.REFUSED:
-            LOGGER.warning("gradwatch is off for this run: %s", self._session.refusal)
+            past = self._close_at == math.inf
+            off = "does not send what an earlier attempt left in the spool" if past else "is off for this run"
+            LOGGER.warning("gradwatch %s: %s", off, self._session.refusal)
             if self._on_refused is not None:
                 self._on_refused(self._session.refusal)
 
     def _pause_s(self, now: float) -> float:
-        if self._close_at is not None:
+        if self._close_at is not None and self._close_at != math.inf:
             return CLOSING_INTERVAL_S
         answered = self._session.state is State.LIVE or not self.warned_absent
         return limits.SEND_INTERVAL_S if answered and now - self._put_at < IDLE_AFTER_S else IDLE_INTERVAL_S

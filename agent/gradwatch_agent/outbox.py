@@ -51,7 +51,8 @@ Record = Union[Row, Table, Event, Result, _Lost]
 
 
 class Outbox:
-    """The records of one session, numbered from 0: accepted = acked + pending + lost, always.
+    """The records of one session, numbered from 0: accepted = acked + pending + lost, always; with a
+    spool, which takes over what it writes: + spooled.
 
     Rows may take `bytes_max`. Tables, events and results have `reserve_bytes` of their own, so that a full queue of rows
     cannot push out the last words of a dying run; of these, tables go first. Of each sort the oldest is dropped first,
@@ -76,6 +77,10 @@ class Outbox:
         self._sent_seq = self._acked_seq = -1
         self.acked = 0
         self.lost = 0
+        self.spooled = 0
+
+    durable = False
+    """What is not acked at the end is lost, and has to be told."""
 
     # Any thread; `put_row` and `lose` only the trainer's.
 
@@ -136,6 +141,16 @@ class Outbox:
         return sum(len(lane) for lane in self._lanes)
 
     @property
+    def acked_seq(self) -> int:
+        """Up to where the daemon acked, -1 for nothing."""
+        return self._acked_seq
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than half of what may be held is held."""
+        return 2 * self.bytes_held > self._bytes_max
+
+    @property
     def unacked(self) -> int:
         """Records in flight: sent, and neither acked nor to be sent again; a range of losses counts as one."""
         return sum(len(lane.sent) for lane in self._lanes) + len(self._losses_sent)
@@ -173,14 +188,20 @@ class Outbox:
             self._inbox_bytes = 0
         return self._next_seq - before
 
-    def take(self, window: int, messages_max: int = MESSAGES_PER_TAKE) -> list[Message]:
-        """Return the next messages in order of seq, with at most `window` records in flight after them.
+    def tend(self, live: bool, now: float) -> None:
+        """Called each turn of the link; there is no spool to write to."""
+
+    def take(
+        self, window: int, window_bytes: int = limits.WINDOW_BYTES, messages_max: int = MESSAGES_PER_TAKE
+    ) -> list[Message]:
+        """Return the next messages in order of seq, with at most `window` records in flight after them, and none while
+        `window_bytes` are.
 
         Rows of one schema with consecutive seq share a message; a schema goes ahead of its first rows on a connection.
         """
         self.absorb()
         messages: list[Message] = []
-        while len(messages) < messages_max and self.unacked < window:
+        while len(messages) < messages_max and self.unacked < window and self._sent_bytes < window_bytes:
             firsts = (*(lane.first_seq for lane in self._lanes), self._losses.first_seq)
             first = min((seq for seq in firsts if seq is not None), default=None)
             if first is None:
@@ -215,6 +236,23 @@ class Outbox:
         if seq < self._acked_seq:
             self._losses.add(seq + 1, self._acked_seq, OTHER_STORE)
             self._acked_seq = seq
+        self.keep()
+
+    def hand_over(self, messages_max: int) -> list[Message]:
+        """Return the oldest messages for a spool, those in flight too; then either `release` them or `keep` them."""
+        self.keep()
+        messages = self.take(limits.LOSS_RECORDS_MAX, limits.LOSS_RECORDS_MAX, messages_max)
+        self._schemas_sent.clear()  # the daemon was not told of them
+        return messages
+
+    def release(self, seq: int) -> None:
+        """Forget everything up to `seq`: a spool has it."""
+        self.spooled += sum(lane.ack(seq) for lane in self._lanes)
+        self._losses_sent.forget(seq)
+        self.keep()
+
+    def keep(self) -> None:
+        """Send again whatever is in flight."""
         for lane in self._lanes:
             lane.rewind()
         self._losses.absorb(self._losses_sent)
@@ -240,11 +278,15 @@ class Outbox:
             if lane.first_seq == seq:
                 self._drop(lane, reason)
 
-    def discard(self) -> None:
+    def discard(self, reason: str = "") -> None:
         """Nobody will ever want it: stop the intake and free everything."""
         self.stop()
         for part in (self._inbox, *self._lanes, self._losses, self._losses_sent, self._schemas_sent):
             part.clear()
+
+    @property
+    def _sent_bytes(self) -> int:
+        return sum(lane.sent_bytes for lane in self._lanes)
 
     def _number(self, record: Record) -> None:
         size = _size(record)

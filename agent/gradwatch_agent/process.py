@@ -130,6 +130,10 @@ class Locator:
         self._path = f"{runtime_dir(env, os.getuid())}/{FILE_NAME}"
         self._seen = self._written()
 
+    def again(self) -> Locator:
+        """Another one of the same, for another connection."""
+        return Locator(self._endpoint, self._env)
+
     def __call__(self) -> tuple[str, str] | None:
         """Where it is, or None when nothing has changed or nothing is to be believed."""
         written = self._written()

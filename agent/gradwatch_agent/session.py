@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradwatch_agent.desired import DesiredState
-    from gradwatch_agent.outbox import Outbox
 
 HELLO_AGAIN_S = 0.25
 HELLO_AGAIN_MAX_S = 5.0
@@ -31,6 +30,56 @@ After a pause of our own (SIGSTOP, a long call that holds the interpreter) this 
 
 PONGS_MAX = 8
 """Answers queued at once: a daemon that only pings must not make us grow."""
+
+
+class Outgoing(Protocol):
+    """Where a session takes its records from: an outbox, one with a spool behind it, or the spool of a session that is over."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is not acked at the end will be sent later."""
+
+    @property
+    def last_seq(self) -> int:
+        """The last record's number, -1 for none."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything is acked."""
+
+    @property
+    def accepted(self) -> int:
+        """Records so far."""
+
+    def absorb(self) -> int:
+        """Number what was put."""
+
+    def tend(self, live: bool, now: float) -> None:
+        """Called often, whether or not a daemon is there."""
+
+    def take(self, window: int, window_bytes: int = ...) -> list[m.Message]:
+        """The next messages, with at most so many records in flight after them, and none while so many bytes are."""
+
+    def ack(self, seq: int) -> None:
+        """Forget everything up to `seq`."""
+
+    def rewind(self, seq: int) -> None:
+        """A new connection: everything after `seq` is to be sent again."""
+
+    def spoil(self, message: m.Message, reason: str) -> m.Loss | None:
+        """Put a LOSS in the place of a message just taken that cannot travel."""
+
+    def forfeit(self, seq: int, reason: str) -> None:
+        """Give record `seq` up."""
+
+    def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
+        """Queue what became of a command."""
+
+    def stop(self) -> None:
+        """Close the intake."""
+
+    def discard(self, reason: str = "") -> None:
+        """The end: free everything; `reason` is that of the BYE."""
 
 
 class State(str, Enum):
@@ -56,7 +105,7 @@ class Session:
     def __init__(
         self,
         hello: Callable[[], m.Hello],
-        outbox: Outbox,
+        outbox: Outgoing,
         desired: DesiredState,
         on_command: Callable[[m.Command], None] | None,
         now: float,
@@ -68,7 +117,7 @@ class Session:
         self.bad_frames = 0
         self.refused_frames = 0
         self._refused_code = ""
-        self._window = 0
+        self._window = self._window_bytes = 0
         self._data: deque[m.Message] = deque()
         self._pongs: deque[m.Message] = deque(maxlen=PONGS_MAX)
         self._offered: m.Message | None = None
@@ -167,7 +216,7 @@ class Session:
         self.refusal = sentence
         self._data.clear()
         self._pongs.clear()
-        self._outbox.discard()
+        self._outbox.discard("lost")
 
     def _next(self, now: float) -> m.Message | None:
         if self.state is State.LIVE and now - self._heard_at >= GONE_S:
@@ -183,8 +232,9 @@ class Session:
         if now - max(min(self._heard_at, self._sent_at), self._pinged_at) >= limits.HEARTBEAT_S:
             return m.Ping(int(now * 1e9))
         if not self._data and not self._hurry:
-            self._data.extend(self._outbox.take(self._window))
-        if self._hurry or (self._closing and not self._data and self._outbox.settled):
+            self._data.extend(self._outbox.take(self._window, self._window_bytes))
+        # What will be sent later is not to be declared lost: then the session ends without a word, as if it were killed.
+        if (self._hurry and not self._outbox.durable) or (self._closing and not self._data and self._outbox.settled):
             return m.Bye(self._outbox.last_seq, self._reason)
         return self._data[0] if self._data else None
 
@@ -199,7 +249,7 @@ class Session:
     def _welcome(self, message: m.Welcome) -> None:
         self.state = State.LIVE
         self.attempt = message.attempt
-        self._window = message.window_records
+        self._window, self._window_bytes = message.window_records, message.window_bytes
         self._hello_wait_s = HELLO_AGAIN_S
         self._data.clear()
         self._outbox.rewind(message.last_seq)

@@ -294,6 +294,7 @@ _CHECKS: dict[FrameType, dict[str, Check]] = {
         "last_seq": _integer(-1, SEQ_MAX),
         "desired": _desired,
         "daemon_version": _short,
+        "window_bytes": _integer(1),
     },
     FrameType.REFUSE: {"code": _name, "detail": _text(), "supported": _many(_integer(0, 255)), "final": _boolean},
     FrameType.REHELLO: {},

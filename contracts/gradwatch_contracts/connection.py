@@ -95,6 +95,19 @@ def read_endpoint(text: str) -> tuple[str, CurveKeys | None]:
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
+def state_dir(env: Mapping[str, str]) -> str:
+    """Where what is kept lies: $XDG_DATA_HOME/gradwatch when that is absolute (the specification has relative ones ignored),
+    else under HOME; '' where there is neither."""
+    base = env.get("XDG_DATA_HOME", "")
+    if base.startswith("/"):
+        return f"{base.rstrip('/')}/gradwatch"
+    return f"{env['HOME'].rstrip('/')}/.local/share/gradwatch" if env.get("HOME") else ""
+
+
+ENV_SPOOL = "GRADWATCH_SPOOL_DIR"
+"""Directory of the spool; empty for none. `gradwatch run` sets it to `spool` in the directory of what is kept."""
+
+
 def runtime_dir(env: Mapping[str, str], uid: int) -> str:
     """The directory of `connection.json` and the ipc socket, chosen from the environment and the user id.
 

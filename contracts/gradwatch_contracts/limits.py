@@ -40,11 +40,26 @@ SEND_INTERVAL_S = 0.02
 WINDOW_RECORDS = 4096
 """Records in flight without an ack: 10 s of a trainer doing 400 updates a second."""
 
+WINDOW_BYTES = 8 * 1024 * 1024
+"""Bytes in flight without an ack: half of what the outbox holds, so that there is room for what is new."""
+
 OUTBOX_BYTES = 16 * 1024 * 1024
 """Bytes the agent holds for an absent daemon: about 15,000 updates of 80 slots, 400 B of bookkeeping each included."""
 
 OUTBOX_RESERVE_BYTES = 2 * 1024 * 1024
 """On top, for evidence and results only: a full queue of rows must not push out the last words of a dying run."""
+
+SPOOL_BYTES = 256 * 1024 * 1024
+"""Of one session's spool on a disk: about 300,000 updates of 80 slots, or four times as many thinned."""
+
+SPOOL_SEGMENT_BYTES = 256 * 1024
+"""One segment, about 300 updates: thinning it takes 5 ms of the trainer's interpreter."""
+
+SPOOL_AFTER_S = 1.0
+"""Time without an ack, or without a daemon, after which the link thread writes to the spool what it holds."""
+
+SPOOL_FIRST_S = 10.0
+"""How long a spool of an earlier attempt may go ahead of the new session, once a daemon takes it."""
 
 LOSSES_PENDING_MAX = 256
 """Distinct loss ranges held at once; beyond it neighbours are joined, which over-states and never hides a loss."""

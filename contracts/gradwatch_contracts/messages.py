@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Union
 
+from gradwatch_contracts import limits
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,13 +48,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Daemon → agent. `last_seq` is the last committed record of this session, -1 for none."""
+    """Daemon → agent. `last_seq` is the last committed record of this session, -1 for none. `window_records` and
+    `window_bytes` are the credit: what may be unacked at once."""
 
     attempt: int
     window_records: int
     last_seq: int
     desired: Desired
     daemon_version: str = ""
+    window_bytes: int = limits.WINDOW_BYTES
 
 
 @dataclass(frozen=True, slots=True)

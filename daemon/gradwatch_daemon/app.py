@@ -86,7 +86,7 @@ class Daemon:
             self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
             lock = DirectoryLock(self._runtime_dir, "GRADWATCH_RUNTIME_DIR")
             undo.callback(lock.release)
-            self._store = SqliteStore.open(data_dir)
+            self._store = SqliteStore.open(data_dir, synced=config.ack == "synced")
             undo.callback(self._store.close)
             host, port = split_address(config.http, "--http")
             self._listener = bind_http(host, port)
@@ -135,6 +135,7 @@ class Daemon:
             )
             self._undo = undo.pop_all()
         self._started_ns = time.time_ns()
+        self._ack = config.ack
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
         self._server = _Server(
@@ -216,6 +217,7 @@ class Daemon:
             quarantines=counters.quarantines,
             commits=counters.commits,
             commit_failures=counters.commit_failures,
+            ack=self._ack,
         )
 
     def _ipc(self, ingest: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from gradwatch_contracts.connection import runtime_dir
+from gradwatch_contracts.connection import runtime_dir, state_dir
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 
@@ -28,7 +28,9 @@ FILE_NAME = "gradwatch.toml"
 HTTP_DEFAULT = "127.0.0.1:9470"
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 PREFIX = "GRADWATCH_"
-AGENT_ENV = frozenset(PREFIX + name for name in ("ENDPOINT", "URL", "RUN_ID", "LEVEL", "MODE", "STRICT", "LAUNCH_ID", "TOKEN"))
+AGENT_ENV = frozenset(
+    PREFIX + name for name in ("ENDPOINT", "URL", "RUN_ID", "LEVEL", "MODE", "STRICT", "LAUNCH_ID", "TOKEN", "SPOOL_DIR")
+)
 """Variables of the agent and the command line: allowed in the daemon's environment, of no meaning to it."""
 
 IPC_PATH_BYTES_MAX = 107
@@ -53,6 +55,9 @@ class Config(BaseModel):
     )
     keep_bytes: int | None = Field(
         default=None, gt=0, description="Size of the store, as 500MB or 20GB, beyond which the oldest rows are thinned"
+    )
+    ack: Literal["committed", "synced"] = Field(
+        default="committed", description="What an ack promises: it survives the end of the process, or of the machine"
     )
     tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the HTTP API; with tls_key it is https")
     tls_key: Path | None = Field(default=None, description="PEM key of tls_cert")
@@ -187,7 +192,7 @@ def load_config(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> 
         for key, value in layer.items():
             _merge(values, origins, key, value, origin)
     home = env.get("HOME", "")
-    for key, fallback in (("data_dir", _data_dir(env)), ("runtime_dir", runtime_dir(env, _uid()))):
+    for key, fallback in (("data_dir", state_dir(env)), ("runtime_dir", runtime_dir(env, _uid()))):
         base = file.parent if file is not None and origins[key].startswith("file ") else cwd
         values[key] = _directory(key, values.get(key, fallback), base, home, origins[key])
     for key in ("tls_cert", "tls_key"):
@@ -322,14 +327,6 @@ def _threshold_table(value: Any, origin: str) -> Mapping[str, Any]:
             raise _invalid(f"thresholds ({origin})", "KIND.NAME=NUMBER, with commas between", repr(part)[:80])
         table.setdefault(kind, {})[name] = number.strip()
     return table
-
-
-def _data_dir(env: Mapping[str, str]) -> str:
-    """$XDG_DATA_HOME/gradwatch when that is absolute (the specification has relative ones ignored), else under HOME."""
-    base = env.get("XDG_DATA_HOME", "")
-    if os.path.isabs(base):
-        return f"{base.rstrip('/')}/gradwatch"
-    return f"{env['HOME'].rstrip('/')}/.local/share/gradwatch" if env.get("HOME") else ""
 
 
 def _directory(key: str, value: Any, base: Path, home: str, origin: str) -> Path:

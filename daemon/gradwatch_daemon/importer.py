@@ -6,13 +6,16 @@ A log goes the way a trainer's rows go, so that it is derived, detected on, stor
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import RUN, check_name, nearest, slug
+from gradwatch_contracts.segments import without_gaps
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.config import is_loopback, split_host_port
 from gradwatch_daemon.detect.engine import Engine
@@ -23,6 +26,7 @@ from gradwatch_daemon.importing.progress import read_progress
 from gradwatch_daemon.importing.rows import assemble, read_keys
 from gradwatch_daemon.importing.send import send_session
 from gradwatch_daemon.importing.session import hello_of, messages_of
+from gradwatch_daemon.importing.spool import read_spool
 from gradwatch_daemon.importing.tfevents import MARK, read_events
 from gradwatch_daemon.ingest.sender import SenderSocket
 from gradwatch_daemon.pipeline.pipeline import Pipeline
@@ -32,7 +36,7 @@ from gradwatch_daemon.store.directory import is_locked
 from gradwatch_daemon.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from gradwatch_contracts.connection import Connection
@@ -116,8 +120,8 @@ def store_log(reading: Reading, run: str, wire: Wire, updates_total: int | None 
     for number, attempt in enumerate(reading.attempts):
         hello = hello_of(run, number, attempt.rows, reading.dialect, str(reading.path))
         hello = replace(hello, updates_total=updates_total, secret=secret)
-        messages = messages_of(attempt.rows, reading.keys, reading.dialect, steps_known)
-        as_attempt, known = send_session(wire, hello, messages)
+        messages = tuple(messages_of(attempt.rows, reading.keys, reading.dialect, steps_known))
+        as_attempt, known = send_session(wire, hello, partial(without_gaps, messages))
         numbers.append(as_attempt)
         fresh += len(attempt.rows) - known
     return report(reading, run, numbers, fresh)
@@ -191,15 +195,56 @@ def import_log(reading: Reading, run: str, shelf: Shelf, updates_total: int | No
         GradwatchError: `data-dir-unusable`, `invalid-argument` for a name that is none, and what a pipeline refuses.
     """
     check_name(run, RUN, "--run")
+    with _way_to(shelf, run) as (wire, secret):
+        return store_log(reading, run, wire, updates_total, secret)
+
+
+@contextmanager
+def _way_to(shelf: Shelf, run: str) -> Iterator[tuple[Wire, str]]:
+    """The way into a data directory, and the secret for it: the daemon that has it, else a pipeline in this process."""
     daemon = shelf.connection
     if daemon is not None and is_locked(shelf.data_dir):
         _check_plain(daemon.ingest)
         with closing(SenderSocket(daemon.ingest)) as socket:
-            return store_log(reading, run, socket, updates_total, daemon.secret)
+            yield socket, daemon.secret
+        return
     private_directory(shelf.data_dir, "--data-dir")
     with closing(_StoreOfOne.open(shelf.data_dir)) as store:
         store.only = run
-        return store_log(reading, run, OwnPipeline(store, load_rules(shelf.profile, shelf.thresholds)), updates_total)
+        yield OwnPipeline(store, load_rules(shelf.profile, shelf.thresholds)), ""
+
+
+def import_spool(path: Path, run: str, shelf: Shelf, *, delete: bool = False) -> dict[str, Any]:
+    """Store what trainers could not send; the report of it. `run` leaves all others out; `delete` removes what is stored.
+
+    Raises:
+        GradwatchError: as `import_log`.
+    """
+    sessions, busy = read_spool(path)
+    stored = []
+    for session in sessions:
+        hello, last_word = session.hello, session.last_word
+        if run and hello.run != run:
+            continue
+        with _way_to(shelf, hello.run) as (wire, secret):
+            attempt, known = send_session(wire, replace(hello, secret=secret), session.messages, last_word)
+        stored.append(
+            {
+                "run": hello.run,
+                "session": hello.session,
+                "attempt": attempt,
+                "rank": hello.rank,
+                "records": last_word.last_seq + 1 - session.first_seq,
+                "records_new": max(last_word.last_seq + 1 - max(known, session.first_seq), 0),
+                "ended": last_word.reason,
+                "unread_bytes": session.unread,
+            }
+        )
+        if delete:
+            shutil.rmtree(session.path)
+            with suppress(OSError):  # others of the run may be there
+                session.path.parent.rmdir()
+    return {"path": str(path), "sessions": stored, "busy": [str(folder) for folder in busy]}
 
 
 def _check_plain(endpoint: str) -> None:

@@ -16,7 +16,8 @@ from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.exporting.bundle import DATABASE, is_bundle, read_manifest, unpack_database
-from gradwatch_daemon.importer import Shelf, import_log, is_log, read_log, run_name
+from gradwatch_daemon.importer import Shelf, import_log, import_spool, is_log, read_log, run_name
+from gradwatch_daemon.importing.spool import is_spool
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replayed import Replayed, Window
 from gradwatch_daemon.store.backup import back_up
@@ -82,6 +83,13 @@ def import_place(path: Path, run: str, given: Mapping[str, str], shelf: Shelf, u
     report = import_log(read_log(path, given), name, shelf, updates_total)
     document = replay_stored(shelf.data_dir, name, shelf.profile, shelf.thresholds) if report["rows"] else None
     return {**report, "replay": document}
+
+
+def import_what(path: Path, run: str, given: Mapping[str, str], shelf: Shelf, **asked: Any) -> dict[str, Any]:
+    """A log or a spool, whichever lies there. `asked`: `updates_total` is for a log, `delete` for a spool."""
+    if is_spool(path):
+        return import_spool(path, run, shelf, delete=asked["delete"])
+    return import_place(path, run, given, shelf, asked["updates_total"])
 
 
 def nothing(run: str, profile: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def _series(daemon: DaemonProcess, run: str) -> tuple[list[int], list[float]]:
 
 
 @pytest.mark.parametrize("seed", [1])
+@pytest.mark.promise("committed")
 def test_daemon_killed_three_times_keeps_every_update_exactly_once(tmp_path: Path, seed: int) -> None:
     """The store equals the trainer's own record; the trainer exits 0."""
     truth_path, chance = tmp_path / "truth.jsonl", random.Random(seed)

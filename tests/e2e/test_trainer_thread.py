@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,19 @@ def doings(tmp_path: Path, level: str, plant: str = "none") -> list[str]:
     return found
 
 
+@pytest.mark.promise("trainer-never-waits")
 def test_trainer_thread_opens_and_waits_for_nothing(tmp_path: Path) -> None:
     """At DEBUG, where the most is done, with every call."""
     assert doings(tmp_path, "debug") == []
+
+
+@pytest.mark.promise("trainer-never-waits")
+def test_trainer_thread_with_a_spool_writes_nothing_itself(tmp_path: Path) -> None:
+    """No daemon is there, and the spool grows: by the link's thread."""
+    environment = {**os.environ, "GRADWATCH_SPOOL_DIR": str(tmp_path / "spool"), "GRADWATCH_OVERHEAD": "off"}
+    command = [sys.executable, trainer_thread.__file__, f"ipc://{tmp_path}/none", "debug", "none"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_trainer_thread_check_sees_what_is_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,6 +308,7 @@ def daemon(**changes: Any) -> Document:
         "quarantines": 0,
         "commits": 60,
         "commit_failures": 0,
+        "ack": "committed",
         **changes,
     }
 

@@ -461,6 +461,7 @@ def make_health(**changes: Any) -> DaemonHealth:
         quarantines=2,
         commits=55,
         commit_failures=4,
+        ack="synced",
     )
     return replace(made, **changes)
 

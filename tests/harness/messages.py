@@ -53,7 +53,9 @@ EXAMPLES: dict[str, m.Message] = {
         secret="s3cret",
         replay=True,
     ),
-    "WELCOME": m.Welcome(attempt=2, window_records=4096, last_seq=99, desired=DESIRED, daemon_version="0.1.0"),
+    "WELCOME": m.Welcome(
+        attempt=2, window_records=4096, last_seq=99, desired=DESIRED, daemon_version="0.1.0", window_bytes=65_536
+    ),
     "REFUSE": m.Refuse("protocol-unsupported", "header.major: expected 1, got 2", (1,), final=False),
     "REHELLO": m.Rehello(),
     "SCHEMA": m.SchemaMessage(SCHEMA.columns),

@@ -1,6 +1,7 @@
 """What the trainer's thread does in updates with us that it does not without us: files, sockets, locks, waits, zmq.
 
-`python trainer_thread.py ENDPOINT LEVEL PLANT` trains against a daemon and prints that as a JSON list. Python's audit hooks see
+`python trainer_thread.py ENDPOINT LEVEL PLANT` trains against a daemon, or with GRADWATCH_SPOOL_DIR into a spool without one,
+and prints that as a JSON list. Python's audit hooks see
 files, sockets and processes; a profile function sees calls of C functions that may wait, and of modules that may. The first
 update of each kind is left out: it imports. PLANT is one of `PLANTS`, done once in the middle of an update.
 """
@@ -14,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,7 +124,10 @@ def main() -> None:
 
     without = set(updates(None))
     mon = watch(network, optimizer, run="quiet", endpoint=endpoint, level=level)
-    while mon._link is None or mon._link.state != "live":
+    spool = os.environ.get("GRADWATCH_SPOOL_DIR", "")
+    if spool:
+        train(mon, network, optimizer, lambda: None)
+    while not (list(Path(spool).rglob("*.seg")) if spool else mon._link is not None and mon._link.state == "live"):
         time.sleep(0.01)
     with_us = updates(mon, plant)
     assert mon._outbox.accepted > 0

@@ -72,7 +72,7 @@ class OutboxAgainstStore(RuleBasedStateMachine):
 
     @rule(messages=st.integers(1, 9))
     def take(self, messages: int) -> None:
-        self.pipe += self.outbox.take(self.window, messages)
+        self.pipe += self.outbox.take(self.window, messages_max=messages)
 
     @rule(which=st.integers(0, 8))
     def spoil(self, which: int) -> None:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastapi import Request as HttpRequest
 
@@ -103,6 +103,7 @@ class DaemonHealth:
     quarantines: int
     commits: int
     commit_failures: int
+    ack: Literal["committed", "synced"] = "committed"
 
 
 def make_id() -> str:

@@ -37,5 +37,6 @@ async def get_daemon(request: Request) -> Answer:
         quarantines=health.quarantines,
         commits=health.commits,
         commit_failures=health.commit_failures,
+        ack=health.ack,
     )
     return Answer(answer.model_dump())

@@ -109,6 +109,7 @@ class DaemonAnswer(Model):
     quarantines: int = Field(description="Times a sender was ignored for a while after many bad frames")
     commits: int
     commit_failures: int
+    ack: Literal["committed", "synced"] = Field(description="What an ack to a trainer promises: docs/delivery.md")
 
 
 class LiveAnswer(Model):

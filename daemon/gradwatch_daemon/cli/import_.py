@@ -1,4 +1,4 @@
-"""`gradwatch import`: a log of a run that nobody watched, stored like any other, and what can be said of it."""
+"""`gradwatch import`: a log of a run that nobody watched, or a spool that nobody took, stored like any other run."""
 
 from __future__ import annotations
 
@@ -28,16 +28,23 @@ def run(args: Namespace, output: Output) -> int:
     with daemon_extra():
         from gradwatch_daemon.config import load_config
         from gradwatch_daemon.importer import Shelf
-        from gradwatch_daemon.offline import import_place
+        from gradwatch_daemon.offline import import_what
     given = {"config": args.config, "data_dir": args.data_dir, "profile": args.profile}
     config = load_config(given, os.environ, Path.cwd())
     daemon = local_daemon(os.environ, os.getuid())
     shelf = Shelf(data_dir_of(config, daemon), config.profile, config.thresholds, daemon)
-    document = import_place(Path(args.path), args.run or "", mapping(args.map), shelf, args.updates_total)
+    asked = {"updates_total": args.updates_total, "delete": args.delete}
+    document = import_what(Path(args.path), args.run or "", mapping(args.map), shelf, **asked)
+    spool = "sessions" in document
     if output.as_json:
         output.document(document)
+    elif spool:
+        _show_spool(document, output)
     else:
         _show(document, output)
+    if spool:
+        whole = document["sessions"] and not any(session["unread_bytes"] for session in document["sessions"])
+        return 0 if whole else EXIT_INCONCLUSIVE
     return EXIT_INCONCLUSIVE if document["damage"] or not document["rows"] else 0
 
 
@@ -54,6 +61,20 @@ def mapping(given: list[str]) -> dict[str, str]:
             raise CommandError(f"--map takes KEY=SIGNAL, got {text!r}.", exit_code=EXIT_USAGE)
         found[key] = signal
     return found
+
+
+def _show_spool(document: dict[str, Any], output: Output) -> None:
+    for session in document["sessions"]:
+        output.line(
+            f"{session['run']}: {session['records']} records, {session['records_new']} of them new, as attempt"
+            f" {session['attempt']} (rank {session['rank']}). It ended: {session['ended']}."
+        )
+        if session["unread_bytes"]:
+            output.note(f"Damaged: {session['unread_bytes']} bytes cannot be read; what was in them is told as lost.")
+    for folder in document["busy"]:
+        output.note(f"Left alone: {folder} belongs to a trainer that lives and sends it itself.")
+    if not document["sessions"]:
+        output.note("Nothing was stored.")
 
 
 def _show(document: dict[str, Any], output: Output) -> None:

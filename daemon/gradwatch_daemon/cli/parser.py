@@ -72,6 +72,9 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     serve.add_argument("--profile", help="rules to detect with: default or classic")
     serve.add_argument("--keep-days", metavar="DAYS", help="thin rows that are older to summaries of 64 (never)")
     serve.add_argument("--keep-bytes", metavar="SIZE", help="thin the oldest rows beyond this, such as 20GB (no bound)")
+    serve.add_argument(
+        "--ack", metavar="WHEN", help="committed: what is acked survives kill -9; synced: a power loss too, and costs more"
+    )
     serve.add_argument("--config", metavar="FILE", help="TOML file; flags win over GRADWATCH_*, which win over it")
     serve.add_argument(
         "--allowed-host", metavar="HOST", action="append", help="another name HTTP may be asked under; may be repeated"
@@ -110,7 +113,7 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
     run = verbs.add_parser(
         "run",
         help="run a training script as it is, and watch it",
-        usage="gradwatch run [--run NAME] [--no-patch NAME] [--every N] -- COMMAND ...",
+        usage="gradwatch run [--run NAME] [--no-patch NAME] [--every N] [--no-spool] -- COMMAND ...",
         description="Become COMMAND, which is watched from outside its code: exit code and signals are its own.",
         epilog="what is looked into:\n" + "".join(f"  {name:<12}{what}\n" for name, what in PATCHES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -128,6 +131,7 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
     run.add_argument(
         "--every", metavar="N", type=_positive, default=EVERY, help=f"steps of an update if no global_step is logged ({EVERY})"
     )
+    run.add_argument("--no-spool", action="store_true", help="keep nothing on the disk while no daemon takes it")
 
 
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
@@ -273,9 +277,10 @@ def _add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_import(verbs: argparse._SubParsersAction[Parser]) -> None:
-    verb = _verb(verbs, "import", "store a log of TensorBoard or Stable-Baselines3 as a run, and judge it")
-    verb.add_argument("path", metavar="PATH", help="an event file, a progress.csv, or a directory with one of them")
-    verb.add_argument("--run", metavar="RUN", help="what to call it (the name of its directory)")
+    verb = _verb(verbs, "import", "store a log of TensorBoard or Stable-Baselines3, or a spool, and judge it")
+    verb.add_argument("path", metavar="PATH", help="an event file, a progress.csv, a directory with one of them, or a spool")
+    verb.add_argument("--run", metavar="RUN", help="what to call it (the name of its directory); of a spool, this run only")
+    verb.add_argument("--delete", action="store_true", help="of a spool, what is stored (the next attempt would do the same)")
     verb.add_argument(
         "--map",
         metavar="KEY=SIGNAL",

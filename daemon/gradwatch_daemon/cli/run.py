@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts.connection import ENV_SPOOL, state_dir
 from gradwatch_contracts.launch import ENV_EVERY, ENV_PATCHES, PATCHES, STARTUP_FOLDER
 from gradwatch_contracts.names import RUN, check_name
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
             next_step="Put the command behind two dashes: gradwatch run -- python train.py",
             exit_code=EXIT_USAGE,
         )
-    environment = launch_environment(os.environ, args.run, args.no_patch, args.every)
+    environment = launch_environment(os.environ, args.run, args.no_patch, args.every, args.no_spool)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -50,8 +51,11 @@ def run(args: argparse.Namespace, output: Output) -> int:
         ) from error
 
 
-def launch_environment(env: Mapping[str, str], run: str | None, left_alone: Sequence[str], every: int) -> dict[str, str]:
-    """The command's environment: `sitecustomize` of the agent's start-up folder comes before any other.
+def launch_environment(
+    env: Mapping[str, str], run: str | None, left_alone: Sequence[str], every: int, no_spool: bool = False
+) -> dict[str, str]:
+    """The command's environment: `sitecustomize` of the agent's start-up folder comes before any other; a spool for what no
+    daemon takes, where the environment does not say another.
 
     Raises:
         CommandError: the agent is not installed beside this command.
@@ -66,4 +70,8 @@ def launch_environment(env: Mapping[str, str], run: str | None, left_alone: Sequ
     paths = [startup, *filter(None, [env.get("PYTHONPATH", "")])]
     given = {} if run is None else {"GRADWATCH_RUN_ID": check_name(run, RUN, "gradwatch run --run")}
     patches = ",".join(name for name in PATCHES if name not in left_alone)
+    if no_spool:
+        given[ENV_SPOOL] = ""
+    elif ENV_SPOOL not in env and state_dir(env):
+        given[ENV_SPOOL] = f"{state_dir(env)}/spool"
     return {**env, **given, "PYTHONPATH": os.pathsep.join(paths), ENV_PATCHES: patches, ENV_EVERY: str(every)}

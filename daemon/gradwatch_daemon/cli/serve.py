@@ -62,6 +62,7 @@ def flags(args: Namespace) -> dict[str, object]:
         "profile": args.profile,
         "keep_days": args.keep_days,
         "keep_bytes": args.keep_bytes,
+        "ack": args.ack,
         "allowed_hosts": args.allowed_host,
         "tls_cert": args.tls_cert,
         "tls_key": args.tls_key,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.errors import CODES, GradwatchError
+from gradwatch_contracts.segments import seqs_of
 from gradwatch_daemon.importing.session import ORIGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PATIENCE = 60
 """Times of `receive` without any answer before the daemon counts as gone."""
@@ -26,8 +28,11 @@ class Wire(Protocol):
         """What came back, after a short wait where nothing is there yet."""
 
 
-def send_session(wire: Wire, hello: m.Hello, messages: Iterable[m.Message]) -> tuple[int, int]:
-    """One session from HELLO to BYE; (its attempt, records that were committed before).
+def send_session(
+    wire: Wire, hello: m.Hello, messages: Callable[[int], Iterable[m.Message]], bye: m.Bye | None = None
+) -> tuple[int, int]:
+    """One session from HELLO to BYE; (its attempt, records that were committed before). `messages` gives what follows the
+    record that the daemon already has; `bye` None is that of a log.
 
     Raises:
         GradwatchError: what the daemon refuses with, or `daemon-unreachable` when it falls silent.
@@ -36,15 +41,20 @@ def send_session(wire: Wire, hello: m.Hello, messages: Iterable[m.Message]) -> t
     wire.send(encode(hello))
     welcome = next(message for message in answers if isinstance(message, m.Welcome))
     committed = last = welcome.last_seq
-    for message in messages:
-        if isinstance(message, m.Samples):
-            last = max(last, message.first_seq + message.n - 1)
-        while last - committed > welcome.window_records:
+    flight: deque[tuple[int, int]] = deque()  # last record and their number, of each message that is not acked
+    for message in messages(welcome.last_seq):
+        while sum(count for _, count in flight) >= welcome.window_records:
             committed = _acked(answers, committed)
+            while flight and flight[0][0] <= committed:
+                flight.popleft()
         wire.send(encode(message))
+        seqs = seqs_of(message)
+        if seqs is not None:
+            last = max(last, seqs[1])
+            flight.append((seqs[1], 1 if isinstance(message, m.Loss) else seqs[1] - seqs[0] + 1))
     while committed < last:
         committed = _acked(answers, committed)
-    wire.send(encode(m.Bye(last, ORIGIN)))
+    wire.send(encode(bye or m.Bye(last, ORIGIN)))
     wire.receive()
     return welcome.attempt, welcome.last_seq + 1
 

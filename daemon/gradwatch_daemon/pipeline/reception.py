@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Counters, Session
 
 
-STATE_AFTER = {"exception": "crashed", "interrupted": "stopped", "stopped": "stopped", "imported": "imported"}
+STATE_AFTER = {
+    "exception": "crashed",
+    "interrupted": "stopped",
+    "stopped": "stopped",
+    "imported": "imported",
+    "lost": "lost",
+}
 """Reason of a BYE → state of the run; any other reason is a normal end."""
 
 

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, DetectorState, Newest
 
 
+PAST_MAX = 64
+"""Launches remembered that came from a spool beside a live trainer: their ranks arrive within minutes of each other."""
+
+
 @dataclass(slots=True)
 class RunState:
     """One run, as the pipeline thread holds it.
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
-    whether one of them ended by an exception; `effective` is the level of the newest row, the agent's own word.
+    whether one of them ended by an exception; `attempts` is the highest number given, `past` the attempts that came from a
+    spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own word.
     `looked_back` are the open anomalies for which the black box was asked for.
     """
 
@@ -31,6 +36,8 @@ class RunState:
     escalations: Escalations
     commands: Commands
     live: int = 0
+    attempts: int = 1
+    past: dict[str, tuple[int, set[int]]] = field(default_factory=dict)
     ranks: set[int] = field(default_factory=set)
     crashed: bool = False
     rows: int = 0
@@ -95,8 +102,11 @@ class Runs:
 
     def __init__(self, runs: Iterable[Run], streams: Iterable[Stream]) -> None:
         self.states = {run.run: _state_of(run) for run in runs}
+        for state in self.states.values():
+            state.attempts = state.run.attempt
         for stream in streams:
             state = self.states[stream.run]
+            state.attempts = max(state.attempts, stream.attempt)
             if stream.attempt == state.run.attempt and stream.rank != ALL_RANKS:
                 state.ranks.add(stream.rank)
 
@@ -104,19 +114,37 @@ class Runs:
         """Find or make the run, the attempt and the session of a HELLO; `known` is what is recorded of its session, if any.
 
         The same session resumes. The same launch joins the attempt, unless its rank already lived in it: that is
-        another life. Anything else starts the next attempt.
+        another life. Anything else starts the next attempt; a replay beside a live trainer gets a number of its own, and
+        the run stays with the trainer.
         """
-        if known is not None and known.stream.run == hello.run:
-            state = self.states[hello.run]
-            state.saw("live", now_ns)
+        state = self.states.get(hello.run)
+        if known is not None and known.stream.run == hello.run and state is not None:
+            if known.stream.attempt == state.run.attempt:
+                state.saw("live", now_ns)
+                state.agent_version, state.verbs = hello.agent_version, hello.verbs
+            return state, replace(known, verbs=hello.verbs)
+        if state is not None and hello.replay and state.live and state.run.launch_id != hello.launch_id:
+            attempt = self._past_attempt(state, hello)
         else:
             state = self._attempt_of(hello, now_ns)
-            stream = Stream(hello.run, state.run.attempt, hello.rank)
-            known = Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
+            attempt = state.run.attempt
             state.ranks.add(hello.rank)
-        known = replace(known, verbs=hello.verbs)
-        state.agent_version, state.verbs = hello.agent_version, hello.verbs
-        return state, known
+            state.agent_version, state.verbs = hello.agent_version, hello.verbs
+        stream = Stream(hello.run, attempt, hello.rank)
+        return state, Session(hello.session, stream, hello.launch_id, -1, hello.host, hello.pid, hello.verbs)
+
+    @staticmethod
+    def _past_attempt(state: RunState, hello: Hello) -> int:
+        """The number of an attempt that is over, sent while a later one lives; its ranks share it."""
+        attempt, ranks = state.past.get(hello.launch_id, (0, set()))
+        if not attempt or hello.rank in ranks:
+            state.attempts += 1
+            attempt, ranks = state.attempts, set()
+            state.past[hello.launch_id] = attempt, ranks
+            if len(state.past) > PAST_MAX:
+                del state.past[next(iter(state.past))]
+        ranks.add(hello.rank)
+        return attempt
 
     def _attempt_of(self, hello: Hello, now_ns: int) -> RunState:
         state = self.states.get(hello.run)
@@ -128,9 +156,10 @@ class Runs:
             state.saw("live", now_ns)
             return state
         old, base = state.run, Level(hello.level)
+        state.attempts += 1
         state.escalations.set_base(base)
         state.run = replace(
-            _described(hello, old.attempt + 1, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
+            _described(hello, state.attempts, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
         state.crashed, state.ranks = False, set()

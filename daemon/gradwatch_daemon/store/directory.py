@@ -85,8 +85,9 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
-    """The one connection that writes and checkpoints, with the data brought to this version.
+def open_writer(path: Path, *, synced: bool = False) -> sqlite3.Connection:
+    """The one connection that writes and checkpoints, with the data brought to this version. `synced`: a commit returns when
+    the disk has it.
 
     Raises:
         GradwatchError: `data-dir-unusable`: no database of ours, of a newer version, or it cannot be written.
@@ -95,9 +96,11 @@ def open_writer(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         _check_owner(db, file)
-        # NORMAL: a commit survives the death of the process, not of the machine. Checkpoints are ours to time, on this
-        # connection alone: a checkpoint that races another connection's commit can corrupt SQLite before 3.51.3.
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0", "foreign_keys = ON"):
+        # NORMAL: a commit survives the death of the process; FULL syncs the log in each, so it survives that of the machine.
+        # Checkpoints are ours to time, on this connection alone: a checkpoint that races another connection's commit can
+        # corrupt SQLite before 3.51.3.
+        durability = "FULL" if synced else "NORMAL"
+        for pragma in ("journal_mode = WAL", f"synchronous = {durability}", "wal_autocheckpoint = 0", "foreign_keys = ON"):
             db.execute(f"PRAGMA {pragma}")
         db.execute(f"PRAGMA cache_size = {-16 * 1024}")
         db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")

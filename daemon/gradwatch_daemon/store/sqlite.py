@@ -1,7 +1,8 @@
 """The store on SQLite: one file, one writing connection, any number of readers.
 
 A commit is one transaction that appends tails; compaction, between commits, turns 1,024 rows of tails into a chunk in one
-transaction with their deletion. What a commit returned from survives kill -9 of the daemon (`synchronous = NORMAL`).
+transaction with their deletion. What a commit returned from survives kill -9 of the daemon (`synchronous = NORMAL`), and
+where it is opened `synced` the loss of power too (`FULL`).
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class SqliteStore:
         self._closed = False
 
     @classmethod
-    def open(cls: type[S], data_dir: str | os.PathLike[str]) -> S:
+    def open(cls: type[S], data_dir: str | os.PathLike[str], *, synced: bool = False) -> S:
         """Open or create the data of a daemon, and lock it against a second one.
 
         Raises:
@@ -109,7 +110,7 @@ class SqliteStore:
         path = Path(data_dir)
         lock = directory.lock_directory(path)
         try:
-            return cls(path, lock, directory.open_writer(path))
+            return cls(path, lock, directory.open_writer(path, synced=synced))
         except BaseException:
             os.close(lock)
             raise

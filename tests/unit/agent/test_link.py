@@ -121,6 +121,7 @@ def test_link_without_a_daemon_warns_once_and_closes_at_once(
     assert agent.link.state == "closed"
 
 
+@pytest.mark.promise("close-bounded")
 def test_link_close_without_an_answer_is_bounded(agent: Agent) -> None:
     """Somebody listens and never answers: the thread ends by itself after the timeout (else it leaks, and this fails)."""
     with FakeDaemon(agent.link.endpoint) as daemon:
@@ -134,6 +135,7 @@ def test_link_close_without_an_answer_is_bounded(agent: Agent) -> None:
         assert agent.link.state == "closed"
 
 
+@pytest.mark.promise("close-bounded")
 def test_link_close_with_a_daemon_that_never_acks_is_bounded(agent: Agent, daemon: FakeDaemon) -> None:
     """BYE goes out all the same, after the data, and says what the last record was."""
     daemon.acking = False

@@ -55,6 +55,7 @@ def _losses(messages: list[Message]) -> list[Loss]:
     return [message for message in messages if isinstance(message, Loss)]
 
 
+@pytest.mark.promise("oldest-first")
 def test_outbox_full_of_rows_drops_the_oldest_and_says_so() -> None:
     """With room for 10, of 25 rows the last 10 remain and one LOSS covers the first 15."""
     outbox = Outbox(bytes_max=10 * ROW_BYTES)
@@ -69,6 +70,7 @@ def test_outbox_full_of_rows_drops_the_oldest_and_says_so() -> None:
     assert (outbox.accepted, outbox.acked, outbox.pending, outbox.lost) == (25, 10, 0, 15)
 
 
+@pytest.mark.promise("reserve")
 def test_outbox_full_of_rows_keeps_the_last_words() -> None:
     """Events and results have a reserve that rows cannot take."""
     outbox = Outbox(bytes_max=3 * ROW_BYTES, reserve_bytes=4 * RECORD_BYTES)
@@ -114,6 +116,7 @@ def test_outbox_record_larger_than_its_room_pushes_nothing_out() -> None:
     assert messages[1] == Loss(1, 1, "larger than the outbox")
 
 
+@pytest.mark.promise("outbox-bound")
 def test_outbox_never_drained_stays_within_its_bytes() -> None:
     """Without a link thread the trainer's own side drops, so nothing grows; each drop is told later."""
     outbox = Outbox(bytes_max=10 * ROW_BYTES, reserve_bytes=10 * ROW_BYTES)
@@ -225,6 +228,32 @@ def test_ack_in_the_middle_of_a_loss_keeps_the_rest() -> None:
     assert _all(outbox) == [Loss(5, 9, "device busy")]
 
 
+@pytest.mark.promise("accepted")
+def test_row_that_was_put_is_accepted_and_nowhere_but_in_memory() -> None:
+    """It is counted, held, and given to whoever sends."""
+    outbox = Outbox()
+    outbox.put_row(row(0))
+    outbox.absorb()
+
+    assert (outbox.accepted, outbox.pending, outbox.acked, outbox.lost, outbox.spooled) == (1, 1, 0, 0, 0)
+    assert _seqs(_all(outbox)) == [0]
+
+
+@pytest.mark.promise("window-bytes")
+def test_take_sends_nothing_while_the_window_of_bytes_is_full() -> None:
+    """The message that fills it is the last; an ack opens it again."""
+    outbox = Outbox()
+    for update in range(100):
+        outbox.put_row(row(update))
+    first = outbox.take(4096, 20 * (RECORD_BYTES + 9))
+    again = outbox.take(4096, 20 * (RECORD_BYTES + 9))
+    outbox.ack(31)
+
+    assert (_seqs(first), again) == (list(range(32)), [])
+    assert _seqs(outbox.take(4096, 20 * (RECORD_BYTES + 9))) == list(range(32, 64))
+
+
+@pytest.mark.promise("window-records")
 def test_take_respects_the_window() -> None:
     """Never more unacked records than WELCOME allows."""
     outbox = Outbox()
@@ -294,6 +323,7 @@ def test_samples_with_one_missing_value_carry_all_statuses() -> None:
     assert samples.status == bytes([0, 0, 5, 5])
 
 
+@pytest.mark.promise("resend")
 def test_rewind_sends_everything_unacked_again_with_its_schema() -> None:
     """A new connection knows neither the rows in flight nor the schema."""
     outbox = Outbox()

@@ -283,6 +283,7 @@ def test_ping_is_answered_with_its_own_time_and_a_flood_is_bounded() -> None:
     assert len(wire.sends()) == PONGS_MAX
 
 
+@pytest.mark.promise("window-records")
 def test_window_of_welcome_bounds_what_is_unacked() -> None:
     """And an ACK opens it again."""
     wire = Wire()
@@ -295,6 +296,7 @@ def test_window_of_welcome_bounds_what_is_unacked() -> None:
     assert _seqs(wire.sends()) == [3, 4]
 
 
+@pytest.mark.promise("resend")
 def test_welcome_says_what_the_daemon_has() -> None:
     """After a restart of the daemon only what it lacks is sent again."""
     wire = Wire()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gradwatch_contracts import PROTOCOL_MAJOR
 from gradwatch_daemon.api import service_models
 from gradwatch_daemon.api.hub import TOPICS
@@ -18,6 +20,7 @@ async def test_daemon_in_trouble_still_answers_with_the_reason() -> None:
     assert (document["ready"], document["trouble"]) == (False, ["the store cannot be written"])
 
 
+@pytest.mark.promise("fields-agree")
 async def test_daemon_round_trips_every_field() -> None:
     """Every field with a value of its own."""
     daemon = make_daemon(profile="classic")
@@ -44,4 +47,5 @@ async def test_daemon_round_trips_every_field() -> None:
         "quarantines": 2,
         "commits": 55,
         "commit_failures": 4,
+        "ack": "synced",
     }

@@ -109,6 +109,7 @@ async def test_metrics_before_any_run_show_the_daemon() -> None:
     assert found["gradwatch_runs"].value(state="live") == 0
 
 
+@pytest.mark.promise("coverage")
 async def test_metrics_of_a_run_show_every_figure() -> None:
     """Round trip of a snapshot, each figure with its own value."""
     anomalies = (make_anomaly(), make_anomaly(id="a2"), make_anomaly(id="a3", severity=Severity.INFO))

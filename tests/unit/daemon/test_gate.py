@@ -148,6 +148,7 @@ def test_gate_drops_duplicates_row_by_row(door: Door) -> None:
     assert (door.session.last_seq, door.counters.rows) == (4, 5)
 
 
+@pytest.mark.promise("loss-closes", "in-order")
 def test_gate_with_a_gap_takes_nothing_and_asks_once_to_resend(door: Door) -> None:
     """Only a LOSS closes a gap."""
     door.send(door.rows.samples(2))

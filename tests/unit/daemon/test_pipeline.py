@@ -62,6 +62,7 @@ def test_hello_with_a_bad_run_name_is_refused_with_the_pattern(world: World) -> 
     assert (refusal.code, "HELLO.run: expected" in refusal.detail) == ("invalid-argument", True)
 
 
+@pytest.mark.promise("ack-after-commit")
 def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that fails is tried again with the same rows; until then no ack, and the daemon is not ready."""
     world.greet()
@@ -107,6 +108,7 @@ def test_snapshot_holds_no_row_of_another_rank(world: World) -> None:
     assert (world.view().update_last, world.view().newest) == (0, None)
 
 
+@pytest.mark.promise("same-transaction")
 def test_resent_rows_are_stored_once_and_acked_again(world: World) -> None:
     """Also over a restart of the daemon: the last sequence number is part of the transaction."""
     world.greet()
@@ -290,6 +292,7 @@ def test_bye_of_an_old_connection_leaves_the_new_one_of_the_same_process(world: 
     assert world.view().sessions == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.promise("loss-told")
 def test_loss_is_counted_and_stored(world: World) -> None:
     """It stands wherever data is shown."""
     world.greet()
@@ -531,6 +534,7 @@ def test_stall_fires_while_the_trainer_answers_and_ends_with_its_next_row(world:
     assert _anomalies(world, "stall") == [("", "warning", "resolved")]
 
 
+@pytest.mark.promise("spool-past")
 def test_rows_recorded_earlier_neither_stall_nor_escalate_and_their_end_is_imported(world: World) -> None:
     """Nobody is there who could look closer, or who stands still; the same rows of a trainer would do both."""
     world.greet(replay=True)

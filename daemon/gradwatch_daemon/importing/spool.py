@@ -1,0 +1,101 @@
+"""The spool of a trainer: sessions that no daemon took, each a directory of segments, as messages to send again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.segments import SUFFIX, read_segment, seqs_of, without_gaps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOST = "lost"
+"""Reason of the BYE of a session that ended without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledSession:
+    """One session. `files` are its segments, oldest first; `records` those that can be read of them, or are told as lost
+    there; `unread` the bytes that cannot."""
+
+    path: Path
+    files: tuple[Path, ...]
+    hello: m.Hello
+    bye: m.Bye | None
+    first_seq: int
+    last_seq: int
+    unread: int
+
+    @property
+    def last_word(self) -> m.Bye:
+        """How it ended. What it made after the last segment will never come."""
+        last = max(self.last_seq, self.bye.last_seq if self.bye is not None else -1)
+        return m.Bye(last, self.bye.reason if self.bye is not None else LOST)
+
+    def messages(self, after: int) -> Iterator[m.Message]:
+        """What follows record `after`, read as it is sent; a LOSS stands for what is missing in between."""
+        return without_gaps((message for file in self.files for message in _read(file)), after)
+
+
+def is_spool(path: Path) -> bool:
+    """Whether there are segments in this directory, or below it, as deep as a spool has them."""
+    return path.is_dir() and bool(_sessions_in(path))
+
+
+def _sessions_in(path: Path) -> list[Path]:
+    """Of a spool, of a run in it, or of one session."""
+    found = {file.parent for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*{SUFFIX}")}
+    return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def read_spool(path: Path) -> tuple[list[SpooledSession], list[Path]]:
+    """The sessions below a path, those last written to last; and the directories that a trainer still writes to."""
+    sessions, busy = [], []
+    for folder in _sessions_in(path):
+        if _is_locked(folder):
+            busy.append(folder)
+            continue
+        session = _session(folder)
+        if session is not None:
+            sessions.append(session)
+    return sessions, busy
+
+
+def _session(folder: Path) -> SpooledSession | None:
+    """None where nothing in it can be read."""
+    files = tuple(sorted(folder.glob(f"*{SUFFIX}")))
+    hello, bye, unread = None, None, 0
+    seqs: list[int] = []
+    for file in files:
+        data = file.read_bytes()
+        segment = read_segment(data)
+        if segment is None:
+            unread += len(data)
+            continue
+        hello, bye, unread = segment.hello, segment.bye or bye, unread + segment.unread
+        seqs += [seq for message in segment.messages for seq in seqs_of(message) or ()]
+    if hello is None:
+        return None
+    return SpooledSession(folder, files, replace(hello, replay=True), bye, min(seqs, default=0), max(seqs, default=-1), unread)
+
+
+def _read(file: Path) -> tuple[m.Message, ...]:
+    segment = read_segment(file.read_bytes())
+    return segment.messages if segment is not None else ()
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether the trainer that writes here is alive."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
