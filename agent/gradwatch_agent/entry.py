@@ -82,15 +82,14 @@ def watch(
     Raises:
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
     """
-    modules = arguments.check_modules(model)
     settings = arguments.Settings(
         run=arguments.check_run(run, os.environ, sys.argv[0] if sys.argv else ""),
-        modules=modules,
+        modules=arguments.check_modules(model),
         optimizers=arguments.check_optimizers(optimizer),
         group=arguments.check_group(group),
         tags=arguments.check_tags(tags),
         config=arguments.check_config(config, Hints()),
-        labels=arguments.check_labels(labels, modules),
+        labels=arguments.check_labels(labels, arguments.check_modules(model)),
         updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
         update_start=arguments.check_count(update_start, "update_start", 0) or 0,
         action_space=action_space,
