@@ -74,6 +74,13 @@ _ALL = (
         5,
     ),
     Code(
+        "level-changed",
+        "Somebody else has changed the level of this run in the meantime.",
+        "Look at it again, and ask with its newest revision.",
+        409,
+        5,
+    ),
+    Code(
         "rank-not-live",
         "No live process of this run has this rank.",
         "Leave the rank out, or start that process again.",

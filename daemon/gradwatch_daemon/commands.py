@@ -73,6 +73,7 @@ class RequestEscalation:
     level: Level
     updates: int
     reason: str
+    expires_s: float = CONTROL_EXPIRES_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,27 @@ class CancelEscalation:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """Take back every escalation of a run and let go of its pin."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetLevel:
+    """Change the level that holds without escalations, and the pin. None leaves one as it is; `unpin` lets go of the pin.
+
+    `revision` is that of the level as whoever asks has seen it: with another in force the request is refused. None: any.
+    """
+
+    run: str
+    base: Level | None = None
+    pin: Level | None = None
+    unpin: bool = False
+    revision: int | None = None
+
+
 CommandRequest = Union[RequestCommand, CancelCommand]
-EscalationRequest = Union[RequestEscalation, CancelEscalation]
-ControlRequest = Union[CommandRequest, EscalationRequest]
+LevelRequest = Union[RequestEscalation, CancelEscalation, Calm, SetLevel]
+ControlRequest = Union[CommandRequest, LevelRequest]

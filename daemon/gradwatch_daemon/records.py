@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradwatch_contracts.columns import Schema
-    from gradwatch_contracts.control import ControlState, Level, Severity
+    from gradwatch_contracts.control import ControlState, Level, RankState, Severity
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
@@ -188,7 +188,10 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """A time-boxed raise of the level. `origin` is `anomaly:ID` or `operator`; times are unix ns."""
+    """A time-boxed raise of the level. `origin` is `anomaly:ID` or `operator`; times are unix ns.
+
+    `state` sums up `ranks`, the word of each that was told; `expires_ns` is when it is given up unless it was begun, 0 never.
+    """
 
     id: str
     run: str
@@ -201,6 +204,8 @@ class Escalation:
     update_applied: int | None = None
     update_ended: int | None = None
     ended_why: str = ""
+    ranks: tuple[RankState, ...] = ()
+    expires_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,3 +105,24 @@ def test_command_given_while_the_daemon_is_killed_is_done_once(daemon: DaemonPro
 
     assert (daemon.home / "saved").read_text() == first
     assert trainer.poll() is None
+
+
+def test_level_of_a_living_trainer_is_pinned_raised_and_calmed(daemon: DaemonProcess, trainer: subprocess.Popen[bytes]) -> None:
+    """A pin holds against an escalation, which begins when it is let go; calm ends it at the next update."""
+    pinned = json.loads(cli(daemon, "level", RUN, "--pin", "off", "--wait", "--json").stdout)
+    raised = cli(daemon, "escalate", RUN, "--for", "100000", "--id", "e1")
+    waiting = daemon.get(f"/api/v1/runs/{RUN}/escalations/e1")
+    let_go = cli(daemon, "level", RUN, "--pin", "none", "--base", "minimal")
+    wait_for(lambda: daemon.run(RUN)["level"]["effective"] == "debug", "the escalation to hold")
+    applied = daemon.get(f"/api/v1/runs/{RUN}/escalations/e1?wait=10")
+    calmed = cli(daemon, "calm", RUN)
+    wait_for(lambda: daemon.run(RUN)["level"]["effective"] == "minimal", "the base to hold")
+    ended = daemon.get(f"/api/v1/runs/{RUN}/escalations/e1")
+
+    assert pinned["level"]["effective"] == "off"
+    assert (raised.returncode, let_go.returncode, calmed.returncode) == (0, 0, 0)
+    assert waiting["state"] in ("requested", "delivered")
+    assert (applied["state"], [one["state"] for one in applied["ranks"]]) == ("applied", ["applied"])
+    assert (ended["state"], ended["ended_why"]) == ("ended", "cancelled by an operator")
+    assert ended["update_applied"] < ended["update_ended"]
+    assert trainer.poll() is None

@@ -22,7 +22,7 @@ def run_summary(**changes: Any) -> Document:
         "group": "ants",
         "state": "live",
         "sentence": "Training, update 120 of 500. 1 critical anomaly since update 118: NaN in the loss.",
-        "level": {"base": "normal", "pin": None, "effective": "debug"},
+        "level": {"base": "normal", "pin": None, "effective": "debug", "revision": 7},
         "live": True,
         "sessions": 1,
         "world": 4,
@@ -245,7 +245,8 @@ def escalation(**changes: Any) -> Document:
         "update_applied": None,
         "update_ended": None,
         "ended_why": "",
-        "ranks": {"live": 1, "world": 4},
+        "expires_at": "2026-02-01T12:00:00.000Z",
+        "ranks": [{"rank": 0, "state": "delivered", "update": None, "reason": ""}],
         "sentence": "Asked for debug for 50 updates; the trainer has not been told yet.",
         **changes,
     }

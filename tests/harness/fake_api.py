@@ -21,7 +21,7 @@ from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
-from gradwatch_daemon.commands import CancelCommand, CancelEscalation, CommandRecord, RequestCommand
+from gradwatch_daemon.commands import Calm, CancelCommand, CancelEscalation, CommandRecord, RequestCommand, SetLevel
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -134,6 +134,8 @@ def make_escalation(**changes: Any) -> Escalation:
         reason="watching",
         state=ControlState.REQUESTED,
         requested_ns=T0_NS,
+        ranks=(RankState(1, ControlState.REQUESTED),),
+        expires_ns=T0_NS + 60_000_000_000,
     )
     return replace(made, **changes)
 
@@ -371,7 +373,9 @@ class FakePipeline:
             answer.set_result(ended) if ended else answer.set_exception(GradwatchError("silence-not-found"))
 
     def _carry_out(self, request: Any, answer: Future[Any]) -> None:
-        if isinstance(request, (RequestCommand, CancelCommand)):
+        if isinstance(request, (SetLevel, Calm)):
+            answer.set_result(make_view(make_run(request.run, pin=None, base=Level.MINIMAL)))
+        elif isinstance(request, (RequestCommand, CancelCommand)):
             self._command(request, answer)
         else:
             self._escalate(request, answer)

@@ -109,7 +109,19 @@ COMMAND = CommandRecord(
 )
 
 ESCALATION = Escalation(
-    "e1", "ant-ppo", Level.DEBUG, 5, "anomaly:a1", "kl_spike", ControlState.APPLIED, 77, 13, None, "not yet"
+    "e1",
+    "ant-ppo",
+    Level.DEBUG,
+    5,
+    "anomaly:a1",
+    "kl_spike",
+    ControlState.APPLIED,
+    77,
+    13,
+    None,
+    "not yet",
+    (RankState(0, ControlState.DELIVERED), RankState(1, ControlState.APPLIED, 13, "", 13)),
+    2**62,
 )
 
 

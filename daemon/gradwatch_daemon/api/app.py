@@ -21,6 +21,7 @@ from gradwatch_daemon.api import (
     health,
     keys,
     layers,
+    level,
     metrics,
     replay,
     runs,
@@ -35,9 +36,9 @@ from gradwatch_daemon.api.access import Sessions
 from gradwatch_daemon.api.access_models import TokenBody
 from gradwatch_daemon.api.attention_models import AnomalyBody, SilenceBody
 from gradwatch_daemon.api.auth import Door
-from gradwatch_daemon.api.command_models import CommandBody
 from gradwatch_daemon.api.context import ApiContext
-from gradwatch_daemon.api.models import EscalationBody
+from gradwatch_daemon.api.control_models import CommandBody, EscalationBody
+from gradwatch_daemon.api.level import LevelBody, RunBody
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.parameters import refuse_unknown_parameters
 from gradwatch_daemon.api.problems import ApiError, internal, on_http, on_invalid, on_refusal, problem
@@ -154,7 +155,7 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
-    bodies = (EscalationBody, CommandBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
+    bodies = (EscalationBody, CommandBody, RunBody, LevelBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
     for room in (
@@ -165,6 +166,7 @@ def create_api(context: ApiContext) -> FastAPI:
         timeline,
         anomalies,
         silences,
+        level,
         escalations,
         commands,
         detectors,

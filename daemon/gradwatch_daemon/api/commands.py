@@ -12,13 +12,14 @@ from fastapi import APIRouter, Path, Query, Request
 from gradwatch_contracts.control import ControlState
 from gradwatch_contracts.limits import COMMAND_ARGS_MAX, NAME_CHARS_MAX
 from gradwatch_contracts.names import ID, VERB, nearest
-from gradwatch_daemon.api.command_models import CommandBody, CommandItem, CommandList, RankItem
 from gradwatch_daemon.api.context import ApiContext
+from gradwatch_daemon.api.control_models import CommandBody, CommandItem, CommandList
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.hub import Client, Event
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
+from gradwatch_daemon.api.runs import rank_items
 from gradwatch_daemon.api.sentences import command_sentence
 from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.commands import CancelCommand, CommandRecord, RequestCommand
@@ -52,7 +53,7 @@ def command_item(command: CommandRecord) -> CommandItem:
         update_applied=command.update_applied,
         update_ended=command.update_ended,
         ended_why=command.ended_why,
-        ranks=[RankItem(rank=one.rank, state=one.state.value, update=one.update, reason=one.reason) for one in command.ranks],
+        ranks=rank_items(command.ranks),
         sentence=command_sentence(command),
     )
 

@@ -33,6 +33,8 @@ _OWN: dict[str, tuple[str, ...]] = {
     ),
     "get_command": ("command-not-found",),
     "cancel_command": ("command-not-found", "overloaded"),
+    "change_run": ("invalid-body", "run-not-live", "level-changed", "overloaded"),
+    "calm_run": ("overloaded",),
     "create_command": (
         "invalid-body",
         "run-not-live",

@@ -11,17 +11,17 @@ from gradwatch_contracts.control import ControlState, Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import ESCALATION_UPDATES_MAX
 from gradwatch_contracts.names import ID, nearest
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import control_models, models
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.hub import Client, Event
 from gradwatch_daemon.api.numbers import Answer, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
-from gradwatch_daemon.api.runs import level_name
+from gradwatch_daemon.api.runs import level_name, rank_items, run_summary
 from gradwatch_daemon.api.sentences import escalation_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
+from gradwatch_daemon.commands import Calm, CancelEscalation, RequestEscalation
 from gradwatch_daemon.records import Escalation, RunView
 
 WAIT_MAX_S = 30.0
@@ -37,9 +37,9 @@ EscalationId = Annotated[str, Path(alias="id", description="Id of the escalation
 router = APIRouter(tags=["escalations"])
 
 
-def escalation_item(escalation: Escalation, view: RunView | None) -> models.EscalationItem:
-    """One escalation, as GET and the stream show it; `view` is that of its run, for the ranks."""
-    return models.EscalationItem.model_validate(
+def escalation_item(escalation: Escalation) -> control_models.EscalationItem:
+    """One escalation, as GET and the stream show it."""
+    return control_models.EscalationItem.model_validate(
         {
             "id": escalation.id,
             "run": escalation.run,
@@ -52,13 +52,14 @@ def escalation_item(escalation: Escalation, view: RunView | None) -> models.Esca
             "update_applied": escalation.update_applied,
             "update_ended": escalation.update_ended,
             "ended_why": escalation.ended_why,
-            "ranks": {"live": view.sessions if view else 0, "world": view.run.world if view else 0},
+            "expires_at": time_text(escalation.expires_ns) if escalation.expires_ns else None,
+            "ranks": rank_items(escalation.ranks),
             "sentence": escalation_sentence(escalation),
         }
     )
 
 
-def read_body(body: models.EscalationBody) -> tuple[Level, int]:
+def read_body(body: control_models.EscalationBody) -> tuple[Level, int]:
     """Level and updates of a body.
 
     Raises:
@@ -103,28 +104,28 @@ async def _settle(escalation: Escalation, client: Client, wait_s: float) -> Esca
 
 @router.post(
     "/runs/{run}/escalations",
-    response_model=models.EscalationItem,
+    response_model=control_models.EscalationItem,
     status_code=202,
     operation_id="create_escalation",
     summary="Raise the level for a while",
 )
-async def create_escalation(request: Request, run: RunName, body: models.EscalationBody, wait: Wait = 0.0) -> Answer:
+async def create_escalation(request: Request, run: RunName, body: control_models.EscalationBody, wait: Wait = 0.0) -> Answer:
     """Ask for a level for a number of updates. The same `id` with the same content again is the same escalation."""
-    context, view = find_run(request, run)
+    context, _ = find_run(request, run)
     level, updates = read_body(body)
-    wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason)
+    wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason, body.expires_s)
     client = context.hub.subscribe({"escalation"}, {run})
     try:
         escalation = await _settle(await submit(context, wanted, Escalation), client, wait)
     finally:
         context.hub.unsubscribe(client)
     place = f"/api/v1/runs/{quote(run, safe='')}/escalations/{quote(escalation.id, safe='')}"
-    return Answer(escalation_item(escalation, view).model_dump(), status_code=202, headers={"Location": place})
+    return Answer(escalation_item(escalation).model_dump(), status_code=202, headers={"Location": place})
 
 
 @router.get(
     "/runs/{run}/escalations",
-    response_model=models.EscalationList,
+    response_model=control_models.EscalationList,
     operation_id="list_escalations",
     summary="Escalations of a run, newest first",
 )
@@ -138,7 +139,7 @@ async def list_escalations(
     cursor: Cursor = None,
 ) -> Answer:
     """By operators and by rules, in one list."""
-    context, view = find_run(request, run)
+    context, _ = find_run(request, run)
     check_word("state", state, [one.value for one in ControlState])
     found = await anyio.to_thread.run_sync(context.reader.escalations, run)
     known = [
@@ -147,8 +148,8 @@ async def list_escalations(
         if state in (None, escalation.state.value) and origin in (None, escalation.origin, escalation.origin.split(":")[0])
     ]
     shown, following = page(known, _key, limit, cursor)
-    items = [escalation_item(escalation, view) for escalation in shown]
-    return Answer(models.EscalationList(items=items, next=following).model_dump())
+    items = [escalation_item(escalation) for escalation in shown]
+    return Answer(control_models.EscalationList(items=items, next=following).model_dump())
 
 
 def _key(escalation: Escalation) -> Key:
@@ -157,30 +158,44 @@ def _key(escalation: Escalation) -> Key:
 
 @router.get(
     "/runs/{run}/escalations/{id}",
-    response_model=models.EscalationItem,
+    response_model=control_models.EscalationItem,
     operation_id="get_escalation",
     summary="One escalation",
 )
 async def get_escalation(request: Request, run: RunName, id_: EscalationId, wait: Wait = 0.0) -> Answer:
     """What became of it; with `wait`, once that is decided."""
-    context, view = find_run(request, run)
+    context, _ = find_run(request, run)
     client = context.hub.subscribe({"escalation"}, {run})
     try:
         escalation = await _settle(await _find(context, run, id_), client, wait)
     finally:
         context.hub.unsubscribe(client)
-    return Answer(escalation_item(escalation, view).model_dump())
+    return Answer(escalation_item(escalation).model_dump())
+
+
+@router.delete(
+    "/runs/{run}/escalations",
+    response_model=models.RunSummary,
+    status_code=202,
+    operation_id="calm_run",
+    summary="End every escalation of a run and let go of its pin",
+)
+async def calm_run(request: Request, run: RunName) -> Answer:
+    """Back to the base; the trainer ends them at its next update."""
+    context, _ = find_run(request, run)
+    view = await submit(context, Calm(run), RunView)
+    return Answer(run_summary(view).model_dump(), status_code=202)
 
 
 @router.delete(
     "/runs/{run}/escalations/{id}",
-    response_model=models.EscalationItem,
+    response_model=control_models.EscalationItem,
     status_code=202,
     operation_id="cancel_escalation",
     summary="End an escalation early",
 )
 async def cancel_escalation(request: Request, run: RunName, id_: EscalationId) -> Answer:
     """Ask for its end; the trainer ends it at its next update. Ending an ended one changes nothing."""
-    context, view = find_run(request, run)
+    context, _ = find_run(request, run)
     escalation = await submit(context, CancelEscalation(run, id_), Escalation)
-    return Answer(escalation_item(escalation, view).model_dump(), status_code=202)
+    return Answer(escalation_item(escalation).model_dump(), status_code=202)

@@ -9,9 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gradwatch_contracts.limits import ESCALATION_UPDATES_MAX
-from gradwatch_contracts.names import ID
-
 Number = Annotated[
     Annotated[float, Field(allow_inf_nan=False)] | Literal["NaN", "Infinity", "-Infinity"] | None,
     Field(description='null = not measured; "NaN", "Infinity", "-Infinity" = measured so'),
@@ -46,6 +43,7 @@ class LevelView(Model):
     base: LevelName
     pin: LevelName | None = Field(description="null = not pinned")
     effective: LevelName | None = Field(description="What the agent last confirmed; null before it confirmed any")
+    revision: int = Field(description="Grows with every change of what should hold")
 
 
 class DetectorCounts(Model):
@@ -264,31 +262,6 @@ class AnomalyItem(Model):
     coverage: Coverage | None = Field(description="Of its run; null when the daemon no longer holds the run")
 
 
-class RankCounts(Model):
-    """Ranks that have a live session, of those the run has."""
-
-    live: int
-    world: int
-
-
-class EscalationItem(Model):
-    """A time-boxed raise of the level. Only the agent's own answer makes it applied or ended."""
-
-    id: str
-    run: str
-    level: LevelName
-    updates: int
-    origin: str = Field(description="`operator`, or `anomaly:ID`", examples=["operator"])
-    reason: str
-    state: ControlStateName
-    requested_at: Time
-    update_applied: int | None = Field(description="First update collected wholly at the level; null before that")
-    update_ended: int | None = Field(description="null while not ended")
-    ended_why: str
-    ranks: RankCounts
-    sentence: str
-
-
 class EventItem(Model):
     """Something that happened in a run."""
 
@@ -327,39 +300,9 @@ class AnomalyList(Model):
     detectors: DetectorCounts
 
 
-class EscalationList(Model):
-    """Escalations of a run, newest first."""
-
-    items: list[EscalationItem]
-    next: str | None
-
-
 class EventList(Model):
     """Events of a run, newest first."""
 
     items: list[EventItem]
     next: str | None
     coverage: Coverage
-
-
-class EscalationBody(BaseModel):
-    """What POST …/escalations takes."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"level": "debug", "updates": 50, "reason": "watching the KL"}]},
-    )
-
-    # Bounds are told by the document and checked by the route, whose refusal names the nearest word.
-    level: str = Field(description="minimal, normal or debug", json_schema_extra={"enum": ["minimal", "normal", "debug"]})
-    updates: int = Field(
-        strict=True,
-        description="How many updates the level holds, from the one it is applied at",
-        json_schema_extra={"minimum": 1, "maximum": ESCALATION_UPDATES_MAX},
-    )
-    reason: str = Field(default="", max_length=500)
-    id: str | None = Field(
-        default=None,
-        description="Made by the client: the same request sent again changes nothing",
-        json_schema_extra={"pattern": f"^{ID.pattern}$"},
-    )

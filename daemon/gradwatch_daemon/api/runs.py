@@ -9,9 +9,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 
-from gradwatch_contracts.control import Level
+from gradwatch_contracts.control import Level, RankState
 from gradwatch_contracts.limits import NAME_CHARS_MAX
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import control_models, models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
@@ -35,6 +35,13 @@ router = APIRouter(tags=["runs"])
 def level_name(level: Level) -> str:
     """`off`, `minimal`, `normal` or `debug`."""
     return level.name.lower()
+
+
+def rank_items(ranks: Iterable[RankState]) -> list[control_models.RankItem]:
+    """What each rank said of an escalation or a command."""
+    return [
+        control_models.RankItem(rank=one.rank, state=one.state.value, update=one.update, reason=one.reason) for one in ranks
+    ]
 
 
 def coverage(views: Iterable[RunView]) -> models.Coverage:
@@ -66,6 +73,7 @@ def _summary(view: RunView) -> dict[str, Any]:
                 "base": level_name(run.base),
                 "pin": None if run.pin is None else level_name(run.pin),
                 "effective": None if view.effective is None else level_name(view.effective),
+                "revision": run.revision,
             }
         ),
         "live": view.live,

@@ -50,7 +50,7 @@ def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
     if isinstance(payload, Anomaly):
         return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention)
     if isinstance(payload, Escalation):
-        return escalation_item(payload, context.snapshots().get(payload.run)).model_dump()
+        return escalation_item(payload).model_dump()
     if isinstance(payload, CommandRecord):
         return command_item(payload).model_dump()
     if isinstance(payload, RunView):

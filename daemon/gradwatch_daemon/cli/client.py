@@ -137,9 +137,9 @@ class Client:
         """The answer to a posted document."""
         return self._document("POST", path, query, body, timeout_s)
 
-    def patch(self, path: str, body: Mapping[str, object], timeout_s: float = TIMEOUT_S) -> Any:
+    def patch(self, path: str, body: Mapping[str, object], timeout_s: float = TIMEOUT_S, **query: object) -> Any:
         """The answer to a change of a resource."""
-        return self._document("PATCH", path, {}, body, timeout_s)
+        return self._document("PATCH", path, query, body, timeout_s)
 
     def delete(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
         """The answer to the removal of a resource."""

@@ -225,6 +225,20 @@ def _add_attention(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:
+    level = _verb(verbs, "level", "show the level of a run, change its base, or pin it")
+    level.add_argument("run", metavar="RUN")
+    level.add_argument("--base", metavar="LEVEL", help="what holds without escalations: off, minimal, normal or debug")
+    level.add_argument("--pin", metavar="LEVEL|none", help="what holds whatever is active; none lets go of it")
+    level.add_argument(
+        "--wait",
+        nargs="?",
+        type=_seconds,
+        const=WAIT_DEFAULT_S,
+        metavar="SECONDS",
+        help="until an update shows it (30)",
+    )
+    calm = _verb(verbs, "calm", "end every escalation of a run and let go of its pin")
+    calm.add_argument("run", metavar="RUN")
     _add_command(verbs, "stop", "ask a trainer to stop; it does when it next looks at should_stop")
     _add_command(verbs, "checkpoint", "ask a trainer to write a checkpoint, where it offers that")
     _add_command(verbs, "dump", "ask a trainer for its black box: what it saw of the last updates")

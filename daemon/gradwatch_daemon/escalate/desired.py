@@ -1,8 +1,8 @@
 """The escalations of one run: a pure machine over their records, and the desired state that follows from them.
 
-requested → delivered → applied → ended. Only the agent's RESULT makes one applied, ended or rejected; the daemon may
-cancel one that has not applied, take an applied one back (the agent then ends it and says so), or lose them all with
-the attempt. A state never goes back.
+requested → delivered → applied → ended. Only the agents' RESULTs make one applied, ended or rejected; the daemon may
+cancel one that has not applied or let it expire, take an applied one back (the agent then ends it and says so), or lose them
+all with the attempt. A state never goes back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Active, ControlState, Desired, Level
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.escalate import ranks as of_ranks
 from gradwatch_daemon.records import Escalation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.commands import RequestEscalation
 
 State = ControlState
+_WORDS = {state.value: state for state in (State.APPLIED, State.ENDED, State.REJECTED)}
 
 CLOSED_MAX = 256
 """Ended escalations kept per run, oldest given up first: the budget of the rules looks back over at most 10 of its own,
@@ -81,20 +83,35 @@ class Escalations:
         if not 1 <= request.updates <= limits.ESCALATION_UPDATES_MAX:
             expected = f"1 to {limits.ESCALATION_UPDATES_MAX}"
             raise GradwatchError("invalid-argument", where="updates", expected=expected, got=str(request.updates))
-        count = sum(record.state.open for record in self._records.values())
+        count = len(self._open())
         if count >= limits.ESCALATIONS_ACTIVE_MAX:
             expected = f"at most {limits.ESCALATIONS_ACTIVE_MAX} open escalations"
             raise GradwatchError("too-many-escalations", where=self._run, expected=expected, got=f"{count} open")
         record = Escalation(
-            request.id, self._run, request.level, request.updates, origin, request.reason, State.REQUESTED, now_ns
+            request.id,
+            self._run,
+            request.level,
+            request.updates,
+            origin,
+            request.reason,
+            State.REQUESTED,
+            now_ns,
+            expires_ns=now_ns + int(request.expires_s * 1e9),
         )
         self._revision += 1
         return self._keep(record)
 
-    def delivered(self) -> list[Escalation]:
-        """The desired state was sent to a live session: every requested one is delivered. Returns those that changed."""
-        waiting = [record for record in self._records.values() if record.state is State.REQUESTED]
-        return [self._keep(replace(record, state=State.DELIVERED)) for record in waiting]
+    def delivered(self, ranks: Iterable[int] = (0,)) -> list[Escalation]:
+        """The desired state was sent to these ranks: every one that waits is delivered. Returns those that changed."""
+        changed = []
+        for record in self._open():
+            told = record.ranks
+            for rank in ranks:
+                told = of_ranks.told(of_ranks.joined(told, rank), rank)
+            if told != record.ranks or record.state is State.REQUESTED:
+                state = State.DELIVERED if record.state is State.REQUESTED else record.state
+                changed.append(self._keep(replace(record, ranks=told, state=state)))
+        return changed
 
     def cancel(self, id_: str, why: str = "cancelled") -> list[Escalation]:
         """End one early. One not applied yet is cancelled at once; an applied one only when the agent says it ended.
@@ -110,26 +127,54 @@ class Escalations:
             return [self._keep(replace(record, ended_why=why))]
         return [self._keep(replace(record, state=State.CANCELLED, ended_why=why))]
 
-    def result(self, id_: str, state: str, update: int, reason: str) -> list[Escalation]:
-        """What the agent says became of one: "applied", "ended" or "rejected" at an update. Returns what changed.
+    def result(self, id_: str, state: str, update: int, reason: str, rank: int = 0) -> list[Escalation]:
+        """What a rank says became of one: "applied", "ended" or "rejected" at an update. Returns what changed.
 
         A repeat changes nothing. What the agent still did with one that was cancelled or lost in the meantime is noted
         in its update fields, but does not bring it back.
         """
         record = self._records.get(id_)
-        if record is None:
+        if record is None or state not in _WORDS:
             return []
-        changed = record
-        if state == State.APPLIED.value and record.update_applied is None and record.update_ended is None:
-            applied = State.APPLIED if record.state.open else record.state
-            changed = replace(record, state=applied, update_applied=update)
-        elif state == State.ENDED.value and record.update_ended is None:
-            changed = replace(record, update_ended=update, ended_why=record.ended_why or reason)
-            changed = replace(changed, state=State.ENDED) if record.state.open else changed
-        elif state == State.REJECTED.value and record.state.open:
-            changed = replace(record, state=State.REJECTED, ended_why=reason)
-        if changed == record:
+        return self._sum_up(record, of_ranks.heard(of_ranks.joined(record.ranks, rank), rank, _WORDS[state], update, reason))
+
+    def lose_rank(self, rank: int, why: str) -> list[Escalation]:
+        """A process ended: it will not answer any more. Returns what changed."""
+        changed = []
+        for record in self._open():
+            changed += self._sum_up(record, of_ranks.gone(record.ranks, rank, why))
+        return changed
+
+    def expire(self, now_ns: int) -> list[Escalation]:
+        """Give up what no rank has begun by its deadline. Returns it."""
+        late = [
+            record
+            for record in self._open()
+            if 0 < record.expires_ns <= now_ns and not any(one.applied is not None for one in record.ranks)
+        ]
+        self._revision += bool(late)
+        why = "no update began with it before its deadline"
+        return [self._keep(replace(record, state=State.EXPIRED, ended_why=why)) for record in late]
+
+    def calm(self, why: str) -> list[Escalation]:
+        """Take back every one and let go of the pin. Returns the escalations that changed."""
+        self.set_pin(None)
+        return [changed for record in self._open() for changed in self.cancel(record.id, why)]
+
+    def _sum_up(self, record: Escalation, ranks: of_ranks.Ranks) -> list[Escalation]:
+        if ranks == record.ranks:
             return []
+        state, applied, ended, why = of_ranks.summary(ranks)
+        if record.state is State.APPLIED and state in (State.REQUESTED, State.DELIVERED):
+            state = State.APPLIED  # a rank that joined later has not begun yet
+        changed = replace(
+            record,
+            ranks=ranks,
+            state=state if record.state.open else record.state,
+            update_applied=applied if applied is not None else record.update_applied,
+            update_ended=ended if state is State.ENDED else record.update_ended,
+            ended_why=record.ended_why or why,
+        )
         if self._wanted(record) and not changed.state.open:
             self._revision += 1
         return [self._keep(changed)]
@@ -140,7 +185,7 @@ class Escalations:
         What ended before is forgotten here: update numbers begin again, so it says nothing about the next attempt's budget.
         """
         self._records = {id_: record for id_, record in self._records.items() if record.state.open}
-        lost = [record for record in self._records.values() if record.state.open]
+        lost = self._open()
         self._revision += bool(lost)
         return [self._keep(replace(record, state=State.LOST, ended_why=why)) for record in lost]
 
@@ -153,6 +198,9 @@ class Escalations:
         """Hold one level whatever is active; None lets go."""
         self._revision += pin != self._pin
         self._pin = pin
+
+    def _open(self) -> list[Escalation]:
+        return [record for record in self._records.values() if record.state.open]
 
     def _wanted(self, record: Escalation) -> bool:
         return record.state.open and record.id not in self._taken_back

@@ -19,6 +19,13 @@ def asked(ranks: Iterable[int]) -> Ranks:
     return tuple(RankState(rank, State.REQUESTED) for rank in sorted(set(ranks)))
 
 
+def joined(ranks: Ranks, rank: int) -> Ranks:
+    """With a rank that was not among them."""
+    if any(one.rank == rank for one in ranks):
+        return ranks
+    return tuple(sorted((*ranks, RankState(rank, State.REQUESTED)), key=lambda one: one.rank))
+
+
 def told(ranks: Ranks, rank: int) -> Ranks:
     """A rank was told."""
     return _put(ranks, rank, (State.REQUESTED,), state=State.DELIVERED)

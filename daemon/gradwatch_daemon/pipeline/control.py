@@ -1,8 +1,9 @@
-"""Commands between HTTP or a rule and the trainers: who may be asked for what, who is told, and what became of it."""
+"""Between HTTP or a rule and the trainers: who may be asked for what, who is told of it, and what became of it."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import messages as m
@@ -10,17 +11,24 @@ from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import CANCEL, ControlState, Severity, Verb
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_daemon.commands import OPERATOR, CancelCommand, RequestCommand
+from gradwatch_daemon.commands import (
+    OPERATOR,
+    Calm,
+    CancelCommand,
+    CancelEscalation,
+    RequestCommand,
+    RequestEscalation,
+)
 from gradwatch_daemon.escalate.commands import check_same, is_taken_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from gradwatch_daemon.commands import CommandRecord, CommandRequest
+    from gradwatch_daemon.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
     from gradwatch_daemon.ingest.session import LiveSession, Sessions
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Anomaly, Stream
+    from gradwatch_daemon.records import Anomaly, Escalation, RunView, Stream
     from gradwatch_daemon.store.protocol import Store
 
 
@@ -31,22 +39,32 @@ EXPIRE_S = 1.0
 
 
 class Control:
-    """The commands of all runs. `send` hands a frame to a peer, and says whether it took it."""
+    """The commands and escalations of all runs. `send` hands a frame to a peer, and says whether it took it."""
 
     def __init__(self, runs: Runs, sessions: Sessions, store: Store, send: Callable[[bytes, bytes], bool]) -> None:
         self._runs, self._sessions, self._store, self._send = runs, sessions, store, send
         self._looked_s = -math.inf
 
-    def grant(self, request: CommandRequest, work: Work, now: Now) -> CommandRecord:
-        """Do what was asked for over HTTP; the record as it is now.
+    def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
+        """Do what was asked for over HTTP; the record as it is now: a command, an escalation or a view of the run.
 
         Raises:
-            GradwatchError: `run-not-found`, `command-not-found`, `idempotency-mismatch`, `run-not-live`, `rank-not-live`,
-                `unsupported-by-run` or `command-under-way`; then nothing has changed.
+            GradwatchError: `run-not-found`, or what of the run or of the request is in the way; then nothing has changed.
         """
         state = self._runs.states.get(request.run)
         if state is None:
             raise GradwatchError("run-not-found", where="run", got=repr(request.run))
+        if isinstance(request, (RequestCommand, CancelCommand)):
+            return self._command(state, request, work, now)
+        if isinstance(request, (RequestEscalation, CancelEscalation)):
+            record: object = self._escalation(state, request, work, now)
+        else:
+            record = self._level(state, request, work)
+        work.redeliver.add(request.run)
+        work.changed.add(request.run)
+        return record
+
+    def _command(self, state: RunState, request: CommandRequest, work: Work, now: Now) -> CommandRecord:
         known = state.commands.get(request.id) or self._store.command(request.run, request.id)
         if isinstance(request, CancelCommand):
             if known is None:
@@ -60,6 +78,44 @@ class Control:
         changed = state.commands.request(request, OPERATOR, now.unix_ns, self._targets(state, request), state.same_update())
         work.commanded(changed)
         return changed[-1]
+
+    def _escalation(self, state: RunState, request: RequestEscalation | CancelEscalation, work: Work, now: Now) -> Escalation:
+        known = state.escalations.get(request.id) or self._store.escalation(request.run, request.id)
+        if isinstance(request, CancelEscalation):
+            if known is None:
+                raise GradwatchError("escalation-not-found", where="id", got=repr(request.id))
+            changed = state.escalations.cancel(request.id, "cancelled by an operator") if known.state.open else []
+            work.escalated(changed)
+            return changed[-1] if changed else known
+        if known is None:
+            self._need_trainer(state)
+        record = state.escalations.request(request, OPERATOR, now.unix_ns, known)
+        if known is None:
+            work.escalated([record])
+        return record
+
+    def _level(self, state: RunState, request: Calm | SetLevel, work: Work) -> RunView:
+        if isinstance(request, Calm):
+            work.escalated(state.escalations.calm("cancelled by an operator"))
+            state.run = replace(state.run, pin=None)
+            return state.view()
+        if request.base is not None or request.pin is not None:
+            self._need_trainer(state)
+        revision = state.escalations.desired().revision
+        if request.revision is not None and request.revision != revision:
+            raise GradwatchError("level-changed", where=request.run, expected=f"revision {revision}", got=str(request.revision))
+        if request.base is not None:
+            state.escalations.set_base(request.base)
+        if request.pin is not None or request.unpin:
+            state.escalations.set_pin(request.pin)
+        desired = state.escalations.desired()
+        state.run = replace(state.run, base=desired.base, pin=desired.pin, revision=desired.revision)
+        return state.view()
+
+    def _need_trainer(self, state: RunState) -> None:
+        if not state.live:
+            got = f"a run that is {state.run.state}"
+            raise GradwatchError("run-not-live", where=state.run.run, expected="a connected trainer", got=got)
 
     def issue(self, verb: str, anomaly: Anomaly, reason: str, work: Work, now: Now) -> CommandRecord | None:
         """Ask the trainer of an anomaly's run for something by ourselves; None where that cannot be, or one is under way."""
@@ -88,10 +144,11 @@ class Control:
                 self.issue(Verb.DUMP.value, anomaly, f"{anomaly.severity.value} {anomaly.kind}", work, now)
 
     def hear(self, stream: Stream, result: m.Result, work: Work) -> None:
-        """What a trainer says became of one."""
-        state = self._runs.states[stream.run]
+        """What a trainer says became of an escalation or a command."""
+        state, said = self._runs.states[stream.run], (result.state, result.update, result.reason)
         if stream.attempt == state.run.attempt:
-            work.commanded(state.commands.result(result.id, stream.rank, result.state, result.update, result.reason))
+            work.escalated(state.escalations.result(result.id, *said, rank=stream.rank))
+            work.commanded(state.commands.result(result.id, stream.rank, *said))
 
     def expire(self, work: Work, now: Now) -> None:
         """Give up what no trainer has begun by its deadline; looks once in `EXPIRE_S`."""
@@ -100,6 +157,22 @@ class Control:
         self._looked_s = now.mono_s
         for state in self._runs.states.values():
             work.commanded(state.commands.expire(now.unix_ns))
+            late = state.escalations.expire(now.unix_ns)
+            if late:
+                work.escalated(late)
+                work.redeliver.add(state.run.run)
+
+    def deliver_level(self, work: Work) -> list[Escalation]:
+        """Send the desired state where it changed. Delivered means: handed to the connection of a live session."""
+        delivered: list[Escalation] = []
+        for run in work.redeliver:
+            state = self._runs.states[run]
+            frame = encode(m.LevelMessage(state.escalations.desired()))
+            live = self._sessions.of_attempt(run, state.run.attempt)
+            told = [session.stream.rank for session in live if self._send(session.peer, frame)]
+            if told:
+                delivered += state.escalations.delivered(told)
+        return delivered
 
     def deliver(self, work: Work) -> list[CommandRecord]:
         """Tell the trainers, after the commit, of what is new or taken back, and those who greeted of all that is open.

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.attention import Acknowledge, CreateSilence, EndSilence
-from gradwatch_daemon.commands import CancelCommand, CancelEscalation, RequestCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradwatch_daemon.attention import AttentionRequest
-    from gradwatch_daemon.commands import ControlRequest, EscalationRequest
+    from gradwatch_daemon.commands import ControlRequest
     from gradwatch_daemon.pipeline.attending import Attending
     from gradwatch_daemon.pipeline.control import Control
-    from gradwatch_daemon.pipeline.runs import Runs
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Escalation
-    from gradwatch_daemon.store.protocol import Store
 
 REQUESTS_MAX = 1024
 """Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later."""
@@ -29,10 +25,8 @@ REQUESTS_MAX = 1024
 class Mailbox:
     """`submit` belongs to any thread, the rest to the pipeline's. They meet in a deque, whose ends are atomic."""
 
-    def __init__(self, runs: Runs, attending: Attending, control: Control, store: Store, wake: Callable[[], None]) -> None:
-        self._runs = runs
+    def __init__(self, attending: Attending, control: Control, wake: Callable[[], None]) -> None:
         self._attending, self._control = attending, control
-        self._store = store
         self._wake = wake
         self._waiting: deque[tuple[ControlRequest | AttentionRequest, Future[Any]]] = deque()
         self._closed = False
@@ -69,28 +63,4 @@ class Mailbox:
     def _grant(self, request: ControlRequest | AttentionRequest, work: Work, now: Now) -> object:
         if isinstance(request, (Acknowledge, CreateSilence, EndSilence)):
             return self._attending.grant(request, work, now)
-        if isinstance(request, (RequestCommand, CancelCommand)):
-            return self._control.grant(request, work, now)
-        return self._escalate(request, work, now)
-
-    def _escalate(self, request: EscalationRequest, work: Work, now: Now) -> Escalation:
-        state = self._runs.states.get(request.run)
-        if state is None:
-            raise GradwatchError("run-not-found", where="run", got=repr(request.run))
-        known = state.escalations.get(request.id) or self._store.escalation(request.run, request.id)
-        if isinstance(request, CancelEscalation):
-            if known is None:
-                raise GradwatchError("escalation-not-found", where="id", got=repr(request.id))
-            changed = state.escalations.cancel(request.id, "cancelled by an operator") if known.state.open else []
-            work.escalated(changed)
-            work.redeliver.add(request.run)
-            return changed[-1] if changed else known
-        if known is None and not state.live:
-            raise GradwatchError(
-                "run-not-live", where=request.run, expected="a connected trainer", got=f"a run that is {state.run.state}"
-            )
-        record = state.escalations.request(request, "operator", now.unix_ns, known)
-        if known is None:
-            work.escalated([record])
-            work.redeliver.add(request.run)
-        return record
+        return self._control.grant(request, work, now)

@@ -27,7 +27,7 @@ from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
 from gradwatch_daemon.pipeline.work import Now, Work
-from gradwatch_daemon.records import ALL_RANKS, Commit, Published
+from gradwatch_daemon.records import ALL_RANKS, Commit, Published, RunView
 from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, RunView
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
 KEEP_ALL = Keep()
@@ -93,7 +93,7 @@ class Pipeline:
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)
-        self.mailbox = Mailbox(self._runs, self._attending, self._control, store, socket.wake)
+        self.mailbox = Mailbox(self._attending, self._control, socket.wake)
         self._restore()
 
     def stop(self) -> None:
@@ -139,9 +139,6 @@ class Pipeline:
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""
         for stream, result in passed.results:
-            state = self._runs.states[stream.run]
-            if stream.attempt == state.run.attempt:
-                work.escalated(state.escalations.result(result.id, result.state, result.update, result.reason))
             self._control.hear(stream, result, work)
         work.events.extend(passed.events)
         for loss in passed.losses:
@@ -214,25 +211,18 @@ class Pipeline:
                 session.acked_seq = session.last_seq
 
     def _deliver(self, work: Work) -> None:
-        """Send the desired state where it changed. Delivered means: handed to the connection of a live session."""
-        delivered: list[Escalation] = []
-        for run in work.redeliver:
-            escalations = self._runs.states[run].escalations
-            frame = encode(m.LevelMessage(escalations.desired()))
-            live = self._sessions.of_attempt(run, self._runs.states[run].run.attempt)
-            sent = [self._socket.send(session.peer, frame) for session in live]
-            if any(sent):
-                delivered += escalations.delivered()
-        told = self._control.deliver(work)
+        """Tell the trainers what they shall do now, and store who was told."""
+        delivered, told = self._control.deliver_level(work), self._control.deliver(work)
         if delivered or told:
             work.escalated(delivered)
             work.commanded(told)
             self._write(Commit(escalations=tuple(delivered), commands=tuple(told)))
 
     def _announce(self, work: Work) -> None:
-        for answer, record in work.answers:
-            answer.set_result(work.newest(record))
         views = {run: self._runs.states[run].view() for run in work.changed}
+        for answer, promised in work.answers:
+            record = work.newest(promised)
+            answer.set_result(views[record.run.run] if isinstance(record, RunView) else record)
         out = [Published("rows", block.stream.run, block) for block in work.blocks]
         told = {**work.shown, **work.anomalies}
         out += [Published("anomaly", anomaly.run, anomaly, work.attention_of.get(id_)) for id_, anomaly in told.items()]

@@ -64,6 +64,7 @@ class Reception:
             if session.stream.attempt == state.run.attempt:
                 if how != "lost":
                     work.commanded(state.commands.lose_rank(session.stream.rank, "its process ended"))
+                    work.escalated(state.escalations.lose_rank(session.stream.rank, "its process ended"))
                 self._leave(state, how, work, now)
 
     def _leave(self, state: RunState, how: str, work: Work, now: Now) -> None:

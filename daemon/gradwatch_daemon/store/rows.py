@@ -25,6 +25,7 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
+from gradwatch_daemon.store.control import ranks_cell, ranks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,8 @@ ESCALATION = (
     "update_applied",
     "update_ended",
     "ended_why",
+    "ranks",
+    "expires_ns",
 )
 ATTENTION = ("anomaly", "seen_by", "seen_ns", "note", "silence")
 SILENCE = (
@@ -260,13 +263,16 @@ def escalation_row(escalation: Escalation) -> Row:
         escalation.update_applied,
         escalation.update_ended,
         escalation.ended_why,
+        ranks_cell(escalation.ranks),
+        escalation.expires_ns,
     )
 
 
 def escalation_of(row: Sequence[Any]) -> Escalation:
     """The escalation in an ESCALATION row."""
-    run, id_, level, updates, origin, reason, state, *rest = row
-    return Escalation(id_, run, Level(level), updates, origin, reason, ControlState(state), *rest)
+    run, id_, level, updates, origin, reason, state, requested_ns, applied, ended, why, ranks, expires_ns = row
+    asked = id_, run, Level(level), updates, origin, reason, ControlState(state), requested_ns
+    return Escalation(*asked, applied, ended, why, ranks_of(ranks), expires_ns)
 
 
 def attention_row(attention: Attention) -> Row:

@@ -139,7 +139,13 @@ _SIXTH = (
     "CREATE INDEX chunk_raw ON chunk (id) WHERE thinned = 0",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH)
+_SEVENTH = (
+    # What each rank said of an escalation, as in `command`; 0: it never expires.
+    "ALTER TABLE escalation ADD COLUMN ranks TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE escalation ADD COLUMN expires_ns INTEGER NOT NULL DEFAULT 0",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

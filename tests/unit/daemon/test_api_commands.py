@@ -10,7 +10,7 @@ import pytest
 
 from gradwatch_contracts.control import ControlState, RankState
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api.command_models import CommandItem, CommandList
+from gradwatch_daemon.api.control_models import CommandItem, CommandList
 from gradwatch_daemon.commands import CancelCommand, RequestCommand
 from harness.fake_api import T0_NS, T0_TEXT, make_command, make_daemon, make_view, problem_of
 

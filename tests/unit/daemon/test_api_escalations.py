@@ -9,7 +9,7 @@ import pytest
 
 from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import CODES, GradwatchError
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import control_models
 from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
 from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_daemon, make_escalation, problem_of
 
@@ -89,14 +89,14 @@ async def test_escalation_accepted_answers_the_resource_and_its_place() -> None:
     daemon = make_daemon()
 
     async with daemon.client() as client:
-        answer = await client.post(PATH, json={**BODY, "level": "MINIMAL"})
+        answer = await client.post(PATH, json={**BODY, "level": "MINIMAL", "expires_s": 9.5})
         found = await client.get(answer.headers["location"])
 
     assert answer.status_code == 202
     assert answer.headers["location"] == f"{PATH}/mine-1"
-    assert daemon.pipeline.requests == [RequestEscalation("ant-ppo", "mine-1", Level.MINIMAL, 50, "watching")]
+    assert daemon.pipeline.requests == [RequestEscalation("ant-ppo", "mine-1", Level.MINIMAL, 50, "watching", 9.5)]
     assert answer.json() == found.json()
-    models.EscalationItem.model_validate(answer.json())
+    control_models.EscalationItem.model_validate(answer.json())
     assert answer.json() == {
         "id": "mine-1",
         "run": "ant-ppo",
@@ -109,7 +109,8 @@ async def test_escalation_accepted_answers_the_resource_and_its_place() -> None:
         "update_applied": None,
         "update_ended": None,
         "ended_why": "",
-        "ranks": {"live": 2, "world": 2},
+        "expires_at": "2026-01-31T12:01:00.123Z",
+        "ranks": [{"rank": 1, "state": "requested", "update": None, "reason": ""}],
         "sentence": "Asked for minimal for 50 updates; the trainer has not been told yet.",
     }
 
@@ -159,7 +160,7 @@ async def test_escalations_are_listed_newest_first_in_pages() -> None:
     first = (await daemon.get("/runs/ant-ppo/escalations?limit=2")).json()
     second = (await daemon.get(f"/runs/ant-ppo/escalations?limit=2&cursor={first['next']}")).json()
 
-    models.EscalationList.model_validate(first)
+    control_models.EscalationList.model_validate(first)
     assert [item["origin"] for item in first["items"] + second["items"]] == ["anomaly:a2", "anomaly:a1", "anomaly:a0"]
     assert second["next"] is None
 
@@ -219,7 +220,7 @@ async def test_escalation_in_every_state_is_a_valid_answer(state: ControlState) 
 
     document = (await daemon.get("/runs/ant-ppo/escalations/e1?wait=0")).json()
 
-    models.EscalationItem.model_validate(document)
+    control_models.EscalationItem.model_validate(document)
     assert document["state"] == state.value
     assert (document["update_applied"], document["update_ended"], document["ended_why"]) == (121, 171, "done")
     assert ("121" in document["sentence"]) == (state in (ControlState.APPLIED, ControlState.ENDED))

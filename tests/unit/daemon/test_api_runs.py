@@ -69,7 +69,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         "attempt": 2,
         "group": "ants",
         "state": "live",
-        "level": {"base": "normal", "pin": "minimal", "effective": "debug"},
+        "level": {"base": "normal", "pin": "minimal", "effective": "debug", "revision": 3},
         "live": True,
         "sessions": 2,
         "world": 2,

@@ -12,7 +12,7 @@ import pytest
 
 from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.errors import CODES, GradwatchError
-from gradwatch_daemon.api import attention_models, command_models, models, service_models
+from gradwatch_daemon.api import attention_models, control_models, models, service_models
 from gradwatch_daemon.api.problem_models import Problem
 from gradwatch_daemon.cli.client import Address, Client, ServerEvent, find_daemon, read_events
 from gradwatch_daemon.cli.failure import CommandError
@@ -226,9 +226,9 @@ def test_read_events_parses_ids_names_comments_and_several_data_lines() -> None:
         (models.SeriesAnswer, documents.buckets()),
         (models.AnomalyItem, documents.anomaly()),
         (models.AnomalyList, documents.anomalies(documents.anomaly())),
-        (models.EscalationItem, documents.escalation()),
+        (control_models.EscalationItem, documents.escalation()),
         (attention_models.SilenceItem, documents.silence()),
-        (command_models.CommandItem, documents.command()),
+        (control_models.CommandItem, documents.command()),
         (service_models.DetectorItem, documents.detector()),
         (service_models.DaemonAnswer, documents.daemon()),
         (Problem, documents.problem("run-not-found", "No run has this name.", 404)),

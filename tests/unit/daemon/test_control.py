@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gradwatch_contracts import messages as m
-from gradwatch_contracts.control import CANCEL
+from gradwatch_contracts.control import CANCEL, Level
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import CancelCommand, CommandRecord, RequestCommand
+from gradwatch_daemon.commands import Calm, CancelCommand, CommandRecord, RequestCommand, RequestEscalation, SetLevel
 from harness.rows import hello
 from harness.world import World
 
@@ -269,3 +269,81 @@ def test_anomaly_of_a_trainer_without_a_black_box_asks_for_nothing(world: World)
     world.tick(world.rows.samples(1, changed=BROKEN))
     assert told(world) == []
     assert world.store.open_anomalies()
+
+
+def test_level_of_a_run_that_is_over_is_not_changed_but_a_pin_is_let_go(world: World) -> None:
+    """A pin outlives an attempt, so it must not outlive the wish to be rid of it."""
+    world.greet()
+    world.ask(SetLevel("ant-ppo", pin=Level.DEBUG))
+    world.tick(m.Bye(-1, "closed"))
+    for request in (SetLevel("ant-ppo", base=Level.OFF), SetLevel("ant-ppo", pin=Level.OFF)):
+        with pytest.raises(GradwatchError) as error:
+            world.ask(request)
+        assert error.value.code.slug == "run-not-live"
+    assert world.view().run.pin is Level.DEBUG
+    world.ask(SetLevel("ant-ppo", unpin=True))
+    assert world.view().run.pin is None
+
+
+def test_level_seen_before_another_changed_it_is_refused(world: World) -> None:
+    """Two operators at once: the second is told, and asks again with what holds now."""
+    world.greet()
+    seen = world.view().run.revision
+    world.ask(SetLevel("ant-ppo", base=Level.MINIMAL, revision=seen))
+    with pytest.raises(GradwatchError) as error:
+        world.ask(SetLevel("ant-ppo", base=Level.DEBUG, revision=seen))
+    assert error.value.code.slug == "level-changed"
+    assert world.view().run.base is Level.MINIMAL
+    world.ask(SetLevel("ant-ppo", base=Level.DEBUG, revision=world.view().run.revision))
+    assert world.view().run.base is Level.DEBUG
+
+
+def test_level_changed_is_told_to_the_trainer_and_kept_over_a_restart(world: World) -> None:
+    """Base and pin, each alone; a change to the same says nothing new."""
+    world.greet()
+    world.ask(SetLevel("ant-ppo", base=Level.MINIMAL))
+    world.ask(SetLevel("ant-ppo", pin=Level.OFF))
+    desired = world.socket.of(m.LevelMessage)[-1].desired
+    assert (desired.base, desired.pin) == (Level.MINIMAL, Level.OFF)
+    world.ask(SetLevel("ant-ppo", pin=Level.OFF))
+    assert world.socket.of(m.LevelMessage)[-1].desired == desired
+    world.restart()
+    world.greet()
+    (welcome,) = world.socket.of(m.Welcome)
+    assert (welcome.desired.base, welcome.desired.pin) == (Level.MINIMAL, Level.OFF)
+    assert world.view().run.revision == desired.revision
+
+
+def test_calm_ends_all_escalations_and_the_pin_of_one_run(world: World) -> None:
+    """Those of rules too; the base stays."""
+    world.greet()
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, ""))
+    world.ask(RequestEscalation("ant-ppo", "e2", Level.DEBUG, 5, ""))
+    world.ask(SetLevel("ant-ppo", Level.MINIMAL, Level.DEBUG))
+    view = world.ask(Calm("ant-ppo"))
+    desired = world.socket.of(m.LevelMessage)[-1].desired
+    assert (desired.base, desired.pin, desired.active) == (Level.MINIMAL, None, ())
+    assert (view.run.pin, view.run.revision) == (None, desired.revision)
+    assert {world.stored(id_).state for id_ in ("e1", "e2")} == {State.CANCELLED}
+
+
+def test_escalation_that_expires_is_taken_from_its_trainer(world: World) -> None:
+    """It must not raise the level tomorrow."""
+    world.greet()
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", 5.0))
+    world.now_s += 5.0
+    world.tick(m.Ping(1))
+    assert world.stored("e1").state is State.EXPIRED
+    assert world.socket.of(m.LevelMessage)[-1].desired.active == ()
+
+
+def test_escalation_of_two_ranks_shows_the_word_of_each(world: World) -> None:
+    """Applied when both have begun; a rank that died does not hold it up."""
+    two_ranks(world)
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, ""))
+    assert [one.rank for one in world.stored("e1").ranks] == [0, 1]
+    world.tick(m.Result(0, "e1", "applied", 7))
+    assert [one.state for one in world.stored("e1").ranks] == [State.APPLIED, State.DELIVERED]
+    assert world.stored("e1").state is State.DELIVERED
+    world.tick(m.Bye(-1, "closed"), peer=b"q")
+    assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.APPLIED, 7)

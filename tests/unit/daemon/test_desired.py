@@ -172,3 +172,49 @@ def test_escalation_ended_ones_are_kept_up_to_a_bound_operators_going_first() ->
     assert len(escalations.records()) == CLOSED_MAX
     assert escalations.get("a-1") is not None
     assert escalations.get("e0") is None
+
+
+def test_escalation_of_several_ranks_is_applied_when_all_have_begun_and_shows_each() -> None:
+    """Partial application is visible by rank; a rank that joins later does not take the state back."""
+    escalations = opened("e1")
+    (told,) = escalations.delivered((1, 0))
+    assert [(one.rank, one.state) for one in told.ranks] == [(0, STATE.DELIVERED), (1, STATE.DELIVERED)]
+    (partial,) = escalations.result("e1", "applied", 9, "", rank=1)
+    assert (partial.state, partial.update_applied) == (STATE.DELIVERED, None)
+    (both,) = escalations.result("e1", "applied", 7, "", rank=0)
+    assert (both.state, both.update_applied) == (STATE.APPLIED, 9)
+    (joined,) = escalations.delivered((2,))
+    assert (joined.state, joined.ranks[2].state) == (STATE.APPLIED, STATE.DELIVERED)
+    escalations.result("e1", "ended", 57, "done", rank=0)
+    escalations.result("e1", "ended", 59, "done", rank=1)
+    (gone,) = escalations.lose_rank(2, "its process ended")
+    assert (gone.state, gone.update_ended) == (STATE.ENDED, 59)
+    assert gone.ranks[2].state is STATE.LOST
+
+
+def test_escalation_nobody_begins_expires_at_its_deadline_and_is_wanted_no_longer() -> None:
+    """Not a moment before; one that a rank has begun goes on."""
+    escalations = opened("e1")
+    escalations.delivered()
+    deadline = escalations.records()[0].expires_ns
+    revision = escalations.desired().revision
+    assert escalations.expire(deadline - 1) == []
+    (expired,) = escalations.expire(deadline)
+    assert (expired.state, escalations.desired().active) == (STATE.EXPIRED, ())
+    assert escalations.desired().revision > revision
+    begun = opened("e1")
+    begun.result("e1", "applied", 3, "")
+    assert begun.expire(deadline) == []
+
+
+def test_escalations_calmed_are_all_taken_back_and_the_pin_is_let_go() -> None:
+    """One that runs ends by the agent's word; again changes nothing."""
+    escalations = opened("e1", "e2")
+    escalations.result("e1", "applied", 3, "")
+    escalations.set_pin(Level.DEBUG)
+    changed = escalations.calm("enough")
+    assert [record.state for record in changed] == [STATE.APPLIED, STATE.CANCELLED]
+    desired = escalations.desired()
+    assert (desired.pin, desired.active) == (None, ())
+    assert escalations.calm("enough") == []
+    assert escalations.desired() == desired
