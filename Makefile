@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all check docs bench corpus noise scorecard fmt clean
+.PHONY: help setup demo test test-all check docs screenshots bench corpus noise scorecard fmt clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 
 docs: $(DEV_READY)  ## write docs/signals.md, docs/detectors.md and the table in README.md from the registries
 	@$(BIN)/python docs/generate.py
+
+screenshots: $(DEV_READY)  ## take the pictures of the dashboard in docs/images (needs chromium)
+	@$(BIN)/python tools/screenshots.py
 
 bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
 	@set -e; for script in benchmarks/bench_*.py benchmarks/harmless.py benchmarks/gpu.py; do $(BIN)/python $$script; done

@@ -32,7 +32,7 @@ from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.encryption import Encryption
 from gradwatch_daemon.ingest.socket import IngestSocket
-from gradwatch_daemon.listen import bind_http, check_certificate, split_address
+from gradwatch_daemon.listen import bind_http, check_certificate, host_to_open, split_address
 from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.places import (
     SECRET_FILE,
@@ -155,6 +155,12 @@ class Daemon:
         """Where agents connect, without any key."""
         return self._socket.endpoint
 
+    def dashboard(self) -> str:
+        """A new address that opens the dashboard once, signed in as the owner."""
+        state = self._api.state
+        code, _ = state.sessions.invite(state.context.book.owner, time.time_ns())
+        return f"{self.url}/#code={code}"
+
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the end of the pipeline; returns the exit code."""
         try:
@@ -225,7 +231,7 @@ class Daemon:
 
 
 def _url(scheme: str, host: str, port: int) -> str:
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{host_to_open(host)}:{port}"
 
 
 def _keep(config: Config) -> Keep:
@@ -251,5 +257,6 @@ def run_daemon(config: Config) -> int:
     if daemon.readable:
         LOG.warning("HTTP listens beyond this machine and is not encrypted: whoever can read the traffic has the token")
     print(f"gradwatch {__version__}: HTTP {daemon.url}, ingest {daemon.ingest}", file=sys.stderr)
+    print(f"dashboard {daemon.dashboard()} (opens once, within 15 minutes; another: `gradwatch token link`)", file=sys.stderr)
     print(f"data in {config.data_dir}; token: `gradwatch token`; stop with Ctrl-C", file=sys.stderr, flush=True)
     return daemon.run()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api.context import DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.rules import Measure
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.catalogue import Profile
@@ -35,7 +36,17 @@ def _detector(rule: Rule, plain: Rule, origin: str) -> DetectorInfo:
             for need in rule.needs
         ),
         thresholds=tuple(
-            ThresholdInfo(t.key, t.limit, plain.threshold(t.key).limit, t.op, t.unit, t.quantity) for t in rule.thresholds
+            ThresholdInfo(
+                t.key,
+                t.limit,
+                plain.threshold(t.key).limit,
+                t.op,
+                t.unit,
+                t.quantity,
+                t.signal if t.measure is Measure.VALUE and not t.series else "",
+                t.severity,
+            )
+            for t in rule.thresholds
         ),
         votes=tuple(VoteInfo(vote.at, vote.k, vote.n, vote.gives) for vote in rule.votes),
         formula=rule.formula,

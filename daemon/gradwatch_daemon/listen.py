@@ -25,6 +25,11 @@ def split_address(address: str, flag: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def host_to_open(host: str) -> str:
+    """The host of an address that a browser on this machine can open: every address is none."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+
+
 def bind_http(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Port 0 takes a free one.
 

@@ -209,7 +209,11 @@ CATALOGUE = (
         meaning="Something is no number.",
         severity=Severity.CRITICAL,
         needs=(NeedInfo("grad.norm.mean", "step", "mon.step()", optional=True, undefined="take a step"),),
-        thresholds=(ThresholdInfo("count", 1.0, 0.0, ">", "count", "elements that are not finite"),),
+        thresholds=(
+            ThresholdInfo(
+                "count", 1.0, 0.0, ">", "count", "elements that are not finite", "grad.norm.nonfinite", Severity.CRITICAL
+            ),
+        ),
         votes=(VoteInfo(Severity.WARNING, 1, 2, Severity.CRITICAL),),
         formula="count > 0",
         warm_up="none",

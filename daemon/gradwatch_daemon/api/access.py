@@ -20,6 +20,10 @@ SESSIONS_MAX = 256
 SESSION_S = 12 * 3600
 """A working day: the cookie of a forgotten browser ends by itself."""
 
+CODES_MAX = 64
+CODE_S = 15 * 60
+"""A printed address opens the page this long, and once: what stays in a terminal or a log is worth nothing."""
+
 OWNER = "owner"
 """The principal of the token file, which is made at the first start and is not in the book."""
 
@@ -70,6 +74,11 @@ class TokenBook:
         self._owner = Token(OWNER, OWNER, Scope.ADMIN, digest_of(owner) if owner else "", 0)
         self._tokens = tuple(tokens)
         self._save = save
+
+    @property
+    def owner(self) -> Principal:
+        """Whoever reads the token file."""
+        return Principal(OWNER, OWNER, Scope.ADMIN)
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -193,11 +202,33 @@ def _check_free(name: str, taken: Sequence[str], most: int, way_out: str) -> Non
 
 
 class Sessions:
-    """What browsers hold instead of a token: a random cookie, kept here as its hash. They end with the daemon."""
+    """What browsers hold instead of a token: a random cookie, kept here as its hash. They end with the daemon.
+
+    A code stands for a token in an address that is printed: it opens one session.
+    """
 
     def __init__(self, book: TokenBook) -> None:
         self._book = book
         self._open: dict[str, tuple[Principal, int]] = {}
+        self._codes: dict[str, tuple[Principal, int]] = {}
+
+    def invite(self, principal: Principal, now_ns: int) -> tuple[str, int]:
+        """A code that opens one session of `principal`, and until when (unix ns). The oldest gives way beyond `CODES_MAX`."""
+        code, until_ns = "once_" + secrets.token_urlsafe(24), now_ns + CODE_S * 1_000_000_000
+        self._codes[digest_of(code)] = (principal, until_ns)
+        while len(self._codes) > CODES_MAX:
+            del self._codes[next(iter(self._codes))]
+        return code, until_ns
+
+    def redeem(self, code: str, now_ns: int) -> Principal | None:
+        """Whose code this is; it is used up. None for one that was used, is over, or whose token was revoked."""
+        principal, until_ns = self._codes.pop(digest_of(code), (None, 0))
+        return principal if principal is not None and now_ns < until_ns and self._book.holds(principal, now_ns) else None
+
+    def until(self, secret: str) -> int | None:
+        """When a session ends (unix ns); None for one that is not open."""
+        entry = self._open.get(digest_of(secret))
+        return None if entry is None else entry[1]
 
     def open(self, principal: Principal, now_ns: int) -> str:
         """A new cookie for `principal`, good for `SESSION_S`. The oldest one gives way beyond `SESSIONS_MAX`."""

@@ -47,6 +47,21 @@ class TokenList(Model):
     next: None
 
 
+class SessionView(Model):
+    """Who asks."""
+
+    name: str = Field(description="Name of the token behind it", examples=["owner"])
+    scope: ScopeName
+    expires_at: Time | None = Field(description="When the browser's session ends; null where a token was sent")
+
+
+class SessionCode(Model):
+    """A code for `POST /session`, in place of a token. The dashboard takes it from its address: `/#code=CODE`."""
+
+    code: str
+    expires_at: Time
+
+
 class KeyBody(Model):
     """An agent of another machine to let in."""
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import (
     anomalies,
+    charts,
     commands,
     daemon,
     detectors,
@@ -31,6 +32,7 @@ from gradwatch_daemon.api import (
     stream,
     timeline,
     tokens,
+    web,
 )
 from gradwatch_daemon.api.access import Sessions
 from gradwatch_daemon.api.access_models import TokenBody
@@ -155,12 +157,14 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
+    app.state.web = web.shipped_files()
     bodies = (EscalationBody, CommandBody, RunBody, LevelBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
     for room in (
         runs,
         series,
+        charts,
         layers,
         snapshot,
         timeline,
@@ -180,6 +184,7 @@ def create_api(context: ApiContext) -> FastAPI:
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(tokens.outside)
+    app.include_router(web.router)
     app.include_router(api)
     # Added last is outermost.
     app.add_middleware(BodyLimit)

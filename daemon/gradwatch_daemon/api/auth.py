@@ -14,6 +14,7 @@ from starlette.types import Scope as Scope_
 from gradwatch_daemon.api.access import Allowance, Principal, Scope, Sessions, TokenBook
 from gradwatch_daemon.api.numbers import time_text
 from gradwatch_daemon.api.problems import ApiError, problem
+from gradwatch_daemon.api.web import is_web
 
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 """What an orchestrator probes, under whatever name it has for us and with no token. Neither shows data."""
@@ -23,6 +24,7 @@ _ANY = frozenset({"0.0.0.0", "::"})
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SESSION_PATH = "/session"
+CODES_PATH = "/session/codes"
 ADMIN_PATHS = ("/api/v1/tokens", "/api/v1/keys", "/api/v1/audit")
 
 CHANGES_BURST = 120
@@ -107,7 +109,7 @@ def required_scope(method: str, path: str) -> Scope:
     """What a request needs: reading, operating (all that changes a run), or administration (tokens and the audit)."""
     if path.startswith(ADMIN_PATHS):
         return Scope.ADMIN
-    return Scope.READ if method in SAFE_METHODS or path == SESSION_PATH else Scope.OPERATE
+    return Scope.READ if method in SAFE_METHODS or path in (SESSION_PATH, CODES_PATH) else Scope.OPERATE
 
 
 class Door:
@@ -194,8 +196,11 @@ class Door:
             raise ApiError(
                 "host-not-allowed", where="Host", expected=f"one of {', '.join(shown)}", got=repr(", ".join(hosts)[:80])
             )
+        if is_web(scope["method"], scope["path"]):
+            return
         change = scope["method"] not in SAFE_METHODS
-        principal, by_cookie = self._identify(headers, hosts[0])
+        opening = scope["method"] == "POST" and scope["path"] == SESSION_PATH
+        principal, by_cookie = self._identify(headers, hosts[0], opening)
         scope["gradwatch.principal"] = principal
         if change:
             _check_origin(headers, hosts[0], scope["scheme"], required=by_cookie)
@@ -217,8 +222,11 @@ class Door:
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
 
-    def _identify(self, headers: Headers, host: str) -> tuple[Principal, bool]:
-        """Who asks, and whether it was the cookie that said so. An Authorization header wins over a cookie."""
+    def _identify(self, headers: Headers, host: str, opening: bool) -> tuple[Principal, bool]:
+        """Who asks, and whether it was the cookie that said so. An Authorization header wins over a cookie.
+
+        Where a session is to be opened, and nowhere else, a one-time code stands for the token it was made with.
+        """
         given, now_ns = headers.getlist("authorization"), time.time_ns()
         if not given:
             cookie = cookie_of(headers.get("cookie", ""), cookie_name(host))
@@ -227,7 +235,10 @@ class Door:
                 got = "a session that is over" if cookie else "none"
                 raise ApiError("unauthenticated", where="Authorization", expected="Bearer TOKEN", got=got, headers=CHALLENGE)
             return principal, True
-        principal = self._book.find(bearer_of(given[0]), now_ns) if len(given) == 1 else None
+        bearer = bearer_of(given[0]) if len(given) == 1 else ""
+        principal = self._book.find(bearer, now_ns)
+        if principal is None and opening and bearer:
+            principal = self._sessions.redeem(bearer, now_ns)
         if principal is None:
             wrong = {"WWW-Authenticate": CHALLENGE["WWW-Authenticate"] + ', error="invalid_token"'}
             raise ApiError(

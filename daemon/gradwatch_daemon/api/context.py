@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdInfo:
-    """One number a detector compares with: in force, as the profile has it, and how it is compared."""
+    """One number a detector compares with: in force, as the profile has it, and how it is compared.
+
+    `signal` is the one whose own value is compared, '' where it is a measure against the past or no signal at all.
+    `severity` is that of a breach on its own, None for a part of a conjunction.
+    """
 
     name: str
     value: float
@@ -32,6 +36,8 @@ class ThresholdInfo:
     comparison: str
     unit: str
     meaning: str
+    signal: str = ""
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ def detector_item(info: DetectorInfo) -> models.DetectorItem:
     fields["try"] = fields.pop("tries")
     for threshold in fields["thresholds"]:
         threshold.update(value=number(threshold["value"]), default=number(threshold["default"]))
+        threshold["signal"] = threshold["signal"] or None
+        threshold["severity"] = threshold["severity"].value if threshold["severity"] else None
     fields["votes"] = [{"at": vote.at.value, "k": vote.k, "n": vote.n, "gives": vote.gives.value} for vote in info.votes]
     return models.DetectorItem.model_validate({**fields, "severity": info.severity.value})
 

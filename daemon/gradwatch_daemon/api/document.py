@@ -16,6 +16,7 @@ _CHANGES = ("origin-not-allowed", "rate-limited", "body-too-large")
 _IN_RUN = ("run-not-found",)
 _OWN: dict[str, tuple[str, ...]] = {
     "get_series": ("signal-not-found",),
+    "get_chart": ("signal-not-found",),
     "list_anomalies": ("run-not-found",),
     "get_anomaly": ("anomaly-not-found",),
     "change_anomaly": ("anomaly-not-found", "invalid-body", "overloaded"),

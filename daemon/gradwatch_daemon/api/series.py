@@ -78,7 +78,7 @@ def signal_item(summary: SignalSummary) -> models.SignalItem:
 
 
 def meaning(name: str) -> dict[str, str]:
-    """Unit, estimator and window; a stored signal this version does not know has unknown ones, and is shown all the same."""
+    """Unit, estimator and window of a signal; one this version does not know has unknown ones, and is shown all the same."""
     signal = SIGNALS.get(name)
     if signal is None:
         return {"unit": "unknown", "estimator": "", "window": ""}
@@ -184,11 +184,12 @@ def _read(reader: StoreReader, stream: Stream, key: SignalKey, window: Window) -
         return series
     known = [summary.key for summary in reader.signals(*stream)]
     if key not in known:
-        raise _unknown_signal(key, known)
+        raise unknown_signal(key, known)
     return series
 
 
-def _unknown_signal(key: SignalKey, known: list[SignalKey]) -> ApiError:
+def unknown_signal(key: SignalKey, known: list[SignalKey]) -> ApiError:
+    """The refusal of a signal that a run with the `known` ones does not have."""
     subjects = sorted(k.subject for k in known if k.name == key.name)
     if subjects:
         listed = ", ".join(repr(subject) for subject in subjects[:20])

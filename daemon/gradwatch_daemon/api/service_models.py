@@ -17,6 +17,10 @@ class ThresholdItem(Model):
     comparison: str = Field(description="How the value is compared with it", examples=[">"])
     unit: str
     meaning: str
+    signal: str | None = Field(
+        description="Signal whose own value is compared; null: a measure against the run's past, or no signal"
+    )
+    severity: SeverityName | None = Field(description="Of a breach on its own; null: one condition of several")
 
 
 class NeedItem(Model):

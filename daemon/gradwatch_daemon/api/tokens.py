@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import access_models as models
 from gradwatch_daemon.api.access import SESSION_S, Principal, Scope, Token
-from gradwatch_daemon.api.auth import SESSION_PATH, cookie_name, cookie_of
+from gradwatch_daemon.api.auth import CODES_PATH, SESSION_PATH, cookie_name, cookie_of
 from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.cursors import LIMIT_DEFAULT, LIMIT_MAX
 from gradwatch_daemon.api.numbers import Answer, time_text
@@ -81,7 +81,8 @@ async def list_audit(request: Request, limit: EntryLimit = LIMIT_DEFAULT) -> Ans
 
 @outside.post(SESSION_PATH, status_code=204, operation_id="open_session", summary="Change a token for a browser's cookie")
 async def open_session(request: Request) -> Response:
-    """Asked with `Authorization: Bearer TOKEN`. The cookie allows what the token allows, for 12 hours at most."""
+    """Asked with `Authorization: Bearer TOKEN`, or a one-time code in its place. The cookie allows what the token allows, for
+    12 hours at most."""
     principal, host = principal_of(request), request.headers["host"]
     secret = request.app.state.sessions.open(principal, time.time_ns())
     answer = Response(status_code=204)
@@ -99,3 +100,29 @@ async def close_session(request: Request) -> Response:
     answer = Response(status_code=204)
     answer.delete_cookie(name, httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer
+
+
+@outside.get(SESSION_PATH, response_model=models.SessionView, operation_id="get_session", summary="Who asks")
+async def get_session(request: Request) -> Answer:
+    """Whose token or cookie this is asked with, and what it allows."""
+    principal, headers = principal_of(request), request.headers
+    until_ns = request.app.state.sessions.until(cookie_of(headers.get("cookie", ""), cookie_name(headers["host"])))
+    until = None if until_ns is None or "authorization" in headers else time_text(until_ns)
+    return Answer(
+        models.SessionView.model_validate(
+            {"name": principal.name, "scope": principal.scope.word, "expires_at": until}
+        ).model_dump()
+    )
+
+
+@outside.post(
+    CODES_PATH,
+    response_model=models.SessionCode,
+    status_code=201,
+    operation_id="create_code",
+    summary="A code that opens one session",
+)
+async def create_code(request: Request) -> Answer:
+    """For an address that opens the dashboard: it works once, within a quarter of an hour, and allows what this token does."""
+    code, until_ns = request.app.state.sessions.invite(principal_of(request), time.time_ns())
+    return Answer(models.SessionCode(code=code, expires_at=time_text(until_ns)).model_dump(), status_code=201)

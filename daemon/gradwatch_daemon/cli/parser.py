@@ -196,8 +196,12 @@ def _add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
     )
     _add_attention(verbs)
     _add_commands(verbs)
-    token = _verb(verbs, "token", "print the owner's bearer token, for curl; make, list or revoke tokens for others")
-    token.add_argument("action", nargs="?", choices=("print", "add", "list", "revoke"), default="print")
+    token = _verb(
+        verbs,
+        "token",
+        "print the owner's bearer token, for curl; make, list or revoke tokens for others; link: the dashboard's address",
+    )
+    token.add_argument("action", nargs="?", choices=("print", "link", "add", "list", "revoke"), default="print")
     token.add_argument("name", nargs="?", metavar="NAME", help="of the token to add or revoke")
     token.add_argument("--scope", choices=("read", "operate", "admin"), default="read", help="what it allows (read)")
     token.add_argument("--for", dest="lifetime", metavar="TIME", type=_lifetime, help="until it expires: 45m, 12h, 30d (never)")

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def run(args: Namespace, output: Output) -> int:
-    """Print the owner's token, or make, list or revoke one for somebody else.
+    """Print the owner's token or an address that opens the dashboard, or make, list or revoke a token for somebody else.
 
     Raises:
         GradwatchError: `unauthenticated` when the daemon is named by GRADWATCH_URL and no token is known for it.
         CommandError: 2 when NAME is missing or has no place.
     """
-    if (args.name is None) != (args.action in ("print", "list")):
+    if (args.name is None) != (args.action in ("print", "link", "list")):
         raise CommandError(
             f"`gradwatch token {args.action}` {'needs' if args.name is None else 'takes no'} NAME.",
             next_step="See `gradwatch token --help`.",
@@ -32,6 +32,8 @@ def run(args: Namespace, output: Output) -> int:
     client = connect(os.environ)
     if args.action == "print":
         _print(client, output)
+    elif args.action == "link":
+        _link(client, output)
     elif args.action == "add":
         _add(client, output, args)
     elif args.action == "list":
@@ -56,6 +58,16 @@ def _print(client: Client, output: Output) -> None:
         output.document({"url": address.url, "token": address.token})
     else:
         output.line(address.token)
+
+
+def _link(client: Client, output: Output) -> None:
+    made = client.post("/session/codes", {})
+    url = f"{client.address.url}/#code={made['code']}"
+    if output.as_json:
+        output.document({"url": url, "expires_at": made["expires_at"]})
+    else:
+        output.line(url)
+        output.note("It opens the dashboard once, within 15 minutes, and allows what your token allows.")
 
 
 def _add(client: Client, output: Output, args: Namespace) -> None:

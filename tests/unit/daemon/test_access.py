@@ -6,6 +6,7 @@ import pytest
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import (
+    CODES_MAX,
     OWNER,
     SESSION_S,
     SESSIONS_MAX,
@@ -133,3 +134,30 @@ def test_allowance_lets_a_burst_pass_then_one_at_a_time_for_each_apart() -> None
     assert allowance.take("script", 10.25) == pytest.approx(0.25)
     assert allowance.take("script", 10.5) == 0.0
     assert [allowance.take("script", 1000.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+
+
+def test_code_that_is_old_used_or_of_a_revoked_token_is_nobodys() -> None:
+    """A printed address must be worth nothing later."""
+    book = TokenBook("owner-secret")
+    _, secret = book.add("viewer", Scope.READ, None, 0)
+    viewer = book.find(secret, 0)
+    assert viewer is not None
+    sessions = Sessions(book)
+    old, until_ns = sessions.invite(book.owner, 0)
+    used, _ = sessions.invite(book.owner, 0)
+    revoked, _ = sessions.invite(viewer, 0)
+    book.revoke("viewer")
+
+    assert sessions.redeem(used, until_ns - 1) == book.owner
+    assert [sessions.redeem(code, until_ns - 1) for code in (used, revoked, "", "once_guess")] == [None] * 4
+    assert sessions.redeem(old, until_ns) is None
+
+
+def test_codes_beyond_the_most_push_out_the_oldest() -> None:
+    """Whoever prints links in a loop does not fill the memory."""
+    sessions = Sessions(TokenBook("owner-secret"))
+    owner = TokenBook("owner-secret").owner
+    codes = [sessions.invite(owner, 0)[0] for _ in range(CODES_MAX + 1)]
+
+    assert sessions.redeem(codes[0], 1) is None
+    assert sessions.redeem(codes[1], 1) == owner

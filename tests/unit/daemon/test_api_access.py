@@ -177,3 +177,40 @@ async def test_audit_that_cannot_be_written_is_shouted_into_the_log(caplog: pyte
     assert answer.status_code == 202
     assert "not written to the audit" in caplog.text
     assert "escalations" in caplog.text
+
+
+async def test_code_opens_one_session_and_then_no_other() -> None:
+    """It stands for the token it was made with; used or unknown it is nobody's, and nowhere else it is anything."""
+    async with make_daemon().client() as client:
+        made = (await client.post("/session/codes")).json()
+        del client.headers["Authorization"]
+        bearer = {"Authorization": f"Bearer {made['code']}"}
+        elsewhere = problem_of(await client.get("/api/v1/runs", headers=bearer))["code"]
+        opened = await client.post("/session", headers={**bearer, "Origin": ORIGIN})
+        seen = (await client.get("/session")).json()
+        client.cookies.clear()
+        again = problem_of(await client.post("/session", headers=bearer))["code"]
+
+    assert (elsewhere, opened.status_code, again) == ("unauthenticated", 204, "unauthenticated")
+    assert (seen["name"], seen["scope"], seen["expires_at"] is not None) == ("owner", "admin", True)
+
+
+async def test_code_of_a_reader_allows_reading_only() -> None:
+    """A link to look at is no link to change."""
+    book = TokenBook(TOKEN)
+    _, secret = book.add("viewer", Scope.READ, None, 0)
+    async with make_daemon(book=book).client(Authorization=f"Bearer {secret}") as client:
+        made = (await client.post("/session/codes")).json()
+        del client.headers["Authorization"]
+        await client.post("/session", headers={"Authorization": f"Bearer {made['code']}", "Origin": ORIGIN})
+        seen = (await client.get("/session")).json()
+        refused = await client.post("/api/v1/runs/ant-ppo/escalations", json=RAISE, headers={"Origin": ORIGIN})
+
+    assert (seen["name"], seen["scope"]) == ("viewer", "read")
+    assert problem_of(refused)["code"] == "forbidden"
+
+
+async def test_session_of_a_token_sent_along_says_who_it_is() -> None:
+    """Without a browser's session there is no end of one."""
+    async with make_daemon().client() as client:
+        assert (await client.get("/session")).json() == {"name": "owner", "scope": "admin", "expires_at": None}

@@ -113,6 +113,8 @@ def test_answers_are_what_the_document_says(name: str, mode: str, reader: StoreR
             del case.query["wait"]  # nobody applies anything here, so it would wait its time out
         if mode == "welcome" and name == "get_series":
             case.query.update(signal="policy.kl.k3", subject="", **{"from": 0, "to": 99}, attempt=1, rank=0)
+        if mode == "welcome" and name == "get_chart":
+            case.query.update(signals="policy.kl.k3,grad.norm.mean", **{"from": 0, "to": 99}, points=9, attempt=1, rank=0)
         token = data.draw(st.sampled_from(tokens))
         headers = {"Host": HOST, **({"Authorization": f"Bearer {secrets.get(token, token)}"} if token else {})}
         answer = case.call(base_url=f"http://{HOST}", headers=headers)

@@ -41,6 +41,8 @@ async def test_detectors_round_trip_every_field() -> None:
                 "comparison": ">",
                 "unit": "count",
                 "meaning": "elements that are not finite",
+                "signal": "grad.norm.nonfinite",
+                "severity": "critical",
             }
         ],
         "votes": [{"at": "warning", "k": 1, "n": 2, "gives": "critical"}],

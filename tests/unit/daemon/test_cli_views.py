@@ -109,6 +109,18 @@ def test_token_prints_the_token_alone(gradwatch: CommandLine, stub: DaemonStub, 
     assert (ended.code, ended.out) == (5, "")
 
 
+def test_token_link_opens_the_dashboard_once(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """The code stands behind the #, so that no server, proxy or log sees it."""
+    made = {"code": "once_abc", "expires_at": "2026-01-31T12:15:00.000Z"}
+    stub.answer("POST", "/session/codes", made, status=201)
+
+    assert gradwatch("token", "link").out == f"{stub.url}/#code=once_abc\n"
+    assert json.loads(gradwatch("token", "link", "--json").out) == {
+        "url": f"{stub.url}/#code=once_abc",
+        "expires_at": "2026-01-31T12:15:00.000Z",
+    }
+
+
 def test_signals_missing_value_shows_its_reason(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """Never measured, measured once but not now, and NaN are three different lines."""
     reason = STATUS_REASON[Status.LEVEL]

@@ -1,0 +1,158 @@
+// What is drawn over and under the lines of a panel: gaps, the level, anomalies, limits, and what was not finite.
+import { color, hatch } from "./palette.js";
+import { SEVERITIES } from "../words.js";
+import { gaps, place } from "./series.js";
+
+const px = (n) => n * (devicePixelRatio || 1);
+
+const xOf = (u, marks, update) => u.valToPos(place(marks.data, marks.axis, update), "x", true);
+
+function clipped(u, draw) {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top - px(10), bbox.width, bbox.height + px(20));
+  ctx.clip();
+  draw(ctx, bbox);
+  ctx.restore();
+}
+
+/** Updates that never came: hatched over the whole height. */
+function drawGaps(u, marks) {
+  clipped(u, (ctx, bbox) => {
+    ctx.fillStyle = hatch(ctx, "--gap", 7);
+    for (const [first, end] of gaps(marks.data)) {
+      const [left, right] = [xOf(u, marks, first - 0.5), xOf(u, marks, end - 0.5)];
+      ctx.fillRect(left, bbox.top, Math.max(px(2), right - left), bbox.height);
+    }
+  });
+}
+
+/** A ribbon along the upper edge: the more is collected, the thicker it is. */
+function drawLevels(u, marks) {
+  const thick = { off: 0, minimal: 1, normal: 1.5, debug: 4 };
+  clipped(u, (ctx, bbox) => {
+    for (const { level, from, to } of marks.levels) {
+      const [left, right] = [xOf(u, marks, from), xOf(u, marks, to)];
+      ctx.fillStyle = color(level === "debug" ? "--level-debug" : "--level");
+      ctx.fillRect(left, bbox.top, Math.max(px(1), right - left), px(thick[level]));
+    }
+  });
+}
+
+/** Anomalies of this signal: a band, shaded and hatched, with a glyph on top. Those of others: only where they began. */
+function drawAnomalies(u, marks) {
+  const glyphs = [];
+  const worstLast = [...marks.anomalies].sort((a, b) => SEVERITIES[a.severity].rank - SEVERITIES[b.severity].rank);
+  clipped(u, (ctx, bbox) => {
+    for (const anomaly of worstLast) {
+      const ink = color(`--${anomaly.severity}`);
+      const left = xOf(u, marks, anomaly.update_onset);
+      const end = anomaly.state === "firing" ? Math.max(anomaly.update_last, marks.data.update.at(-1) ?? 0) : anomaly.update_last;
+      const right = Math.max(left + px(3), xOf(u, marks, end + 0.5));
+      if (marks.concerns(anomaly)) {
+        ctx.globalAlpha = 0.06;
+        ctx.fillStyle = ink;
+        ctx.fillRect(left, bbox.top, right - left, bbox.height);
+        ctx.globalAlpha = anomaly.state === "firing" ? 0.2 : 0.12;
+        ctx.fillStyle = hatch(ctx, `--${anomaly.severity}`, 9);
+        ctx.fillRect(left, bbox.top, right - left, bbox.height);
+      }
+      ctx.globalAlpha = marks.concerns(anomaly) ? 0.9 : 0.4;
+      ctx.strokeStyle = ink;
+      ctx.lineWidth = px(1);
+      ctx.setLineDash(marks.concerns(anomaly) ? [] : [px(2), px(3)]);
+      ctx.beginPath();
+      ctx.moveTo(left, bbox.top);
+      ctx.lineTo(left, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.setLineDash([]);
+      ctx.globalAlpha = 1;
+      if (marks.concerns(anomaly)) glyphs.unshift({ x: Math.max(left, bbox.left + px(5)), ink, glyph: SEVERITIES[anomaly.severity].glyph });
+    }
+    ctx.font = `${px(11)}px system-ui, sans-serif`;
+    ctx.textAlign = "center";
+    glyphs.forEach(({ x, ink, glyph }, at) => {
+      if (glyphs.slice(0, at).some((other) => Math.abs(other.x - x) < px(10))) return; // the worse one stands there
+      ctx.fillStyle = ink;
+      ctx.fillText(glyph, x, bbox.top - px(2));
+    });
+  });
+}
+
+/** Limits as dashed lines with the rule's name; one beyond the scale is named at the edge it lies beyond. */
+function drawLimits(u, marks) {
+  const { min, max } = u.scales.y;
+  const rows = { above: 0, below: 0 };
+  const taken = [];
+  const paper = color("--surface");
+  clipped(u, (ctx, bbox) => {
+    ctx.font = `${px(10)}px system-ui, sans-serif`;
+    ctx.textAlign = "right";
+    ctx.lineJoin = "round";
+    const say = (text, x, y) => {
+      ctx.strokeStyle = paper;
+      ctx.lineWidth = px(3);
+      ctx.strokeText(text, x, y);
+      ctx.fillText(text, x, y);
+    };
+    for (const limit of [...marks.limits].sort((a, b) => a.value - b.value)) {
+      const beyond = limit.value > max ? "above" : limit.value < min ? "below" : "";
+      ctx.fillStyle = ctx.strokeStyle = color(`--${limit.severity}-text`);
+      ctx.globalAlpha = beyond ? 0.75 : 1;
+      const edge = bbox.left + bbox.width - px(4);
+      if (beyond) {
+        const row = rows[beyond]++;
+        const y = beyond === "above" ? bbox.top + px(12 + 12 * row) : bbox.top + bbox.height - px(4 + 12 * row);
+        say(`${limit.text} ${beyond === "above" ? "↑" : "↓"}`, edge, y);
+        continue;
+      }
+      const y = u.valToPos(limit.value, "y", true);
+      ctx.lineWidth = px(1);
+      ctx.setLineDash([px(5), px(4)]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+      ctx.setLineDash([]);
+      let at = y - px(3) < bbox.top + px(9) ? y + px(11) : y - px(3);
+      while (taken.some((other) => Math.abs(other - at) < px(11)) && at > bbox.top + px(10)) at -= px(1);
+      taken.push(at);
+      say(limit.text, edge, at);
+    }
+    ctx.globalAlpha = 1;
+  });
+}
+
+/** A cross under the axis for each point with values that were not finite: no scale can hide it. */
+function drawNonfinite(u, marks) {
+  clipped(u, (ctx, bbox) => {
+    const y = bbox.top + bbox.height + px(4.5);
+    const arm = px(2.6);
+    ctx.strokeStyle = color("--critical");
+    ctx.lineWidth = px(1.4);
+    ctx.beginPath();
+    let drawn = -Infinity;
+    for (const line of marks.lines) {
+      line.nonfinite.forEach((n, i) => {
+        if (!n) return;
+        const x = u.valToPos(u.data[0][i], "x", true);
+        if (x < bbox.left - arm || x > bbox.left + bbox.width + arm || Math.abs(x - drawn) < px(2)) return;
+        drawn = x;
+        ctx.moveTo(x - arm, y - arm);
+        ctx.lineTo(x + arm, y + arm);
+        ctx.moveTo(x - arm, y + arm);
+        ctx.lineTo(x + arm, y - arm);
+      });
+    }
+    ctx.stroke();
+  });
+}
+
+/** Hooks of a chart; `marks()` gives what is to be drawn now. */
+export function hooks(marks) {
+  return {
+    drawClear: [(u) => { drawGaps(u, marks()); if (marks().bands) drawAnomalies(u, marks()); }],
+    draw: [(u) => { drawLevels(u, marks()); drawLimits(u, marks()); drawNonfinite(u, marks()); }],
+  };
+}

@@ -1,0 +1,75 @@
+// How is this run, now and so far? The sentence and the strip first; then the panels; then what happened.
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { RunState } from "./run_state.js";
+import { amend, href, route } from "../route.js";
+import { go } from "../route.js";
+import { handle } from "../keyboard.js";
+import { readOnly } from "../session.js";
+import { ago, clock, count, percent } from "../words.js";
+import { Progress, State } from "../parts/badges.js";
+import { Strip } from "../parts/strip.js";
+import { LevelBar } from "../parts/level.js";
+import { Panels, VITALS } from "../parts/panels.js";
+import { Picker } from "../parts/picker.js";
+import { Happened } from "../parts/happened.js";
+import { Trouble, useNow } from "../parts/state.js";
+
+function Head({ run }) {
+  useNow(5000);
+  const { coverage } = run;
+  return html`<div class="run-head"><a class="back" href=${href([])}>‹ Fleet</a><h1 class="mono">${run.run}</h1><${State} state=${run.state} />
+    ${run.attempt > 1 && html`<span>attempt ${run.attempt}</span>`}<${Progress} run=${run} />
+    <span class="dim">last seen ${run.live ? ago(run.last_seen_at) : clock(run.last_seen_at)}</span>
+    ${coverage.lost > 0 && html`<span class="said" title=${run.losses?.map((loss) => `${loss.records}: ${loss.reason}`).join("; ")}>${count(coverage.lost, "record")} lost, ${percent(coverage.share)} covered</span>`}
+  </div>`;
+}
+
+function Config({ run }) {
+  const entries = [...Object.entries(run.config), ...Object.entries(run.tags), ...Object.entries(run.labels)];
+  return html`<details class="box"><summary>Configuration <span class="dim num">${entries.length}</span></summary>
+    <dl class="facts">${entries.map(([name, value]) => html`<dt key=${name} class="mono">${name}</dt><dd class="mono">${String(value)}</dd>`)}
+    <dt>launch</dt><dd class="mono">${run.launch_id}</dd><dt>agent</dt><dd>${run.agent_version || "not known"}</dd><dt>group</dt><dd>${run.group || "none"}</dd></dl></details>`;
+}
+
+/** The anomaly nearest to an update, or the newest. */
+function nearest(anomalies, update) {
+  const at = (a) => (update === null ? -a.update_onset : Math.abs(a.update_onset - update));
+  return [...anomalies].sort((a, b) => at(a) - at(b))[0];
+}
+
+export function Run({ parts }) {
+  const name = parts[1];
+  const state = useMemo(() => new RunState(name), [name]);
+  useEffect(() => () => state.close(), [state]);
+  const [picking, setPicking] = useState(false);
+  const run = state.run.value;
+  const anomalies = state.anomalies.value;
+  useEffect(() => handle({
+    back: () => go([]),
+    "open-anomaly-at": ({ update }) => { const found = nearest(anomalies, update); if (found) go(["anomalies", found.id]); return Boolean(found); },
+    "next-anomaly": () => step(1),
+    "previous-anomaly": () => step(-1),
+  }));
+  const step = (by) => {
+    const sorted = [...anomalies].sort((a, b) => a.update_onset - b.update_onset);
+    if (!sorted.length) return false;
+    const from = Number(route.value.query.from ?? -1) + 20;
+    const found = by > 0 ? sorted.find((a) => a.update_onset > from) : sorted.findLast((a) => a.update_onset < from);
+    const chosen = found || (by > 0 ? sorted[0] : sorted.at(-1));
+    amend({ from: Math.max(0, chosen.update_onset - 20), to: chosen.update_onset + 30, last: "" });
+    return true;
+  };
+  if (state.problem.value && !run) return html`<h1>${name}</h1><${Trouble} problem=${state.problem.value} retry=${() => state.load()} /><p><a href=${href([])}>All runs</a></p>`;
+  if (!run) return html`<p class="dim">Asking for ${name}…</p>`;
+  const signals = state.signals.value;
+  const names = (route.value.query.signals || VITALS.map(([signal]) => signal).join(",")).split(",");
+  return html`<${Head} run=${run} />
+    <p class="sentence" id="sentence">${run.sentence}</p>
+    <${Strip} run=${run} />
+    <${LevelBar} run=${run} escalations=${state.escalations.value} locked=${readOnly()} onChanged=${(one) => state.take(one)} />
+    ${state.problem.value && html`<${Trouble} problem=${state.problem.value} retry=${() => state.load()} />`}
+    <${Panels} run=${run} signals=${signals} anomalies=${anomalies} levels=${state.levels.value} onAdd=${() => setPicking(true)} />
+    <${Happened} run=${run} anomalies=${anomalies} events=${state.events.value} escalations=${state.escalations.value} />
+    <${Config} run=${run} />
+    ${picking && html`<${Picker} signals=${signals} names=${names} open=${picking} onClose=${() => setPicking(false)} />`}`;
+}

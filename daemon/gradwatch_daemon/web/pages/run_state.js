@@ -1,0 +1,93 @@
+// What the page of a run knows, and how it stays current.
+import { computed, effect, signal } from "../html.js";
+import { get, segment } from "../api.js";
+import { all } from "../store.js";
+import { listen, refetch, throttle } from "../stream.js";
+
+const EVENTS = 100;
+
+export class RunState {
+  constructor(name) {
+    this.name = name;
+    this.path = `runs/${segment(name)}`;
+    this.run = signal(null);
+    this.signals = signal([]);
+    this.anomalies = signal([]);
+    this.escalations = signal([]);
+    this.events = signal([]);
+    this.problem = signal(null);
+    /** Stretches at one level: what escalations that were applied say, over the base. */
+    this.levels = computed(() => levels(this.run.value, this.escalations.value));
+    this.fresh = null;
+    const flush = throttle(() => this.apply());
+    // Standings and signals are not in the stream: they are asked for when the counts say that something changed.
+    const detail = throttle(() => this.loadDetail(), 0.5);
+    this.stops = [
+      listen("run", (run) => { if (run.run === name) { this.fresh = run; flush(); if (this.changed(run)) detail(); } }),
+      listen("anomaly", (one) => { if (one.run === name) { this.anomalies.value = merge(this.anomalies.value, one); detail(); } }),
+      listen("escalation", (one) => { if (one.run === name) this.take(one); }),
+      effect(() => { refetch.value; this.load(); }),
+    ];
+  }
+
+  apply() {
+    if (this.fresh && this.run.value) this.run.value = { ...this.run.value, ...this.fresh };
+  }
+
+  changed(run) {
+    const now = this.run.value;
+    return !now || now.state !== run.state || JSON.stringify(now.detectors) !== JSON.stringify(run.detectors) || !this.signals.value.length;
+  }
+
+  /** Take over one escalation, new or changed. */
+  take(one) {
+    this.escalations.value = merge(this.escalations.value, one);
+  }
+
+  async load() {
+    try {
+      const [run, signals, anomalies, escalations, events] = await Promise.all([
+        get(this.path), get(`${this.path}/signals`), all("anomalies", { run: this.name }), all(`${this.path}/escalations`),
+        get(`${this.path}/events`, { limit: EVENTS }),
+      ]);
+      this.run.value = run;
+      this.signals.value = signals.items;
+      this.anomalies.value = anomalies;
+      this.escalations.value = escalations;
+      this.events.value = events.items;
+      this.problem.value = null;
+    } catch (error) {
+      this.problem.value = error;
+    }
+  }
+
+  async loadDetail() {
+    try {
+      const [run, signals, events] = await Promise.all([get(this.path), get(`${this.path}/signals`), get(`${this.path}/events`, { limit: EVENTS })]);
+      this.run.value = run;
+      this.signals.value = signals.items;
+      this.events.value = events.items;
+      this.problem.value = null;
+    } catch (error) {
+      this.problem.value = error;
+    }
+  }
+
+  close() {
+    for (const stop of this.stops) stop();
+  }
+}
+
+function merge(items, one) {
+  const at = items.findIndex((item) => item.id === one.id);
+  return at < 0 ? [one, ...items] : items.map((item, i) => (i === at ? one : item));
+}
+
+function levels(run, escalations) {
+  if (!run || run.update_last === null) return [];
+  const last = run.update_last;
+  const raised = escalations
+    .filter((one) => one.update_applied !== null)
+    .map((one) => ({ level: one.level, from: one.update_applied, to: one.update_ended ?? last + 1 }));
+  return [{ level: run.level.pin ?? run.level.base, from: 0, to: last + 1 }, ...raised];
+}

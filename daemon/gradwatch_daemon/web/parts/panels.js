@@ -1,0 +1,149 @@
+// The grid of panels of a run, and what stands over it: axis, stretch, scale, which signals.
+import { html, useEffect, useMemo, useState } from "../html.js";
+import { AXES, axisFault } from "../chart/series.js";
+import { Feed } from "../chart/feed.js";
+import { amend, route } from "../route.js";
+import { handle } from "../keyboard.js";
+import { detectors } from "../store.js";
+import { keyOf, number } from "../words.js";
+import { EmptyPanel, Panel } from "./panel.js";
+import { Trouble } from "./state.js";
+
+/** What a run is judged by at a glance, in this order; the core ones stay when they are not sent, and say what to add. */
+export const VITALS = [
+  ["episode.return.mean", "Return", true], ["policy.kl.k3", "KL (k3)", true], ["policy.entropy.norm", "Entropy, share of its most", true],
+  ["policy.ratio.max", "Largest ratio", true], ["policy.clip_fraction", "Clip fraction", false], ["grad.norm.mean", "Gradient norm", true],
+  ["value.explained_variance", "Explained variance", true], ["value.error.rms", "Value error", false], ["rnn.h.rms", "Recurrent state", false],
+  ["grad.health", "Gradient health", false], ["loss.total", "Loss", false], ["opt.lr", "Learning rate", false], ["sys.update_ms", "Time of an update", false],
+];
+const TITLES = new Map(VITALS.map(([name, title]) => [name, title]));
+const PANELS_MAX = 24;
+const RANGES = [["", "all"], ["500", "last 500"], ["100", "last 100"], ["30", "last 30"]];
+
+/** Names of the panels: those in the address, else the vitals and what open anomalies are about. */
+function chosen(query, signals, anomalies) {
+  if (query.signals) return query.signals.split(",");
+  const known = new Set(signals.map((item) => item.signal));
+  const names = VITALS.filter(([name, , core]) => core || known.has(name)).map(([name]) => name);
+  for (const anomaly of anomalies.filter((one) => one.state !== "resolved")) {
+    const need = detectors.value.get(anomaly.kind)?.needs.find((one) => !one.optional && known.has(one.signal));
+    if (need && !names.includes(need.signal)) names.push(need.signal);
+  }
+  return names.slice(0, PANELS_MAX);
+}
+
+/** Limits that are on a signal's own value, of rules that may fire. */
+function limitsOf(name) {
+  const found = [];
+  for (const rule of detectors.value.values()) {
+    for (const one of rule.thresholds) {
+      if (one.signal !== name || !one.severity || typeof one.value !== "number") continue;
+      found.push({ value: one.value, severity: one.severity, text: `${rule.kind} ${one.comparison} ${number(one.value)}` });
+    }
+  }
+  return found;
+}
+
+/** Kinds that look at a signal: their anomalies are bands on its panel. */
+function kindsOf(name) {
+  return new Set([...detectors.value.values()].filter((rule) => rule.needs.some((need) => need.signal === name && !need.optional)).map((rule) => rule.kind));
+}
+
+function missing(name, signals) {
+  const item = signals.find((one) => one.signal === name);
+  const need = [...detectors.value.values()].flatMap((rule) => rule.needs).find((one) => one.signal === name);
+  if (!item) return { why: "The trainer does not send this signal.", add: need?.line };
+  const reasons = { level: `It is collected from level ${item.level} on.`, thinned: "It is thinned to stay within the overhead budget; no value has come yet." };
+  return { why: reasons[item.status] || `${item.reason || "No value has come yet"}.`, add: item.status === "not_called" ? need?.line : "" };
+}
+
+function Toolbar({ view, data, count, onAdd }) {
+  const fault = (axis) => (data ? axisFault(data, axis) : "");
+  return html`<div class="toolbar" role="toolbar" aria-label="Charts">
+    <label>x <select value=${view.axis} onChange=${(event) => amend({ x: event.target.value })}>${Object.entries(AXES).map(([name, { label }]) =>
+      html`<option key=${name} value=${name} disabled=${Boolean(fault(name))} title=${fault(name)}>${label}${fault(name) ? " (not sent)" : ""}</option>`)}</select></label>
+    <label>range <select value=${view.from !== null || view.to !== null ? "zoom" : view.last} onChange=${(event) => amend({ last: event.target.value, from: "", to: "" })}>
+      ${(view.from !== null || view.to !== null) && html`<option value="zoom">${view.from ?? "start"} to ${view.to ?? "now"}</option>`}
+      ${RANGES.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select></label>
+    ${(view.from !== null || view.to !== null) && html`<button class="small" onClick=${() => amend({ from: "", to: "" })} title="whole run (0)">whole run</button>`}
+    <button class="small" aria-pressed=${view.log} onClick=${() => amend({ log: view.log ? "" : "1" })} title="logarithmic scale (l)">log</button>
+    <button class="small" aria-pressed=${view.bands} onClick=${() => amend({ bands: view.bands ? "0" : "" })} title="anomaly bands (b)">bands</button>
+    <span class="spacer"></span>
+    <span class="dim num">${data && data.bucket > 1 ? `${data.bucket} updates a point, extremes kept` : ""}</span>
+    <button class="small" onClick=${onAdd} aria-haspopup="dialog">signals <span class="dim num">${count}</span></button>
+  </div>`;
+}
+
+/** The view that the address asks for. */
+export function viewOf(query) {
+  const update = (text) => (/^\d+$/.test(text || "") ? Number(text) : null);
+  return {
+    axis: AXES[query.x] ? query.x : "update", log: query.log === "1", bands: query.bands !== "0", last: query.last || "",
+    from: update(query.from), to: update(query.to), attempt: update(query.attempt),
+  };
+}
+
+export function Panels({ run, signals, anomalies, levels, onAdd, feedRef }) {
+  const feed = useMemo(() => new Feed(run.run), [run.run]);
+  useEffect(() => () => feed.close(), [feed]);
+  if (feedRef) feedRef.current = feed;
+  const { query } = route.value;
+  const view = viewOf(query);
+  const names = chosen(query, signals, anomalies);
+  const subjects = (name) => signals.filter((item) => item.signal === name).map((item) => item.subject);
+  const keys = names.flatMap((name) => (subjects(name).length ? subjects(name).slice(0, 8) : [""]).map((subject) => keyOf(name, subject)));
+  const since = view.last && run.update_last !== null ? Math.max(0, run.update_last - Number(view.last) + 1) : null;
+  // A moving window asks for its start rarely: the rest of it is cut when it is drawn.
+  const from = view.from ?? (since === null ? null : Math.floor(since / 50) * 50);
+  useEffect(() => feed.want({ keys, from, to: view.to, attempt: view.attempt }));
+  const data = feed.data.value;
+  const axis = data && axisFault(data, view.axis) ? "update" : view.axis;
+
+  const zoom = (low, high) => {
+    const values = AXES[axis].of(data);
+    const inside = data.update.filter((_, i) => values[i] >= low && values[i] <= high);
+    if (inside.length > 1) amend({ from: inside[0], to: inside.at(-1) + data.bucket - 1, last: "" });
+  };
+  const around = (factor) => {
+    const [low, high] = [data.update[0], data.update.at(-1)];
+    const middle = (low + high) / 2;
+    const half = ((high - low) / 2) * factor;
+    amend({ from: Math.max(0, Math.round(middle - half)), to: Math.round(middle + half) });
+  };
+  useEffect(() => handle({
+    axis: () => { const order = Object.keys(AXES).filter((name) => !data || !axisFault(data, name)); amend({ x: order[(order.indexOf(axis) + 1) % order.length] }); },
+    log: () => amend({ log: view.log ? "" : "1" }),
+    bands: () => amend({ bands: view.bands ? "0" : "" }),
+    "reset-zoom": () => amend({ from: "", to: "", last: "" }),
+    "zoom-in": () => data && around(0.5),
+    "zoom-out": () => data && (view.from === null && view.to === null ? false : around(2)),
+  }));
+
+  const lines = (name) => subjects(name).concat(subjects(name).length ? [] : [""]).map((subject) => data?.lines.get(keyOf(name, subject))).filter(Boolean);
+  const window = () => {
+    if (since === null || view.from !== null) return null;
+    const values = AXES[axis].of(data);
+    const first = data.update.findIndex((update) => update >= since);
+    return first < 0 ? null : [values[first], values.at(-1)];
+  };
+  return html`<section aria-label="Signals"><${Toolbar} view=${{ ...view, axis }} data=${data} count=${`${names.length} of ${new Set(signals.map((s) => s.signal)).size}`} onAdd=${onAdd} />
+    ${feed.problem.value && html`<${Trouble} problem=${feed.problem.value} retry=${() => feed.load()} />`}
+    <div class="panels">${names.map((name) => {
+      const found = lines(name);
+      const title = TITLES.get(name) || name;
+      if (data && (!found.length || found.every((line) => line.status.every((status) => status !== "measured")))) {
+        return html`<${EmptyPanel} key=${name} signal=${name} title=${title} ...${missing(name, signals)} />`;
+      }
+      if (!data) return html`<figure class="panel waiting" key=${name} data-signal=${name}><figcaption><span class="panel-title">${title}</span></figcaption><div class="plot"></div></figure>`;
+      const kinds = kindsOf(name);
+      const panel = {
+        signal: name, title, unit: found[0].unit, estimator: found[0].estimator, window: window(), lines: found, data, axis,
+        log: view.log, bands: view.bands, limits: limitsOf(name), levels, anomalies,
+        concerns: (anomaly) => kinds.has(anomaly.kind) || anomaly.attached.some((finding) => kinds.has(finding.kind)),
+        note: "No finite value in this stretch.",
+      };
+      return html`<${Panel} key=${name} panel=${panel} onZoom=${zoom}
+        onRemove=${query.signals ? () => amend({ signals: names.filter((other) => other !== name).join(",") }) : null} />`;
+    })}</div></section>`;
+}
+
