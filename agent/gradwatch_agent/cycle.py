@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.measurement import Measurement, Underway
+    from gradwatch_agent.collect.phases import Pause
     from gradwatch_agent.collect.profile import Capture
     from gradwatch_agent.desired import DesiredState
     from gradwatch_agent.exits import Exits
@@ -63,7 +64,7 @@ class UpdateCycle:
         self._unfit: set[str] = set()
         """Calls whose arguments could not all be measured in an update that ended; their next call is described, once."""
         self._late_updates = 0
-        self._phases = PhaseTimes()
+        self._phases = PhaseTimes(self._tell_pause)
         self._memory: HostMemory | None = None
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
@@ -250,6 +251,16 @@ class UpdateCycle:
         names = () if self._measurement is None else self._measurement.gradients.names
         updates = self._rows.put_box(names)
         return f"{updates} updates of {len(names)} tensors" if updates else "nothing is kept: no gradient was measured"
+
+    def tell_pause(self, connection: int) -> None:
+        """Say that an evaluation or a checkpoint goes on. Called on the link thread, which is the one that is not in it."""
+        self._phases.tell_pause(connection, time.perf_counter_ns())
+
+    def _tell_pause(self, pause: Pause, over: bool, spent_ns: int) -> None:
+        t_ns, spent_s = self._clock_ns + time.monotonic_ns(), spent_ns / 1e9
+        text = f"{pause.name} ended after {spent_s:.1f} s" if over else f"{pause.name} goes on since {spent_s:.1f} s"
+        detail: dict[str, Scalar] = {"phase": pause.name, "n": pause.n, "over": over, "seconds": spent_s}
+        self._outbox.put_event("phase", self.update, t_ns, text, detail)
 
     def _describe(self, call: str, given: Mapping[str, object]) -> None:
         """Tell the trainer's author what `call` is given: in the data stands only why it is missing."""

@@ -158,6 +158,9 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     def report(place: str, text: str) -> None:
         outbox.put_event("agent_error", monitor.update, time.time_ns(), text, {"place": place[:256]})
 
+    def turn(connection: int) -> None:
+        monitor.tell_pause(connection)
+
     def connect(hello: Callable[[], Hello], records: Outgoing, desired: DesiredState) -> Link:
         return Link(address, secret, hello, records, desired, on_own_error=report, locate=locate.again())
 
@@ -173,6 +176,7 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
         on_own_error=report,
         locate=locate,
         delivery=delivery,
+        each_turn=turn,
     )
     monitor = Monitor(settings, outbox, desired, link, EXITS)
     monitor.open()

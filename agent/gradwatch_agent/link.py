@@ -71,6 +71,7 @@ class Link:
         on_command: called on the link thread with each COMMAND; None answers with RESULT `rejected`.
         on_own_error: called on the link thread with (place, traceback) at the first failure of each place.
         delivery: of what earlier attempts left in a spool; the HELLO waits for it, for a while.
+        each_turn: called on the link thread while connected, with the count of connections; must be quick.
         locate: asked once a second while no daemon answers; gives (endpoint, secret) when they may have changed.
     """
 
@@ -87,11 +88,12 @@ class Link:
         on_own_error: Callable[[str, str], None] | None = None,
         locate: Callable[[], tuple[str, str] | None] | None = None,
         delivery: Delivery | None = None,
+        each_turn: Callable[[int], None] | None = None,
     ) -> None:
         self.endpoint, self._keys = read_endpoint(endpoint)
         self.warned_absent = False
         self._outbox, self._delivery = outbox, delivery
-        self._on_refused, self._own_error = on_refused, on_own_error
+        self._on_refused, self._own_error, self._each_turn = on_refused, on_own_error, each_turn
         self._secret, self._locate, self._located_at = secret, locate, time.monotonic()
         self._session = Session(lambda: replace(hello(), secret=self._secret), outbox, desired, on_command, time.monotonic())
         self._thread: threading.Thread | None = None
@@ -242,6 +244,8 @@ class Link:
             if self._greet_again and self._session.state is State.LIVE:
                 self._greet_again = False
                 self._session.greet_again(time.monotonic())
+            if self._each_turn is not None and self._session.state is State.LIVE:
+                self._each_turn(self._session.connections)
             self._outbox.tend(self._session.state is State.LIVE, time.monotonic())
             if not self._waits(time.monotonic()):
                 self._send(socket)

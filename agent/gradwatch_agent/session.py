@@ -114,6 +114,8 @@ class Session:
         self.state = State.CONNECTING
         self.refusal = ""
         self.attempt = 0
+        self.connections = 0
+        """How often a daemon welcomed this session."""
         self.bad_frames = 0
         self.refused_frames = 0
         self._refused_code = ""
@@ -249,6 +251,7 @@ class Session:
     def _welcome(self, message: m.Welcome) -> None:
         self.state = State.LIVE
         self.attempt = message.attempt
+        self.connections += 1
         self._window, self._window_bytes = message.window_records, message.window_bytes
         self._hello_wait_s = HELLO_AGAIN_S
         self._data.clear()

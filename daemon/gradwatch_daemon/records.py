@@ -210,8 +210,7 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is known of a run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped, crashed or
-    imported."""
+    """A run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped, crashed or imported."""
 
     run: str
     attempt: int
@@ -228,6 +227,7 @@ class Run:
     revision: int
     first_seen_ns: int
     last_seen_ns: int
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +346,7 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """The immutable picture of a run that HTTP reads. `effective` is what the agent last confirmed, None before that; of
+    """The immutable picture of a run for HTTP. `effective` is what the agent last confirmed, `state` may be slow or stalled; of
     `thinned` of its `rows` only roll-ups are left."""
 
     run: Run
@@ -361,6 +361,8 @@ class RunView:
     agent_version: str = ""
     verbs: tuple[str, ...] = ()
     thinned: int = 0
+    state: str = ""
+    evidence: str = ""
     newest: Newest | None = field(default=None, compare=False)
 
 

@@ -21,6 +21,7 @@ def run_summary(**changes: Any) -> Document:
         "attempt": 2,
         "group": "ants",
         "state": "live",
+        "evidence": "Update 120 came at 2026-01-31T12:04:59Z; one usually comes every 1.2 s.",
         "sentence": "Training, update 120 of 500. 1 critical anomaly since update 118: NaN in the loss.",
         "level": {"base": "normal", "pin": None, "effective": "debug", "revision": 7},
         "live": True,
@@ -59,6 +60,7 @@ def run_detail(**changes: Any) -> Document:
             },
         ],
         "losses": [{"reason": "outbox full", "records": 2}],
+        "crash": None,
         "overhead": {
             "update": 40,
             "share_before": 0.024,

@@ -1,15 +1,24 @@
-"""Wall time by phase of an update: `with mon.phase("rollout"): …`."""
+"""Wall time by phase of an update: `with mon.phase("rollout"): …`, and word of the phases that updates wait for."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gradwatch_agent.collect.host import Tally
 
 TIMED = ("rollout", "update", "eval", "checkpoint")
 """What an update is made of. "eval" and "checkpoint" make an update slow for a good reason."""
+
+PAUSES = ("eval", "checkpoint")
+"""While one of these goes on, no update is to be expected."""
+
+TOLD_AFTER_NS = 1_000_000_000
+"""A pause as short as that is a part of its update: telling of it would double the records of a trainer that saves often."""
 
 
 class Phase:
@@ -24,21 +33,70 @@ class Phase:
     def __enter__(self) -> None:
         """Begin."""
         self._begin_ns = time.perf_counter_ns()
+        if self._name in PAUSES:
+            self._times.pause(self._name or "", self._begin_ns)
 
     def __exit__(self, *exception: object) -> None:
         """End; an exception goes on, and what it cut short counts too."""
         if self._name is not None:
-            self._times.add(self._name, time.perf_counter_ns() - self._begin_ns)
+            now_ns = time.perf_counter_ns()
+            self._times.add(self._name, now_ns - self._begin_ns)
+            if self._name in PAUSES:
+                self._times.resume(now_ns)
+
+
+@dataclass(slots=True)
+class Pause:
+    """A phase that updates wait for: the `n`-th of its process. `told` is the connection on which its begin was told last."""
+
+    name: str
+    n: int
+    begin_ns: int
+    depth: int = 1
+    told: int = 0
 
 
 class PhaseTimes:
     """Nanoseconds by phase of the running update. A block that spans `step` counts in the update in which it ends; one inside
-    another counts in both."""
+    another counts in both.
 
-    __slots__ = ("_spent",)
+    `tell` is called with a pause, whether it is over, and how long it took so far in ns: on the link thread for one that goes
+    on, on the trainer's for its end. No lock: the two may come in either order, and `n` says which end is of which begin.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_count", "_pause", "_spent", "_tell")
+
+    def __init__(self, tell: Callable[[Pause, bool, int], None]) -> None:
         self._spent: dict[str, int] = {}
+        self._pause: Pause | None = None
+        self._count = 0
+        self._tell = tell
+
+    def pause(self, name: str, now_ns: int) -> None:
+        """A phase begins that updates wait for. One inside another is a part of it."""
+        if self._pause is not None:
+            self._pause.depth += 1
+            return
+        self._count += 1
+        self._pause = Pause(name, self._count, now_ns)
+
+    def resume(self, now_ns: int) -> None:
+        """It ends."""
+        pause = self._pause
+        if pause is None:
+            return
+        pause.depth -= 1
+        if pause.depth <= 0:
+            self._pause = None
+            if now_ns - pause.begin_ns >= TOLD_AFTER_NS:
+                self._tell(pause, True, now_ns - pause.begin_ns)
+
+    def tell_pause(self, connection: int, now_ns: int) -> None:
+        """Tell of a pause that lasts, once on each connection: a daemon that restarted meanwhile hears of it too."""
+        pause = self._pause
+        if pause is not None and pause.told != connection and now_ns - pause.begin_ns >= TOLD_AFTER_NS:
+            pause.told = connection
+            self._tell(pause, False, now_ns - pause.begin_ns)
 
     def add(self, name: str, spent_ns: int) -> None:
         """A block of this phase ended."""

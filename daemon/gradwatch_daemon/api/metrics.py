@@ -20,7 +20,7 @@ from gradwatch_daemon.records import Newest, RunView
 RUNS_MAX = 100
 """Runs shown: some 3,000 samples, a page of 300 kB. What is left out is counted by gradwatch_runs_suppressed."""
 
-WATCHED_STATES = ("live", "lost")
+WATCHED_STATES = ("live", "slow", "stalled", "lost")
 """What an alert can be about. Finished and crashed runs are counted by gradwatch_runs, or every run would be shown for ever."""
 
 DETECTOR_STATES = ("armed", "learning", "blind", "firing")
@@ -103,7 +103,7 @@ def daemon_families(context: ApiContext, health: DaemonHealth, views: Mapping[st
     for code in sorted(health.refused):
         refused.add(health.refused[code], code=code)
     runs = Family("gradwatch_runs", "gauge", "Runs known, by state.")
-    count = Counter(view.run.state for view in views.values())
+    count = Counter(view.state or view.run.state for view in views.values())
     for state in STATES:
         runs.add(count[state], state=state)
     singles: tuple[tuple[str, Kind, str, float], ...] = (
@@ -134,7 +134,7 @@ def _single(name: str, kind: Kind, help_: str, value: float) -> Family:
 
 def run_families(views: Iterable[RunView]) -> list[Family]:
     """The runs that are live or lost, live ones first, newest first, `RUNS_MAX` of them."""
-    watched = [view for view in views if view.run.state in WATCHED_STATES]
+    watched = [view for view in views if (view.state or view.run.state) in WATCHED_STATES]
     watched.sort(key=lambda view: (view.live, view.run.last_seen_ns, view.run.run), reverse=True)
     shown = watched[:RUNS_MAX]
     suppressed = _single(

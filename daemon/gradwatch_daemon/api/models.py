@@ -71,7 +71,8 @@ class RunSummary(Model):
     run: str = Field(examples=["ant-ppo"])
     attempt: int
     group: str
-    state: str = Field(description="live, lost, finished, stopped, crashed or imported", examples=["live"])
+    state: str = Field(description="live, slow, stalled, lost, crashed, finished, stopped or imported", examples=["live"])
+    evidence: str = Field(description="How we know that, in one sentence")
     sentence: str = Field(examples=["Training, update 120 of 500. No anomaly seen by the 5 of 8 detectors that can see."])
     level: LevelView
     live: bool
@@ -84,53 +85,6 @@ class RunSummary(Model):
     coverage: Coverage
     detectors: DetectorCounts
     anomalies_open: int
-
-
-class LossReason(Model):
-    """How many records never came, for one reason."""
-
-    reason: str = Field(examples=["outbox full"])
-    records: int
-
-
-class RowTimes(Model):
-    """When the trainer made a row, by its clock, and when it came here, by ours."""
-
-    made_at: Time
-    received_at: Time
-
-
-class OverheadView(Model):
-    """The newest decision of the agent about what it may take of the trainer's time, from its `overhead` event."""
-
-    update: int = Field(description="Last update before it held")
-    share_before: float = Field(description="What all calls of the agent took of an update's time", examples=[0.024])
-    share: float = Field(description="What they are to take from then on", examples=[0.009])
-    budget: float = Field(examples=[0.01])
-    thinned: dict[str, int] = Field(
-        description="Collector → it runs in one update of so many, its signals say `thinned` in the others",
-        examples=[{"exemplars": 4}],
-    )
-    sentence: str
-
-
-class RunDetail(RunSummary):
-    """A run with everything known of it."""
-
-    launch_id: str
-    agent_version: str = Field(
-        description="Version of gradwatch in the trainer; empty when it has not greeted since we started"
-    )
-    verbs: list[str] = Field(description="Commands its trainer takes now; empty when none is connected", examples=[["stop"]])
-    row_last: RowTimes | None = Field(description="Newest row; null when none came since the daemon started")
-    tags: dict[str, str]
-    labels: dict[str, str]
-    config: dict[str, Any]
-    standings: list[DetectorStanding]
-    losses: list[LossReason]
-    overhead: OverheadView | None = Field(
-        description="What the agent thinned to stay within its budget; null when every collector always ran in this attempt"
-    )
 
 
 class SignalItem(Model):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from gradwatch_contracts.control import Level, RankState
 from gradwatch_contracts.limits import NAME_CHARS_MAX
-from gradwatch_daemon.api import control_models, models
+from gradwatch_daemon.api import control_models, models, run_models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
@@ -19,7 +20,7 @@ from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, Ru
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
-STATES = ("live", "lost", "finished", "stopped", "crashed", "imported")
+STATES = ("live", "slow", "stalled", "lost", "crashed", "finished", "stopped", "imported")
 EVENTS_READ_MAX = 10_000
 """Newest events of a run that can be paged through: an event is rare, a run that has more of them has one message."""
 
@@ -66,7 +67,8 @@ def _summary(view: RunView) -> dict[str, Any]:
         "run": run.run,
         "attempt": run.attempt,
         "group": run.group,
-        "state": run.state,
+        "state": view.state or run.state,
+        "evidence": view.evidence,
         "sentence": run_sentence(view),
         "level": models.LevelView.model_validate(
             {
@@ -94,8 +96,8 @@ def run_summary(view: RunView) -> models.RunSummary:
     return models.RunSummary(**_summary(view))
 
 
-def _row_times(newest: Newest) -> models.RowTimes:
-    return models.RowTimes(made_at=time_text(newest.t_ns), received_at=time_text(newest.received_ns))
+def _row_times(newest: Newest) -> run_models.RowTimes:
+    return run_models.RowTimes(made_at=time_text(newest.t_ns), received_at=time_text(newest.received_ns))
 
 
 def line_to_add(state: DetectorState, catalogue: Iterable[DetectorInfo]) -> str:
@@ -111,7 +113,7 @@ def line_to_add(state: DetectorState, catalogue: Iterable[DetectorInfo]) -> str:
     return max((line for line in lines if line in state.reason), key=len, default="")
 
 
-def overhead(view: RunView, events: Iterable[EventRecord]) -> models.OverheadView | None:
+def overhead(view: RunView, events: Iterable[EventRecord]) -> run_models.OverheadView | None:
     """The newest word of the present attempt about thinned collectors, from events that come newest first."""
     attempt = view.run.attempt
     found = next((event for event in events if event.kind == "overhead" and event.stream.attempt == attempt), None)
@@ -121,19 +123,41 @@ def overhead(view: RunView, events: Iterable[EventRecord]) -> models.OverheadVie
     every = {name.removeprefix(EVERY): count for name, count in detail.items() if name.startswith(EVERY)}
     shares = {"share_before": detail.get("was"), "share": detail.get("share"), "budget": detail.get("budget")}
     try:
-        return models.OverheadView.model_validate({"update": found.update, "thinned": every, "sentence": found.text, **shares})
+        return run_models.OverheadView.model_validate(
+            {"update": found.update, "thinned": every, "sentence": found.text, **shares}
+        )
     except ValidationError:  # an event is what a trainer says; ours has all of it
         return None
 
 
+def crash(view: RunView, events: Iterable[EventRecord]) -> run_models.CrashView | None:
+    """The exception that the present attempt ended by, from events that come newest first; the first where ranks differ."""
+    attempt, found = view.run.attempt, None
+    for event in events:
+        if event.kind == "exception" and event.stream.attempt == attempt:
+            found = event
+    if found is None:
+        return None
+    run = quote(view.run.run, safe="")
+    return run_models.CrashView(
+        type=str(found.detail.get("type", "")),
+        message=str(found.detail.get("message", "")),
+        traceback=found.text,
+        update=found.update,
+        rank=found.stream.rank_shown,
+        at=time_text(found.t_ns),
+        updates=f"/api/v1/runs/{run}/snapshot?around={found.update}&attempt={attempt}",
+    )
+
+
 def run_detail(
     view: RunView, losses: Iterable[LossRecord], events: Iterable[EventRecord], catalogue: Iterable[DetectorInfo]
-) -> models.RunDetail:
+) -> run_models.RunDetail:
     """A run with its configuration, each detector's standing, and why records were lost."""
     reasons: Counter[str] = Counter()
     for loss in losses:
         reasons[loss.reason] += loss.last_seq - loss.first_seq + 1
-    return models.RunDetail(
+    return run_models.RunDetail(
         **_summary(view),
         launch_id=view.run.launch_id,
         agent_version=view.agent_version,
@@ -146,8 +170,9 @@ def run_detail(
             models.DetectorStanding.model_validate({**asdict(state), "add": line_to_add(state, catalogue)})
             for state in view.detectors
         ],
-        losses=[models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
+        losses=[run_models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
         overhead=overhead(view, events),
+        crash=crash(view, events),
     )
 
 
@@ -191,7 +216,7 @@ async def list_runs(
     views = [
         view
         for view in context_of(request).snapshots().values()
-        if state in (None, view.run.state)
+        if state in (None, view.state or view.run.state)
         and group in (None, view.run.group)
         and live in (None, view.live)
         and (tag is None or view.run.tags.get(name) == value)
@@ -200,7 +225,7 @@ async def list_runs(
     return Answer(models.RunList(items=[run_summary(view) for view in shown], next=following).model_dump())
 
 
-@router.get("/runs/{run}", response_model=models.RunDetail, operation_id="get_run", summary="One run")
+@router.get("/runs/{run}", response_model=run_models.RunDetail, operation_id="get_run", summary="One run")
 async def get_run(request: Request, run: RunName) -> Answer:
     """Everything known of a run."""
     context, view = find_run(request, run)

@@ -12,19 +12,24 @@ def run_sentence(view: RunView) -> str:
 
 
 def _progress(view: RunView) -> str:
+    state = view.state or view.run.state
     if view.update_last is None:
-        return {"live": "Connected, no update has come yet.", "lost": "The connection was lost before any update came."}.get(
-            view.run.state, "It ended before any update came."
-        )
+        return {
+            "live": "Connected, no update has come yet.",
+            "stalled": "No update has come yet.",
+            "lost": "The connection was lost before any update came.",
+        }.get(state, "It ended before any update came.")
     total = f" of {view.run.updates_total}" if view.run.updates_total is not None else ""
     at = f"update {view.update_last}{total}"
     return {
         "live": f"Training, {at}.",
+        "slow": f"Training more slowly than usual, {at}.",
+        "stalled": f"Standing still at {at}.",
         "lost": f"The connection was lost after {at}.",
         "finished": f"Finished after {at}.",
         "stopped": f"Stopped by hand after {at}.",
         "crashed": f"Crashed after {at}.",
-    }.get(view.run.state, f"{view.run.state.capitalize()}, {at}.")
+    }.get(state, f"{state.capitalize()}, {at}.")
 
 
 def _found(view: RunView) -> str:

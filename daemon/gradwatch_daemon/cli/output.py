@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_COLOURS = {"critical": "31;1", "warning": "33", "info": "36", "firing": "31", "resolved": "32", "live": "32", "lost": "31"}
+_RED, _YELLOW, _GREEN = "31", "33", "32"
+_COLOURS = {
+    **{"critical": "31;1", "warning": _YELLOW, "info": "36", "firing": _RED, "resolved": _GREEN},
+    **{"live": _GREEN, "slow": _YELLOW, "stalled": _RED, "lost": _RED, "crashed": _RED},
+}
 _GLYPHS = {"critical": "!!", "warning": "!", "info": "i"}
 _SPELLED = {"NaN": "NaN", "Infinity": "Inf", "-Infinity": "-Inf"}
 

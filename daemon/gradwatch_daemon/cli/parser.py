@@ -11,6 +11,8 @@ from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 
 WAIT_DEFAULT_S = 60.0
 
+RUN_STATES = ("live", "slow", "stalled", "lost", "crashed", "finished", "stopped", "imported")
+
 _EPILOG = """\
 The daemon is found by GRADWATCH_URL and GRADWATCH_TOKEN, else by the connection.json that `gradwatch serve` wrote.
 
@@ -137,7 +139,7 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
     runs = _verb(verbs, "runs", "list runs, or show everything about one")
     runs.add_argument("run", nargs="?", metavar="RUN")
-    runs.add_argument("--state", choices=("live", "lost", "finished", "stopped", "crashed", "imported"))
+    runs.add_argument("--state", choices=RUN_STATES)
     signals = _verb(verbs, "signals", "list the signals of a run with their last values")
     signals.add_argument("run", metavar="RUN")
     signals.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")

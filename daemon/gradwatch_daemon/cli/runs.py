@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.cli.output import Output
 
+CRASH_LINES = 12
+"""Of a traceback: its end, which names the line that raised."""
+
 HEADS = ("RUN", "TRY", "STATE", "UPDATE", "LEVEL", "ANOMALIES", "DETECTORS", "COVERED", "LAST SEEN")
 
 
@@ -65,6 +68,10 @@ def show(item: dict[str, Any], output: Output) -> None:
     pin = f", pinned to {level['pin']}" if level["pin"] else ""
     output.line(f"{item['run']} (attempt {item['attempt']}, {item['state']})")
     output.line(printable(item["sentence"]))
+    output.line(f"evidence   {printable(item['evidence'])}")
+    if item["crash"] is not None:
+        for line in item["crash"]["traceback"].rstrip().splitlines()[-CRASH_LINES:]:
+            output.line(f"  {printable(line)}")
     output.line(f"level      {known(level['effective'])} (base {level['base']}{pin})")
     output.line(f"takes      {', '.join(item['verbs']) or 'no command'}")
     output.line(f"sessions   {item['sessions']} of {item['world']}, last seen {item['last_seen_at']}")

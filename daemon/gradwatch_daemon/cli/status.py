@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.cli.output import Output
 
-ENDED = ("lost", "crashed", "finished")
+ENDED = ("stalled", "lost", "crashed", "finished", "stopped", "imported")
 
 
 def run(args: Namespace, output: Output) -> int:

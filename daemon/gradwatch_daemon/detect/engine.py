@@ -72,6 +72,10 @@ class Engine:
         """Time by which the next update is due, on the trainer's clock; None when it is not known or was told already."""
         return stall.deadline_ns(state, self.profile.rules[stall.SPEC.kind])
 
+    def rhythm_s(self, state: StreamState) -> tuple[float | None, float]:
+        """The usual time between updates and that after which one is a stall; (None, 0.0) while learning."""
+        return stall.rhythm_s(state, self.profile.rules[stall.SPEC.kind])
+
     def tick(self, state: StreamState, t_ns: int) -> list[Verdicts]:
         """Judge that it is `t_ns`, on the trainer's clock, and no further update came; nothing before the deadline."""
         return stall.judge_tick(state, self.profile.rules[stall.SPEC.kind], t_ns)

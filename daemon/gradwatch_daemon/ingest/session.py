@@ -31,6 +31,8 @@ class LiveSession:
     heard_s: float
     schemas: dict[str, Schema] = field(default_factory=dict)
     asked_to_resend: bool = False
+    gone: bool = False
+    """Whether its process is known to have ended; what it sent before may still come."""
 
     @property
     def record(self) -> Session:
@@ -98,9 +100,9 @@ class Sessions:
         return [s for s in self.by_id.values() if s.stream.run == run and s.stream.attempt == attempt]
 
     def silent(self, now_s: float) -> list[LiveSession]:
-        """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats."""
+        """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats, or `GONE_S` after their process ended."""
         limit_s = limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX
-        return [session for session in self.by_id.values() if now_s - session.heard_s > limit_s]
+        return [s for s in self.by_id.values() if now_s - s.heard_s > (GONE_S if s.gone else limit_s)]
 
     def quarantined(self, peer: bytes, now_s: float) -> bool:
         """Whether frames of this peer are to be ignored now."""
@@ -120,6 +122,9 @@ class Sessions:
             return True
         return False
 
+
+GONE_S = 0.25
+"""What a process that ended has sent is read within milliseconds; a flood of others may be before it."""
 
 FORGIVE_S = 10.0
 """Time after which one bad frame of a peer is forgiven: an honest agent behind a bad cable stays welcome."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import Sessions
+    from gradwatch_daemon.pipeline.pace import Pace
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Gap, Now, Work
     from gradwatch_daemon.records import Anomaly, DetectorState, RowBlock, SignalBlock, Stream
@@ -49,12 +50,11 @@ _RANKS_SAY = {
 class Detection:
     """The detectors of all streams that are fed, and the rows of ranks that wait for each other."""
 
-    def __init__(self, engine: Engine, store: Store, runs: Runs, sessions: Sessions) -> None:
+    def __init__(self, engine: Engine, store: Store, runs: Runs, sessions: Sessions, pace: Pace) -> None:
         self._engine, self._store = engine, store
-        self._runs, self._sessions = runs, sessions
+        self._runs, self._sessions, self._pace = runs, sessions, pace
         self._deriver = Deriver()
         self._streams: dict[Stream, StreamDetection] = {}
-        self._moved: dict[Stream, float] = {}
         self._gathered: dict[Stream, Gathering] = {}
         self._apart: dict[Stream, int] = {}
 
@@ -66,6 +66,10 @@ class Detection:
     def standing(self, stream: Stream) -> tuple[DetectorState, ...]:
         """How the detectors of a stored stream stand; replays what its checkpoint does not cover."""
         return self._of(stream).detector_states
+
+    def rhythm(self, stream: Stream) -> tuple[float | None, float]:
+        """The usual time between updates of a stream, and that after which it stands still; (None, 0.0) while learning."""
+        return self._of(stream).rhythm_s
 
     def restore(self) -> None:
         """Begin anew with what is stored: rows of ranks that wait; detectors come back with their stream's next row."""
@@ -163,7 +167,7 @@ class Detection:
                 done = until
             self._lose(gap.loss, work, now)
         self._found(detection.advance(block.select(slice(done, len(block))) if done else block), work, now)
-        self._moved[stream] = now.mono_s
+        self._pace.move(stream, now)
         if stream.attempt == state.run.attempt:
             state.detectors = detection.detector_states
             state.newest = Newest.of(block, now.unix_ns)
@@ -175,17 +179,14 @@ class Detection:
         self._found(anomalies, work, now)
 
     def watch_pace(self, work: Work, now: Now) -> None:
-        """Tell detection when a trainer that answers has not ended an update for too long. On the daemon's own monotonic
-        clock since its last row came: the trainer's may stand anywhere."""
-        for session in work.welcomes:
-            self._moved[self._runs.states[session.stream.run].judged(session.stream)] = now.mono_s
+        """Tell detection when a trainer that answers has not ended an update for too long, and is in no pause."""
         for session in self._sessions.by_id.values():
             state = self._runs.states[session.stream.run]
             stream = state.judged(session.stream)
-            waited_s = now.mono_s - self._moved.setdefault(stream, now.mono_s)
+            waited_s, _ = self._pace.waited(stream, now)
             answers = now.mono_s - session.heard_s <= ANSWERS_S
             past = session.hello.replay or stream.attempt != state.run.attempt
-            if waited_s < PACE_LEAST_S or not answers or past:
+            if waited_s < PACE_LEAST_S or not answers or past or self._pace.excused(stream, now):
                 continue
             detection = self._of(stream)
             told = detection.tick(int(waited_s * 1e9))
@@ -199,7 +200,7 @@ class Detection:
         idle = {run for run in work.changed if not self._runs.states[run].live}
         for stream in [stream for stream in self._streams if stream.run in idle]:
             del self._streams[stream]
-            self._moved.pop(stream, None)
+            self._pace.forget(stream)
         for stream in [stream for stream in self._gathered if stream.run in idle and not self._gathered[stream].waiting]:
             del self._gathered[stream]
             self._apart.pop(stream, None)

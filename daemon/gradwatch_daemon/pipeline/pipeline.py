@@ -17,15 +17,19 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import __version__
+from gradwatch_daemon.anomalies.liveness import judge_silent
 from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
 from gradwatch_daemon.ingest.gate import Gate, Passed
+from gradwatch_daemon.ingest.processes import Processes
 from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.pipeline.attending import Attending
 from gradwatch_daemon.pipeline.control import Control
 from gradwatch_daemon.pipeline.detection import Detection
 from gradwatch_daemon.pipeline.mailbox import Mailbox
+from gradwatch_daemon.pipeline.pace import Pace
 from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
+from gradwatch_daemon.pipeline.vitals import Vitals, describe_exception
 from gradwatch_daemon.pipeline.work import Now, Work
 from gradwatch_daemon.records import ALL_RANKS, Commit, Published, RunView
 from gradwatch_daemon.store.protocol import Keep
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, Stream
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
 KEEP_ALL = Keep()
@@ -87,8 +91,11 @@ class Pipeline:
         self._sessions = Sessions()
         self._gate = Gate(self._sessions, counters)
         self._runs = Runs(store.runs(), store.row_counts())
-        self._reception = Reception(self._sessions, self._runs, store.session, counters, secret)
-        self._detection = Detection(engine, store, self._runs, self._sessions)
+        self._pace, self._processes = Pace(), Processes()
+        senses = self._pace, self._processes
+        self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
+        self._detection = Detection(engine, store, self._runs, self._sessions, self._pace)
+        self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
         self._control = Control(self._runs, self._sessions, store, socket.send)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
@@ -111,6 +118,7 @@ class Pipeline:
             LOG.exception("the pipeline failed; the daemon ends")
         finally:
             self.mailbox.close()
+            self._processes.close()
 
     def tick(self, frames: list[tuple[bytes, bytes]]) -> None:
         """Do one round with these frames and all waiting requests."""
@@ -120,11 +128,13 @@ class Pipeline:
             work.place_losses(passed)
         self._reception.greet(passed, work, now)
         self.mailbox.take(work, now)
+        self._hear(passed, now)
         self._detection.detect(passed, work, now)
         self._detection.watch_pace(work, now)
         self._control.look_back(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
+        self._watch(work, now)
         self._attending.follow(work, now)
         self._control.expire(work, now)
         self._detection.retire(work)
@@ -135,6 +145,29 @@ class Pipeline:
         self._announce(work)
         if work.blocks:
             self._compact()
+
+    def _hear(self, passed: Passed, now: Now) -> None:
+        """Take in what says how trainers are: their phases, their exceptions, and processes that ended."""
+        for event in passed.events:
+            state = self._runs.states[event.stream.run]
+            if event.kind == "phase":
+                self._pace.hear(state.judged(event.stream), event.stream.rank, event, now)
+            elif event.kind == "exception" and event.stream.attempt == state.run.attempt:
+                state.exception = state.exception or describe_exception(event)
+        for id_ in self._processes.gone():
+            session = self._sessions.by_id.get(id_)
+            if session is not None:
+                session.gone = True
+
+    def _watch(self, work: Work, now: Now) -> None:
+        """Judge how the runs are that somebody is connected for, or was until a moment ago."""
+        streams: dict[str, Stream] = {}
+        for session in self._sessions.by_id.values():
+            state = self._runs.states[session.stream.run]
+            if session.stream.attempt == state.run.attempt and not session.hello.replay:
+                streams[session.stream.run] = state.judged(session.stream)
+        self._vitals.follow(streams, work, now)
+        self._vitals.watch_silent(work)
 
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""
@@ -271,7 +304,7 @@ class Pipeline:
             state.lost = self._store.lost_count(run)
             if state.run.state == "live":
                 # Whoever was connected will greet again; until then nobody is.
-                state.run = replace(state.run, state="lost")
+                state.end(judge_silent("", 0, state.run.last_seen_ns), state.run.last_seen_ns)
         reader.close()
         self._attending.restore(self._clock())
         self.snapshots = {run: state.view() for run, state in self._runs.states.items()}

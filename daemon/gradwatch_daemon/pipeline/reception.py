@@ -9,13 +9,16 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
+from gradwatch_daemon.anomalies.liveness import Vital, describe_end, judge_silent
 from gradwatch_daemon.ingest.session import LiveSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradwatch_daemon.ingest.gate import Passed
+    from gradwatch_daemon.ingest.processes import Processes
     from gradwatch_daemon.ingest.session import Sessions
+    from gradwatch_daemon.pipeline.pace import Pace
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Counters, Session
@@ -36,9 +39,17 @@ class Reception:
     a duplicate. `secret` is what a HELLO over TCP must hold; '' where file permissions already decide."""
 
     def __init__(
-        self, sessions: Sessions, runs: Runs, recorded: Callable[[str], Session | None], counters: Counters, secret: str
+        self,
+        sessions: Sessions,
+        runs: Runs,
+        senses: tuple[Pace, Processes],
+        recorded: Callable[[str], Session | None],
+        counters: Counters,
+        *,
+        secret: str,
     ) -> None:
         self._sessions = sessions
+        self._pace, self._processes = senses
         self._runs = runs
         self._recorded = recorded
         self._counters = counters
@@ -61,19 +72,30 @@ class Reception:
         for session, how in ended:
             self._sessions.close(session)
             state = self._runs.states[session.stream.run]
+            self._pace.leave(state.judged(session.stream), session.stream.rank)
             if session.stream.attempt == state.run.attempt:
                 if how != "lost":
                     work.commanded(state.commands.lose_rank(session.stream.rank, "its process ended"))
                     work.escalated(state.escalations.lose_rank(session.stream.rank, "its process ended"))
-                self._leave(state, how, work, now)
+                self._leave(state, session, how, work, now)
+            if session.id not in state.silent:
+                self._processes.forget(session.id)
 
-    def _leave(self, state: RunState, how: str, work: Work, now: Now) -> None:
+    def _leave(self, state: RunState, session: LiveSession, how: str, work: Work, now: Now) -> None:
         """One process of the present attempt is gone. The run ends with the last, as badly as the worst of them."""
         run = state.run.run
         state.live = len(self._sessions.of_attempt(run, state.run.attempt))
         state.crashed |= how == "crashed"
+        heard_ns = now.unix_ns - int((now.mono_s - session.heard_s) * 1e9)
+        if how == "lost" and not session.gone and self._processes.state(session.id):
+            state.silent[session.id] = session.hello.pid, heard_ns
         if state.live == 0:
-            state.saw("crashed" if state.crashed else how, now.unix_ns)
+            how = "crashed" if state.crashed else how
+            if how == "lost":
+                # What is recorded must still be true when the daemon is back and can no longer see the process.
+                state.end(judge_silent("gone" if session.gone else "", session.hello.pid, heard_ns), now.unix_ns)
+            else:
+                state.end(Vital(how, describe_end(how, state.update_last, state.exception, now.unix_ns)), now.unix_ns)
             if how != "lost":
                 work.escalated(state.escalations.lose_all("the run ended"))
                 work.commanded(state.commands.lose_all("the run ended"))
@@ -100,8 +122,16 @@ class Reception:
             work.escalated(state.escalations.lose_all(ANOTHER_ATTEMPT))
             work.commanded(state.commands.lose_all(ANOTHER_ATTEMPT))
             work.noted(state.close_anomalies(ANOTHER_ATTEMPT))
+            for before in state.silent:
+                self._processes.forget(before)
+            state.silent.clear()
         opened = LiveSession(hello.session, peer, session.stream, hello, session.last_seq, session.last_seq, now.mono_s)
         self._sessions.open(opened)
+        self._processes.watch(opened.id, hello.host, hello.pid, hello.started_unix_ns)
+        self._pace.greet(state.judged(session.stream), session.stream.rank, now)
+        state.silent.pop(opened.id, None)
+        if hello.replay and session.stream.attempt == state.run.attempt:
+            state.vital = Vital("live", "Records of an earlier time come in.")
         state.live = len(self._sessions.of_attempt(hello.run, state.run.attempt))
         work.runs[hello.run] = state.run
         work.sessions[session.session] = session

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.anomalies.closing import close
+from gradwatch_daemon.anomalies.liveness import Vital
 from gradwatch_daemon.escalate.commands import Commands
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.records import ALL_RANKS, Run, RunView, Session, Stream
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
 PAST_MAX = 64
 """Launches remembered that came from a spool beside a live trainer: their ranks arrive within minutes of each other."""
 
+UNSEEN = Vital("", "")
+
 
 @dataclass(slots=True)
 class RunState:
     """One run, as the pipeline thread holds it.
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
-    whether one of them ended by an exception; `attempts` is the highest number given, `past` the attempts that came from a
-    spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own word.
-    `looked_back` are the open anomalies for which the black box was asked for.
+    whether one of them ended by an exception, `exception` by which; `attempts` is the highest number given, `past` the attempts
+    that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
+    word. `vital` is how it is; `silent` are sessions that do not answer: pid, and since when in unix ns. `looked_back` are the
+    open anomalies for which the black box was asked for.
     """
 
     run: Run
@@ -50,6 +54,9 @@ class RunState:
     agent_version: str = ""
     verbs: tuple[str, ...] = ()
     newest: Newest | None = None
+    exception: str = ""
+    vital: Vital = UNSEEN
+    silent: dict[str, tuple[int, int]] = field(default_factory=dict)
     looked_back: set[str] = field(default_factory=set)
 
     def judged(self, stream: Stream) -> Stream:
@@ -75,6 +82,8 @@ class RunState:
             agent_version=self.agent_version,
             verbs=self.verbs if self.live else (),
             thinned=self.thinned,
+            state=self.vital.state or self.run.state,
+            evidence=self.vital.evidence,
             newest=self.newest,
         )
 
@@ -92,9 +101,14 @@ class RunState:
         self.open.clear()
         return closed
 
-    def saw(self, state: str, now_ns: int) -> None:
-        """Move the run's state and the time it was last heard of."""
-        self.run = replace(self.run, state=state, last_seen_ns=now_ns)
+    def saw(self, now_ns: int) -> None:
+        """A trainer is there."""
+        self.run = replace(self.run, state="live", evidence="", last_seen_ns=now_ns)
+
+    def end(self, vital: Vital, now_ns: int) -> None:
+        """The last trainer is gone."""
+        self.vital = vital
+        self.run = replace(self.run, state=vital.state, evidence=vital.evidence, last_seen_ns=now_ns)
 
 
 class Runs:
@@ -120,7 +134,7 @@ class Runs:
         state = self.states.get(hello.run)
         if known is not None and known.stream.run == hello.run and state is not None:
             if known.stream.attempt == state.run.attempt:
-                state.saw("live", now_ns)
+                state.saw(now_ns)
                 state.agent_version, state.verbs = hello.agent_version, hello.verbs
             return state, replace(known, verbs=hello.verbs)
         if state is not None and hello.replay and state.live and state.run.launch_id != hello.launch_id:
@@ -153,7 +167,7 @@ class Runs:
             state = self.states[hello.run] = _state_of(run)
             return state
         if state.run.launch_id == hello.launch_id and hello.rank not in state.ranks:
-            state.saw("live", now_ns)
+            state.saw(now_ns)
             return state
         old, base = state.run, Level(hello.level)
         state.attempts += 1
@@ -162,12 +176,13 @@ class Runs:
             _described(hello, state.attempts, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
-        state.crashed, state.ranks = False, set()
+        state.crashed, state.exception, state.ranks = False, "", set()
         return state
 
 
 def _state_of(run: Run) -> RunState:
-    return RunState(run, Escalations(run.run, run.base, run.pin, run.revision), Commands(run.run))
+    escalations = Escalations(run.run, run.base, run.pin, run.revision)
+    return RunState(run, escalations, Commands(run.run), vital=Vital(run.state, run.evidence))
 
 
 def _described(hello: Hello, attempt: int, base: Level, first_seen_ns: int, now_ns: int) -> Run:

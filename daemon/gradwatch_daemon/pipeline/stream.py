@@ -74,6 +74,11 @@ class StreamDetection:
         """When the next update is due, on the trainer's clock: a tick after it is a stall. None while there is no telling."""
         return None if self._failure or not self.rows else self._engine.deadline_ns(self._state)
 
+    @property
+    def rhythm_s(self) -> tuple[float | None, float]:
+        """The usual time between updates and that after which one is a stall; (None, 0.0) where there is no telling."""
+        return (None, 0.0) if self._failure or not self.rows else self._engine.rhythm_s(self._state)
+
     def tick(self, waited_ns: int) -> tuple[list[Anomaly], EventRecord] | None:
         """Detect that no update came for `waited_ns` since the last row; None where that is not past the deadline."""
         deadline, t_ns = self.deadline_ns, self._t_ns + waited_ns

@@ -48,6 +48,7 @@ RUN = (
     "revision",
     "first_seen_ns",
     "last_seen_ns",
+    "evidence",
 )
 SESSION = ("session", "stream", "launch_id", "last_seq", "host", "pid", "verbs")
 ANOMALY = (
@@ -145,12 +146,13 @@ def run_row(run: Run) -> Row:
         run.revision,
         run.first_seen_ns,
         run.last_seen_ns,
+        run.evidence,
     )
 
 
 def run_of(row: Sequence[Any]) -> Run:
     """The run in a RUN row."""
-    name, attempt, launch, group, tags, labels, config, total, world, state, base, pin, revision, first_ns, last_ns = row
+    name, attempt, launch, group, tags, labels, config, total, world, state, base, pin, revision, *rest = row
     return Run(
         name,
         attempt,
@@ -165,8 +167,7 @@ def run_of(row: Sequence[Any]) -> Run:
         Level(base),
         None if pin is None else Level(pin),
         revision,
-        first_ns,
-        last_ns,
+        *rest,
     )
 
 

@@ -145,7 +145,12 @@ _SEVENTH = (
     "ALTER TABLE escalation ADD COLUMN expires_ns INTEGER NOT NULL DEFAULT 0",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH)
+_EIGHTH = (
+    # How we know what became of a run, in words.
+    "ALTER TABLE run ADD COLUMN evidence TEXT NOT NULL DEFAULT ''",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

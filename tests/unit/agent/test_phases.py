@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_phase_that_raises_counts_and_the_exception_goes_on() -> None:
 
 def test_phase_blocks_of_an_update_add_up_and_the_next_begins_at_none(clock: Clock) -> None:
     """3 + 4 ms of one phase, 2 of another; an update without a block has NOT_CALLED, not 0."""
-    times = PhaseTimes()
+    times = PhaseTimes(lambda *_: None)
     for name, ms in (("rollout", 3), ("update", 2), ("rollout", 4)):
         with Phase(times, name):
             clock.ns += ms * 1_000_000
@@ -178,3 +179,67 @@ def test_lengths_make_no_table_of_returns() -> None:
     with monitoring() as (monitor, record):
         monitor.step(episode_lengths=[3, 5], episode_returns=[1.0])
         assert record.table("episodes") == {"0": {"return": 1.0}}
+
+
+class Told:
+    """What is told of pauses: name, number, whether it is over, seconds."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int, bool, float]] = []
+        self.times = PhaseTimes(lambda pause, over, ns: self.said.append((pause.name, pause.n, over, ns / 1e9)))
+
+
+SECOND = 1_000_000_000
+
+
+def test_pause_shorter_than_a_second_is_not_told_of(clock: Clock) -> None:
+    """A trainer that saves at every update would double its records."""
+    told = Told()
+    with Phase(told.times, "checkpoint"):
+        clock.ns += SECOND - 1
+        told.times.tell_pause(1, clock.ns)
+    assert told.said == []
+
+
+def test_phases_that_updates_are_made_of_are_not_told_of(clock: Clock) -> None:
+    """A long rollout is what the rhythm is learned from."""
+    told = Told()
+    for name in ("rollout", "update"):
+        with Phase(told.times, name):
+            clock.ns += 60 * SECOND
+            told.times.tell_pause(1, clock.ns)
+    assert told.said == []
+
+
+def test_pause_that_lasts_is_told_once_on_each_connection_and_at_its_end(clock: Clock) -> None:
+    """A daemon that came back meanwhile hears of it; one inside another is a part of it; an exception ends it too."""
+    told = Told()
+
+    def evaluate() -> None:
+        clock.ns += SECOND
+        for connection in (1, 1, 2):
+            told.times.tell_pause(connection, clock.ns)
+        with Phase(told.times, "checkpoint"):
+            clock.ns += SECOND
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), Phase(told.times, "eval"):
+        evaluate()
+    with Phase(told.times, "eval"):
+        clock.ns += 3 * SECOND
+    assert told.said == [("eval", 1, False, 1.0), ("eval", 1, False, 1.0), ("eval", 1, True, 2.0), ("eval", 2, True, 3.0)]
+
+
+def test_pause_told_is_an_event_of_its_update() -> None:
+    """With everything that the daemon needs to tell its begin from its end."""
+    with monitoring() as (monitor, record):
+        monitor.step()
+        monitor._phases.pause("eval", time.perf_counter_ns() - 2 * SECOND)
+        monitor.tell_pause(1)
+        monitor._phases.resume(time.perf_counter_ns())
+        told = [event for event in record.events if event[0] == "phase"]
+        assert [(update, detail["phase"], detail["n"], detail["over"]) for _, update, _, detail in told] == [
+            (1, "eval", 1, False),
+            (1, "eval", 1, True),
+        ]
+        assert told[1][2].startswith("eval ended after 2.")

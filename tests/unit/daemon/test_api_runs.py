@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gradwatch_contracts.control import Level, Severity
-from gradwatch_daemon.api import models
+from gradwatch_daemon.api import models, run_models
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Stream
 from harness.fake_api import (
@@ -51,6 +51,8 @@ async def test_run_detail_round_trips_every_field() -> None:
         open_anomalies=(make_anomaly(),),
         agent_version="0.9",
         verbs=("stop",),
+        state="slow",
+        evidence="Late.",
         newest=make_newest({"loss.total": 1}),
     )
     daemon = make_daemon({"ant-ppo": view})
@@ -60,15 +62,16 @@ async def test_run_detail_round_trips_every_field() -> None:
     answer = await daemon.get("/runs/ant-ppo")
 
     document = answer.json()
-    models.RunDetail.model_validate(document)
-    assert document.pop("sentence").startswith("Training, update 120 of 500.")
+    run_models.RunDetail.model_validate(document)
+    assert document.pop("sentence").startswith("Training more slowly than usual, update 120 of 500.")
     standings = document.pop("standings")
     assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7", "add": ""}
     assert document == {
         "run": "ant-ppo",
         "attempt": 2,
         "group": "ants",
-        "state": "live",
+        "state": "slow",
+        "evidence": "Late.",
         "level": {"base": "normal", "pin": "minimal", "effective": "debug", "revision": 3},
         "live": True,
         "sessions": 2,
@@ -89,7 +92,33 @@ async def test_run_detail_round_trips_every_field() -> None:
         "config": {"lr": 3e-4, "clip": "Infinity", "anneal": True},
         "losses": [{"reason": "outbox full", "records": 3}, {"reason": "device busy", "records": 1}],
         "overhead": None,
+        "crash": None,
     }
+
+
+async def test_run_detail_shows_the_first_exception_of_the_present_attempt() -> None:
+    """One of an older attempt is not meant; where ranks differ, the first one raised it and the others followed."""
+    daemon = make_daemon()
+    told = {"type": "ValueError", "message": "nan"}
+    first = make_event(1, text="Traceback: x", detail=told)
+    later = make_event(2, stream=Stream("ant-ppo", 2, 0), detail={"type": "RuntimeError", "message": "peer is gone"})
+    daemon.reader.happened = [later, first, make_event(0, stream=Stream("ant-ppo", 1, 0))]
+    assert (await daemon.get("/runs/ant-ppo")).json()["crash"] == {
+        "type": "ValueError",
+        "message": "nan",
+        "traceback": "Traceback: x",
+        "update": 118,
+        "rank": 1,
+        "at": T0_TEXT,
+        "updates": "/api/v1/runs/ant-ppo/snapshot?around=118&attempt=2",
+    }
+
+
+async def test_runs_are_found_by_the_state_that_is_shown() -> None:
+    """A connected run that is slow is not among the live ones."""
+    daemon = make_daemon({"ant-ppo": make_view(state="slow"), "bee": make_view(make_run("bee"))})
+    for state, found in (("slow", ["ant-ppo"]), ("live", ["bee"])):
+        assert [item["run"] for item in (await daemon.get(f"/runs?state={state}")).json()["items"]] == found
 
 
 def overhead_event(attempt: int = 2, **detail: object) -> EventRecord:

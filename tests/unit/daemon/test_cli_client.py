@@ -12,7 +12,7 @@ import pytest
 
 from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.errors import CODES, GradwatchError
-from gradwatch_daemon.api import attention_models, control_models, models, service_models
+from gradwatch_daemon.api import attention_models, control_models, models, run_models, service_models
 from gradwatch_daemon.api.problem_models import Problem
 from gradwatch_daemon.cli.client import Address, Client, ServerEvent, find_daemon, read_events
 from gradwatch_daemon.cli.failure import CommandError
@@ -220,7 +220,7 @@ def test_read_events_parses_ids_names_comments_and_several_data_lines() -> None:
     ("model", "document"),
     [
         (models.RunSummary, documents.run_summary()),
-        (models.RunDetail, documents.run_detail()),
+        (run_models.RunDetail, documents.run_detail()),
         (models.SignalItem, documents.signal_item()),
         (models.SeriesAnswer, documents.series()),
         (models.SeriesAnswer, documents.buckets()),

@@ -50,6 +50,12 @@ def deadline_ns(state: StreamState, rule: Rule) -> int | None:
     return arrivals.last_ns + _patience_ns(rule, usual)
 
 
+def rhythm_s(state: StreamState, rule: Rule) -> tuple[float | None, float]:
+    """The usual time between updates and the time after which one is a stall, in seconds; (None, 0.0) while learning."""
+    usual = state.memory(Arrivals, "").usual_gap_ns()
+    return (None, 0.0) if usual is None else (usual / NS, _patience_ns(rule, usual) / NS)
+
+
 def judge_tick(state: StreamState, rule: Rule, t_ns: int) -> list[Verdicts]:
     """Whether it is past the deadline; once told, nothing more until the next update."""
     deadline = deadline_ns(state, rule)
@@ -88,12 +94,13 @@ SPEC = Spec(
     title="Training stands still",
     meaning="The process lives and answers, but no update has ended for many times as long as one usually takes.",
     source="a deadline with the run's own pace as the time-out",
-    fails_when="Evaluation or checkpoint pauses longer than ten updates look like it. A process that is gone is no stall: the "
-    "run is then lost. Updates that merely become slower are followed by the median.",
+    fails_when="Evaluation or checkpoint pauses longer than ten updates look like it, unless they are in mon.phase: eval or "
+    "checkpoint. A process that is gone is no stall: the run is then lost. Updates that merely become slower are followed by "
+    "the median.",
     tries=(
         "Look with py-spy dump or a debugger at the call that the process waits in.",
         "An environment worker that died, a full disk, or a collective that one rank never enters are the usual causes.",
-        "If it evaluates or saves for that long on purpose, raise stall.seconds above that.",
+        'If it evaluates or saves for that long on purpose, put that into `with mon.phase("eval"):`.',
     ),
     sentence="{quantity} {value}{usual} after update {update}, limit {limit}.",
     profiles={"default": _VARIANT, "classic": _VARIANT},
