@@ -108,6 +108,7 @@ NEEDS: dict[str, Needs] = {
     "slow_updates": Needs(("sys.update_ms",)),
     "memory_growth": Needs(("sys.host_bytes",)),
     "stall": Needs(),
+    "telemetry_frozen": Needs(),
     "telemetry_gap": Needs(),
 }
 """Kind of anomaly → what its detector needs, in the order of the daemon's catalogue."""

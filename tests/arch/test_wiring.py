@@ -83,6 +83,7 @@ KINDS = CLASSIC | {
     "slow_updates",
     "memory_growth",
     "optimizer_precursor",
+    "telemetry_frozen",
 }
 """Every kind that README.md promises. A new one is added here too: what is listed twice is not deleted by accident."""
 

@@ -47,6 +47,7 @@ from gradwatch_daemon.detect.kinds import (
     stall,
     std_collapse,
     std_explosion,
+    telemetry_frozen,
     telemetry_gap,
     update_stalled,
     value_collapse,
@@ -94,6 +95,7 @@ CATALOGUE: tuple[Spec, ...] = (
     slow_updates.SPEC,
     memory_growth.SPEC,
     stall.SPEC,
+    telemetry_frozen.SPEC,
     telemetry_gap.SPEC,
 )
 

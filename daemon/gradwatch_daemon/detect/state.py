@@ -14,6 +14,7 @@ from gradwatch_daemon.detect.arrivals import Arrivals
 from gradwatch_daemon.detect.board import Board
 from gradwatch_daemon.detect.context import Context
 from gradwatch_daemon.detect.ema import Average, Ema
+from gradwatch_daemon.detect.frozen import Frozen
 from gradwatch_daemon.detect.own_memory import Memory as OwnMemory
 from gradwatch_daemon.detect.presence import Presence
 from gradwatch_daemon.detect.returns import EpisodeWindow, Held, RollingBest
@@ -40,6 +41,7 @@ _KINDS: dict[str, type[Memory]] = {
         Context,
         Ema,
         EpisodeWindow,
+        Frozen,
         Held,
         OwnMemory,
         Presence,

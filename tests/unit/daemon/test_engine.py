@@ -68,7 +68,7 @@ def test_engine_derived_rows_of_every_column_are_judged() -> None:
 
 def test_engine_state_of_another_format_is_refused() -> None:
     """Bytes of another version are replayed from the store, not misread."""
-    with pytest.raises(ValueError, match="expected format 3, got 99; replay the stream"):
+    with pytest.raises(ValueError, match="expected format 4, got 99; replay the stream"):
         StreamState().load(msgpack.packb([99, [], [], [], []]))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gradwatch_contracts.control import Severity
+from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.trend import RETURN_POINTS, Rise
 from gradwatch_daemon.records import Verdict
 from harness.blocks import Watch, signal_block
@@ -102,3 +103,20 @@ def test_rise_that_is_rewound_or_restored_goes_on_from_there() -> None:
     assert again.step(20, 0.0) == rise.step(20, 0.0)
     rise.rewind(10)
     assert rise.since(12) == 2.0
+
+
+@pytest.mark.parametrize(("signal", "key"), [("episode__return__mean", "return"), ("episode__eval_return__mean", "evaluation")])
+def test_run_below_the_floor_of_its_user_is_a_warning_from_the_start(signal: str, key: str) -> None:
+    """Worse than doing nothing: no past of the run is needed, and a return on the floor is not below it."""
+    profile = load_profile("default", {"no_learning": {key: 10.0}})
+    below = Watch(profile).check(signal_block(3, **{RETURN: 50.0, signal: 9.9}))["no_learning"]
+    assert [int(rank) for rank in below.severity] == [WARNING] * 3
+    assert below.code.tolist() == [Verdict.BREACH] * 3
+    on_it = Watch(profile).check(signal_block(3, **{RETURN: 50.0, signal: 10.0}))["no_learning"]
+    assert on_it.code.tolist() == [Verdict.CLEAR] * 3
+
+
+def test_run_without_a_floor_is_never_below_it() -> None:
+    """Nobody said what doing nothing earns."""
+    found = Watch("default").check(signal_block(3, **{RETURN: -1e9}))["no_learning"]
+    assert found.code.tolist() == [Verdict.CLEAR] * 3

@@ -135,6 +135,12 @@ def silent(watch: Watch, updates: float) -> int:
     return played("telemetry_gap:ppo", "loss__total", int(updates))(watch, Status.NOT_CALLED)
 
 
+def standing(watch: Watch, updates: float) -> int:
+    """So many updates with exactly the numbers of the one before, after some that varied."""
+    varied = {"loss__total": [1.0 + i for i in range(LEARNED)]}
+    return played("telemetry_frozen:ppo", "loss__total", int(updates) + 1, past=varied)(watch, 0.5)
+
+
 def _exact(limit: float, op: str) -> tuple[float, float]:
     """The limit as it is stored, and the float32 next to it on the side of the breach."""
     return limit, above(limit) if op == ">" else below(limit)
@@ -305,6 +311,7 @@ DEFAULT_REST = [
         WARNING,
         0.5,
     ),
+    Case("default", "telemetry_frozen", "updates", standing, 20.0, 21.0, WARNING, 30.0),
     Case("default", "gradient_drift", "drift", played("gradient_drift:norm", NORM, past=USUAL_1), *_about(1.5, ">"), INFO, 2.0),
     _plain("default", "lstm_unhealthy", "saturation", "rnn__h__saturation", ">", 0.5, WARNING, n=3),
     _plain("default", "lstm_unhealthy", "cell", CELL, ">", 20.0, WARNING, n=2),

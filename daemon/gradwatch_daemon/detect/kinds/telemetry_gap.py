@@ -13,11 +13,13 @@ from gradwatch_daemon.detect.arrivals import RECORDS, Arrivals
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.presence import CLASS_ARRAY, STEADY, Presence, Watched
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Threshold, Vote
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gradwatch_daemon.detect.state import StreamState
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Numbers
@@ -38,8 +40,11 @@ def check(view: View, rule: Rule) -> Verdicts:
         missing = view.shared[KIND] = _missing(view)
         for call in missing:
             view.state.learn_subject(KIND, call)
-    limit = rule.threshold("updates_missing").limit
-    counts = missing.get(view.subject)
+    return judge_counts(view, rule, rule.threshold("updates_missing").limit, missing.get(view.subject))
+
+
+def judge_counts(view: View, rule: Rule, limit: float, counts: Sequence[int] | None) -> Verdicts:
+    """A warning where the count of a row, of updates that something has lasted, is above the limit. None is a count of 0."""
     if view.single and (counts is None or counts[0] <= limit):
         return view.calm(rule, (), True, invariant=True)  # type: ignore[arg-type]
     if counts is None or max(counts) <= limit:
@@ -48,17 +53,22 @@ def check(view: View, rule: Rule) -> Verdicts:
     return _verdicts(view, rule, code, counts, limit)
 
 
-def _verdicts(view: View, rule: Rule, code: bytes, counts: list[int] | None, limit: float) -> Verdicts:
-    warning = Severity.WARNING.rank
+def blind_verdicts(view: View, rule: Rule, reason: str) -> Verdicts:
+    """Blind in every row."""
+    return _verdicts(view, rule, CODES[BLIND] * view.n, None, NOTHING)._replace(reason=reason)
+
+
+def _verdicts(view: View, rule: Rule, code: bytes, counts: Sequence[int] | None, limit: float) -> Verdicts:
+    kind, warning = rule.kind, Severity.WARNING.rank
     if view.single:
         value: Numbers = (NOTHING if counts is None else float(counts[0]),)
-        return Verdicts(KIND, view.subject, code, (warning,), value, (limit,), (NOTHING,), (EARLY,), (rule.stage_order,))
+        return Verdicts(kind, view.subject, code, (warning,), value, (limit,), (NOTHING,), (EARLY,), (rule.stage_order,))
     constants = view.constants
     nothing = constants.number(NOTHING)
     value = nothing if counts is None else np.array([count if count > limit else NOTHING for count in counts])
     severity, stage = constants.integer(warning), constants.integer(rule.stage_order)
     limits = constants.number(limit)
-    return Verdicts(KIND, view.subject, code, severity, value, limits, nothing, constants.early, stage)
+    return Verdicts(kind, view.subject, code, severity, value, limits, nothing, constants.early, stage)
 
 
 def _missing(view: View) -> dict[str, list[int]]:

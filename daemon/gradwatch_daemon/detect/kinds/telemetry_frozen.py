@@ -1,0 +1,76 @@
+"""A call sends the same numbers again and again, to the last bit: they are not of this run any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts.control import Severity
+from gradwatch_contracts.signals import Stage
+from gradwatch_daemon.detect.frozen import VARIED, Frozen, Group, groups_of
+from gradwatch_daemon.detect.kinds.telemetry_gap import blind_verdicts, judge_counts
+from gradwatch_daemon.detect.spec import Spec, Variant
+from gradwatch_daemon.rules import Threshold, Vote
+
+if TYPE_CHECKING:
+    from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import Verdicts
+    from gradwatch_daemon.rules import Rule
+
+KIND = "telemetry_frozen"
+NOTHING_SENT = "no call has sent three measured signals; call mon.rollout() and mon.ppo()"
+
+
+def check(view: View, rule: Rule) -> Verdicts:
+    """Updates with exactly the same numbers, by agent call."""
+    still: dict[str, list[int]] | None = view.shared.get(KIND)
+    if still is None:
+        frozen = view.state.memory(Frozen, "")
+        groups = view.layout.plan(KIND, groups_of)
+        still = view.shared[KIND] = {group.call: _still(view, frozen, group) for group in groups}
+        for call in frozen.calls:
+            view.state.learn_subject(KIND, call)
+    if not view.subject and not view.state.memory(Frozen, "").calls:
+        return blind_verdicts(view, rule, NOTHING_SENT)
+    return judge_counts(view, rule, rule.threshold("updates").limit, still.get(view.subject))
+
+
+def _still(view: View, frozen: Frozen, group: Group) -> list[int]:
+    """For each row, updates for which the numbers of a call have stood still; an update that was cut short says nothing."""
+    if view.single:
+        values, status = view.row
+        return [frozen.step(group.call, group.pick(values), bytes(group.pick(status))) if view.whole is None else 0]
+    rows, said = view.block.values[group.rows].T.tolist(), view.block.status[group.rows].T
+    whole = [True] * view.n if view.whole is None else view.whole.tolist()
+    return [
+        frozen.step(group.call, tuple(row), status.tobytes()) if good else 0
+        for row, status, good in zip(rows, said, whole, strict=True)
+    ]
+
+
+SPEC = Spec(
+    kind=KIND,
+    stage=Stage.TELEM,
+    title="Telemetry stands still",
+    meaning="Every number of one call is what it was an update ago, to the last bit, for many updates. No live run does that: "
+    "the trainer passes a buffer that nobody fills any more, or does not train. What the other detectors say of it is old.",
+    source="an all-constant signal says nothing of the run; absence of evidence is never read as health",
+    fails_when="A trainer whose learning rate has reached 0 in an environment without chance; evaluation that repeats itself.",
+    tries=(
+        "Look at what is passed to the call it names: the tensors of this update, or those of an earlier one?",
+        "Check that the rollout is collected anew each update, and the optimizer still steps.",
+    ),
+    meets=True,
+    subject_words=" from mon.{}()",
+    sentence="{quantity}{subject}: {value} at update {update}, limit {limit}, since update {onset}.",
+    profiles={
+        "default": Variant(
+            check,
+            (),
+            (Threshold("updates", "", ">", 20.0, "Updates with exactly the same numbers", severity=Severity.WARNING),),
+            (Vote(Severity.WARNING, 1, 1, Severity.WARNING),),
+            keep_firing=3,
+            formula="every measured signal of a call equal to the update before, for more than 20 updates, after "
+            f"{VARIED} changes",
+        ),
+    },
+)
