@@ -21,12 +21,14 @@ DEV_READY = $(VENV)/.ready-dev
 
 # What `make demo` passes on: make demo DEMO_ARGS="--fault nan --seed 3 --json"
 DEMO_ARGS ?=
+# What `make torture` passes on: make torture TORTURE_ARGS="--seed 7"
+TORTURE_ARGS ?=
 # What `make test` passes on: make test PYTEST_ARGS="tests/unit -x"
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all check docs screenshots bench corpus noise scorecard fmt clean
+.PHONY: help setup demo test test-all torture check docs screenshots bench corpus noise scorecard fmt clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,6 +43,9 @@ test: $(DEV_READY)  ## run the tests (under six minutes on two cores)
 
 test-all: $(DEV_READY)  ## run the tests and the long randomised campaigns
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+torture: $(DEV_READY)  ## kill -9 daemon and trainers 200 times under load, and check every record (about 15 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m harness.crashes --kills 200 $(TORTURE_ARGS)
 
 check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 	$(BIN)/ruff check .

@@ -31,12 +31,13 @@ from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
 from gradwatch_daemon.pipeline.vitals import Vitals, describe_exception
 from gradwatch_daemon.pipeline.work import Now, Work
-from gradwatch_daemon.records import ALL_RANKS, Commit, Published, RunView
+from gradwatch_daemon.records import ALL_RANKS, Commit, EventRecord, Published, RunView, Stream
 from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, Stream
@@ -83,6 +84,7 @@ class Pipeline:
         self.snapshots: Mapping[str, RunView] = {}
         self.trouble = ""
         self.failed = False
+        self._outage_s = 0.0
         self._socket = socket
         self._store = store
         self._counters = counters
@@ -126,6 +128,7 @@ class Pipeline:
         for peer, frame in frames:
             self._gate.admit(peer, frame, now.mono_s, passed)
             work.place_losses(passed)
+        self._tell_outage(work, now)
         self._reception.greet(passed, work, now)
         self.mailbox.take(work, now)
         self._hear(passed, now)
@@ -191,6 +194,7 @@ class Pipeline:
 
     def _write(self, batch: Commit) -> None:
         """Commit, again and again until it works: state has moved, so receiving on would lose what is not stored."""
+        since_s = self._clock().mono_s
         while True:
             try:
                 self._store.commit(batch)
@@ -205,9 +209,20 @@ class Pipeline:
                 continue
             if self.trouble:
                 LOG.warning("the store can be written again")
+                self._outage_s = max(self._clock().mono_s - since_s, 1e-3)
             self.trouble = ""
             self._counters.commits += 1
             return
+
+    def _tell_outage(self, work: Work, now: Now) -> None:
+        """After a time without a writable store: an event in every run that lived through it."""
+        seconds, self._outage_s = self._outage_s, 0.0
+        for run, state in self._runs.states.items() if seconds else ():
+            if state.live:
+                stream = Stream(run, state.run.attempt, ALL_RANKS if state.run.world > 1 else 0)
+                said = f"the daemon's store could not be written for {seconds:.1f} s; nothing was acked, nothing acked is lost"
+                detail: dict[str, Scalar] = {"seconds": seconds}
+                work.events.append(EventRecord(stream, "", -1, state.update_last or 0, now.unix_ns, "store", said, detail))
 
     def _compact(self) -> None:
         try:

@@ -126,6 +126,10 @@ class Reception:
                 self._processes.forget(before)
             state.silent.clear()
         opened = LiveSession(hello.session, peer, session.stream, hello, session.last_seq, session.last_seq, now.mono_s)
+        if live is not None and live.peer == peer:
+            # A HELLO that was repeated because we were slow: rows that are on their way behind it name schemas we know, and
+            # each one refused would count against an honest sender.
+            opened.schemas.update(live.schemas)
         self._sessions.open(opened)
         self._processes.watch(opened.id, hello.host, hello.pid, hello.started_unix_ns)
         self._pace.greet(state.judged(session.stream), session.stream.rank, now)

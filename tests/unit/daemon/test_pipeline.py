@@ -85,6 +85,17 @@ def test_rows_are_acked_only_after_their_commit(world: World, monkeypatch: pytes
     assert world.store.row_counts()["ant-ppo", 1, 0] == (3, 2)
 
 
+def test_repeated_hello_of_a_connection_does_not_refuse_the_rows_behind_it(world: World) -> None:
+    """A daemon that is slow to answer is greeted twice; rows were on their way by then."""
+    world.greet()
+    world.tick(world.rows.samples(3))
+    world.tick(hello(), world.rows.samples(2))
+    world.tick(world.rows.samples(2))
+
+    assert world.socket.of(m.Refuse) == []
+    assert world.socket.of(m.Ack)[-1] == m.Ack(6)
+
+
 def test_snapshot_holds_the_newest_row_of_rank_0_and_the_agent_version(world: World) -> None:
     """What /metrics and the doctor show of a run: its last values, when they were made and when they came."""
     world.greet(agent_version="0.9")
