@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run, Stream
+    from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
 KEEP_ALL = Keep()
