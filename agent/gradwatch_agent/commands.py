@@ -89,6 +89,10 @@ class Commands:
         """Those that were begun and are not over."""
         return tuple(self._running.values())
 
+    def is_running(self, id_: str) -> bool:
+        """Whether it was begun and is neither over nor taken back."""
+        return id_ in self._running
+
     def receive(self, command: Command) -> None:
         """Take a command in. One that is too many is dropped: it was not answered, so the daemon says it again."""
         if len(self._inbox) < INBOX_MAX:

@@ -21,6 +21,7 @@ from gradwatch_agent.exits import describe
 from gradwatch_agent.governor import Governor
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
+from gradwatch_agent.tracing import Tracing
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level, Verb
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.exits import Exits
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
-    from gradwatch_contracts.messages import Scalar
+    from gradwatch_contracts.messages import Command, Scalar
 
 MINIMAL = Level.MINIMAL
 
@@ -55,6 +56,9 @@ class UpdateCycle:
         self._hints = Hints()
         self.actions = Actions(outbox, self._hints, self._tell_verbs, settings.world, settings.agree)
         self.actions.verbs.add(Verb.DUMP.value, lambda command, update: self._dump())
+        self._tracing = Tracing(settings.run, self.actions, outbox)
+        if self._tracing.possible(settings.modules):
+            self.actions.verbs.add(Verb.PROFILE.value, self._begin_trace, lambda id_: self._end_capture())
         self._rows = RowQueue(outbox, StartUp(settings.run, settings.modules, settings.action_space).say, sync=settings.sync)
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
@@ -90,8 +94,7 @@ class UpdateCycle:
             return
         deadline = time.monotonic() + limits.CLOSE_S
         try:
-            if self._capture is not None:
-                self._capture.stop()
+            self._end_capture()
             self._say_last(error)
             self.actions.close(self.update)
             reason = "stopped" if error is None and self.actions.stopped else reason
@@ -276,6 +279,14 @@ class UpdateCycle:
                 "an optimizer stepped before the first ppo() of the update, so the policy that collected is never seen and "
                 "rollout_mismatch stays blind. Call mon.ppo() before optimizer.step().",
             )
+
+    def _begin_trace(self, command: Command, update: int) -> None:
+        """Record updates for a command; it ends when the trace is sent."""
+        self._capture = self._tracing.begin(command, update, self._capture)
+
+    def _end_capture(self) -> None:
+        if self._capture is not None:
+            self._capture.stop()
 
     def _tell_verbs(self) -> None:
         """The trainer offers a command that the daemon may not know of."""

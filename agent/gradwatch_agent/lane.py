@@ -42,6 +42,10 @@ class Lane(Generic[R]):
         """Whether the next record has to wait for an ack."""
         return bool(self.sent and self.unsent) and self._sent_bytes + self.unsent[0][2] > self._sent_bytes_max
 
+    def holds(self, kind: type) -> bool:
+        """Whether a record of this kind is on its way."""
+        return any(isinstance(record, kind) for queue in (self.unsent, self.sent) for _, record, _ in queue)
+
     def put(self, seq: int, record: R, size: int) -> None:
         """Queue a record behind all others."""
         self.unsent.append((seq, record, size))

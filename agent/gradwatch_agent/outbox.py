@@ -20,11 +20,12 @@ from gradwatch_agent.lane import Lane
 from gradwatch_agent.losses import Losses
 from gradwatch_agent.row import Row, pack_rows, row_fault
 from gradwatch_contracts import limits
-from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
+from gradwatch_contracts.messages import Artifact, Event, Loss, Message, Result, Samples, SchemaMessage, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gradwatch_agent.uploads import Upload
     from gradwatch_contracts.messages import Scalar
 
 RECORD_BYTES = 400
@@ -46,8 +47,8 @@ class _Lost:
     reason: str
 
 
-Note = Union[Event, Result]
-Record = Union[Row, Table, Event, Result, _Lost]
+Note = Union[Event, Result, Artifact]
+Record = Union[Row, Table, Note, _Lost]
 
 
 class Outbox:
@@ -65,6 +66,7 @@ class Outbox:
         self._inbox_bytes = 0
         self._crowded = 0  # records the trainer thread dropped from the inbox; only that thread writes it
         self._open = True
+        self._uploads: deque[Upload] = deque()
         # From here on: the link thread only.
         self._crowded_seen = 0
         self._rows: Lane[Row] = Lane(bytes_max // 2)
@@ -108,6 +110,13 @@ class Outbox:
     def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
         """Queue what became of an escalation or command."""
         self._put(Result(0, id, state, update, _fit(reason)))
+
+    def put_upload(self, upload: Upload) -> None:
+        """Queue a file. Any thread; its next chunk is read when the one before has gone."""
+        if self._open:
+            self._uploads.append(upload)
+        else:
+            upload.close()
 
     def stop(self) -> None:
         """Close the intake: from now on nothing that is put is kept."""
@@ -186,6 +195,11 @@ class Outbox:
             self._number(record)
         if not self._inbox:
             self._inbox_bytes = 0
+        if self._uploads and not self._notes.holds(Artifact):
+            for record in self._uploads[0].next():
+                self._number(record)
+            if self._uploads[0].done:
+                self._uploads.popleft()
         return self._next_seq - before
 
     def tend(self, live: bool, now: float) -> None:
@@ -262,7 +276,7 @@ class Outbox:
         """Put a LOSS in the place of a message just taken that cannot travel; None when it carries no record."""
         if isinstance(message, Samples):
             first, last = message.first_seq, message.first_seq + message.n - 1
-        elif isinstance(message, (Event, Table, Result)):
+        elif isinstance(message, (Event, Table, Result, Artifact)):
             first = last = message.seq
         else:
             return None
@@ -281,6 +295,8 @@ class Outbox:
     def discard(self, reason: str = "") -> None:
         """Nobody will ever want it: stop the intake and free everything."""
         self.stop()
+        while self._uploads:
+            self._uploads.popleft().close()
         for part in (self._inbox, *self._lanes, self._losses, self._losses_sent, self._schemas_sent):
             part.clear()
 
@@ -365,4 +381,6 @@ def _size(record: Record) -> int:
         return RECORD_BYTES + len(record.values) + sum(map(len, texts)) + 60 * len(texts)
     if isinstance(record, Event):
         return RECORD_BYTES + len(record.text) + sum(100 + len(str(value)) for value in record.detail.values())
+    if isinstance(record, Artifact):
+        return RECORD_BYTES + len(record.data)
     return RECORD_BYTES + len(record.reason)

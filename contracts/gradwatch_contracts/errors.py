@@ -67,6 +67,13 @@ _ALL = (
         3,
     ),
     Code(
+        "artifact-not-found",
+        "This command has no file.",
+        "See the command's `artifact`; files are given up oldest first.",
+        404,
+        3,
+    ),
+    Code(
         "command-under-way",
         "A command of this verb is under way in this run.",
         "Wait for its end, or cancel it: DELETE /api/v1/runs/RUN/commands/ID.",

@@ -11,7 +11,7 @@ BODY_STR_BYTES_MAX = 64 * 1024
 """One string: a traceback of 400 lines is about 40 kB; longer ones are cut by the agent."""
 
 BODY_BIN_BYTES_MAX = 6 * 1024 * 1024
-"""One binary field: 32 rows of 4,096 columns of the widest kind are 5 MiB. Artifacts travel in chunks of 1 MiB."""
+"""One binary field: 32 rows of 4,096 columns of the widest kind are 5 MiB. Artifacts travel in chunks of 256 KiB."""
 
 BODY_ITEMS_MAX = 8192
 """Items of one list or map: the columns of a schema with per-head subjects stay far below."""
@@ -90,6 +90,18 @@ SILENCE_S_MAX = 366 * 86_400
 
 NOTE_CHARS_MAX = 500
 """What a person says of an anomaly or a silence."""
+
+ARTIFACT_CHUNK_BYTES = 256 * 1024
+"""One ARTIFACT: an eighth of the reserve that it shares with results and events."""
+
+ARTIFACT_BYTES_MAX = 64 * 1024 * 1024
+"""One file of a command, packed: a trace of 3 updates has a few MB. It is recorded, packed and sent beside the training."""
+
+ARTIFACTS_BYTES_MAX = 2 * 1024 * 1024 * 1024
+"""All files the daemon keeps; beyond it the oldest goes."""
+
+PROFILE_UPDATES_MAX = 100
+"""Updates of one trace: each has some MB before it is packed."""
 
 COMMANDS_OPEN_MAX = 16
 """Open commands of one run, one for each verb: a trainer has a handful of verbs, and none is asked for twice at once."""

@@ -48,11 +48,14 @@ from gradwatch_daemon.places import (
 )
 from gradwatch_daemon.records import Counters
 from gradwatch_daemon.replaying import Replayer
+from gradwatch_daemon.store.artifacts import ArtifactFiles
 from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fastapi import FastAPI
 
     from gradwatch_daemon.config import Config
     from gradwatch_daemon.detect.catalogue import Profile
@@ -74,6 +77,19 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `Daemon`."""
         yield
+
+
+def _http(api: FastAPI, config: Config) -> uvicorn.Config:
+    """How the API is served."""
+    return uvicorn.Config(
+        api,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        server_header=False,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
+    )
 
 
 class Daemon:
@@ -103,8 +119,16 @@ class Daemon:
             ingest = encryption.local_endpoint(self._socket.endpoint) if encryption else self._socket.endpoint
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
+            files = ArtifactFiles(data_dir)
             self._pipeline = Pipeline(
-                self._socket, self._store, Engine(profile), self._counters, self._publish, secret=secret, keep=_keep(config)
+                self._socket,
+                self._store,
+                Engine(profile),
+                self._counters,
+                self._publish,
+                secret=secret,
+                files=files,
+                keep=_keep(config),
             )
             reader = self._store.reader()
             undo.callback(reader.close)
@@ -118,6 +142,7 @@ class Daemon:
                 ApiContext(
                     snapshots=lambda: self._pipeline.snapshots,
                     reader=reader,
+                    artifact=files.find,
                     submit=self._pipeline.mailbox.submit,
                     hub=self._hub,
                     book=book,
@@ -138,17 +163,7 @@ class Daemon:
         self._ack = config.ack
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
-        self._server = _Server(
-            uvicorn.Config(
-                self._api,
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-                server_header=False,
-                ssl_certfile=config.tls_cert,
-                ssl_keyfile=config.tls_key,
-            )
-        )
+        self._server = _Server(_http(self._api, config))
 
     @property
     def ingest(self) -> str:

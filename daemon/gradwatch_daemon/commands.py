@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactRecord:
+    """A file that came for a command: its name, and its size in bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CommandRecord:
     """One command and what became of it. `origin` is `anomaly:ID` or `operator`; times are unix ns.
 
@@ -37,6 +45,7 @@ class CommandRecord:
     update_ended: int | None = None
     ended_why: str = ""
     ranks: tuple[RankState, ...] = ()
+    artifact: ArtifactRecord | None = None
 
 
 OPERATOR = "operator"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -126,3 +127,31 @@ def test_level_of_a_living_trainer_is_pinned_raised_and_calmed(daemon: DaemonPro
     assert (ended["state"], ended["ended_why"]) == ("ended", "cancelled by an operator")
     assert ended["update_applied"] < ended["update_ended"]
     assert trainer.poll() is None
+
+
+def test_profile_of_a_living_trainer_comes_whole_and_one_at_a_time(daemon: DaemonProcess) -> None:
+    """A Chrome trace of the updates that were asked for, fetched by the command line; a second one meanwhile is refused."""
+    file, trace = str(daemon.home / "saved"), daemon.home / "trace.json.gz"
+    trainer = python(daemon, obedient_trainer.__file__, RUN, "20", file, "torch", stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: "profile" in (daemon.run(RUN) or {}).get("verbs", ()), "the verb", 60.0)
+        long = daemon.post(PATH, {"verb": "profile", "args": {"updates": 100}, "id": "long"})
+        refused = refusal(daemon, {"verb": "profile"})
+        daemon.delete(f"{PATH}/long")
+        wait_for(lambda: daemon.get(f"{PATH}/long")["state"] in ("ended", "cancelled"), "the long one to be given up")
+        done = cli(daemon, "profile", RUN, "--updates", "2", "--wait", "--json", "--output", str(trace))
+        item = json.loads(done.stdout)
+        fetched = cli(daemon, "commands", RUN, "--fetch", item["id"], "--output", str(daemon.home / "again.gz"))
+    finally:
+        trainer.kill()
+        trainer.communicate()
+
+    assert long["state"] in ("requested", "delivered", "applied")
+    assert refused[:2] == (409, "command-under-way")
+    assert (done.returncode, item["state"]) == (0, "ended"), done.stderr
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any("aten::mm" in str(event.get("name")) for event in events)
+    assert item["artifact"]["bytes"] == trace.stat().st_size
+    assert item["artifact"]["name"].startswith(f"trace-{RUN}-updates-")
+    assert (fetched.returncode, (daemon.home / "again.gz").read_bytes()) == (0, trace.read_bytes())
+    assert daemon.get(f"{PATH}/long")["artifact"] is None

@@ -228,6 +228,7 @@ def command(**changes: Any) -> Document:
         "update_ended": None,
         "ended_why": "",
         "ranks": [{"rank": 0, "state": "applied", "update": 121, "reason": ""}],
+        "artifact": None,
         "sentence": "The trainer does it since update 121.",
         **changes,
     }

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, RankState, Severity
-from gradwatch_daemon.commands import CommandRecord
+from gradwatch_daemon.commands import ArtifactRecord, CommandRecord
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -105,6 +105,7 @@ COMMAND = CommandRecord(
     update_applied=13,
     update_ended=None,
     ended_why="not yet",
+    artifact=ArtifactRecord("trace.json.gz", 2**33),
     ranks=(RankState(0, ControlState.LOST, None, "its process ended"), RankState(1, ControlState.APPLIED, 13, "", 13)),
 )
 

@@ -11,6 +11,7 @@ from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.pipeline.pipeline import KEEP_ALL, Pipeline
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import Counters, Published
+from gradwatch_daemon.store.artifacts import ArtifactFiles
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.rows import FULL, T0_NS, RowMaker, hello
 
@@ -55,6 +56,7 @@ class World:
         self.store = SqliteStore.open(self.home)
         self.reader = self.store.reader()
         self.socket = Socket()
+        self.files = ArtifactFiles(self.home)
         self.pipeline = Pipeline(
             self.socket,  # type: ignore[arg-type]
             self.store,
@@ -62,6 +64,7 @@ class World:
             Counters(),
             self.published.extend,
             secret=self.secret,
+            files=self.files,
             keep=self.keep,
             clock=lambda: Now(T0_NS + int(self.now_s * 1e9), self.now_s),
         )

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-UPDATES_MAX = 100
-"""A trace of one update is some MB."""
-
 RUNNING, WRITTEN, FAILED = "running", "written", "failed"
 
 
@@ -109,7 +106,14 @@ class Capture:
         self.state, self.path = WRITTEN, path
         self._tell(
             f"profile of updates {self._first} to {last} written to {path}",
-            {"profile": WRITTEN, "path": str(path)[: limits.NAME_CHARS_MAX], "events": events, "bytes": size},
+            {
+                "profile": WRITTEN,
+                "path": str(path)[: limits.NAME_CHARS_MAX],
+                "events": events,
+                "bytes": size,
+                "first": self._first,
+                "last": last,
+            },
         )
 
     def _fail(self, reason: str) -> None:
@@ -127,8 +131,8 @@ def start_capture(  # noqa: PLR0917 - what `profile` was given, and then what it
         GradwatchError: `invalid-argument`: a count out of range, a directory that cannot be made or written to, or a profiler
             that runs already.
     """
-    if not isinstance(updates, int) or isinstance(updates, bool) or not 1 <= updates <= UPDATES_MAX:
-        raise _wrong("updates", f"a whole number from 1 to {UPDATES_MAX}", repr(updates))
+    if not isinstance(updates, int) or isinstance(updates, bool) or not 1 <= updates <= limits.PROFILE_UPDATES_MAX:
+        raise _wrong("updates", f"a whole number from 1 to {limits.PROFILE_UPDATES_MAX}", repr(updates))
     if update is None:
         raise _wrong("", "an open monitor", "a closed one")
     if last is not None and last.running:

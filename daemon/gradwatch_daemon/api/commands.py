@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse
 
-from gradwatch_contracts.control import ControlState
-from gradwatch_contracts.limits import COMMAND_ARGS_MAX, NAME_CHARS_MAX
+from gradwatch_contracts.control import ControlState, Verb
+from gradwatch_contracts.limits import COMMAND_ARGS_MAX, NAME_CHARS_MAX, PROFILE_UPDATES_MAX
 from gradwatch_contracts.names import ID, VERB, nearest
 from gradwatch_daemon.api.context import ApiContext
-from gradwatch_daemon.api.control_models import CommandBody, CommandItem, CommandList
+from gradwatch_daemon.api.control_models import ArtifactItem, CommandBody, CommandItem, CommandList
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.hub import Client, Event
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
@@ -22,7 +23,7 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import rank_items
 from gradwatch_daemon.api.sentences import command_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import CancelCommand, CommandRecord, RequestCommand
+from gradwatch_daemon.commands import ArtifactRecord, CancelCommand, CommandRecord, RequestCommand
 from gradwatch_daemon.records import RunView
 
 WAIT_MAX_S = 30.0
@@ -54,8 +55,15 @@ def command_item(command: CommandRecord) -> CommandItem:
         update_ended=command.update_ended,
         ended_why=command.ended_why,
         ranks=rank_items(command.ranks),
+        artifact=None if command.artifact is None else artifact_item(command, command.artifact),
         sentence=command_sentence(command),
     )
+
+
+def artifact_item(command: CommandRecord, artifact: ArtifactRecord) -> ArtifactItem:
+    """The file of a command."""
+    url = f"/api/v1/runs/{quote(command.run, safe='')}/artifacts/{quote(command.id, safe='')}"
+    return ArtifactItem(name=artifact.name, bytes=artifact.bytes, url=url)
 
 
 def read_body(body: CommandBody, view: RunView) -> None:
@@ -75,10 +83,25 @@ def read_body(body: CommandBody, view: RunView) -> None:
         faults.append(FieldFault("body/args", f"expected 64-bit integers and {ARGS_CHARS_MAX} characters in all"))
     if body.id is not None and not ID.fullmatch(body.id):
         faults.append(FieldFault("body/id", f"expected {ID.pattern}, got {body.id[:80]!r}"))
+    faults += profile_faults(body) if body.verb == Verb.PROFILE else []
     if faults:
         said = "; ".join(f"{fault.pointer.partition('/')[2]}: {fault.message}" for fault in faults)
         hint = next((fault.did_you_mean for fault in faults if fault.did_you_mean), None)
         raise ApiError("invalid-body", where=said, did_you_mean=hint, faults=faults)
+
+
+def profile_faults(body: CommandBody) -> list[FieldFault]:
+    """What is wrong with the arguments of a profile: the trainer would refuse it too, an update later."""
+    faults = []
+    for name, value in body.args.items():
+        if name not in ("updates", "stacks"):
+            hint = nearest(name, ("updates", "stacks"))
+            faults.append(FieldFault(f"body/args/{name[:80]}", "profile takes updates and stacks", hint))
+        elif name == "updates" and (type(value) is not int or not 1 <= value <= PROFILE_UPDATES_MAX):
+            faults.append(FieldFault("body/args/updates", f"expected 1 to {PROFILE_UPDATES_MAX}, got {value!r:.40}"))
+        elif name == "stacks" and not isinstance(value, bool):
+            faults.append(FieldFault("body/args/stacks", f"expected true or false, got {value!r:.40}"))
+    return faults
 
 
 ARGS_CHARS_MAX = 16 * 1024
@@ -172,3 +195,21 @@ async def cancel_command(request: Request, run: RunName, id_: CommandId) -> Answ
     context, _ = find_run(request, run)
     command = await submit(context, CancelCommand(run, id_), CommandRecord)
     return Answer(command_item(command).model_dump(), status_code=202)
+
+
+@router.get(
+    "/runs/{run}/artifacts/{id}",
+    response_class=FileResponse,
+    operation_id="get_artifact",
+    summary="The file that came for a command",
+    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def get_artifact(request: Request, run: RunName, id_: CommandId) -> FileResponse:
+    """Of a profile: a trace for Perfetto or chrome://tracing, gzipped."""
+    context, _ = find_run(request, run)
+    command = await _find(context, run, id_)
+    file = None if command.artifact is None else await anyio.to_thread.run_sync(context.artifact, run, id_)
+    if command.artifact is None or file is None:
+        got = "none came" if command.artifact is None else "it made room for newer ones"
+        raise ApiError("artifact-not-found", where=f"command {id_[:64]}", expected="a file", got=got)
+    return FileResponse(file, media_type="application/octet-stream", filename=command.artifact.name)

@@ -18,6 +18,14 @@ class RankItem(Model):
     reason: str
 
 
+class ArtifactItem(Model):
+    """The file that came for a command."""
+
+    name: str = Field(examples=["trace-ant-ppo-updates-12-14.json.gz"])
+    bytes: int
+    url: str = Field(description="Where to get it; 404 once it had to make room for newer ones")
+
+
 class CommandItem(Model):
     """Something a run was asked to do. Only the trainer's own answer makes it applied, ended or rejected."""
 
@@ -34,6 +42,7 @@ class CommandItem(Model):
     update_ended: int | None = Field(description="null while not ended, and where nobody said so")
     ended_why: str = Field(description="The outcome, or why there is none")
     ranks: list[RankItem] = Field(description="Those that were asked, each with its own word")
+    artifact: ArtifactItem | None = Field(description="null while no whole file has come")
     sentence: str
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import stat
 import urllib.error
 import urllib.parse
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 TIMEOUT_S = 10.0
+DOWNLOAD_TIMEOUT_S = 60.0
 STREAM_SILENCE_S = 45.0
 """Three missed heartbeats of the stream: the daemon sends one every 15 s."""
 
@@ -144,6 +146,11 @@ class Client:
     def delete(self, path: str, timeout_s: float = TIMEOUT_S) -> Any:
         """The answer to the removal of a resource."""
         return self._document("DELETE", path, {}, None, timeout_s)
+
+    def download(self, path: str, file: IO[bytes]) -> None:
+        """Write what is at a path into a file."""
+        with closing(self._open(self._request("GET", path, {}, None, {}), DOWNLOAD_TIMEOUT_S)) as response:
+            shutil.copyfileobj(response, file)
 
     def pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """The answers to a list, page by page, until it ends."""

@@ -34,9 +34,14 @@ def run(args: Namespace, output: Output) -> int:
         GradwatchError: `invalid-argument` for an argument that is not NAME=VALUE, `timed-out` when `--wait` ran out first.
     """
     given = read_arguments(getattr(args, "arguments", ()))
+    if args.verb == "profile":
+        given = {"updates": args.updates, "stacks": args.stacks}
     client = connect(os.environ)
     item = ask(client, args, getattr(args, "word", args.verb), given)
-    return follow(client, item, args.wait, output)
+    code, item = follow(client, item, args.wait, output)
+    if item["artifact"] is not None:
+        fetch(client, item, getattr(args, "output", None), output)
+    return code
 
 
 def ask(client: Client, args: Namespace, verb: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -49,8 +54,8 @@ def ask(client: Client, args: Namespace, verb: str, given: dict[str, Any]) -> di
     return item
 
 
-def follow(client: Client, item: dict[str, Any], wait_s: float | None, output: Output) -> int:
-    """Say what was asked for and, where it is waited for, what became of it. Returns the exit code; raises as `run`."""
+def follow(client: Client, item: dict[str, Any], wait_s: float | None, output: Output) -> tuple[int, dict[str, Any]]:
+    """Say what was asked for and, where it is waited for, what became of it: exit code and command; raises as `run`."""
     if wait_s is not None:
         if not output.as_json:
             say(item, output)
@@ -67,7 +72,28 @@ def follow(client: Client, item: dict[str, Any], wait_s: float | None, output: O
             got=item["state"],
             next_step=f"It may still come: look with `gradwatch commands {item['run']}`.",
         )
-    return 0 if item["state"] in ("requested", "delivered", "applied", "ended") else EXIT_REFUSED
+    return 0 if item["state"] in ("requested", "delivered", "applied", "ended") else EXIT_REFUSED, item
+
+
+def fetch(client: Client, item: dict[str, Any], output_file: str | None, output: Output) -> None:
+    """Get the file of a command; a file that is there already is not overwritten unless it was named.
+
+    Raises:
+        GradwatchError: `invalid-argument` for a place that cannot be written to.
+    """
+    place = output_file or os.path.basename(item["artifact"]["name"])
+    try:
+        with open(place, "wb" if output_file else "xb") as file:
+            client.download(item["artifact"]["url"], file)
+    except OSError as error:
+        raise GradwatchError(
+            "invalid-argument",
+            where="--output",
+            expected="a file that can be written, and is not there yet unless it is named",
+            got=f"{place}: {error.strerror or error}",
+            next_step=f"Get it with `gradwatch commands {item['run']} --fetch {item['id']} --output FILE`.",
+        ) from error
+    output.note(f"{item['artifact']['bytes']} bytes in {place}; open it with https://ui.perfetto.dev")
 
 
 def wait_for(client: Client, item: dict[str, Any], wait_s: float, clock: Callable[[], float]) -> dict[str, Any]:

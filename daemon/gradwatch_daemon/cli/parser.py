@@ -248,6 +248,10 @@ def _add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:
     _add_command(verbs, "stop", "ask a trainer to stop; it does when it next looks at should_stop")
     _add_command(verbs, "checkpoint", "ask a trainer to write a checkpoint, where it offers that")
     _add_command(verbs, "dump", "ask a trainer for its black box: what it saw of the last updates")
+    profile = _add_command(verbs, "profile", "record some updates of a trainer with torch.profiler, and fetch the trace")
+    profile.add_argument("--updates", type=_positive, metavar="N", default=3, help="whole updates to record, at most 100 (3)")
+    profile.add_argument("--stacks", action="store_true", help="with Python call stacks; slows training more")
+    profile.add_argument("--output", "-o", metavar="FILE", help="with --wait: where to put the trace (its own name, here)")
     other = _add_command(verbs, "command", "ask a trainer for anything it offers by mon.on_command")
     other.add_argument("word", metavar="VERB", help="one of those that `gradwatch runs RUN` lists")
     other.add_argument(
@@ -256,6 +260,8 @@ def _add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:
     listed = _verb(verbs, "commands", "list what a run was asked to do and what became of it, or take one back")
     listed.add_argument("run", metavar="RUN")
     listed.add_argument("--cancel", metavar="ID", help="take this one back")
+    listed.add_argument("--fetch", metavar="ID", help="get the file that came for this one")
+    listed.add_argument("--output", "-o", metavar="FILE", help="with --fetch: where to put it (its own name, here)")
     listed.add_argument("--limit", type=_positive, metavar="N", default=50, help="at most (50)")
 
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
-from gradwatch_contracts.control import ControlState
+from gradwatch_contracts.control import ControlState, Verb
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import OPERATOR, CommandRecord
+from gradwatch_daemon.commands import OPERATOR, ArtifactRecord, CommandRecord
 from gradwatch_daemon.escalate import ranks as of_ranks
 
 if TYPE_CHECKING:
@@ -121,7 +121,15 @@ class Commands:
         record = self._records.get(id_)
         if record is None:
             return []
+        empty = record.verb == Verb.PROFILE and record.artifact is None and not record.ended_why
+        if empty and state == State.ENDED.value:
+            state, reason = State.REJECTED.value, f"failed: the trace did not come whole ({reason})"
         return self._sum_up(record, of_ranks.heard(record.ranks, rank, State(state), update, reason))
+
+    def received(self, id_: str, artifact: ArtifactRecord) -> list[CommandRecord]:
+        """All of its file has come. Returns what changed."""
+        record = self._records.get(id_)
+        return [] if record is None else [self._keep(replace(record, artifact=artifact))]
 
     def cancel(self, id_: str, why: str) -> list[CommandRecord]:
         """Take one back. One that has not begun is cancelled at once; one that has ends when the agent says so.

@@ -30,7 +30,7 @@ class Passed:
     events: list[EventRecord] = field(default_factory=list)
     tables: list[TableRecord] = field(default_factory=list)
     losses: list[LossRecord] = field(default_factory=list)
-    results: list[tuple[Stream, m.Result]] = field(default_factory=list)
+    results: list[tuple[Stream, m.Result | m.Artifact]] = field(default_factory=list)
     hellos: list[tuple[bytes, m.Hello]] = field(default_factory=list)
     byes: list[tuple[LiveSession, m.Bye]] = field(default_factory=list)
     replies: list[tuple[bytes, m.Message]] = field(default_factory=list)
@@ -123,6 +123,8 @@ class Gate:
         if isinstance(message, m.Result) and message.state not in RESULT_STATES:
             expected = ", ".join(sorted(RESULT_STATES))
             raise ContractError("body-malformed", where="RESULT.state", expected=expected, got=repr(message.state))
+        if isinstance(message, m.Artifact):
+            check_chunk(message)
         if self._in_order(session, message.seq, 1, passed) != 0:
             return
         stream = session.stream
@@ -134,7 +136,7 @@ class Gate:
             )
         elif isinstance(message, m.Table):
             passed.tables.append(_table(stream, session.id, message))
-        elif isinstance(message, m.Result):
+        else:
             passed.results.append((stream, message))
 
     def _take_bye(self, session: LiveSession, bye: m.Bye, passed: Passed) -> None:
@@ -163,6 +165,23 @@ class Gate:
         skip = self._in_order(session, loss.first_seq, count, passed)
         if skip is not None and skip < count:
             passed.losses.append(LossRecord(session.stream, session.id, loss.first_seq + skip, loss.last_seq, loss.reason))
+
+
+def check_chunk(chunk: m.Artifact) -> None:
+    """Refuse a chunk that belongs to no file we take: all but the last are full, and there are not too many.
+
+    Raises:
+        ContractError: `body-malformed`, with what was expected.
+    """
+    most, full = limits.ARTIFACT_BYTES_MAX // limits.ARTIFACT_CHUNK_BYTES, limits.ARTIFACT_CHUNK_BYTES
+    last = chunk.index == chunk.count - 1
+    if not (chunk.index < chunk.count <= most and (len(chunk.data) <= full if last else len(chunk.data) == full)):
+        raise ContractError(
+            "body-malformed",
+            where="ARTIFACT",
+            expected=f"at most {most} chunks of {full} bytes, the last one shorter",
+            got=f"chunk {chunk.index} of {chunk.count} with {len(chunk.data)} bytes",
+        )
 
 
 def _table(stream: Stream, session: str, message: m.Table) -> TableRecord:

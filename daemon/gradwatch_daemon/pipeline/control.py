@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.commands import (
     OPERATOR,
+    ArtifactRecord,
     Calm,
     CancelCommand,
     CancelEscalation,
@@ -20,6 +22,7 @@ from gradwatch_daemon.commands import (
     RequestEscalation,
 )
 from gradwatch_daemon.escalate.commands import check_same, is_taken_back
+from gradwatch_daemon.store.artifacts import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,10 +32,13 @@ if TYPE_CHECKING:
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Anomaly, Escalation, RunView, Stream
+    from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store
 
 
 WARNING = Severity.WARNING.rank
+
+LOG = logging.getLogger("gradwatch.daemon")
 
 EXPIRE_S = 1.0
 """How late a deadline may be noticed."""
@@ -41,8 +47,15 @@ EXPIRE_S = 1.0
 class Control:
     """The commands and escalations of all runs. `send` hands a frame to a peer, and says whether it took it."""
 
-    def __init__(self, runs: Runs, sessions: Sessions, store: Store, send: Callable[[bytes, bytes], bool]) -> None:
-        self._runs, self._sessions, self._store, self._send = runs, sessions, store, send
+    def __init__(
+        self,
+        runs: Runs,
+        sessions: Sessions,
+        store: Store,
+        send: Callable[[bytes, bytes], bool],
+        files: ArtifactFiles | None = None,
+    ) -> None:
+        self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
         self._looked_s = -math.inf
 
     def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
@@ -143,12 +156,30 @@ class Control:
                 state.looked_back.add(anomaly.id)
                 self.issue(Verb.DUMP.value, anomaly, f"{anomaly.severity.value} {anomaly.kind}", work, now)
 
-    def hear(self, stream: Stream, result: m.Result, work: Work) -> None:
-        """What a trainer says became of an escalation or a command."""
+    def hear(self, stream: Stream, result: m.Result | m.Artifact, work: Work) -> None:
+        """What a trainer says became of an escalation or a command, or a part of the file that it sends for one."""
+        if isinstance(result, m.Artifact):
+            self._store_chunk(stream, result, work)
+            return
         state, said = self._runs.states[stream.run], (result.state, result.update, result.reason)
         if stream.attempt == state.run.attempt:
             work.escalated(state.escalations.result(result.id, *said, rank=stream.rank))
             work.commanded(state.commands.result(result.id, stream.rank, *said))
+
+    def _store_chunk(self, stream: Stream, chunk: m.Artifact, work: Work) -> None:
+        """Write a chunk; one that nobody asked this rank for is dropped. A file that cannot be written fails its command."""
+        state = self._runs.states[stream.run]
+        record = state.commands.get(chunk.id)
+        asked = record is not None and record.state.open and _of_rank(record, stream.rank) is ControlState.APPLIED
+        if not asked or self._files is None or stream.attempt != state.run.attempt:
+            return
+        try:
+            size = self._files.write(stream.run, chunk.id, chunk.index, chunk.count, chunk.data)
+        except OSError as error:
+            LOG.error("the file of command %s of %s cannot be stored: %s", chunk.id, stream.run, error)
+            return
+        if size is not None:
+            work.commanded(state.commands.received(chunk.id, ArtifactRecord(safe_name(chunk.name), size)))
 
     def expire(self, work: Work, now: Now) -> None:
         """Give up what no trainer has begun by its deadline; looks once in `EXPIRE_S`."""
@@ -224,7 +255,8 @@ class Control:
         if request.rank is not None and request.rank not in ranks:
             expected = f"one of {', '.join(map(str, ranks[:20]))}"
             raise GradwatchError("rank-not-live", where=f"{request.run} rank", expected=expected, got=str(request.rank))
-        wanted = [session for session in live if request.rank in (None, session.stream.rank)]
+        rank = ranks[0] if request.rank is None and request.verb == Verb.PROFILE else request.rank
+        wanted = [session for session in live if rank in (None, session.stream.rank)]
         for session in wanted:
             if request.verb not in session.hello.verbs:
                 raise _unsupported(request, session)

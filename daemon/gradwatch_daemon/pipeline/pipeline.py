@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.socket import IngestSocket
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
+    from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store, StoreReader
 
 KEEP_ALL = Keep()
@@ -78,6 +79,7 @@ class Pipeline:
         publish: Callable[[list[Published]], None],
         *,
         secret: str = "",
+        files: ArtifactFiles | None = None,
         keep: Keep = KEEP_ALL,
         clock: Callable[[], Now] = Now.read,
     ) -> None:
@@ -98,7 +100,7 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
         self._detection = Detection(engine, store, self._runs, self._sessions, self._pace)
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
-        self._control = Control(self._runs, self._sessions, store, socket.send)
+        self._control = Control(self._runs, self._sessions, store, socket.send, files)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import ControlState, RankState
-from gradwatch_daemon.commands import CommandRecord
+from gradwatch_daemon.commands import ArtifactRecord, CommandRecord
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,6 +28,8 @@ COMMAND = (
     "update_ended",
     "ended_why",
     "ranks",
+    "artifact_name",
+    "artifact_bytes",
 )
 _OPEN = tuple(state.value for state in ControlState if state.open)
 _SELECT = f"SELECT {', '.join(COMMAND)} FROM command"
@@ -61,12 +63,15 @@ def command_row(command: CommandRecord) -> tuple[Any, ...]:
         command.update_ended,
         command.ended_why,
         ranks_cell(command.ranks),
+        None if command.artifact is None else command.artifact.name,
+        None if command.artifact is None else command.artifact.bytes,
     )
 
 
 def command_of(row: Sequence[Any]) -> CommandRecord:
     """The command in a COMMAND row."""
-    run, id_, verb, args, origin, reason, state, requested_ns, expires_ns, rank, not_before, applied, ended, why, ranks = row
+    run, id_, verb, args, origin, reason, state, requested_ns, expires_ns, rank, *rest = row
+    not_before, applied, ended, why, ranks, name, size = rest
     return CommandRecord(
         id_,
         run,
@@ -83,6 +88,7 @@ def command_of(row: Sequence[Any]) -> CommandRecord:
         ended,
         why,
         ranks_of(ranks),
+        None if name is None else ArtifactRecord(name, size),
     )
 
 

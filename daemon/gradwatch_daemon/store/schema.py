@@ -150,7 +150,13 @@ _EIGHTH = (
     "ALTER TABLE run ADD COLUMN evidence TEXT NOT NULL DEFAULT ''",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH)
+_NINTH = (
+    # The file that came for a command; the bytes lie in the directory, see artifacts.py.
+    "ALTER TABLE command ADD COLUMN artifact_name TEXT",
+    "ALTER TABLE command ADD COLUMN artifact_bytes INTEGER",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH, _NINTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

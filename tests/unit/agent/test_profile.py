@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gradwatch_agent.collect import profile as profile_module
-from gradwatch_agent.collect.profile import UPDATES_MAX
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.limits import PROFILE_UPDATES_MAX
 from harness.recording import Record, monitoring
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_profile_directory_that_is_none_is_refused(monitor: Any, directory: Any)
         monitor[0].profile(directory=directory)
 
 
-@pytest.mark.parametrize("updates", [0, -1, 1.5, True, "3", UPDATES_MAX + 1])
+@pytest.mark.parametrize("updates", [0, -1, 1.5, True, "3", PROFILE_UPDATES_MAX + 1])
 def test_profile_of_a_wrong_number_of_updates_is_refused(monitor: Any, updates: Any) -> None:
     """Before anything is made."""
     with pytest.raises(GradwatchError, match="updates"):

@@ -11,10 +11,12 @@ import pytest
 from gradwatch_contracts.control import ControlState, RankState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.control_models import CommandItem, CommandList
-from gradwatch_daemon.commands import CancelCommand, RequestCommand
+from gradwatch_daemon.commands import ArtifactRecord, CancelCommand, RequestCommand
 from harness.fake_api import T0_NS, T0_TEXT, make_command, make_daemon, make_view, problem_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.fake_api import FakeDaemon
 
 PATH = "/api/v1/runs/ant-ppo/commands"
@@ -53,6 +55,58 @@ async def test_command_with_a_bad_field_is_refused_and_nothing_is_asked(changes:
     document = problem_of(answer)
     assert pointer in [error["pointer"] for error in document["errors"]]
     assert daemon.pipeline.requests == []
+
+
+@pytest.mark.parametrize(
+    ("args", "pointer"),
+    [
+        ({"updates": 0}, "body/args/updates"),
+        ({"updates": 101}, "body/args/updates"),
+        ({"updates": True}, "body/args/updates"),
+        ({"updates": 2.0}, "body/args/updates"),
+        ({"stacks": 1}, "body/args/stacks"),
+        ({"update": 3}, "body/args/update"),
+    ],
+)
+async def test_profile_of_no_or_too_many_updates_is_refused(args: dict[str, Any], pointer: str) -> None:
+    """Before the trainer is asked."""
+    daemon = make_daemon()
+    async with daemon.client() as client:
+        answer = await client.post(PATH, json={"verb": "profile", "args": args})
+
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in problem_of(answer)["errors"]] == [pointer]
+    assert daemon.pipeline.requests == []
+
+
+async def test_artifact_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    """None came, or it made room; an unknown command is another mistake."""
+    daemon = make_daemon(artifact=lambda run, id_: None)
+    daemon.reader.asked = [make_command(), make_command(id="c2", artifact=ArtifactRecord("trace.json.gz", 3))]
+    answers = [await daemon.get(f"/runs/ant-ppo/artifacts/{id_}") for id_ in ("c1", "c2", "nope")]
+
+    assert [problem_of(answer)["code"] for answer in answers] == [
+        "artifact-not-found",
+        "artifact-not-found",
+        "command-not-found",
+    ]
+    assert "made room" in problem_of(answers[1])["detail"]
+
+
+async def test_artifact_is_a_download_under_its_own_name(tmp_path: Path) -> None:
+    """Named in the command, with the address."""
+    file = tmp_path / "c1.bin"
+    file.write_bytes(b"trace")
+    daemon = make_daemon(artifact=lambda run, id_: file if (run, id_) == ("ant-ppo", "c1") else None)
+    daemon.reader.asked = [make_command(artifact=ArtifactRecord("trace.json.gz", 5))]
+    command = (await daemon.get("/runs/ant-ppo/commands/c1")).json()
+    async with daemon.client() as client:
+        answer = await client.get(command["artifact"]["url"])
+
+    assert command["artifact"] == {"name": "trace.json.gz", "bytes": 5, "url": "/api/v1/runs/ant-ppo/artifacts/c1"}
+    assert answer.content == b"trace"
+    assert answer.headers["content-disposition"] == 'attachment; filename="trace.json.gz"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_command_misspelt_names_the_verb_the_run_takes() -> None:
@@ -128,6 +182,7 @@ async def test_command_accepted_answers_the_resource_and_its_place() -> None:
         "update_ended": None,
         "ended_why": "",
         "ranks": [{"rank": rank, "state": "requested", "update": None, "reason": ""} for rank in (0, 1)],
+        "artifact": None,
         "sentence": "Asked for stop; the trainer has not been told yet.",
     }
 

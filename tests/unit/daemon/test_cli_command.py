@@ -13,7 +13,7 @@ from gradwatch_daemon.cli.client import Address, Client
 from gradwatch_daemon.cli.command import read_arguments, wait_for
 from harness import api_documents as documents
 from harness.command_line import CommandLine
-from harness.daemon_stub import TOKEN, DaemonStub
+from harness.daemon_stub import TOKEN, DaemonStub, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,3 +149,31 @@ def test_commands_are_listed_and_one_is_taken_back(stub: DaemonStub, gradwatch: 
     assert "checkpoint" in listed.out
     assert "asked for nothing" in empty.err
     assert (cancelled.code, stub.asked(ONE)[0].method) == (0, "DELETE")
+
+
+ARTIFACT = {"name": "trace-ant-ppo.json.gz", "bytes": 5, "url": "/api/v1/runs/ant-ppo/artifacts/c1"}
+
+
+def test_profile_waits_and_puts_the_trace_where_it_was_told(stub: DaemonStub, gradwatch: CommandLine, tmp_path: Path) -> None:
+    """The arguments as the verb has them; a file that was not named is never overwritten."""
+    place = tmp_path / "here.gz"
+    stub.answer("POST", POST, documents.command(verb="profile", state="applied"), status=202)
+    stub.answer("GET", ONE, documents.command(verb="profile", state="ended", artifact=ARTIFACT))
+    stub.reply("GET", ARTIFACT["url"], Reply(200, b"trace"))
+    done = gradwatch("profile", "ant-ppo", "--updates", "2", "--stacks", "--wait", "--output", str(place))
+
+    assert done.code == 0
+    assert stub.asked(POST)[0].body["args"] == {"updates": 2, "stacks": True}
+    assert place.read_bytes() == b"trace"
+    again = gradwatch("commands", "ant-ppo", "--fetch", "c1", "--output", str(tmp_path / "no" / "such"))
+    assert again.code == 2
+    assert "--fetch c1 --output FILE" in again.err
+
+
+def test_profile_without_a_file_cannot_be_fetched(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """Exit code 3: there is nothing."""
+    stub.answer("GET", ONE, documents.command(state="rejected"))
+    ended = gradwatch("commands", "ant-ppo", "--fetch", "c1")
+
+    assert ended.code == 3
+    assert "This command has no file." in ended.err

@@ -1,0 +1,78 @@
+"""Files that trainers sent for a command, in `artifacts/` of the data directory: chunk by chunk, the oldest given up first.
+
+What `write` returned from survives kill -9 of the daemon, as a commit does: a chunk that comes twice is written twice to the
+same place, and a file is whole once it has its last name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from gradwatch_contracts import limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = "artifacts"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class ArtifactFiles:
+    """The files of one data directory. `write` belongs to the pipeline's thread; `find` to any."""
+
+    def __init__(self, data_dir: Path, bytes_max: int = limits.ARTIFACTS_BYTES_MAX) -> None:
+        self._folder = data_dir / FOLDER
+        self._bytes_max = bytes_max
+
+    def write(self, run: str, id_: str, index: int, count: int, data: bytes) -> int | None:
+        """Write chunk `index` of `count`; the size of the whole file once it has all of them, else None.
+
+        Raises:
+            OSError: the disk takes no more, or a chunk before this one is missing; what came of the file is gone then.
+        """
+        whole, part = self._place(run, id_), self._place(run, id_).with_suffix(".part")
+        if index == count - 1 and whole.exists():
+            return whole.stat().st_size  # this chunk came before, and we ended before the commit
+        offset = index * limits.ARTIFACT_CHUNK_BYTES
+        try:
+            whole.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(part, "r+b" if part.exists() else "wb") as file:
+                file.seek(0, 2)
+                if file.tell() < offset:
+                    raise OSError(f"chunk {index} came before those that belong before it")
+                file.seek(offset)
+                file.write(data)
+                file.truncate()
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        if index < count - 1:
+            return None
+        part.replace(whole)
+        self._give_up_oldest(whole)
+        return offset + len(data)
+
+    def find(self, run: str, id_: str) -> Path | None:
+        """The whole file of a command, None where there is none (any more)."""
+        whole = self._place(run, id_)
+        return whole if whole.is_file() else None
+
+    def _place(self, run: str, id_: str) -> Path:
+        # Run and id match patterns without a separator; an id of dots alone cannot be.
+        return self._folder / run / f"{id_}.bin"
+
+    def _give_up_oldest(self, newest: Path) -> None:
+        # Parts too: one whose trainer died never becomes whole.
+        files = sorted(self._folder.glob("*/*"), key=lambda path: path.stat().st_mtime_ns)
+        total = sum(path.stat().st_size for path in files)
+        for path in files:
+            if total <= self._bytes_max or path == newest:
+                return
+            total -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+def safe_name(name: str) -> str:
+    """A file name as it may stand in a header and in a shell: letters, digits, dots, dashes, at most 100."""
+    return _UNSAFE.sub("-", name).strip(".-")[-100:] or "artifact"
