@@ -207,6 +207,35 @@ def anomaly(**changes: Any) -> Document:
     }
 
 
+def explained(**changes: Any) -> Document:
+    """GET anomalies/{id}: an anomaly with what began it."""
+    found = anomaly(**changes)
+    layer = {"rank": 0, "update": 116, "step": 3, "what": "gradient", "layer": "actor.2.weight", "layers": ["actor.2.weight"]}
+    detail = {
+        "sentence": "The gradient of actor.2.weight deviated first: 41.2 at update 116, step 3 (0.21 was usual).",
+        "updates": {"first": 54, "last": 130, "before": 63, "since": 14},
+        "first_signal": {
+            "signal": "grad.norm.mean",
+            "subject": "",
+            "update": 116,
+            "value": "NaN",
+            "usual": 0.4,
+            "score": None,
+        },
+        "first_signal_reason": "",
+        "first_layer": {**layer, "total": 12, "value": 41.2, "usual": 0.21, "score": 17.5},
+        "first_layer_reason": "",
+        "norms": [{"layer": "actor.2.weight", "what": "gradient", "update": [115, 116], "norm": [0.2, 41.2]}],
+        "exemplars": [{"rank": 0, "update": 119, "names": ["ratio"], "rows": [[9.5]]}],
+        "tables": [
+            {"kind": "layers", "rank": 0, "update": 120, "href": "/api/v1/runs/ant-ppo/layers?attempt=1&rank=0&update=120"},
+            {"kind": "exemplars", "rank": 0, "update": 119, "href": ""},
+        ],
+        "snapshot": "/api/v1/runs/ant-ppo/snapshot?around=117&attempt=1&rank=0",
+    }
+    return {**found, "evidence": {**found["evidence"], **detail}}
+
+
 def anomalies(*items: Document, **changes: Any) -> Document:
     """GET anomalies."""
     return {"items": list(items), "next": None, "coverage": WHOLE, "detectors": SEEING, **changes}

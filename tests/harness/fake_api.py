@@ -323,6 +323,10 @@ class FakeReader:
         self._note("table_updates", stream, kind)
         return sorted({table.update for table in self.sent if table.stream == stream and table.kind == kind})
 
+    def tables_between(self, stream: Stream, kind: str, first: int, last: int, limit: int) -> list[TableRecord]:
+        self._note("tables_between", stream, kind, first, last, limit)
+        return [t for t in self.sent if t.stream == stream and t.kind == kind and first <= t.update <= last][-limit:]
+
     def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
         self._note("tables_at", stream, kind, list(updates))
         return [t for t in self.sent if t.stream == stream and t.kind == kind and t.update in updates]

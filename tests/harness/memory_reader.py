@@ -150,6 +150,13 @@ class MemoryReader:
             found = {table.update: table for table in memory.tables if (table.stream, table.kind) == (stream, kind)}
         return [found[update] for update in sorted(found) if update in updates]
 
+    def tables_between(self, stream: Stream, kind: str, first: int, last: int, limit: int) -> list[TableRecord]:
+        """Tables of these updates in order of arrival, the last `limit`."""
+        with self._reading() as memory:
+            of_kind = [table for table in memory.tables if (table.stream, table.kind) == (stream, kind)]
+        chosen = [table for table in of_kind if first <= table.update <= last]
+        return chosen[max(0, len(chosen) - limit) :]
+
     def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
         """Rows of these updates in order of arrival, the last `limit`."""
         with self._reading() as memory:

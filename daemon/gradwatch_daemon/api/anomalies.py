@@ -15,6 +15,8 @@ from gradwatch_daemon.api import models
 from gradwatch_daemon.api.attention_models import AnomalyBody
 from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, cut_page, read_cursor
+from gradwatch_daemon.api.evidence import evidence_document
+from gradwatch_daemon.api.evidence_models import AnomalyDetail
 from gradwatch_daemon.api.numbers import Answer, encode, number, parse_time, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError
@@ -261,8 +263,8 @@ async def list_anomalies(
 AnomalyId = Annotated[str, Path(alias="id", description="Id of the anomaly")]
 
 
-async def _answer(context: ApiContext, id_: str) -> Answer:
-    """One anomaly with what people did about it, as it is committed.
+async def _answer(context: ApiContext, id_: str, *, detailed: bool = False) -> Answer:
+    """One anomaly with what people did about it, as it is committed; `detailed` with what began it.
 
     Raises:
         ApiError: `anomaly-not-found`.
@@ -271,13 +273,19 @@ async def _answer(context: ApiContext, id_: str) -> Answer:
     if anomaly is None:
         raise ApiError("anomaly-not-found", where="id", expected="the id of an anomaly", got=repr(id_[:80]))
     attention = await anyio.to_thread.run_sync(context.reader.attention, [id_])
-    return Answer(anomaly_document(anomaly, context.catalogue, context.snapshots(), attention.get(id_)))
+    views = context.snapshots()
+    document = anomaly_document(anomaly, context.catalogue, views, attention.get(id_))
+    if detailed:
+        world = views[anomaly.run].run.world if anomaly.run in views else 1
+        found = await anyio.to_thread.run_sync(evidence_document, anomaly, world, context.reader)
+        document["evidence"] = {**document["evidence"], **found}
+    return Answer(document)
 
 
-@router.get("/anomalies/{id}", response_model=models.AnomalyItem, operation_id="get_anomaly", summary="One anomaly")
+@router.get("/anomalies/{id}", response_model=AnomalyDetail, operation_id="get_anomaly", summary="One anomaly")
 async def get_anomaly(request: Request, id_: AnomalyId) -> Answer:
-    """One anomaly by its id."""
-    return await _answer(context_of(request), id_)
+    """One anomaly by its id, with what deviated first around its onset."""
+    return await _answer(context_of(request), id_, detailed=True)
 
 
 @router.patch(

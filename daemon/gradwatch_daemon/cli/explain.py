@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from gradwatch_daemon.cli.client import Client
     from gradwatch_daemon.cli.output import Output
 
+NORMS_SHOWN = 6
+"""Norms of a layer that are listed, the newest."""
+
 
 def run(args: Namespace, output: Output) -> int:
     """Explain a kind, or one anomaly with the numbers of its run.
@@ -70,8 +73,28 @@ def _say_anomaly(item: dict[str, Any], detectors: dict[str, Any], output: Output
         output.line(f"explains    {found['kind']} at update {found['update_fired']} ({title}): {numbers}")
     for place, step in enumerate(item["try"], 1):
         output.line(printable(f"try {place}       {step}"))
+    _say_evidence(item["evidence"], output)
     for address in item["evidence"]["series"]:
         output.line(f"evidence    {address}")
+
+
+def _say_evidence(evidence: dict[str, Any], output: Output) -> None:
+    """What deviated first, and how much of the run around the onset that rests on."""
+    output.line(printable(f"first       {evidence['sentence']}"))
+    signal = evidence["first_signal"]
+    if signal is not None:
+        name = f"{signal['signal']}/{signal['subject']}" if signal["subject"] else signal["signal"]
+        usual = number(signal["usual"], "nothing")
+        output.line(printable(f"signal      {name} {number(signal['value'])} at update {signal['update']}; usual {usual}"))
+    for one in evidence["norms"]:
+        newest = list(zip(one["update"], one["norm"], strict=True))[-NORMS_SHOWN:]
+        told = ", ".join(f"{update}: {number(norm)}" for update, norm in newest)
+        output.line(printable(f"norms       {one['what']} of {one['layer']} by update: {told}"))
+    held = evidence["updates"]
+    output.line(f"rests on    {held['before']} stored updates before the onset and {held['since']} from it on")
+    for table in evidence["tables"]:
+        if table["href"]:
+            output.line(f"table       {table['href']}")
 
 
 def _say_detector(item: dict[str, Any], output: Output, *, tries: bool) -> None:

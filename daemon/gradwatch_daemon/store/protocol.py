@@ -177,6 +177,9 @@ class StoreReader(Protocol):
     def tables_at(self, stream: Stream, kind: str, updates: Sequence[int]) -> list[TableRecord]:
         """The tables of a kind of these updates, by update; of several of one update that which came last."""
 
+    def tables_between(self, stream: Stream, kind: str, first: int, last: int, limit: int) -> list[TableRecord]:
+        """The last `limit` tables of a kind and of updates `first` to `last`, both included, in order of arrival."""
+
     def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
         """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them. Rows that
         were thinned are not among them."""

@@ -221,6 +221,14 @@ class SqliteReader:
             bound = blocks.stream_number(db, stream), kind, json.dumps(list(updates))
             return [rows.table_of(row[:-1], stream) for row in db.execute(query, bound)]
 
+    def tables_between(self, stream: Stream, kind: str, first: int, last: int, limit: int) -> list[TableRecord]:
+        """The last `limit` tables of a kind and of updates `first` to `last`, both included, in order of arrival."""
+        with self._snapshot() as db:
+            query = f"""SELECT {", ".join(rows.EVIDENCE)} FROM evidence WHERE stream = ? AND kind = ?
+                AND update_at BETWEEN ? AND ? ORDER BY id DESC LIMIT ?"""
+            bound = blocks.stream_number(db, stream), kind, _bounded(first), _bounded(last), limit
+            return [rows.table_of(row, stream) for row in db.execute(query, bound)][::-1]
+
     def blocks_between(self, stream: Stream, first: int, last: int, limit: int) -> list[SignalBlock]:
         """Stored rows of updates `first` to `last`, both included, in order of arrival; the last `limit` of them."""
         with self._snapshot() as db:

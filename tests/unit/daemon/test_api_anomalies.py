@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
+from gradwatch_daemon.api.evidence_models import AnomalyDetail
 from gradwatch_daemon.attention import Acknowledgement, Attention
-from gradwatch_daemon.records import DetectorState
+from gradwatch_daemon.records import DetectorState, Stream, TableRecord
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.fake_api import T0_NS, T0_TEXT, make_anomaly, make_daemon, make_run, make_view, problem_of
 
@@ -44,7 +47,7 @@ async def test_anomaly_round_trips_every_field() -> None:
 
     document = (await daemon.get("/anomalies/a1")).json()
 
-    models.AnomalyItem.model_validate(document)
+    AnomalyDetail.model_validate(document)
     window = "from=68&to=120&attempt=2&rank=1"
     assert document == {
         "id": "a1",
@@ -83,11 +86,62 @@ async def test_anomaly_round_trips_every_field() -> None:
             "series": [f"/api/v1/runs/ant-ppo/series?signal=grad.norm.mean&subject=actor&{window}"],
             "events": "/api/v1/runs/ant-ppo/events",
             "rules_hash": "beef",
+            "sentence": "What began it cannot be told: no black box holds the updates around the onset; of the signals, 0 "
+            "updates before the onset are held; 8 are needed to say what is usual.",
+            "updates": {"first": None, "last": None, "before": 0, "since": 0},
+            "first_signal": None,
+            "first_signal_reason": "0 updates before the onset are held; 8 are needed to say what is usual",
+            "first_layer": None,
+            "first_layer_reason": "no black box holds the updates around the onset",
+            "norms": [],
+            "exemplars": [],
+            "tables": [],
+            "snapshot": "/api/v1/runs/ant-ppo/snapshot?around=118&attempt=2&rank=1",
         },
         "acknowledged": {"by": "ann", "at": T0_TEXT, "note": "seed"},
         "silenced": "s1",
         "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
     }
+
+
+async def test_anomaly_with_a_black_box_names_the_layer_and_gives_its_norms() -> None:
+    """A NaN in one layer at step 1 of update 118, the worst transitions of 119, layers of 120; all of its own rank."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly()]
+    stream = Stream("ant-ppo", 2, 1)
+    rows = [(f"grad@{update}.{step}", [0.5, 0.2]) for update in range(60, 119) for step in range(2)]
+    rows[-1] = ("grad@118.1", [0.5, float("nan")])
+    packed = b"".join(struct.pack("<2d", *norms) for _, norms in rows)
+    box = TableRecord(stream, "s1", 5, "blackbox", 118, tuple(label for label, _ in rows), ("body", "actor"), packed)
+    worst = TableRecord(stream, "s1", 6, "exemplars", 119, ("0",), ("ratio", "mask"), struct.pack("<2d", 9.5, float("inf")))
+    layers = TableRecord(stream, "s1", 7, "layers", 120, ("body",), ("grad_norm",), struct.pack("<d", 1.0))
+    far = TableRecord(stream, "s1", 8, "layers", 400, ("body",), ("grad_norm",), struct.pack("<d", 1.0))
+    daemon.reader.sent = [box, worst, layers, far]
+
+    document = (await daemon.get("/anomalies/a1")).json()
+
+    AnomalyDetail.model_validate(document)
+    found = document["evidence"]
+    assert found["sentence"] == "The gradient of actor deviated first: nan at update 118, step 1 on rank 1 (0.2 was usual)."
+    assert found["first_layer"] == {
+        "rank": 1,
+        "update": 118,
+        "step": 1,
+        "what": "gradient",
+        "layer": "actor",
+        "layers": ["actor"],
+        "total": 2,
+        "value": "NaN",
+        "usual": pytest.approx(0.2),
+        "score": None,
+    }
+    (norms,) = found["norms"]
+    assert (norms["update"][-2:], norms["norm"][-2:]) == ([117, 118], [0.2, "NaN"])
+    assert found["exemplars"] == [{"rank": 1, "update": 119, "names": ["ratio", "mask"], "rows": [[9.5, "Infinity"]]}]
+    assert found["tables"] == [
+        {"kind": "layers", "rank": 1, "update": 120, "href": "/api/v1/runs/ant-ppo/layers?attempt=2&rank=1&update=120"},
+        {"kind": "exemplars", "rank": 1, "update": 119, "href": ""},
+    ]
 
 
 async def test_anomaly_without_limit_and_baseline_says_that_the_rule_has_none() -> None:
@@ -141,7 +195,7 @@ async def test_anomalies_pages_follow_each_other_without_repeating() -> None:
 
 
 async def test_anomalies_list_shows_each_as_it_is_alone() -> None:
-    """The list is put together from kept JSON; what is in it is the document of GET anomalies/{id}, field by field in order."""
+    """The list is put together from kept JSON; what is in it is what PATCH anomalies/{id} answers, field by field in order."""
     daemon = make_daemon()
     daemon.reader.found = [
         make_anomaly(id="b", subject='a/"b"\n', limit=float("nan"), attached=(), tries=()),
@@ -151,7 +205,9 @@ async def test_anomalies_list_shows_each_as_it_is_alone() -> None:
 
     for _ in range(2):
         listed = await daemon.get("/anomalies")
-        alone = [(await daemon.get(f"/anomalies/{id_}")).text for id_ in ("b", "a", "Z")]
+        async with daemon.client() as client:
+            body = {"acknowledged": False}
+            alone = [(await client.patch(f"/api/v1/anomalies/{id_}", json=body)).text for id_ in ("b", "a", "Z")]
 
         models.AnomalyList.model_validate(listed.json())
         assert listed.headers["content-type"] == "application/json"

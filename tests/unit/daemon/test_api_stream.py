@@ -121,7 +121,9 @@ async def test_stream_sends_each_topic_as_get_answers_it() -> None:
         ("run", "cafe-4"),
     ]
     assert events[0].data == {"run": "ant-ppo", "attempt": 2, "rank": 1, "update_first": 10, "update_last": 12, "n": 3}
-    assert events[1].data == (await daemon.get("/anomalies/a1")).json()
+    got = (await daemon.get("/anomalies/a1")).json()
+    assert events[1].data == {**got, "evidence": events[1].data["evidence"]}
+    assert got["evidence"].items() >= events[1].data["evidence"].items()
     assert events[2].data == (await daemon.get("/runs/ant-ppo/escalations/e1")).json()
     assert events[3].data == (await daemon.get("/runs")).json()["items"][0]
     models.RunSummary.model_validate(events[3].data)

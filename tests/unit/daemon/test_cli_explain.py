@@ -21,8 +21,8 @@ def stub() -> Iterator[DaemonStub]:
     """A daemon with one detector and one anomaly of another kind."""
     with DaemonStub() as running:
         running.answer("GET", "/api/v1/detectors", documents.listed(documents.detector(), profile="classic"))
-        running.answer("GET", "/api/v1/anomalies/a1b2c3", documents.anomaly())
-        running.answer("GET", "/api/v1/anomalies/k1", documents.anomaly(id="k1", kind="kl_spike"))
+        running.answer("GET", "/api/v1/anomalies/a1b2c3", documents.explained())
+        running.answer("GET", "/api/v1/anomalies/k1", documents.explained(id="k1", kind="kl_spike"))
         missing = documents.problem("anomaly-not-found", "No anomaly has this id.", 404)
         running.answer("GET", "/api/v1/anomalies/kl_spik", missing, status=404)
         yield running
@@ -88,6 +88,15 @@ def test_explain_anomaly_says_why_it_fired_with_its_numbers(gradwatch: CommandLi
         "try 2       Use fewer epochs.",
     ]
     assert "evidence    /api/v1/runs/ant-ppo/series?signal=policy.ratio.max" in said
+    began = said.index(
+        "first       The gradient of actor.2.weight deviated first: 41.2 at update 116, step 3 (0.21 was usual)."
+    )
+    assert said[began + 1 : began + 5] == [
+        "signal      grad.norm.mean NaN at update 116; usual 0.4",
+        "norms       gradient of actor.2.weight by update: 115: 0.2, 116: 41.2",
+        "rests on    63 stored updates before the onset and 14 from it on",
+        "table       /api/v1/runs/ant-ppo/layers?attempt=1&rank=0&update=120",
+    ]
     assert "means       Several times as far as it usually does." in said
 
 
@@ -105,5 +114,5 @@ def test_explain_json_holds_both_documents(gradwatch: CommandLine) -> None:
     of_kind, of_anomaly = (json.loads(gradwatch("explain", word, "--json").out) for word in ("kl_spike", "k1"))
 
     assert of_kind == {"profile": "classic", "detector": documents.detector(), "anomaly": None}
-    assert of_anomaly["anomaly"] == documents.anomaly(id="k1", kind="kl_spike")
+    assert of_anomaly["anomaly"] == documents.explained(id="k1", kind="kl_spike")
     assert of_anomaly["detector"] == documents.detector()

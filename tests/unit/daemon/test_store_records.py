@@ -229,7 +229,10 @@ def test_tables_of_a_kind_are_found_by_their_updates(store: Store, reader: Store
     assert reader.table_updates(STREAM, "layers") == [9, 12]
     assert reader.tables_at(STREAM, "layers", [9, 10, 11, 12]) == [again, later]
     assert reader.tables_at(STREAM, "layers", []) == []
+    assert reader.tables_between(STREAM, "layers", 9, 12, 9) == [later, first, again]
+    assert reader.tables_between(STREAM, "layers", 0, 11, 1) == [again]
     nobody = Stream("nobody", 1, 0)
+    assert reader.tables_between(nobody, "layers", 9, 12, 9) == []
     assert reader.table_updates(nobody, "layers") == reader.tables_at(nobody, "layers", [9]) == []
 
 

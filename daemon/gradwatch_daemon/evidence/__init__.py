@@ -1,0 +1,1 @@
+"""What stored rows and tables say of the beginning of an anomaly. Pure."""
