@@ -16,8 +16,10 @@ from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
 from gradwatch_daemon import __version__
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
+from gradwatch_daemon.api.command_line import command_schemas
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.cli.reference import reference_page
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
 from gradwatch_daemon.rules import Measure
@@ -295,6 +297,8 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "detectors.md": detectors_page(),
         ROOT / "docs" / "keyboard.md": keyboard_page(),
         ROOT / "docs" / "openapi.json": openapi(),
+        ROOT / "docs" / "cli.md": f"{NOTICE}\n{reference_page()}",
+        **{ROOT / "docs" / "cli-schemas" / f"{verb}.json": text for verb, text in command_schemas().items()},
         path: readme(path.read_text(encoding="utf-8")),
     }
 

@@ -212,8 +212,7 @@ def _write_zip(source: Source, wanted: Wanted, draft: Path) -> int:
         "made_at": wanted.made,
         "rules": {
             "profile": source.profile,
-            # An infinite limit is none, which JSON has no number for; as text the configuration reads it back.
-            "thresholds": {kind: {key: _finite(value) for key, value in of.items()} for kind, of in source.thresholds.items()},
+            "thresholds": {kind: dict(numbers) for kind, numbers in source.thresholds.items()},
             "hash": source.rules.rules_hash,
         },
         "notes": source.notes,
@@ -223,10 +222,6 @@ def _write_zip(source: Source, wanted: Wanted, draft: Path) -> int:
         extract_run(source.reader.file, source.recording.run.run, database)
         write_bundle(draft, database, {"report.html": render(report), "anomalies.jsonl": "".join(lines)}, about)
     return report.rows
-
-
-def _finite(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
 
 
 def _report(source: Source, wanted: Wanted) -> Report:

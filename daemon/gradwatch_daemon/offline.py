@@ -166,6 +166,15 @@ def _only_run(reader: RecordingReader) -> str:
     )
 
 
+def rules_hash_of(profile: str, thresholds: Mapping[str, Mapping[str, float]]) -> str:
+    """The hash of the rules that a configuration means.
+
+    Raises:
+        GradwatchError: `config-invalid` for a threshold that is none, naming the nearest.
+    """
+    return load_rules(profile, thresholds).rules_hash
+
+
 def back_up_store(source: Path, target: Path) -> int:
     """Copy a data directory's store into the new file `target`; see `store.backup`."""
     return back_up(source, target)

@@ -33,10 +33,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel and what its daemon extra requires."""
+    """The interpreter of an environment with the wheel, what its daemon extra requires, and the two libraries that single
+    verbs need (the extras `top` and `parquet`)."""
     home = tmp_path_factory.mktemp("clean")
     needed = home / "needed"
-    names = link_required(needed, ["gradwatch[daemon]"])
+    names = link_required(needed, ["gradwatch[daemon]", "textual", "pyarrow"])
     assert "torch" not in names
     for own in needed.glob("*gradwatch*"):  # the editable install must not stand in for the wheel
         own.unlink()

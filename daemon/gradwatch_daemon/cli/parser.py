@@ -13,11 +13,23 @@ WAIT_DEFAULT_S = 60.0
 
 RUN_STATES = ("live", "slow", "stalled", "lost", "crashed", "finished", "stopped", "imported")
 
-_EPILOG = """\
+EXIT_CODES = {
+    0: "done",
+    1: "bug",
+    2: "usage",
+    3: "not found",
+    4: "daemon unreachable",
+    5: "refused",
+    10: "findings at or above the gate",
+    11: "inconclusive",
+}
+"""What a script can tell apart. `gradwatch run` has those of its command."""
+
+_EPILOG = f"""\
 The daemon is found by GRADWATCH_URL and GRADWATCH_TOKEN, else by the connection.json that `gradwatch serve` wrote.
 
-exit codes: 0 done, 1 bug, 2 usage, 3 not found, 4 daemon unreachable, 5 refused,
-            10 findings at or above the gate, 11 inconclusive
+exit codes: {", ".join(f"{code} {meaning}" for code, meaning in list(EXIT_CODES.items())[:6])},
+            {", ".join(f"{code} {meaning}" for code, meaning in list(EXIT_CODES.items())[6:])}
 """
 
 
@@ -109,6 +121,20 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     doctor.add_argument("run", nargs="?", metavar="RUN", help="look at this run only")
     _verb(verbs, "health", "ask whether the daemon is alive; for container health checks")
     _verb(verbs, "version", "print the version of this command")
+    config = _verb(verbs, "config", "show the configuration that `gradwatch serve` would have here, or check it")
+    config.add_argument(
+        "action", choices=("show", "check"), help="every key with its origin, or whether it is valid"
+    )
+    config.add_argument("--config", metavar="FILE", help="TOML file (./gradwatch.toml if there is one)")
+    completion = verbs.add_parser(
+        "completion",
+        help="print the completion script of a shell",
+        description='Print the completion script of a shell, as for eval "$(gradwatch completion bash)".',
+        allow_abbrev=False,
+    )
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish", "runs"), help="runs: the names of runs, for the scripts"
+    )
 
 
 def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:

@@ -1,0 +1,187 @@
+"""What each verb of the command line prints with `--json`: the models of the API, and the few documents of its own.
+
+The command line itself needs none of this, so that it works without the daemon extra; tests hold the two together.
+"""
+
+import json
+from typing import Any, Union
+
+from pydantic import Field, TypeAdapter
+
+from gradwatch_daemon.api import access_models as access
+from gradwatch_daemon.api import attention_models as attention
+from gradwatch_daemon.api import command_models as commands
+from gradwatch_daemon.api import models
+from gradwatch_daemon.api import service_models as service
+from gradwatch_daemon.api.models import Model
+from gradwatch_daemon.api.replay_models import ReplayAnswer
+
+
+class StatusDocument(models.RunList):
+    """`gradwatch status`: the daemon and all its runs."""
+
+    url: str
+    daemon: service.DaemonAnswer
+
+
+class AnomalyDocument(models.AnomalyList):
+    """`gradwatch anomalies`: the newest that match."""
+
+    more: bool = Field(description="Whether there are more than --limit")
+
+
+class ExplainDocument(Model):
+    """`gradwatch explain`: a kind, and the anomaly if an id was given."""
+
+    profile: str
+    detector: service.DetectorItem | None = Field(description="null where the profile in use has none of this kind")
+    anomaly: models.AnomalyItem | None
+    moment: list[models.SeriesAnswer] = Field(
+        description="What its detector reads, around the update it fired at; empty for a kind"
+    )
+
+
+class AilmentItem(Model):
+    """One mistake: what is wrong, how that shows, what to do."""
+
+    code: str
+    what: str
+    why: str
+    next_step: str
+    run: str = Field(description="Empty where it is not about one run")
+    grave: bool = Field(description="false: worth knowing, no more")
+
+
+class DoctorDocument(Model):
+    """`gradwatch doctor`."""
+
+    looked_at: list[str]
+    ailments: list[AilmentItem]
+
+
+class HealthDocument(service.LiveAnswer):
+    """`gradwatch health`."""
+
+    url: str
+
+
+class VersionDocument(Model):
+    """`gradwatch version`."""
+
+    version: str
+    protocol: int
+    python: str
+
+
+class ConfigItem(Model):
+    """One key of the configuration and where its value is from."""
+
+    key: str
+    value: Any
+    origin: str = Field(examples=["default", "variable GRADWATCH_HTTP"])
+
+
+class ConfigDocument(Model):
+    """`gradwatch config`."""
+
+    items: list[ConfigItem]
+    rules_hash: str
+
+
+class TokenDocument(Model):
+    """`gradwatch token`: the owner's."""
+
+    url: str
+    token: str
+
+
+class ImportedKey(Model):
+    """One key of a log, and the signal it was read as."""
+
+    key: str
+    signal: str
+    subject: str
+    nonfinite: int
+    nonfinite_first: int | None
+    why: str
+
+
+class ImportDocument(Model):
+    """`gradwatch import`: what was read and stored, and the replay of it."""
+
+    run: str
+    path: str
+    written_by: str
+    attempts: list[int]
+    rows: int
+    rows_new: int
+    update_first: int | None
+    update_last: int | None
+    keys: list[ImportedKey]
+    skipped: dict[str, Any]
+    damage: list[str]
+    oddities: dict[str, int]
+    notes: list[str]
+    replay: ReplayAnswer | None
+
+
+class ExportDocument(Model):
+    """`gradwatch export RUN|ANOMALY`."""
+
+    file: str
+    format: str
+    bytes: int
+    rows: int
+    run: str
+    anomaly: str | None = Field(description="null for a run")
+    rules_hash: str
+    notes: list[str]
+
+
+class BackupDocument(Model):
+    """`gradwatch export --backup`."""
+
+    file: str
+    bytes: int
+    source: str
+
+
+ASKED = commands.CommandItem
+ANSWERS: dict[str, Any] = {
+    "status": Union[StatusDocument, models.RunDetail],
+    "doctor": DoctorDocument,
+    "health": HealthDocument,
+    "version": VersionDocument,
+    "config": ConfigDocument,
+    "runs": Union[models.RunList, models.RunDetail],
+    "signals": models.SignalList,
+    "series": models.SeriesAnswer,
+    "anomalies": Union[AnomalyDocument, models.AnomalyItem],
+    "detectors": Union[service.DetectorList, service.DetectorItem],
+    "explain": ExplainDocument,
+    "escalate": models.EscalationItem,
+    "ack": models.AnomalyItem,
+    "silence": Union[attention.SilenceList, attention.SilenceItem],
+    "stop": ASKED,
+    "checkpoint": ASKED,
+    "dump": ASKED,
+    "command": ASKED,
+    "commands": Union[commands.CommandList, ASKED],
+    "token": Union[TokenDocument, access.TokenMade, access.TokenItem, access.TokenList],
+    "keys": Union[access.KeyMade, access.KeyItem, access.KeyList],
+    "audit": access.AuditList,
+    "replay": ReplayAnswer,
+    "import": ImportDocument,
+    "export": Union[ExportDocument, BackupDocument],
+}
+"""Verb → what it prints. `anomalies --follow` prints one `AnomalyItem` a line."""
+
+
+def command_schemas() -> dict[str, str]:
+    """Verb → the JSON schema (2020-12) of its document, as text."""
+    made = {}
+    for verb, answer in ANSWERS.items():
+        schema = TypeAdapter(answer).json_schema(by_alias=True, mode="serialization")
+        head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"gradwatch {verb} --json"}
+        made[verb] = json.dumps({**schema, **head}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return made
