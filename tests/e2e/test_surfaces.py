@@ -94,5 +94,5 @@ def test_explain_of_every_kind_says_meaning_and_source(daemon: DaemonProcess) ->
     """Each entry of the catalogue arrives with every field, from its file to the command line."""
     for item in daemon.get("/api/v1/detectors")["items"]:
         document = json.loads(_cli(daemon, "explain", item["kind"], "--json").stdout)
-        assert document == {"profile": "default", "detector": item, "anomaly": None}
+        assert document == {"profile": "default", "detector": item, "anomaly": None, "moment": []}
         assert [name for name in ("meaning", "source", "formula", "fails_when", "try", "votes") if not item[name]] == []

@@ -10,11 +10,12 @@ from pydantic import Field, TypeAdapter
 
 from gradwatch_daemon.api import access_models as access
 from gradwatch_daemon.api import attention_models as attention
-from gradwatch_daemon.api import command_models as commands
+from gradwatch_daemon.api import control_models as control
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api import service_models as service
-from gradwatch_daemon.api.models import Model
+from gradwatch_daemon.api.models import Model, Time
 from gradwatch_daemon.api.replay_models import ReplayAnswer
+from gradwatch_daemon.api.run_models import RunDetail
 
 
 class StatusDocument(models.RunList):
@@ -95,6 +96,13 @@ class TokenDocument(Model):
     token: str
 
 
+class LinkDocument(Model):
+    """`gradwatch token link`: an address that signs in to the dashboard once."""
+
+    url: str
+    expires_at: Time
+
+
 class ImportedKey(Model):
     """One key of a log, and the signal it was read as."""
 
@@ -125,6 +133,27 @@ class ImportDocument(Model):
     replay: ReplayAnswer | None
 
 
+class SpooledSession(Model):
+    """One session that a trainer could not send."""
+
+    run: str
+    session: str
+    attempt: int
+    rank: int
+    records: int
+    records_new: int
+    ended: str
+    unread_bytes: int
+
+
+class SpoolDocument(Model):
+    """`gradwatch import` of a spool."""
+
+    path: str
+    sessions: list[SpooledSession]
+    busy: list[str] = Field(description="Folders that a trainer still writes")
+
+
 class ExportDocument(Model):
     """`gradwatch export RUN|ANOMALY`."""
 
@@ -146,32 +175,34 @@ class BackupDocument(Model):
     source: str
 
 
-ASKED = commands.CommandItem
+ASKED = control.CommandItem
 ANSWERS: dict[str, Any] = {
-    "status": Union[StatusDocument, models.RunDetail],
+    "status": Union[StatusDocument, RunDetail],
     "doctor": DoctorDocument,
     "health": HealthDocument,
     "version": VersionDocument,
     "config": ConfigDocument,
-    "runs": Union[models.RunList, models.RunDetail],
+    "runs": Union[models.RunList, RunDetail],
     "signals": models.SignalList,
     "series": models.SeriesAnswer,
     "anomalies": Union[AnomalyDocument, models.AnomalyItem],
     "detectors": Union[service.DetectorList, service.DetectorItem],
     "explain": ExplainDocument,
-    "escalate": models.EscalationItem,
+    "escalate": control.EscalationItem,
     "ack": models.AnomalyItem,
+    "level": Union[RunDetail, models.RunSummary],
+    "calm": models.RunSummary,
     "silence": Union[attention.SilenceList, attention.SilenceItem],
     "stop": ASKED,
     "checkpoint": ASKED,
     "dump": ASKED,
     "command": ASKED,
-    "commands": Union[commands.CommandList, ASKED],
-    "token": Union[TokenDocument, access.TokenMade, access.TokenItem, access.TokenList],
+    "commands": Union[control.CommandList, ASKED],
+    "token": Union[TokenDocument, LinkDocument, access.TokenMade, access.TokenItem, access.TokenList],
     "keys": Union[access.KeyMade, access.KeyItem, access.KeyList],
     "audit": access.AuditList,
     "replay": ReplayAnswer,
-    "import": ImportDocument,
+    "import": Union[ImportDocument, SpoolDocument],
     "export": Union[ExportDocument, BackupDocument],
 }
 """Verb → what it prints. `anomalies --follow` prints one `AnomalyItem` a line."""

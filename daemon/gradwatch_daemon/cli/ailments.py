@@ -83,6 +83,17 @@ def check_daemon(daemon: dict[str, Any], version: str) -> Iterator[Ailment]:
         )
 
 
+def check_detectors(catalogue: dict[str, Any]) -> Iterator[Ailment]:
+    """What the list of detectors shows: those of other packages that could not be loaded look for nothing."""
+    for one in catalogue["broken"]:
+        yield Ailment(
+            "detector-broken",
+            f"The detector {one['name']} of {one['origin']} is not there.",
+            one["reason"],
+            "Mend or remove its package, then restart the daemon; `gradwatch detectors` lists what it looks for.",
+        )
+
+
 def _counted(refused: dict[str, int]) -> str:
     return ", ".join(f"{count} {code}" for code, count in sorted(refused.items())) or "none since"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_contracts import __version__
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_daemon.cli.ailments import Ailment, check_daemon, check_run, seconds_between
+from gradwatch_daemon.cli.ailments import Ailment, check_daemon, check_detectors, check_run, seconds_between
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.failure import EXIT_FINDINGS, CommandError
 from gradwatch_daemon.cli.output import printable
@@ -61,6 +61,7 @@ def _unreachable(failure: CommandError) -> Ailment:
 def _ask(client: Client, run: str | None, looked: list[str]) -> list[Ailment]:
     daemon = client.get("/api/v1/daemon")
     found = list(check_daemon(daemon, __version__))
+    found += check_detectors(client.listed("/api/v1/detectors", limit=None))
     known = client.listed("/api/v1/runs")["items"]
     for name in _chosen(known, run, daemon["now"]):
         looked.append(name)

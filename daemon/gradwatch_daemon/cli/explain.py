@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 NORMS_SHOWN = 6
 """Norms of a layer that are listed, the newest."""
 
+BEFORE, AFTER = 4, 1
+"""Updates shown before and after the one that fired."""
+
+SIGNALS_SHOWN = 4
+"""Columns of that table: they fit beside each other."""
+
 
 def run(args: Namespace, output: Output) -> int:
     """Explain a kind, or one anomaly with the numbers of its run.
@@ -32,11 +38,14 @@ def run(args: Namespace, output: Output) -> int:
     detectors = {item["kind"]: item for item in answer["items"]}
     anomaly = None if args.what in detectors else _anomaly(client, args.what, list(detectors))
     detector = detectors.get(anomaly["kind"] if anomaly else args.what)
+    moment = _moment(client, anomaly, detector) if anomaly is not None and detector is not None else []
     if output.as_json:
-        output.document({"profile": answer["profile"], "detector": detector, "anomaly": anomaly})
+        output.document({"profile": answer["profile"], "detector": detector, "anomaly": anomaly, "moment": moment})
         return 0
     if anomaly is not None:
         _say_anomaly(anomaly, detectors, output)
+        _say_moment(moment, output)
+        _say_steps(anomaly, moment, output)
     if detector is not None:
         _say_detector(detector, output, tries=anomaly is None)
     elif anomaly is not None:
@@ -60,8 +69,56 @@ def _anomaly(client: Client, id_: str, kinds: list[str]) -> dict[str, Any]:
     return found
 
 
+def _moment(client: Client, anomaly: dict[str, Any], detector: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the detector reads, a few updates around the one it fired at; signals that the run does not have are left out."""
+    path = f"/api/v1/runs/{segment(anomaly['run'])}/series"
+    window = {"from_": max(anomaly["update_fired"] - BEFORE, 0), "to": anomaly["update_fired"] + AFTER, "points": 100}
+    found: list[dict[str, Any]] = []
+    # A signal is about the head or layer of the anomaly, or about the whole run.
+    subjects = dict.fromkeys((anomaly["subject"], ""))
+    for name in dict.fromkeys(need["signal"] for need in detector["needs"]):
+        for subject in subjects:
+            asked = {"signal": name, "subject": subject, "attempt": anomaly["attempt"], "rank": anomaly["rank"], **window}
+            try:
+                found.append(client.get(path, **asked))
+                break
+            except CommandError as failure:
+                if failure.code not in ("signal-not-found", "run-not-found"):
+                    raise
+    return found[:SIGNALS_SHOWN]
+
+
+def _say_moment(moment: list[dict[str, Any]], output: Output) -> None:
+    """One line an update, one column a signal: the numbers behind the verdict, and why one is missing."""
+    updates = sorted({update for series in moment for update in series["update"]})
+    cells = [
+        {
+            update: number(last, status)
+            for update, last, status in zip(series["update"], series["last"], series["status"], strict=True)
+        }
+        for series in moment
+    ]
+    if updates:
+        heads = [series["signal"] + (f" [{series['subject']}]" if series["subject"] else "") for series in moment]
+        output.line("what its detector read:")
+        output.table(
+            ("UPDATE", *heads), [(update, *(column.get(update, "no row") for column in cells)) for update in updates], ""
+        )
+
+
+def _say_steps(item: dict[str, Any], moment: list[dict[str, Any]], output: Output) -> None:
+    """What to do, what costs nothing first, what changes the training last."""
+    run, first = item["run"], max(item["update_onset"] - 50, 0)
+    for series in moment[:2]:
+        output.line(f"look        gradwatch series {run} {series['signal']} --from {first}")
+    if item["state"] != "resolved":
+        output.line(f"look closer gradwatch escalate {run} --level debug --for 20   (costs at most 5 % of its time meanwhile)")
+    for place, step in enumerate(item["try"], 1):
+        output.line(printable(f"try {place}       {step}"))
+
+
 def _say_anomaly(item: dict[str, Any], detectors: dict[str, Any], output: Output) -> None:
-    """The finding with its numbers, what it explains, and every step to try."""
+    """The finding with its numbers, where it began, and what it explains."""
     for line in anomaly_lines({**item, "try": []}, output):
         output.line(line)
     root = item["root"]
@@ -71,8 +128,6 @@ def _say_anomaly(item: dict[str, Any], detectors: dict[str, Any], output: Output
         title = detectors.get(found["kind"], {}).get("title", "")
         numbers = f"value {number(found['value'])}, limit {number(found['limit'], 'the rule has none')}"
         output.line(f"explains    {found['kind']} at update {found['update_fired']} ({title}): {numbers}")
-    for place, step in enumerate(item["try"], 1):
-        output.line(printable(f"try {place}       {step}"))
     _say_evidence(item["evidence"], output)
     for address in item["evidence"]["series"]:
         output.line(f"evidence    {address}")

@@ -5,7 +5,6 @@ With `--json` the data is one document (or one line per event with `--follow`), 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -31,10 +30,14 @@ class Output:
 
     def document(self, data: Any) -> None:
         """The one JSON document of a command."""
+        import json  # 5 ms that `--help` does not need
+
         self._out.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def event(self, data: Any) -> None:
         """One line of JSON Lines, visible at once."""
+        import json
+
         self._out.write(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
         self._out.flush()
 

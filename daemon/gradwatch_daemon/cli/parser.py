@@ -6,7 +6,6 @@ import argparse
 from typing import NoReturn
 
 from gradwatch_contracts.launch import EVERY, PATCHES
-from gradwatch_contracts.names import nearest
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 
 WAIT_DEFAULT_S = 60.0
@@ -38,6 +37,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the usage error that `main` prints."""
+        from gradwatch_contracts.names import nearest  # difflib takes as long as the parser, and `--help` needs none
+
         hint = ""
         if "invalid choice: " in message:
             word, _, choices = message.partition("invalid choice: ")[2].partition(" (choose from ")
@@ -122,9 +123,7 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
     _verb(verbs, "health", "ask whether the daemon is alive; for container health checks")
     _verb(verbs, "version", "print the version of this command")
     config = _verb(verbs, "config", "show the configuration that `gradwatch serve` would have here, or check it")
-    config.add_argument(
-        "action", choices=("show", "check"), help="every key with its origin, or whether it is valid"
-    )
+    config.add_argument("action", choices=("show", "check"), help="every key with its origin, or whether it is valid")
     config.add_argument("--config", metavar="FILE", help="TOML file (./gradwatch.toml if there is one)")
     completion = verbs.add_parser(
         "completion",
@@ -132,9 +131,7 @@ def _add_service(verbs: argparse._SubParsersAction[Parser]) -> None:
         description='Print the completion script of a shell, as for eval "$(gradwatch completion bash)".',
         allow_abbrev=False,
     )
-    completion.add_argument(
-        "shell", choices=("bash", "zsh", "fish", "runs"), help="runs: the names of runs, for the scripts"
-    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "runs"), help="runs: the names of runs, for the scripts")
 
 
 def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
@@ -164,8 +161,8 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_looking(verbs: argparse._SubParsersAction[Parser]) -> None:
     runs = _verb(verbs, "runs", "list runs, or show everything about one")
-    runs.add_argument("run", nargs="?", metavar="RUN")
-    runs.add_argument("--state", choices=RUN_STATES)
+    runs.add_argument("run", nargs="?", metavar="RUN", help="show everything known of this run")
+    runs.add_argument("--state", help="only runs in this state", choices=RUN_STATES)
     signals = _verb(verbs, "signals", "list the signals of a run with their last values")
     signals.add_argument("run", metavar="RUN")
     signals.add_argument("--attempt", type=int, metavar="N", help="the newest when not given")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import PROTOCOL_MAJOR, __version__
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def run(args: Namespace, output: Output) -> int:
     """Print the version; needs no daemon."""
+    python = ".".join(map(str, sys.version_info[:3]))
     if output.as_json:
-        output.document({"version": __version__, "protocol": PROTOCOL_MAJOR, "python": platform.python_version()})
+        output.document({"version": __version__, "protocol": PROTOCOL_MAJOR, "python": python})
     else:
-        output.line(f"gradwatch {__version__} (protocol {PROTOCOL_MAJOR}, Python {platform.python_version()})")
+        output.line(f"gradwatch {__version__} (protocol {PROTOCOL_MAJOR}, Python {python})")
     return 0

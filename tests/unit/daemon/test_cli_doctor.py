@@ -39,6 +39,7 @@ def stub() -> Iterator[DaemonStub]:
     """A daemon without a mistake, with one live run without one."""
     with DaemonStub() as running:
         running.answer("GET", DAEMON, documents.daemon())
+        running.answer("GET", "/api/v1/detectors", documents.listed(profile="default", broken=[]))
         running.answer("GET", RUNS, documents.listed(documents.run_summary()))
         running.answer("GET", RUN, documents.run_detail(losses=[], standings=[]))
         yield running
@@ -211,3 +212,15 @@ def test_doctor_looks_at_live_and_recently_lost_runs_only(stub: DaemonStub, grad
 
     assert looked == [stub.url, "ant-ppo"]
     assert _codes(gradwatch, "old") == (10, ["run-lost"])
+
+
+def test_doctor_names_a_detector_of_another_package_that_could_not_be_loaded(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """It looks for nothing, and the daemon starts all the same."""
+    broken = {"name": "mine", "origin": "my-rules 1.0", "reason": "ImportError: no module"}
+    stub.answer_only("GET", "/api/v1/detectors", documents.listed(profile="default", broken=[broken]))
+
+    ended = gradwatch("doctor")
+
+    assert ended.code == 10
+    assert "! The detector mine of my-rules 1.0 is not there." in ended.out
+    assert "ImportError: no module" in ended.out

@@ -24,6 +24,7 @@ def stub() -> Iterator[DaemonStub]:
         running.answer("GET", "/api/v1/anomalies/a1b2c3", documents.explained())
         running.answer("GET", "/api/v1/anomalies/k1", documents.explained(id="k1", kind="kl_spike"))
         missing = documents.problem("anomaly-not-found", "No anomaly has this id.", 404)
+        running.answer("GET", "/api/v1/runs/ant-ppo/series", documents.series())
         running.answer("GET", "/api/v1/anomalies/kl_spik", missing, status=404)
         yield running
 
@@ -100,6 +101,44 @@ def test_explain_anomaly_says_why_it_fired_with_its_numbers(gradwatch: CommandLi
     assert "means       Several times as far as it usually does." in said
 
 
+def test_explain_anomaly_shows_what_its_detector_read_and_why_a_value_is_missing(gradwatch: CommandLine) -> None:
+    """The updates around it, NaN and infinities as measured."""
+    said = gradwatch("explain", "k1").out.splitlines()
+    at = said.index("what its detector read:")
+
+    assert [line.split(maxsplit=1) for line in said[at + 1 : at + 7]] == [
+        ["UPDATE", "policy.kl.k3"],
+        ["7", "0.25"],
+        ["8", "NaN"],
+        ["9", "Inf"],
+        ["10", "-Inf"],
+        ["11", "– (no_gradient)"],
+    ]
+
+
+def test_explain_anomaly_lists_what_costs_nothing_before_what_changes_the_training(
+    stub: DaemonStub, gradwatch: CommandLine
+) -> None:
+    """Look, look closer, then try; one that is over needs no closer look."""
+    steps = [line.split()[0:2] for line in gradwatch("explain", "k1").out.splitlines() if line.startswith(("look", "try"))]
+    stub.answer_only("GET", "/api/v1/anomalies/k1", documents.explained(id="k1", kind="kl_spike", state="resolved"))
+
+    assert steps == [["look", "gradwatch"], ["look", "closer"], ["try", "1"], ["try", "2"]]
+    assert "look closer" not in gradwatch("explain", "k1").out
+
+
+def test_explain_anomaly_whose_signal_is_gone_says_the_rest(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """A signal that the run does not have is left out; any other refusal is one."""
+    gone = documents.problem("signal-not-found", "The run has no such signal.", 404)
+    stub.answer_only("GET", "/api/v1/runs/ant-ppo/series")
+    stub.answer("GET", "/api/v1/runs/ant-ppo/series", gone, status=404)
+
+    ended = gradwatch("explain", "k1")
+
+    assert ended.code == 0
+    assert "what its detector read" not in ended.out
+
+
 def test_explain_anomaly_of_a_kind_that_is_gone_is_still_shown(gradwatch: CommandLine) -> None:
     """Found under other rules: said, not hidden."""
     ended = gradwatch("explain", "a1b2c3")
@@ -113,6 +152,6 @@ def test_explain_json_holds_both_documents(gradwatch: CommandLine) -> None:
     """Of a kind there is no anomaly."""
     of_kind, of_anomaly = (json.loads(gradwatch("explain", word, "--json").out) for word in ("kl_spike", "k1"))
 
-    assert of_kind == {"profile": "classic", "detector": documents.detector(), "anomaly": None}
+    assert of_kind == {"profile": "classic", "detector": documents.detector(), "anomaly": None, "moment": []}
     assert of_anomaly["anomaly"] == documents.explained(id="k1", kind="kl_spike")
     assert of_anomaly["detector"] == documents.detector()
