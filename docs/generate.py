@@ -313,11 +313,13 @@ def main(arguments: Sequence[str]) -> int:
     if arguments not in ([], ["--check"]):
         print("usage: python docs/generate.py [--check]", file=sys.stderr)
         return 2
-    for path in (changed := stale()):
+    changed, texts = stale(), pages()
+    for path in changed:
         if arguments:
             print(f"{path.relative_to(ROOT)} is stale: run `make docs`", file=sys.stderr)
         else:
-            path.write_text(pages()[path], encoding="utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(texts[path], encoding="utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
     return 1 if arguments and changed else 0
 

@@ -308,6 +308,8 @@ def detector(**changes: Any) -> Document:
                 "comparison": ">",
                 "unit": "nats",
                 "meaning": "mean over the update",
+                "signal": "policy.kl.k3",
+                "severity": "warning",
             }
         ],
         "votes": [{"at": "warning", "k": 2, "n": 3, "gives": "warning"}],
