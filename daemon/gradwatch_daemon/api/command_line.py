@@ -13,6 +13,7 @@ from gradwatch_daemon.api import attention_models as attention
 from gradwatch_daemon.api import control_models as control
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api import service_models as service
+from gradwatch_daemon.api.evidence_models import AnomalyDetail
 from gradwatch_daemon.api.models import Model, Time
 from gradwatch_daemon.api.replay_models import ReplayAnswer
 from gradwatch_daemon.api.run_models import RunDetail
@@ -36,7 +37,7 @@ class ExplainDocument(Model):
 
     profile: str
     detector: service.DetectorItem | None = Field(description="null where the profile in use has none of this kind")
-    anomaly: models.AnomalyItem | None
+    anomaly: AnomalyDetail | None
     moment: list[models.SeriesAnswer] = Field(
         description="What its detector reads, around the update it fired at; empty for a kind"
     )
