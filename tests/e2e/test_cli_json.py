@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCHEMAS = Path(__file__).parents[2] / "docs" / "cli-schemas"
 NAN = float("nan")
 BROKEN = {"loss.total": (16.0, NAN, NAN), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
-ELSEWHERE = {"keys", "stop", "checkpoint", "dump", "command"}
+ELSEWHERE = {"keys", "stop", "checkpoint", "dump", "profile", "command"}
 """`keys` needs ingest that leaves this machine, the others a trainer that offers them: test_keys.py and test_api_commands.py
 hold their answers to the models, of which these schemas are made."""
 LIVE, BROKE = "live-run", "ant-ppo"

@@ -197,6 +197,7 @@ ANSWERS: dict[str, Any] = {
     "stop": ASKED,
     "checkpoint": ASKED,
     "dump": ASKED,
+    "profile": ASKED,
     "command": ASKED,
     "commands": Union[control.CommandList, ASKED],
     "token": Union[TokenDocument, LinkDocument, access.TokenMade, access.TokenItem, access.TokenList],
