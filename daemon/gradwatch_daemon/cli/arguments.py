@@ -36,6 +36,7 @@ def add_verb(verbs: argparse._SubParsersAction[Parser], name: str, summary: str)
 
 
 def positive(text: str) -> int:
+    """A number of 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
@@ -43,6 +44,7 @@ def positive(text: str) -> int:
 
 
 def lifetime(text: str) -> float:
+    """Seconds of a text such as 45m, 12h or 30d."""
     unit = {"m": 60, "h": 3600, "d": 86_400}.get(text[-1:])
     if unit is None or not text[:-1].isdigit() or not int(text[:-1]):
         raise argparse.ArgumentTypeError(f"expected a time such as 45m, 12h or 30d, got {text!r}")
@@ -50,6 +52,7 @@ def lifetime(text: str) -> float:
 
 
 def seconds(text: str) -> float:
+    """Seconds of up to a day."""
     value = float(text)
     if not 0 <= value <= 86_400:
         raise argparse.ArgumentTypeError(f"expected 0 to 86400 seconds, got {text}")

@@ -13,6 +13,7 @@ WAIT_DEFAULT_S = 60.0
 
 
 def add_control(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """Levels, what people did about anomalies, commands, tokens and keys."""
     verb = add_verb(verbs, "escalate", "raise the telemetry level of a run for some updates")
     verb.add_argument("run", metavar="RUN")
     verb.add_argument("--level", default="debug", help="minimal, normal or debug (debug)")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_past(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """Replay and import."""
     verb = add_verb(verbs, "replay", "run stored updates through detection again; a gate for scripts")
     verb.add_argument("what", metavar="RUN|FILE", help="a run; or, with a / or as a file, a data directory, a bundle or a log")
     verb.add_argument("--run", metavar="RUN", help="which run of FILE, where it holds several")
@@ -54,6 +55,7 @@ def _add_import(verbs: argparse._SubParsersAction[Parser]) -> None:
 
 
 def add_export(verbs: argparse._SubParsersAction[Parser]) -> None:
+    """Export."""
     verb = add_verb(verbs, "export", "write a run or an anomaly into a file, or the whole store, while the daemon writes on")
     verb.add_argument("what", nargs="?", metavar="RUN|ANOMALY", help="a run, or the id of an anomaly")
     verb.add_argument(
