@@ -54,8 +54,10 @@ check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
-docs: $(DEV_READY)  ## write docs/signals.md, docs/detectors.md and the table in README.md from the registries
+docs: $(DEV_READY)  ## write the pages that follow from the code, and build the site into build/site (offline; a broken link fails)
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/sphinx-build -q -W --keep-going -b html -d build/doctrees docs build/site
+	@echo "build/site/index.html"
 
 screenshots: $(DEV_READY)  ## take the pictures of the dashboard in docs/images (needs chromium)
 	@$(BIN)/python tools/screenshots.py

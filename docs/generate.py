@@ -19,9 +19,12 @@ from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.command_line import command_schemas
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.api.playbook import page_of
+from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.cli.reference import reference_page
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
+from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.rules import Measure
 
 if TYPE_CHECKING:
@@ -71,6 +74,14 @@ be set by `thresholds.KIND.KEY` in the configuration; `gradwatch detectors` list
   **learning**. Neither says anything about health.
 """
 
+
+PLAYBOOK_INTRO = """\
+# Playbook
+
+One page for each kind of anomaly, for the person who was just woken by it: what it means, what to try in order of cost, what
+it looks like and is not. A running daemon serves the same pages under `/playbook`, without a token, with the limits that are in
+force there; every anomaly links to its own as `evidence.playbook`.
+"""
 
 COLLECTORS_INTRO = """\
 ## Collectors
@@ -251,6 +262,21 @@ def readme(text: str) -> str:
     return f"{head}{BEGIN}\n\n{readme_table()}\n{END}{tail}"
 
 
+def playbook() -> dict[Path, str]:
+    """docs/playbook/: the pages that a daemon serves, with the profile `default`."""
+    folder, catalogue = ROOT / "docs" / "playbook", describe(load_rules("default", {}))
+    heads = ("kind", "what happened", "at worst")
+    rows = ((f"[`{info.kind}`]({info.kind}.md)", info.title, info.severity.value) for info in catalogue)
+    index = f"{NOTICE}\n{PLAYBOOK_INTRO}\n{_table(heads, rows)}"
+    pages = {folder / f"{info.kind}.md": f"{page_of(info)}\n{_more(info.kind)}\n" for info in catalogue}
+    listed = "\n".join(f"{info.kind}" for info in catalogue)
+    return {**pages, folder / "index.md": f"{index}\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"}
+
+
+def _more(kind: str) -> str:
+    return f"All limits, in both profiles: [detectors.md](../detectors.md#{kind})."
+
+
 def openapi() -> str:
     """docs/openapi.json: what a daemon answers at /openapi.json."""
     document = create_api(_nothing_behind()).openapi()
@@ -299,6 +325,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "openapi.json": openapi(),
         ROOT / "docs" / "cli.md": f"{NOTICE}\n{reference_page()}",
         **{ROOT / "docs" / "cli-schemas" / f"{verb}.json": text for verb, text in command_schemas().items()},
+        **playbook(),
         path: readme(path.read_text(encoding="utf-8")),
     }
 

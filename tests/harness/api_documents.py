@@ -199,6 +199,7 @@ def anomaly(**changes: Any) -> Document:
             "series": ["/api/v1/runs/ant-ppo/series?signal=policy.ratio.max"],
             "events": "/api/v1/runs/ant-ppo/events",
             "rules_hash": "5f",
+            "playbook": "/playbook/ratio_explosion",
         },
         "acknowledged": None,
         "silenced": None,

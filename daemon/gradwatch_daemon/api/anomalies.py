@@ -48,6 +48,7 @@ def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, 
         "series": [f"{base}/series?signal={quote(name, safe='')}&{window}" for name in signals],
         "events": f"{base}/events",
         "rules_hash": anomaly.rules_hash,
+        "playbook": f"/playbook/{quote(anomaly.kind, safe='')}" if info else None,
     }
 
 

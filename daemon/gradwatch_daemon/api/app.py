@@ -24,6 +24,7 @@ from gradwatch_daemon.api import (
     layers,
     level,
     metrics,
+    playbook,
     replay,
     runs,
     series,
@@ -183,6 +184,7 @@ def create_api(context: ApiContext) -> FastAPI:
         api.include_router(room.router)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(playbook.router)
     app.include_router(tokens.outside)
     app.include_router(web.router)
     app.include_router(api)

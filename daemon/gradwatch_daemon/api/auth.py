@@ -13,6 +13,7 @@ from starlette.types import Scope as Scope_
 
 from gradwatch_daemon.api.access import Allowance, Principal, Scope, Sessions, TokenBook
 from gradwatch_daemon.api.numbers import time_text
+from gradwatch_daemon.api.playbook import is_playbook
 from gradwatch_daemon.api.problems import ApiError, problem
 from gradwatch_daemon.api.web import is_web
 
@@ -196,7 +197,7 @@ class Door:
             raise ApiError(
                 "host-not-allowed", where="Host", expected=f"one of {', '.join(shown)}", got=repr(", ".join(hosts)[:80])
             )
-        if is_web(scope["method"], scope["path"]):
+        if is_web(scope["method"], scope["path"]) or is_playbook(scope["method"], scope["path"]):
             return
         change = scope["method"] not in SAFE_METHODS
         opening = scope["method"] == "POST" and scope["path"] == SESSION_PATH

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from gradwatch_contracts.errors import CODES
 from gradwatch_daemon.api.auth import OPEN_PATHS
 from gradwatch_daemon.api.examples import example_of
+from gradwatch_daemon.api.playbook import is_playbook
 from gradwatch_daemon.api.problem_models import Problem
 from gradwatch_daemon.api.problems import TYPE_PREFIX, ProblemAnswer
 
@@ -63,6 +64,7 @@ _OWN: dict[str, tuple[str, ...]] = {
     "revoke_key": ("ingest-local", "key-not-found"),
     "stream": ("overloaded", "not-ready"),
     "readyz": ("not-ready",),
+    "get_playbook": ("route-not-found",),
 }
 
 
@@ -96,7 +98,7 @@ def correct(document: dict[str, Any]) -> dict[str, Any]:
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
             _exemplify(operation["responses"], schemas)
-            if path in OPEN_PATHS:
+            if path in OPEN_PATHS or is_playbook("GET", path):
                 operation["security"] = []
             operation["responses"].update(_problems(_codes(path, method, operation["operationId"])))
     return document

@@ -175,6 +175,9 @@ class Evidence(Model):
     series: list[str]
     events: str
     rules_hash: str = Field(description="The rules that judged")
+    playbook: str | None = Field(
+        description="Page on its kind, which needs no token; null for a kind of other rules", examples=["/playbook/kl_spike"]
+    )
 
 
 class AcknowledgedView(Model):

@@ -97,6 +97,7 @@ async def test_anomaly_round_trips_every_field() -> None:
             "exemplars": [],
             "tables": [],
             "snapshot": "/api/v1/runs/ant-ppo/snapshot?around=118&attempt=2&rank=1",
+            "playbook": "/playbook/nonfinite",
         },
         "acknowledged": {"by": "ann", "at": T0_TEXT, "note": "seed"},
         "silenced": "s1",
