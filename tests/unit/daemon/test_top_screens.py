@@ -125,6 +125,69 @@ async def test_read_only_view_refuses_to_escalate_and_says_why(stub: DaemonStub)
     assert not [seen for seen in stub.requests if seen.method != "GET"]
 
 
+async def test_acknowledging_shows_what_the_daemon_answers(stub: DaemonStub) -> None:
+    """Who, and the note; before the answer it only says that it asks."""
+    script_daemon(stub)
+    seen = {"by": "owner", "at": "2026-01-31T12:06:00.000Z", "note": "on it"}
+    stub.answer("PATCH", "/api/v1/anomalies/a1b2c3", documents.anomaly(acknowledged=seen))
+    app = make_app(stub)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("]")
+        await until(pilot, "try 1")
+        await pilot.press("a", "o", "n", "space", "i", "t", "enter")
+        check_golden("top/acknowledged.txt", await until(pilot, "acknowledged by owner: on it"))
+    (patched,) = [request for request in stub.requests if request.method == "PATCH"]
+    assert patched.body == {"acknowledged": True, "note": "on it"}
+
+
+async def test_refusal_of_an_act_is_shown_in_its_own_words(stub: DaemonStub) -> None:
+    """A token that may only read."""
+    script_daemon(stub)
+    problem = documents.problem("scope-missing", "The token does not allow this.", 403, detail="operate", hint="Ask for one.")
+    stub.answer("PATCH", "/api/v1/anomalies/a1b2c3", problem, status=403)
+    app = make_app(stub)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("]", "a")
+        await until(pilot, "acknowledge ratio_explosion")
+        await pilot.press("enter")
+        await until(pilot, "The token does not allow this. operate Ask for one.")
+
+
+async def test_stalled_run_says_how_that_is_known(stub: DaemonStub) -> None:
+    """Evidence beside the state."""
+    script_daemon(stub)
+    evidence = "No update for 94 s; 2 s are usual."
+    stub.answer_only("GET", "/api/v1/runs", documents.listed(documents.run_summary(state="stalled", evidence=evidence)))
+    app = make_app(stub, run="ant-ppo")
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, evidence)
+
+
+async def test_paused_view_stands_still_and_goes_on(stub: DaemonStub) -> None:
+    """What comes meanwhile is not lost."""
+    stream = script_daemon(stub)
+    app = make_app(stub)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, "120/500")
+        await pilot.press("space")
+        stream.send(sse("run", documents.run_summary(update_last=131), "e-3"))
+        await until(pilot, lambda _: any(item["update_last"] == 131 for item in app.picture.runs))
+        assert "120/500" in await until(pilot, "paused")
+        await pilot.press("space")
+        await until(pilot, "131/500")
+
+
+async def test_filter_shows_matching_lines_and_escape_takes_it_back(stub: DaemonStub) -> None:
+    """Typing is not navigation: keys go into the text."""
+    script_daemon(stub)
+    app = make_app(stub)
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("slash", *"lstm", "enter")
+        await until(pilot, lambda screen: "humanoid-lstm" in screen and "ant-ppo" not in screen)
+        await pilot.press("escape")
+        await until(pilot, "ant-ppo")
+
+
 async def test_escalation_is_shown_as_the_daemon_confirms_it_and_never_before(stub: DaemonStub) -> None:
     """Asked, sent, applied at an update: each only when the daemon says so."""
     stream = script_daemon(stub)

@@ -19,8 +19,8 @@ def anomaly_row(item: dict[str, Any], frame: Frame, *, on: bool, of_run: bool) -
     """One anomaly in one line."""
     subject = f" [{item['subject']}]" if item["subject"] else ""
     owner = "" if of_run else f"{pad(item['run'], 20)} "
-    seen = "" if item.get("acknowledged") is None else "ack "
-    muted = "" if item.get("silenced") is None else "silenced "
+    seen = "" if item["acknowledged"] is None else "ack "
+    muted = "" if item["silenced"] is None else "silenced "
     given = line(
         f"{frame.glyphs.cursor if on else ' '} ",
         Span(f"{glyph(item['severity']):>2} {pad(item['severity'], 9)}", item["severity"]),
@@ -106,11 +106,11 @@ def _facts(item: dict[str, Any]) -> list[str]:
 
 def _overlay(item: dict[str, Any], frame: Frame) -> list[Line]:
     """What people said of it; it changes nothing of what was detected."""
-    seen = item.get("acknowledged")
+    seen = item["acknowledged"]
     said = []
     if seen is not None:
         note = f": {seen['note']}" if seen["note"] else ""
         said += wrapped(f"seen      by {seen['by']} at {seen['at']}{note}", frame.cells, indent=" " * 10, most=2)
-    if item.get("silenced") is not None:
+    if item["silenced"] is not None:
         said += wrapped(f"silenced  by {item['silenced']}; nobody is told of it", frame.cells, most=1)
     return said

@@ -235,7 +235,7 @@ class TopApp(App[None]):
             self._ask(f"escalate {run}: LEVEL UPDATES [REASON]", acts.ESCALATE, self._escalation_of(run))
         elif action != "escalate" and anomaly is not None:
             id_ = str(anomaly["id"])
-            note = (anomaly.get("acknowledged") or {}).get("note", "") if action == "note" else ""
+            note = (anomaly["acknowledged"] or {"note": ""})["note"] if action == "note" else ""
             do = acts.acknowledge if action == "acknowledge" else acts.write_note
             what = "acknowledge" if action == "acknowledge" else "note on"
             self._ask(f"{what} {anomaly['kind']}: a note, or nothing", note, self._anomaly_act(id_, do))

@@ -87,7 +87,7 @@ def _with_escalation(picture: Picture, document: Document) -> Picture:
 
 
 def _acknowledged(item: Document) -> str:
-    seen = item.get("acknowledged")
+    seen = item["acknowledged"]
     if seen is None:
         return f"{item['run']}: the note on {item['kind']} is kept."
     return f"{item['run']}: {item['kind']} acknowledged by {seen['by']}" + (f": {seen['note']}" if seen["note"] else "")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SIGNALS_SHOWN = 12
 ANOMALY_ROWS = 4
 NAME_CELLS, VALUE_CELLS, EXTENT_CELLS = 24, 14, 16
+_PLAIN = ("live", "finished", "stopped", "imported")
+"""States that need no evidence."""
+
 _UNDER_WAY = ("requested", "delivered", "applied")
 
 
@@ -47,7 +50,10 @@ def run_lines(picture: Picture, view: View, frame: Frame, room: int) -> list[Lin
     item = summary or (closeup.run if closeup else None)
     if item is None:
         return [BLANK, line(f"No run {view.run} is known.")]
-    top = [_title(item, frame), *wrapped(item["sentence"], frame.cells, most=3), *_watchers(item, closeup, frame)]
+    top = [_title(item, frame), *wrapped(item["sentence"], frame.cells, most=3)]
+    if item["state"] not in _PLAIN:
+        top += wrapped(item["evidence"], frame.cells, style=item["state"], most=2)
+    top += _watchers(item, closeup, frame)
     top += _escalations(closeup, frame)
     anomalies = listed(view, picture)
     below = min(max(len(anomalies), 1), ANOMALY_ROWS)
