@@ -286,7 +286,9 @@ def test_damaged_or_foreign_bundle_exits_5_and_says_so(gradwatch: CommandLine, d
 
 
 def test_extract_knows_every_table_of_the_schema(data: Path, tmp_path: Path) -> None:
-    """A table that a later version adds is either of a run or deliberately left out."""
+    """A table that a later version adds is either of a run or deliberately left out; names of others' signals are."""
+    with closing(sqlite3.connect(data / "gradwatch.db", isolation_level=None)) as db:
+        db.execute("INSERT INTO signal (name, subject) VALUES ('user', 'of-another')")
     extract_run(data / "gradwatch.db", "ant-ppo", tmp_path / "one.db")
     with closing(sqlite3.connect(data / "gradwatch.db")) as db:
         tables = {
@@ -296,10 +298,12 @@ def test_extract_knows_every_table_of_the_schema(data: Path, tmp_path: Path) -> 
     with closing(sqlite3.connect(tmp_path / "one.db")) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         streams = {run for (run,) in db.execute("SELECT run FROM stream")}
+        subjects = {subject for (subject,) in db.execute("SELECT subject FROM signal")}
 
     special = {"stream", "signal", "signal_set", "tail", "chunk", "chunk_columns", "piece"}
     left = {name for name, columns in tables.items() if name not in special and not columns & {"run", "stream", "anomaly"}}
     assert left == set()
+    assert "of-another" not in subjects
     assert (version, streams) == (len(MIGRATIONS), {"ant-ppo"})
 
 

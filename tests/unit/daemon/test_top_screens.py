@@ -172,6 +172,7 @@ async def test_paused_view_stands_still_and_goes_on(stub: DaemonStub) -> None:
         await pilot.press("space")
         stream.send(sse("run", documents.run_summary(update_last=131), "e-3"))
         await until(pilot, lambda _: any(item["update_last"] == 131 for item in app.picture.runs))
+        await pilot.press("l")  # draws anew
         assert "120/500" in await until(pilot, "paused")
         await pilot.press("space")
         await until(pilot, "131/500")
