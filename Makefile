@@ -23,12 +23,14 @@ DEV_READY = $(VENV)/.ready-dev
 DEMO_ARGS ?=
 # What `make torture` passes on: make torture TORTURE_ARGS="--seed 7"
 TORTURE_ARGS ?=
+# How long `make fuzz` tries each target.
+FUZZ_SECONDS ?= 60
 # What `make test` passes on: make test PYTEST_ARGS="tests/unit -x"
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all torture check docs screenshots bench corpus noise scorecard fmt clean
+.PHONY: help setup demo test test-all torture check docs fuzz screenshots bench corpus noise scorecard fmt clean
 
 help:  ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +55,10 @@ check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+
+fuzz: $(DEV_READY)  ## fuzz the decoder and the gate, guided by coverage, FUZZ_SECONDS each; what reaches further joins tests/fuzz/corpus
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[fuzz]'
+	@set -e; for target in decode gate; do $(BIN)/python tests/fuzz/fuzz.py $$target --seconds $(FUZZ_SECONDS); done
 
 docs: $(DEV_READY)  ## write the pages that follow from the code, and build the site into build/site (offline; a broken link fails)
 	@$(BIN)/python docs/generate.py
