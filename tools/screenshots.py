@@ -30,6 +30,7 @@ SHOTS = (
     Shot("dashboard-fleet", "/", ".spark"),
     Shot("dashboard-run", "/runs/cartpole-seed1", ".panel canvas", (1280, 900)),
     Shot("dashboard-run-dark", "/runs/cartpole-seed3", ".panel canvas", (1280, 900), "dark"),
+    Shot("dashboard-anomaly", "/anomalies/kl_extreme", "table.moved tbody tr", (1280, 900)),
     Shot("dashboard-phone", "/runs/cartpole-seed3", ".panel canvas", PHONE),
 )
 RUNS = (
@@ -50,7 +51,9 @@ def main() -> None:
             trainer.wait()
         for shot in SHOTS:
             with opened(browser, daemon, size=shot.size, color_scheme=shot.theme, device_scale_factor=1.5) as tab:
-                page = tab.go(shot.route, shot.ready)
+                kind = shot.route.rpartition("/anomalies/")[2]
+                found = daemon.get(f"/api/v1/anomalies?kind={kind}")["items"] if kind != shot.route else []
+                page = tab.go(f"/anomalies/{found[0]['id']}" if found else shot.route, shot.ready)
                 page.wait_for_timeout(800)  # the last frame of the charts
                 path = IMAGES / f"{shot.name}.png"
                 page.screenshot(path=path)

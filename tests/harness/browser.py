@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.daemon_process import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,6 +63,10 @@ class Opened:
         self.page.goto(f"{self.url}/#{route}")
         self.page.wait_for_selector(ready)
         return self.page
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true on the page. (The policy of the page forbids what Playwright has for this.)"""
+        wait_for(lambda: self.page.evaluate(expression), expression, 15.0)
 
 
 @contextmanager

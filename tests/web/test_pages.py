@@ -35,11 +35,11 @@ def test_token_typed_in_signs_in_and_out(fleet: Fleet, browser: Browser) -> None
         page = tab.page
         page.goto(f"{tab.url}/#/runs/ratex100")
         page.fill("#token", "wrong")
-        page.click("text=Sign in")
+        page.click("button:has-text('Sign in')")
         page.wait_for_selector("text=No token of this daemon")
         assert page.input_value("#token") == ""
         page.fill("#token", fleet.daemon.token)
-        page.click("text=Sign in")
+        page.click("button:has-text('Sign in')")
         page.wait_for_selector("h1:has-text('ratex100')")
         page.click("text=sign out")
         page.wait_for_selector("text=Signed out")

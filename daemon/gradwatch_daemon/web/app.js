@@ -11,15 +11,22 @@ import { Help } from "./parts/help.js";
 import { SignIn } from "./pages/signin.js";
 import { Fleet } from "./pages/fleet.js";
 import { Run } from "./pages/run.js";
+import { AnomalyPage } from "./pages/anomaly.js";
+import { Anomalies } from "./pages/anomalies.js";
+import { Detectors } from "./pages/detectors.js";
+import { Silences } from "./pages/silences.js";
+import { Layers } from "./pages/layers.js";
 import { Lost } from "./pages/lost.js";
 
-const PAGES = { "": Fleet, runs: Run };
+const PAGES = { "": Fleet, anomalies: Anomalies, detectors: Detectors, silences: Silences };
+const NAV = [["anomalies", "Anomalies"], ["detectors", "Detectors"], ["silences", "Silences"]];
 const DAEMON_MS = 15000;
 
 function pageOf({ parts }) {
-  const [name = "", id] = parts;
-  if (name === "runs" && !id) return Fleet;
-  return PAGES[name] || Lost;
+  const [name = "", id, part] = parts;
+  if (name === "runs") return !id ? Fleet : part === "layers" ? Layers : part ? Lost : Run;
+  if (name === "anomalies" && id) return AnomalyPage;
+  return id ? Lost : PAGES[name] || Lost;
 }
 
 /** Cycle through auto, light, dark. */
@@ -59,8 +66,6 @@ function Header() {
   </header>`;
 }
 
-const NAV = [];
-
 /** Load what every page needs, again whenever the stream says that events are missing. */
 function useShared() {
   useEffect(() => effect(() => {
@@ -79,10 +84,10 @@ function useShared() {
   }), []);
   useEffect(() => handle({
     runs: () => go([]),
-    anomalies: () => (PAGES.anomalies ? go(["anomalies"]) : false),
-    detectors: () => (PAGES.detectors ? go(["detectors"]) : false),
+    anomalies: () => go(["anomalies"]),
+    detectors: () => go(["detectors"], { run: route.value.parts[0] === "runs" ? route.value.parts[1] : "" }),
     theme: nextTheme,
-    permalink: () => navigator.clipboard?.writeText(location.href),
+    copy: () => navigator.clipboard?.writeText(location.href),
     pause: () => { paused.value = !paused.value; if (!paused.value) refetch.value += 1; },
   }), []);
 }

@@ -6,8 +6,8 @@ export const KEYS = {
   j: "next", ArrowDown: "next", k: "previous", ArrowUp: "previous", Enter: "open", Escape: "back", h: "back",
   "/": "filter", "?": "help", "g r": "runs", "g a": "anomalies", "g d": "detectors",
   "[": "previous-anomaly", "]": "next-anomaly", " ": "pause", e: "escalate", a: "acknowledge", n: "note",
-  x: "axis", l: "log", 0: "reset-zoom", "+": "zoom-in", "-": "zoom-out",
-  s: "silence", b: "bands", y: "permalink", t: "theme",
+  x: "axis", l: "log", 0: "zoom-reset", "+": "zoom-in", "-": "zoom-out",
+  s: "silence", b: "bands", y: "copy", t: "theme",
 };
 
 const SEQUENCE_MS = 1500;

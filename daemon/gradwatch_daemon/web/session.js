@@ -19,7 +19,7 @@ function takeCode() {
   return found ? found[1] : null;
 }
 
-/** Ask who we are; with a code from the address, sign in first. */
+/** Ask who we are; with a code from the address, sign in first. What is shown stays while nobody answers. */
 export async function check() {
   const code = takeCode();
   let why = "";
@@ -35,8 +35,9 @@ export async function check() {
     session.value = { phase: "in", ...found };
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 0) session.value = { phase: "unreachable", why: error.title };
-    else session.value = { phase: "out", why };
+    const was = session.value.phase;
+    if (error.status !== 0) session.value = { phase: "out", why: was === "in" ? "The session is over: sign in again." : why };
+    else if (was !== "in") session.value = { phase: "unreachable", why: error.title };
   }
 }
 
@@ -49,11 +50,6 @@ export async function signIn(token) {
 export async function signOut() {
   await request("DELETE", SESSION);
   session.value = { phase: "out", why: "Signed out." };
-}
-
-/** The session ended while the page was open. */
-export function signedOut() {
-  if (session.value.phase === "in") session.value = { phase: "out", why: "The session is over: sign in again." };
 }
 
 /** Why the person may not change anything, '' when they may. */

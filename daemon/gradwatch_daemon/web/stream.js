@@ -2,7 +2,7 @@
 // must not look like a run that does not move.
 import { signal } from "./html.js";
 import { BASE } from "./api.js";
-import { check, session, signedOut } from "./session.js";
+import { check, session } from "./session.js";
 
 /** state: connecting, open, lost; `since` (ms) is when it began. */
 export const live = signal({ state: "connecting", since: Date.now() });
@@ -71,8 +71,7 @@ function lost() {
 /** A refused stream says nothing of why; the session does. */
 async function again() {
   await check();
-  if (session.value.phase === "out") signedOut();
-  else connect();
+  if (session.value.phase === "in") connect();
 }
 
 export function close() {

@@ -1,14 +1,14 @@
 // How is this run, now and so far? The sentence and the strip first; then the panels; then what happened.
 import { html, useEffect, useMemo, useState } from "../html.js";
 import { RunState } from "./run_state.js";
-import { amend, href, route } from "../route.js";
-import { go } from "../route.js";
+import { amend, go, href, route } from "../route.js";
 import { handle } from "../keyboard.js";
 import { readOnly } from "../session.js";
 import { ago, clock, count, percent } from "../words.js";
 import { Progress, State } from "../parts/badges.js";
 import { Strip } from "../parts/strip.js";
 import { LevelBar } from "../parts/level.js";
+import { Commands } from "../parts/commands.js";
 import { Panels, VITALS } from "../parts/panels.js";
 import { Picker } from "../parts/picker.js";
 import { Happened } from "../parts/happened.js";
@@ -19,6 +19,7 @@ function Head({ run }) {
   const { coverage } = run;
   return html`<div class="run-head"><a class="back" href=${href([])}>‹ Fleet</a><h1 class="mono">${run.run}</h1><${State} state=${run.state} />
     ${run.attempt > 1 && html`<span>attempt ${run.attempt}</span>`}<${Progress} run=${run} />
+    <a href=${href(["runs", run.run, "layers"])}>layers</a>
     <span class="dim">last seen ${run.live ? ago(run.last_seen_at) : clock(run.last_seen_at)}</span>
     ${coverage.lost > 0 && html`<span class="said" title=${run.losses?.map((loss) => `${loss.records}: ${loss.reason}`).join("; ")}>${count(coverage.lost, "record")} lost, ${percent(coverage.share)} covered</span>`}
   </div>`;
@@ -66,7 +67,8 @@ export function Run({ parts }) {
   return html`<${Head} run=${run} />
     <p class="sentence" id="sentence">${run.sentence}</p>
     <${Strip} run=${run} />
-    <${LevelBar} run=${run} escalations=${state.escalations.value} locked=${readOnly()} onChanged=${(one) => state.take(one)} />
+    <${LevelBar} run=${run} escalations=${state.escalations.value} locked=${readOnly()} onChanged=${(one) => state.take(one)} onRun=${(one) => state.renew(one)} />
+    <${Commands} run=${run} commands=${state.commands.value} locked=${readOnly()} onChanged=${(one) => state.takeCommand(one)} />
     ${state.problem.value && html`<${Trouble} problem=${state.problem.value} retry=${() => state.load()} />`}
     <${Panels} run=${run} signals=${signals} anomalies=${anomalies} levels=${state.levels.value} onAdd=${() => setPicking(true)} />
     <${Happened} run=${run} anomalies=${anomalies} events=${state.events.value} escalations=${state.escalations.value} />

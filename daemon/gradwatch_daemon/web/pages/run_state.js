@@ -3,6 +3,7 @@ import { computed, effect, signal } from "../html.js";
 import { get, segment } from "../api.js";
 import { all } from "../store.js";
 import { listen, refetch, throttle } from "../stream.js";
+import { stage } from "../parts/life.js";
 
 const EVENTS = 100;
 
@@ -14,6 +15,7 @@ export class RunState {
     this.signals = signal([]);
     this.anomalies = signal([]);
     this.escalations = signal([]);
+    this.commands = signal([]);
     this.events = signal([]);
     this.problem = signal(null);
     /** Stretches at one level: what escalations that were applied say, over the base. */
@@ -26,6 +28,7 @@ export class RunState {
       listen("run", (run) => { if (run.run === name) { this.fresh = run; flush(); if (this.changed(run)) detail(); } }),
       listen("anomaly", (one) => { if (one.run === name) { this.anomalies.value = merge(this.anomalies.value, one); detail(); } }),
       listen("escalation", (one) => { if (one.run === name) this.take(one); }),
+      listen("command", (one) => { if (one.run === name) this.takeCommand(one); }),
       effect(() => { refetch.value; this.load(); }),
     ];
   }
@@ -41,15 +44,25 @@ export class RunState {
 
   /** Take over one escalation, new or changed. */
   take(one) {
-    this.escalations.value = merge(this.escalations.value, one);
+    this.escalations.value = live(this.escalations.value, one);
+  }
+
+  takeCommand(one) {
+    this.commands.value = live(this.commands.value, one);
+  }
+
+  /** Take over what the daemon says of the run. */
+  renew(summary) {
+    this.run.value = { ...this.run.value, ...summary };
   }
 
   async load() {
     try {
-      const [run, signals, anomalies, escalations, events] = await Promise.all([
+      const [run, signals, anomalies, escalations, events, commands] = await Promise.all([
         get(this.path), get(`${this.path}/signals`), all("anomalies", { run: this.name }), all(`${this.path}/escalations`),
-        get(`${this.path}/events`, { limit: EVENTS }),
+        get(`${this.path}/events`, { limit: EVENTS }), all(`${this.path}/commands`),
       ]);
+      this.commands.value = commands;
       this.run.value = run;
       this.signals.value = signals.items;
       this.anomalies.value = anomalies;
@@ -81,6 +94,12 @@ export class RunState {
 function merge(items, one) {
   const at = items.findIndex((item) => item.id === one.id);
   return at < 0 ? [one, ...items] : items.map((item, i) => (i === at ? one : item));
+}
+
+/** The same of what has a life: the answer to a request may come after the event of what became of it. */
+function live(items, one) {
+  const known = items.find((item) => item.id === one.id);
+  return known && stage(known) > stage(one) ? items : merge(items, one);
 }
 
 function levels(run, escalations) {

@@ -7,8 +7,8 @@ const SAY = {
   next: "next row", previous: "previous row", open: "open it", back: "back", filter: "filter", help: "this list",
   runs: "all runs", anomalies: "anomalies", detectors: "detectors", "previous-anomaly": "previous anomaly",
   "next-anomaly": "next anomaly", pause: "hold the page still", escalate: "escalate", acknowledge: "acknowledge", note: "write a note",
-  axis: "x axis: update, env steps, time", log: "logarithmic scale", "reset-zoom": "whole run", "zoom-in": "zoom in", "zoom-out": "zoom out",
-  silence: "silence", bands: "anomaly bands on or off", permalink: "copy the address", theme: "theme: auto, light, dark",
+  axis: "x axis: update, env steps, time", log: "logarithmic scale", "zoom-reset": "whole run", "zoom-in": "zoom in", "zoom-out": "zoom out",
+  silence: "silence", bands: "anomaly bands on or off", copy: "copy the address", theme: "theme: auto, light, dark",
 };
 const SHOWN = { " ": "space", ArrowDown: "↓", ArrowUp: "↑", Escape: "Esc" };
 

@@ -145,7 +145,8 @@ export function Panel({ panel, onZoom, onRemove }) {
     if (step && chart && panel.data.update.length) {
       const n = panel.data.update.length;
       const index = Math.min(n - 1, Math.max(0, (at.current ?? n) + step * (event.shiftKey ? 10 : 1)));
-      chart.setCursor({ left: chart.valToPos(AXES[panel.axis].of(panel.data)[index], "x"), top: 10 });
+      chart.setCursor({ left: chart.valToPos(AXES[panel.axis].of(panel.data)[index], "x"), top: 10 }, true, true);
+      readout.current.setAttribute("aria-live", "polite"); // only who moves by keys is told every value
       event.preventDefault();
     } else if (event.key === "Enter") {
       if (act("open-anomaly-at", { update: at.current === null ? null : panel.data.update[at.current] })) event.preventDefault();

@@ -18,6 +18,8 @@ export const VITALS = [
 ];
 const TITLES = new Map(VITALS.map(([name, title]) => [name, title]));
 const PANELS_MAX = 24;
+/** Heads, layers or keys of one signal in one panel: as many as there are colours with a dash of their own. */
+const SUBJECTS = 8;
 const RANGES = [["", "all"], ["500", "last 500"], ["100", "last 100"], ["30", "last 30"]];
 
 /** Names of the panels: those in the address, else the vitals and what open anomalies are about. */
@@ -83,27 +85,18 @@ export function viewOf(query) {
   };
 }
 
-export function Panels({ run, signals, anomalies, levels, onAdd, feedRef }) {
+export function Panels({ run, signals, anomalies, levels, onAdd }) {
   const feed = useMemo(() => new Feed(run.run), [run.run]);
   useEffect(() => () => feed.close(), [feed]);
-  if (feedRef) feedRef.current = feed;
   const { query } = route.value;
   const view = viewOf(query);
   const names = chosen(query, signals, anomalies);
-  const subjects = (name) => signals.filter((item) => item.signal === name).map((item) => item.subject);
-  const keys = names.flatMap((name) => (subjects(name).length ? subjects(name).slice(0, 8) : [""]).map((subject) => keyOf(name, subject)));
   const since = view.last && run.update_last !== null ? Math.max(0, run.update_last - Number(view.last) + 1) : null;
   // A moving window asks for its start rarely: the rest of it is cut when it is drawn.
   const from = view.from ?? (since === null ? null : Math.floor(since / 50) * 50);
-  useEffect(() => feed.want({ keys, from, to: view.to, attempt: view.attempt }));
   const data = feed.data.value;
   const axis = data && axisFault(data, view.axis) ? "update" : view.axis;
 
-  const zoom = (low, high) => {
-    const values = AXES[axis].of(data);
-    const inside = data.update.filter((_, i) => values[i] >= low && values[i] <= high);
-    if (inside.length > 1) amend({ from: inside[0], to: inside.at(-1) + data.bucket - 1, last: "" });
-  };
   const around = (factor) => {
     const [low, high] = [data.update[0], data.update.at(-1)];
     const middle = (low + high) / 2;
@@ -114,36 +107,48 @@ export function Panels({ run, signals, anomalies, levels, onAdd, feedRef }) {
     axis: () => { const order = Object.keys(AXES).filter((name) => !data || !axisFault(data, name)); amend({ x: order[(order.indexOf(axis) + 1) % order.length] }); },
     log: () => amend({ log: view.log ? "" : "1" }),
     bands: () => amend({ bands: view.bands ? "0" : "" }),
-    "reset-zoom": () => amend({ from: "", to: "", last: "" }),
+    "zoom-reset": () => amend({ from: "", to: "", last: "" }),
     "zoom-in": () => data && around(0.5),
     "zoom-out": () => data && (view.from === null && view.to === null ? false : around(2)),
   }));
 
-  const lines = (name) => subjects(name).concat(subjects(name).length ? [] : [""]).map((subject) => data?.lines.get(keyOf(name, subject))).filter(Boolean);
-  const window = () => {
-    if (since === null || view.from !== null) return null;
-    const values = AXES[axis].of(data);
-    const first = data.update.findIndex((update) => update >= since);
-    return first < 0 ? null : [values[first], values.at(-1)];
-  };
+  const shared = { feed, names, signals, anomalies, levels, since: view.from === null ? since : null, view: { ...view, axis } };
   return html`<section aria-label="Signals"><${Toolbar} view=${{ ...view, axis }} data=${data} count=${`${names.length} of ${new Set(signals.map((s) => s.signal)).size}`} onAdd=${onAdd} />
-    ${feed.problem.value && html`<${Trouble} problem=${feed.problem.value} retry=${() => feed.load()} />`}
-    <div class="panels">${names.map((name) => {
-      const found = lines(name);
-      const title = TITLES.get(name) || name;
-      if (data && (!found.length || found.every((line) => line.status.every((status) => status !== "measured")))) {
-        return html`<${EmptyPanel} key=${name} signal=${name} title=${title} ...${missing(name, signals)} />`;
-      }
-      if (!data) return html`<figure class="panel waiting" key=${name} data-signal=${name}><figcaption><span class="panel-title">${title}</span></figcaption><div class="plot"></div></figure>`;
-      const kinds = kindsOf(name);
-      const panel = {
-        signal: name, title, unit: found[0].unit, estimator: found[0].estimator, window: window(), lines: found, data, axis,
-        log: view.log, bands: view.bands, limits: limitsOf(name), levels, anomalies,
-        concerns: (anomaly) => kinds.has(anomaly.kind) || anomaly.attached.some((finding) => kinds.has(finding.kind)),
-        note: "No finite value in this stretch.",
-      };
-      return html`<${Panel} key=${name} panel=${panel} onZoom=${zoom}
-        onRemove=${query.signals ? () => amend({ signals: names.filter((other) => other !== name).join(",") }) : null} />`;
-    })}</div></section>`;
+    <${PanelGrid} ...${shared} from=${from} onZoom=${(first, last) => amend({ from: first, to: last, last: "" })}
+      onRemove=${query.signals ? (name) => amend({ signals: names.filter((other) => other !== name).join(",") }) : null} /></section>`;
 }
 
+/** Panels of some signals over one stretch; `since` cuts a moving window when it is drawn. */
+export function PanelGrid({ feed, names, signals, anomalies, levels, view, from = view.from, since = null, onZoom, onRemove }) {
+  const subjects = (name) => signals.filter((item) => item.signal === name).map((item) => item.subject);
+  const keys = names.flatMap((name) => (subjects(name).length ? subjects(name).slice(0, SUBJECTS) : [""]).map((subject) => keyOf(name, subject)));
+  useEffect(() => feed.want({ keys, from, to: view.to, attempt: view.attempt }));
+  const data = feed.data.value;
+  const values = data && AXES[view.axis].of(data);
+  const zoom = (low, high) => {
+    const inside = data.update.filter((_, i) => values[i] >= low && values[i] <= high);
+    if (inside.length > 1) onZoom(inside[0], inside.at(-1) + data.bucket - 1);
+  };
+  const window = () => {
+    const first = since === null ? -1 : data.update.findIndex((update) => update >= since);
+    return first < 0 ? null : [values[first], values.at(-1)];
+  };
+  const lines = (name) => (subjects(name).length ? subjects(name) : [""]).map((subject) => data.lines.get(keyOf(name, subject))).filter(Boolean);
+  const one = (name) => {
+    const title = TITLES.get(name) || name;
+    if (!data) return html`<figure class="panel waiting" key=${name} data-signal=${name}><figcaption><span class="panel-title">${title}</span></figcaption><div class="plot"></div></figure>`;
+    const found = lines(name);
+    if (!found.some((line) => line.status.some((status) => status === "measured"))) {
+      return html`<${EmptyPanel} key=${name} signal=${name} title=${title} ...${missing(name, signals)} />`;
+    }
+    const kinds = kindsOf(name);
+    const panel = {
+      signal: name, title, unit: found[0].unit, estimator: found[0].estimator, window: window(), lines: found, data, axis: view.axis,
+      log: view.log, bands: view.bands, limits: limitsOf(name), levels, anomalies,
+      concerns: (anomaly) => kinds.has(anomaly.kind) || anomaly.attached.some((finding) => kinds.has(finding.kind)),
+      note: "No finite value in this stretch.",
+    };
+    return html`<${Panel} key=${name} panel=${panel} onZoom=${zoom} onRemove=${onRemove ? () => onRemove(name) : null} />`;
+  };
+  return html`${feed.problem.value && html`<${Trouble} problem=${feed.problem.value} retry=${() => feed.load()} />`}<div class="panels">${names.map(one)}</div>`;
+}
