@@ -23,11 +23,11 @@ from gradwatch_contracts.connection import Connection
 from gradwatch_daemon import __version__
 from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
-from gradwatch_daemon.api.context import ApiContext, BrokenDetector, DaemonHealth
+from gradwatch_daemon.api.context import ActionInfo, ApiContext, BrokenDetector, DaemonHealth
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.audit import AuditFile
 from gradwatch_daemon.catalogue import describe
-from gradwatch_daemon.config import is_loopback
+from gradwatch_daemon.config import check_kinds, is_loopback
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.encryption import Encryption
@@ -48,6 +48,7 @@ from gradwatch_daemon.places import (
 )
 from gradwatch_daemon.records import Counters
 from gradwatch_daemon.replaying import Replayer
+from gradwatch_daemon.responses import actions_of, policy_of
 from gradwatch_daemon.store.artifacts import ArtifactFiles
 from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.sqlite import SqliteStore
@@ -97,6 +98,7 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         profile = load_rules(config.profile, config.thresholds)
+        check_kinds(config, profile.rules)
         with contextlib.ExitStack() as undo:
             self._runtime_dir = private_directory(Path(config.runtime_dir), "GRADWATCH_RUNTIME_DIR", others=0o077)
             self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
@@ -120,16 +122,7 @@ class Daemon:
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
             files = ArtifactFiles(data_dir)
-            self._pipeline = Pipeline(
-                self._socket,
-                self._store,
-                Engine(profile),
-                self._counters,
-                self._publish,
-                secret=secret,
-                files=files,
-                keep=_keep(config),
-            )
+            self._pipeline = self._make_pipeline(config, profile, secret, files)
             reader = self._store.reader()
             undo.callback(reader.close)
             tokens_file = data_dir / TOKENS_FILE
@@ -155,6 +148,7 @@ class Daemon:
                     version=__version__,
                     profile=config.profile,
                     broken=_not_there(profile),
+                    actions=[ActionInfo(one.verb, one.when, one.enabled) for one in actions_of(config)],
                     replay=Replayer(data_dir, config.profile, config.thresholds),
                 )
             )
@@ -164,6 +158,20 @@ class Daemon:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run_pipeline, name="gradwatch-pipeline", daemon=True)
         self._server = _Server(_http(self._api, config))
+
+    def _make_pipeline(self, config: Config, profile: Profile, secret: str, files: ArtifactFiles) -> Pipeline:
+        return Pipeline(
+            self._socket,
+            self._store,
+            Engine(profile),
+            self._counters,
+            self._publish,
+            secret=secret,
+            files=files,
+            policy=policy_of(config),
+            actions=actions_of(config),
+            keep=_keep(config),
+        )
 
     @property
     def ingest(self) -> str:

@@ -48,6 +48,17 @@ class CommandRecord:
     artifact: ArtifactRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What rules have `spent` of the updates they `may` hold the level for in the last `window`; `refill` is the update from
+    which on there is room for what was refused last, None where nothing was, or there never is."""
+
+    spent: int
+    may: int
+    window: int
+    refill: int | None
+
+
 OPERATOR = "operator"
 """Origin of what a person, or a program of theirs, asked for over HTTP."""
 

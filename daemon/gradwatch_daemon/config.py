@@ -37,6 +37,28 @@ IPC_PATH_BYTES_MAX = 107
 """sun_path of a Unix socket, less its final zero."""
 
 
+class RaiseConfig(BaseModel):
+    """What a rule asks for when it fires; see `escalate.policy.Response`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: Literal["off", "minimal", "normal", "debug"] = "debug"
+    updates: int = Field(default=5, ge=1, le=500)
+    extension: int = Field(default=5, ge=0, le=500)
+    cooldown: int = Field(default=0, ge=0, le=1_000_000)
+    share: float = Field(default=0.1, gt=0, le=1)
+
+
+class ActionConfig(BaseModel):
+    """When the daemon asks for a verb by itself; see `escalate.actions.Action`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = False
+    severity: Literal["info", "warning", "critical"] = "critical"
+    kinds: tuple[str, ...] = ()
+
+
 class Config(BaseModel):
     """What `gradwatch serve` runs with. `origins` says for each key where its value is from."""
 
@@ -69,6 +91,12 @@ class Config(BaseModel):
     )
     thresholds: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="Detector kind → threshold → number, in place of the profile's"
+    )
+    escalation: dict[str, RaiseConfig] = Field(
+        default_factory=dict, description="Detector kind, or default → what it raises when it fires (file only)"
+    )
+    actions: dict[str, ActionConfig] = Field(
+        default_factory=dict, description="Verb → when the daemon asks a trainer for it by itself (file only)"
     )
     origins: dict[str, str] = Field(default_factory=dict, exclude=True, description="Key → default, file, variable or flag")
 
@@ -255,6 +283,17 @@ def check_thresholds(thresholds: Mapping[str, Mapping[str, float]], known: Mappi
     for kind, numbers in thresholds.items():
         _check_keys([kind], known, "thresholds")
         _check_keys(numbers, known[kind], f"thresholds.{kind}")
+
+
+def check_kinds(config: Config, known: Collection[str]) -> None:
+    """Check the kinds that escalations and actions name against the catalogue.
+
+    Raises:
+        GradwatchError: `config-invalid`, naming the nearest kind.
+    """
+    _check_keys(config.escalation, {*known, "default"}, "escalation")
+    for verb, action in config.actions.items():
+        _check_keys(action.kinds, known, f"actions.{verb}.kinds")
 
 
 def _file_of(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> Path | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.control import ControlState, Level, RankState, Severity
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.commands import Allowance, CommandRecord
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -360,6 +360,7 @@ class RunView:
     open_anomalies: tuple[Anomaly, ...] = ()
     agent_version: str = ""
     verbs: tuple[str, ...] = ()
+    allowance: Allowance | None = None
     thinned: int = 0
     state: str = ""
     evidence: str = ""

@@ -44,7 +44,8 @@ class Socket:
 class World:
     """A pipeline, its socket, its store, a clock that stands still, and one trainer on peer b"p"."""
 
-    def __init__(self, home: Path, secret: str = "", profile: str = "default", keep: Keep = KEEP_ALL) -> None:
+    def __init__(self, home: Path, secret: str = "", profile: str = "default", keep: Keep = KEEP_ALL, **wired: object) -> None:
+        self.wired = wired
         self.home, self.secret, self.keep = home, secret, keep
         self.now_s = 100.0
         self.profile = load_profile(profile)
@@ -65,6 +66,7 @@ class World:
             self.published.extend,
             secret=self.secret,
             files=self.files,
+            **self.wired,  # type: ignore[arg-type]
             keep=self.keep,
             clock=lambda: Now(T0_NS + int(self.now_s * 1e9), self.now_s),
         )

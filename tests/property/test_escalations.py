@@ -7,10 +7,11 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradwatch_agent.desired import DesiredState
 from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_daemon.commands import RequestEscalation
 from gradwatch_daemon.escalate.desired import Escalations
-from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, decide
+from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, Policy, Response
 from harness.blocks import Watch, signal_block
 
 ORDER = {
@@ -72,6 +73,74 @@ def test_escalations_any_history_moves_forward_and_keeps_desired_exact(operation
         seen = desired
 
 
+def allowed(now: int) -> float:
+    """Updates that rules may hold the level for in the window that ends with `now`."""
+    return max(BUDGET_UPDATES_LEAST, BUDGET_SHARE * min(BUDGET_WINDOW_UPDATES, now + 1))
+
+
+RESPONSES = st.builds(Response, updates=st.integers(1, 8), extension=st.integers(0, 6), cooldown=st.integers(0, 9))
+MOMENTS = st.lists(
+    st.tuples(
+        st.integers(0, 25),  # updates without anything
+        st.sampled_from(["a", "b", "c"]),  # which rule fires
+        st.booleans(),  # whether the daemon's word reaches the trainer
+        st.booleans(),  # whether the trainer's words reach the daemon
+        st.sampled_from(["", "", "", "restart", "vanish"]),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MOMENTS, RESPONSES, RESPONSES)
+def test_rules_no_stream_of_anomalies_exceeds_the_budget_or_holds_a_run_above_its_base_for_ever(
+    moments: list[tuple[int, str, bool, bool, str]], first: Response, second: Response
+) -> None:
+    """Daemon and trainer as they are, between them a connection that loses and delays what it likes: over any 500 updates the
+    trainer collects at DEBUG in at most a tenth (five are always allowed), and once the rules are still, at its base."""
+    policy, daemon, agent = Policy(by_kind={"a": first, "b": second}), Escalations("run"), DesiredState(Level.NORMAL)
+    update, heard, number, gone = 0, [], 0, False
+    raised: list[bool] = []
+
+    def boundary() -> None:
+        nonlocal update
+        level, notes = agent.boundary(update)
+        heard.extend(notes)
+        raised.append(level > Level.NORMAL)
+        window = raised[-BUDGET_WINDOW_UPDATES:]
+        assert sum(window) <= allowed(update), f"above the budget at update {update}"
+        update += 1
+
+    for quiet, kind, tells, hears, event in moments:
+        for _ in range(quiet + 1):
+            boundary()
+        if hears and not gone:
+            for note in heard:
+                daemon.result(note.id, note.state, note.update, note.reason)
+            heard.clear()
+        if event == "restart":
+            fresh = Escalations("run", revision=daemon.desired().revision)
+            fresh.load(daemon.records())
+            daemon = fresh
+        gone = gone or event == "vanish"
+        if gone:
+            continue
+        number += 1
+        anomaly = replace(FIRED, id=f"{number:016x}", kind=kind, severity=Severity.CRITICAL, update_last=update - 1)
+        decision = policy.decide(anomaly, daemon.records())
+        if decision.request is not None:
+            daemon.request(decision.request, f"anomaly:{anomaly.id}", 0)
+            if decision.extends:
+                daemon.cancel(decision.extends)
+        if tells:
+            agent.receive(daemon.desired())
+            daemon.delivered()
+    for _ in range(20):
+        boundary()
+    assert not raised[-1], "still raised, long after the rules are still"
+
+
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(0, 8), st.integers(0, 12))
 def test_policy_no_stream_of_anomalies_exceeds_the_budget(gaps: list[int], delay: int, end_early: int) -> None:
@@ -87,10 +156,13 @@ def test_policy_no_stream_of_anomalies_exceeds_the_budget(gaps: list[int], delay
                 if until <= update:
                     escalations.result(record.id, "ended", until, "done")
         anomaly = replace(FIRED, id=f"{number:016x}", severity=Severity.CRITICAL, update_last=update)
-        request = decide(anomaly, escalations.records())
+        decision = Policy().decide(anomaly, escalations.records())
+        request = decision.request
         if request is None:
             continue
         escalations.request(request, f"anomaly:{anomaly.id}", 0)
+        if decision.extends:
+            escalations.cancel(decision.extends)
         escalations.delivered()
         update += delay
         escalations.result(request.id, "applied", update, "")

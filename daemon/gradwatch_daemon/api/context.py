@@ -94,6 +94,15 @@ class BrokenDetector:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionInfo:
+    """Something the daemon asks trainers for by itself: when, in words, and whether it may."""
+
+    verb: str
+    when: str
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonHealth:
     """What the daemon knows of itself at one moment: clocks in unix ns, its disk in bytes, and counts since it started."""
 
@@ -178,6 +187,7 @@ class ApiContext:
     version: str
     profile: str = "default"
     broken: Sequence[BrokenDetector] = ()
+    actions: Sequence[ActionInfo] = ()
     artifact: Callable[[str, str], Path | None] = find_none  # the file of a command, by run and id
     replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
     new_id: Callable[[], str] = make_id

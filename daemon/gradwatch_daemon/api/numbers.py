@@ -6,7 +6,7 @@ not measured (a `status` stands beside it), and the strings "NaN", "Infinity" an
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.records import SignalBlock, SignalKey
 
 JsonNumber = float | str | None
 
@@ -109,3 +110,16 @@ class Answer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Body bytes."""
         return content if isinstance(content, bytes) else encode(content)
+
+
+def medians_by_level(blocks: Iterable[SignalBlock], key: SignalKey) -> dict[int, tuple[int, float]]:
+    """Of a signal over some rows: level → how many rows measured it there, finite, and their median."""
+    found: dict[int, list[float]] = {}
+    for block in blocks:
+        if key not in block.signals:
+            continue
+        place = block.signals.index(key)
+        usable = (block.status[place] == 0) & np.isfinite(block.values[place])
+        for level, value in zip(block.level[usable].tolist(), block.values[place][usable].tolist(), strict=True):
+            found.setdefault(level, []).append(value)
+    return {level: (len(values), float(np.median(values))) for level, values in found.items()}

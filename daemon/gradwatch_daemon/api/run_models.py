@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gradwatch_daemon.api.models import DetectorStanding, Model, RunSummary, Time
+from gradwatch_daemon.api.models import DetectorStanding, LevelName, Model, RunSummary, Time
 
 
 class LossReason(Model):
@@ -47,6 +47,39 @@ class OverheadView(Model):
     sentence: str
 
 
+class AllowanceView(Model):
+    """What rules may raise the level of a run for; people are not bound by it."""
+
+    spent: int = Field(description="Updates rules held the level for in the last `window`")
+    may: int = Field(description="Updates they may")
+    window: int
+    refill_update: int | None = Field(
+        description="Update from which on there is room for what was refused last; null where nothing was"
+    )
+
+
+class ActionView(Model):
+    """Something the daemon would ask the trainer for by itself."""
+
+    verb: str = Field(examples=["stop"])
+    when: str = Field(examples=["critical nonfinite"])
+    enabled: bool = Field(description="false: a shadow, which only counts what it would have done")
+    declared: bool = Field(description="Whether the trainer takes the verb")
+    would_have: int = Field(description="Times it would have been asked for, among the newest 1,000 events of the run")
+
+
+class LevelCost(Model):
+    """One level: the signals that come with it, beside those of the levels below, and what it cost on this run."""
+
+    level: LevelName
+    signals: list[str] = Field(description="What it adds to the level below")
+    updates: int = Field(description="Updates measured at it, of the newest 512")
+    share: float | None = Field(
+        description="Median share of an update's time that the agent took at it; null where none of them was measured",
+        examples=[0.004],
+    )
+
+
 class RunDetail(RunSummary):
     """A run with everything known of it."""
 
@@ -55,6 +88,9 @@ class RunDetail(RunSummary):
         description="Version of gradwatch in the trainer; empty when it has not greeted since we started"
     )
     verbs: list[str] = Field(description="Commands its trainer takes now; empty when none is connected", examples=[["stop"]])
+    levels: list[LevelCost] = Field(description="From OFF to DEBUG")
+    allowance: AllowanceView | None = Field(description="null while no rule has asked for a higher level in this attempt")
+    actions: list[ActionView] = Field(description="What an anomaly may bring about by itself")
     row_last: RowTimes | None = Field(description="Newest row; null when none came since the daemon started")
     tags: dict[str, str]
     labels: dict[str, str]

@@ -1,7 +1,7 @@
 """Runs, and what happened in them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
+from gradwatch_daemon.api.run_control import read_control
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
@@ -151,14 +152,19 @@ def crash(view: RunView, events: Iterable[EventRecord]) -> run_models.CrashView 
 
 
 def run_detail(
-    view: RunView, losses: Iterable[LossRecord], events: Iterable[EventRecord], catalogue: Iterable[DetectorInfo]
+    view: RunView,
+    losses: Iterable[LossRecord],
+    events: Iterable[EventRecord],
+    catalogue: Iterable[DetectorInfo],
+    control: Mapping[str, Any],
 ) -> run_models.RunDetail:
-    """A run with its configuration, each detector's standing, and why records were lost."""
+    """A run with its configuration, each detector's standing, why records were lost, and `read_control`."""
     reasons: Counter[str] = Counter()
     for loss in losses:
         reasons[loss.reason] += loss.last_seq - loss.first_seq + 1
     return run_models.RunDetail(
         **_summary(view),
+        **control,
         launch_id=view.run.launch_id,
         agent_version=view.agent_version,
         verbs=list(view.verbs),
@@ -231,7 +237,8 @@ async def get_run(request: Request, run: RunName) -> Answer:
     context, view = find_run(request, run)
     losses = await anyio.to_thread.run_sync(context.reader.losses, run)
     events = await anyio.to_thread.run_sync(context.reader.events, run, OVERHEAD_READ_MAX)
-    return Answer(run_detail(view, losses, events, context.catalogue).model_dump())
+    control = await read_control(context, view, events)
+    return Answer(run_detail(view, losses, events, context.catalogue, control).model_dump())
 
 
 @router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")

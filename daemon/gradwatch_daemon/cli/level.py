@@ -39,6 +39,8 @@ def run(args: Namespace, output: Output) -> int:
         output.document(item)
     else:
         say(item, output)
+        if not change:
+            show_levels(item, output)
     return 0
 
 
@@ -48,3 +50,22 @@ def say(item: dict[str, Any], output: Output) -> None:
     pinned = f"pinned to {level['pin']}" if level["pin"] else "not pinned"
     now = f"the newest update was collected at {level['effective']}" if level["effective"] else "no update has come yet"
     output.line(printable(f"{item['run']}: base {level['base']}, {pinned}; {now}."))
+
+
+def show_levels(item: dict[str, Any], output: Output) -> None:
+    """What each level costs on this run, what rules may still do, and what actions would have done."""
+    output.table(
+        ("level", "adds signals", "updates measured", "share of time"),
+        [
+            (one["level"], len(one["signals"]), one["updates"], "–" if one["share"] is None else f"{one['share']:.2%}")
+            for one in item["levels"]
+        ],
+        "No level is known.",
+    )
+    room = item["allowance"]
+    if room is not None:
+        again = "" if room["refill_update"] is None else f"; room again at update {room['refill_update']}"
+        output.line(f"rules held it for {room['spent']} of {room['may']} updates of the last {room['window']}{again}")
+    for action in item["actions"]:
+        done = "is done" if action["enabled"] else f"a shadow, would have been done {action['would_have']} times"
+        output.line(printable(f"{action['verb']} on {action['when']}: {done}"))

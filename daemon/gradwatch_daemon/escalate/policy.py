@@ -2,54 +2,140 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, Severity
-from gradwatch_daemon.commands import RequestEscalation
+from gradwatch_daemon.commands import Allowance, RequestEscalation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gradwatch_daemon.records import Anomaly, Escalation
 
 ANOMALY_ORIGIN = "anomaly:"
 """What the origin of a rule's escalation begins with; the anomaly's id follows."""
 
-LEVEL = Level.DEBUG
-UPDATES = 5
-"""How long a rule raises: enough to see a fault twice on either side of its onset, at 5 % of an update each."""
-
 BUDGET_WINDOW_UPDATES = 500
 BUDGET_SHARE = 0.1
 """At most this share of the last `BUDGET_WINDOW_UPDATES` updates at the rules' wish: 0.5 % of the time at a cost of 5 %."""
 
-BUDGET_UPDATES_LEAST = UPDATES
+BUDGET_UPDATES_LEAST = 5
 """Always allowed: a fault in the first updates, when a tenth of what has passed is nothing yet."""
 
 
-def decide(anomaly: Anomaly, history: Iterable[Escalation], *, precursor: bool = False) -> RequestEscalation | None:
-    """The escalation an anomaly asks for, or None.
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a rule asks for when it fires.
 
-    It must fire (not be over already) with severity warning or worse, or be a `precursor`, which says nothing to anybody and
-    only looks closer; and not have asked before; the rules' budget must
-    hold; and no rule's request may still be on its way, for that one will cover this anomaly too. `history` is the
-    escalations of the run's present attempt, ended ones included. Applied updates count in full while any of
-    them lies in the window, which errs on the side of the trainer.
+    `level` OFF: nothing. `updates`: how long; 5 are enough to see a fault twice on either side of its onset. `extension`: how
+    long from then on, when another fires while one holds; 0: it is not extended. `cooldown`: updates after a raise for this
+    rule in which it asks for none. `share`: of the last 500 updates, that this rule may hold the level for.
     """
-    if (anomaly.severity.rank < Severity.WARNING.rank and not precursor) or anomaly.state != "firing":
-        return None
-    id_ = f"a-{anomaly.id}"
-    spent, now = 0, anomaly.update_last
-    for escalation in history:
-        if not escalation.origin.startswith(ANOMALY_ORIGIN):
-            continue
-        if escalation.id == id_ or escalation.state in (ControlState.REQUESTED, ControlState.DELIVERED):
-            return None
-        spent += held_updates(escalation, now)
-    budget = max(BUDGET_UPDATES_LEAST, int(BUDGET_SHARE * min(BUDGET_WINDOW_UPDATES, now + 1)))
-    if spent + UPDATES > budget:
-        return None
-    return RequestEscalation(anomaly.run, id_, LEVEL, UPDATES, f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}")
+
+    level: Level = Level.DEBUG
+    updates: int = 5
+    extension: int = 5
+    cooldown: int = 0
+    share: float = BUDGET_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What comes of an anomaly: a request, in the place of escalation `extends` where that is named; or why it is `spared`,
+    and from which update on it would not be."""
+
+    request: RequestEscalation | None = None
+    extends: str = ""
+    spared: str = ""
+    refill: int | None = None
+
+
+NOTHING = Decision()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The responses by kind of anomaly, and the one for all others, whose share bounds all rules together."""
+
+    default: Response = Response()
+    by_kind: Mapping[str, Response] = field(default_factory=dict)
+
+    def decide(
+        self, anomaly: Anomaly, history: Iterable[Escalation], *, precursor: bool = False, explain: bool = True
+    ) -> Decision:
+        """The escalation an anomaly asks for, or why it gets none.
+
+        It must fire (not be over already) with severity warning or worse, or be a `precursor`, which says nothing to anybody
+        and only looks closer; and not have asked before; and no rule's request may still be on its way, for that one will
+        cover this anomaly too. Then cooldown and budgets decide; why not is only said to `explain`. `history` is the
+        escalations of the run's present attempt, ended ones included. Applied updates count in full while any of them lies in
+        the window, which errs on the side of the trainer.
+        """
+        if (anomaly.severity.rank < Severity.WARNING.rank and not precursor) or anomaly.state != "firing":
+            return NOTHING
+        response = self.by_kind.get(anomaly.kind, self.default)
+        id_, now = f"a-{anomaly.id}", anomaly.update_last
+        ours = [one for one in history if one.origin.startswith(ANOMALY_ORIGIN)]
+        waiting = (ControlState.REQUESTED, ControlState.DELIVERED)
+        if response.level is Level.OFF or any(one.id == id_ or one.state in waiting for one in ours):
+            return NOTHING
+        held = next((one for one in reversed(ours) if one.state is ControlState.APPLIED and not one.ended_why), None)
+        if held is not None and not response.extension:
+            return NOTHING
+        own = [one for one in ours if kind_of(one) == anomaly.kind]
+        ended = max((one.update_ended or 0 for one in own), default=None)
+        if held is None and ended is not None and now < ended + response.cooldown:
+            until = ended + response.cooldown
+            return Decision(spared=f"{anomaly.kind} rests until update {until}", refill=until) if explain else NOTHING
+        updates = response.updates if held is None else response.extension
+        for spenders, share, whose in ((ours, self.default.share, "the rules"), (own, response.share, anomaly.kind)):
+            room = Budget(spenders, share)
+            if room.spent(now) + updates > room.of(now):
+                return room.refuse(whose, now, updates) if explain else NOTHING
+        level = response.level if held is None else max(held.level, response.level)
+        reason = f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}"
+        request = RequestEscalation(anomaly.run, id_, level, updates, reason)
+        return Decision(request, held.id if held is not None else "")
+
+    def allowance(self, history: Iterable[Escalation], now: int, refill: int | None) -> Allowance:
+        """How the budget of all rules stands at update `now`."""
+        room = Budget([one for one in history if one.origin.startswith(ANOMALY_ORIGIN)], self.default.share)
+        later = refill if refill is not None and refill > now else None
+        return Allowance(room.spent(now), room.of(now), BUDGET_WINDOW_UPDATES, later)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What some escalations may hold the level for: a share of the last 500 updates, and `BUDGET_UPDATES_LEAST` at least."""
+
+    spenders: Sequence[Escalation]
+    share: float
+
+    def of(self, now: int) -> int:
+        """Updates allowed in the window that ends with update `now`."""
+        return max(BUDGET_UPDATES_LEAST, int(self.share * min(BUDGET_WINDOW_UPDATES, now + 1)))
+
+    def spent(self, now: int) -> int:
+        """Updates held, or that may still be held, within that window."""
+        return sum(held_updates(one, now) for one in self.spenders)
+
+    def refill(self, now: int, wanted: int) -> int | None:
+        """The first update from `now` on at which there is room for `wanted`, if nothing more is spent; None for never."""
+        later = range(now, now + 2 * BUDGET_WINDOW_UPDATES)
+        return next((update for update in later if self.spent(update) + wanted <= self.of(update)), None)
+
+    def refuse(self, whose: str, now: int, wanted: int) -> Decision:
+        """The decision that says so."""
+        refill = self.refill(now, wanted)
+        again = f"there is room for {wanted} again at update {refill}" if refill is not None else f"{wanted} are never allowed"
+        held = f"{whose} held the level for {self.spent(now)} of the {self.of(now)} updates allowed"
+        return Decision(spared=f"{held} in the last {BUDGET_WINDOW_UPDATES}; {again}", refill=refill)
+
+
+def kind_of(escalation: Escalation) -> str:
+    """The rule that asked for an escalation: its reason begins with severity and kind."""
+    return escalation.reason.partition(":")[0].rpartition(" ")[2]
 
 
 def held_updates(escalation: Escalation, now: int) -> int:

@@ -21,17 +21,20 @@ from gradwatch_daemon.commands import (
     RequestCommand,
     RequestEscalation,
 )
+from gradwatch_daemon.escalate.actions import SHADOWS, due
 from gradwatch_daemon.escalate.commands import check_same, is_taken_back
+from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.store.artifacts import safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from gradwatch_daemon.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
+    from gradwatch_daemon.escalate.actions import Action
     from gradwatch_daemon.ingest.session import LiveSession, Sessions
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Anomaly, Escalation, RunView, Stream
+    from gradwatch_daemon.records import Anomaly, Escalation, RunView
     from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store
 
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 WARNING = Severity.WARNING.rank
 
 LOG = logging.getLogger("gradwatch.daemon")
+
+SHADOW = "shadow"
+"""Kind of the events that say what an action would have done."""
 
 EXPIRE_S = 1.0
 """How late a deadline may be noticed."""
@@ -53,9 +59,12 @@ class Control:
         sessions: Sessions,
         store: Store,
         send: Callable[[bytes, bytes], bool],
+        *,
         files: ArtifactFiles | None = None,
+        actions: Sequence[Action] = SHADOWS,
     ) -> None:
         self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
+        self._actions = tuple(actions)
         self._looked_s = -math.inf
 
     def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
@@ -155,6 +164,32 @@ class Control:
             if anomaly.state == "firing" and anomaly.severity.rank >= WARNING and anomaly.id not in state.looked_back:
                 state.looked_back.add(anomaly.id)
                 self.issue(Verb.DUMP.value, anomaly, f"{anomaly.severity.value} {anomaly.kind}", work, now)
+
+    def act(self, work: Work, now: Now) -> None:
+        """Do what an anomaly that fires asks for, each once; of an action that is not enabled, write down that it would have
+        been done, whether or not the trainer takes it."""
+        for anomaly in work.anomalies.values():
+            state = self._runs.states[anomaly.run]
+            if anomaly.attempt != state.run.attempt or not self._live(state):
+                continue
+            for action in due(self._actions, anomaly):
+                if (action.verb, anomaly.id) in state.acted:
+                    continue
+                state.acted.add((action.verb, anomaly.id))
+                why = f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}"
+                if action.enabled:
+                    self.issue(action.verb, anomaly, why, work, now)
+                    continue
+                stream = Stream(anomaly.run, anomaly.attempt, anomaly.rank)
+                detail = {"verb": action.verb, "anomaly": anomaly.id}
+                said = f"would have asked for {action.verb}: {why}"
+                work.events.append(EventRecord(stream, "", -1, anomaly.update_last, now.unix_ns, SHADOW, said, detail))
+
+    def remember_acted(self) -> None:
+        """Of anomalies that fire already, after a restart: what they asked for was done or written down."""
+        for state in self._runs.states.values():
+            for anomaly in state.open.values():
+                state.acted |= {(action.verb, anomaly.id) for action in due(self._actions, anomaly)}
 
     def hear(self, stream: Stream, result: m.Result | m.Artifact, work: Work) -> None:
         """What a trainer says became of an escalation or a command, or a part of the file that it sends for one."""

@@ -15,19 +15,20 @@ from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.derive.gathering import Gathering
-from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, decide
+from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, Policy
 from gradwatch_daemon.ingest.gate import join_rows
 from gradwatch_daemon.pipeline.stream import StreamDetection
-from gradwatch_daemon.records import ALL_RANKS, EventRecord, LossRecord, Newest
+from gradwatch_daemon.records import ALL_RANKS, EventRecord, LossRecord, Newest, Stream
 
 if TYPE_CHECKING:
+    from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.detect.engine import Engine
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import Sessions
     from gradwatch_daemon.pipeline.pace import Pace
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Gap, Now, Work
-    from gradwatch_daemon.records import Anomaly, DetectorState, RowBlock, SignalBlock, Stream
+    from gradwatch_daemon.records import Anomaly, DetectorState, RowBlock, SignalBlock
     from gradwatch_daemon.store.protocol import Store
 
 LOG = logging.getLogger("gradwatch.daemon")
@@ -50,8 +51,10 @@ _RANKS_SAY = {
 class Detection:
     """The detectors of all streams that are fed, and the rows of ranks that wait for each other."""
 
-    def __init__(self, engine: Engine, store: Store, runs: Runs, sessions: Sessions, pace: Pace) -> None:
-        self._engine, self._store = engine, store
+    def __init__(
+        self, engine: Engine, store: Store, runs: Runs, sessions: Sessions, pace: Pace, *, policy: Policy | None = None
+    ) -> None:
+        self._engine, self._store, self._policy = engine, store, policy or Policy()
         self._runs, self._sessions, self._pace = runs, sessions, pace
         self._deriver = Deriver()
         self._streams: dict[Stream, StreamDetection] = {}
@@ -170,6 +173,8 @@ class Detection:
         self._pace.move(stream, now)
         if stream.attempt == state.run.attempt:
             state.detectors = detection.detector_states
+            if state.allowance is not None:  # a rule has asked for something in this attempt
+                self._tell_allowance(state)
             state.newest = Newest.of(block, now.unix_ns)
 
     def _lose(self, loss: LossRecord, work: Work, now: Now) -> None:
@@ -219,11 +224,26 @@ class Detection:
         if anomaly.attempt != state.run.attempt or not self._listens(anomaly.run, anomaly.attempt):
             return
         precursor = self._engine.profile.rules[anomaly.kind].precursor
-        request = decide(anomaly, state.escalations.records(), precursor=precursor)
+        told = anomaly.id in state.spared
+        decision = self._policy.decide(anomaly, state.escalations.records(), precursor=precursor, explain=not told)
+        if decision.spared:
+            state.spared[anomaly.id], state.refill = None, decision.refill
+            self._tell_allowance(state)
+            stream = Stream(anomaly.run, anomaly.attempt, anomaly.rank)
+            detail: dict[str, Scalar] = {"anomaly": anomaly.id, "kind": anomaly.kind, "refill_update": decision.refill}
+            work.events.append(EventRecord(stream, "", -1, anomaly.update_last, now.unix_ns, "spared", decision.spared, detail))
+        request = decision.request
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
         work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
+        if decision.extends:
+            work.escalated(state.escalations.cancel(decision.extends, f"extended by {request.id}"))
         work.redeliver.add(anomaly.run)
+        self._tell_allowance(state)
+
+    def _tell_allowance(self, state: RunState) -> None:
+        """How much the rules may still raise this run, for people."""
+        state.allowance = self._policy.allowance(state.escalations.records(), state.update_last or 0, state.refill)
 
     def _listens(self, run: str, attempt: int) -> bool:
         """Whether a trainer is there: rows that were recorded earlier have nobody who could look closer."""

@@ -18,6 +18,7 @@ from gradwatch_contracts.codec import encode
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import __version__
 from gradwatch_daemon.anomalies.liveness import judge_silent
+from gradwatch_daemon.escalate.actions import SHADOWS
 from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
 from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.processes import Processes
@@ -35,10 +36,12 @@ from gradwatch_daemon.records import ALL_RANKS, Commit, EventRecord, Published, 
 from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.detect.engine import Engine
+    from gradwatch_daemon.escalate.actions import Action
+    from gradwatch_daemon.escalate.policy import Policy
     from gradwatch_daemon.ingest.socket import IngestSocket
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
     from gradwatch_daemon.store.artifacts import ArtifactFiles
@@ -80,6 +83,8 @@ class Pipeline:
         *,
         secret: str = "",
         files: ArtifactFiles | None = None,
+        policy: Policy | None = None,
+        actions: Sequence[Action] = SHADOWS,
         keep: Keep = KEEP_ALL,
         clock: Callable[[], Now] = Now.read,
     ) -> None:
@@ -98,9 +103,9 @@ class Pipeline:
         self._pace, self._processes = Pace(), Processes()
         senses = self._pace, self._processes
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
-        self._detection = Detection(engine, store, self._runs, self._sessions, self._pace)
+        self._detection = Detection(engine, store, self._runs, self._sessions, self._pace, policy=policy)
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
-        self._control = Control(self._runs, self._sessions, store, socket.send, files)
+        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, actions=actions)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)
@@ -137,6 +142,7 @@ class Pipeline:
         self._detection.detect(passed, work, now)
         self._detection.watch_pace(work, now)
         self._control.look_back(work, now)
+        self._control.act(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
         self._watch(work, now)
@@ -312,6 +318,7 @@ class Pipeline:
                 state.update_last = max(state.update_last or 0, update_last)
                 if stream.run in recent and stream == state.judged(stream):
                     state.detectors = self._detection.standing(stream)
+        self._control.remember_acted()
         self._detection.restore()
         if closed:
             self._store.commit(Commit(anomalies=tuple(closed)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gradwatch_contracts.messages import Hello
+    from gradwatch_daemon.commands import Allowance
     from gradwatch_daemon.records import Anomaly, DetectorState, Newest
 
 
@@ -33,7 +34,8 @@ class RunState:
     whether one of them ended by an exception, `exception` by which; `attempts` is the highest number given, `past` the attempts
     that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
     word. `vital` is how it is; `silent` are sessions that do not answer: pid, and since when in unix ns. `looked_back` are the
-    open anomalies for which the black box was asked for.
+    open anomalies for which the black box was asked for, `acted` the actions they asked for, `spared` those whose raise was
+    refused, `refill` and `allowance` what is shown of that.
     """
 
     run: Run
@@ -57,6 +59,10 @@ class RunState:
     exception: str = ""
     vital: Vital = UNSEEN
     silent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    spared: dict[str, None] = field(default_factory=dict)
+    refill: int | None = None
+    allowance: Allowance | None = None
+    acted: set[tuple[str, str]] = field(default_factory=set)
     looked_back: set[str] = field(default_factory=set)
 
     def judged(self, stream: Stream) -> Stream:
@@ -81,6 +87,7 @@ class RunState:
             open_anomalies=tuple(self.open.values()),
             agent_version=self.agent_version,
             verbs=self.verbs if self.live else (),
+            allowance=self.allowance,
             thinned=self.thinned,
             state=self.vital.state or self.run.state,
             evidence=self.vital.evidence,

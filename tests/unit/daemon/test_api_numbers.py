@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.api.numbers import encode, integers, number, numbers, parse_time, plain, time_text, times, words
+from gradwatch_daemon.api.numbers import (
+    encode,
+    integers,
+    medians_by_level,
+    number,
+    numbers,
+    parse_time,
+    plain,
+    time_text,
+    times,
+    words,
+)
+from gradwatch_daemon.records import SignalKey
+from harness.signal_blocks import make_block
 
 NS_MAX = 4_000_000_000 * 10**9
 
@@ -92,3 +106,15 @@ def test_parse_time_without_date_or_offset_is_refused(text: str) -> None:
 def test_parse_time_in_any_offset_is_one_moment(text: str) -> None:
     """A '+' in an address arrives as a space."""
     assert parse_time(text, "since") == 1_769_860_800 * 10**9
+
+
+def test_medians_by_level_count_finite_measured_values_only() -> None:
+    """Each level of its own rows; a signal that a block lacks adds nothing."""
+    key = SignalKey("sys.agent_share")
+    block = make_block(range(5))
+    share = np.array([[0.1, 0.3, np.nan, 0.9, 0.5]], np.float32)
+    level, status = np.array([2, 2, 2, 3, 3], np.uint8), np.array([[0, 0, 0, 0, 1]], np.uint8)
+    made = replace(block, level=level, signals=(key,), values=share, status=status)
+
+    found = medians_by_level([made, block], key)
+    assert {at: (count, round(median, 3)) for at, (count, median) in found.items()} == {2: (2, 0.2), 3: (1, 0.9)}

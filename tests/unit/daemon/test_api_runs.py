@@ -7,6 +7,7 @@ import pytest
 from gradwatch_contracts.control import Level, Severity
 from gradwatch_daemon.api import models, run_models
 from gradwatch_daemon.api.sentences import run_sentence
+from gradwatch_daemon.commands import Allowance
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Stream
 from harness.fake_api import (
     T0_TEXT,
@@ -51,6 +52,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         open_anomalies=(make_anomaly(),),
         agent_version="0.9",
         verbs=("stop",),
+        allowance=Allowance(5, 12, 500, 130),
         state="slow",
         evidence="Late.",
         newest=make_newest({"loss.total": 1}),
@@ -64,6 +66,8 @@ async def test_run_detail_round_trips_every_field() -> None:
     document = answer.json()
     run_models.RunDetail.model_validate(document)
     assert document.pop("sentence").startswith("Training more slowly than usual, update 120 of 500.")
+    levels = document.pop("levels")
+    assert [(one["level"], one["updates"], one["share"]) for one in levels[:2]] == [("off", 0, None), ("minimal", 0, None)]
     standings = document.pop("standings")
     assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7", "add": ""}
     assert document == {
@@ -86,6 +90,8 @@ async def test_run_detail_round_trips_every_field() -> None:
         "launch_id": "launch-7",
         "agent_version": "0.9",
         "verbs": ["stop"],
+        "allowance": {"spent": 5, "may": 12, "window": 500, "refill_update": 130},
+        "actions": [],
         "row_last": {"made_at": T0_TEXT, "received_at": "2026-01-31T12:00:00.143Z"},
         "tags": {"team": "locomotion"},
         "labels": {"env": "Ant-v5"},

@@ -32,6 +32,10 @@ def test_level_alone_is_shown(stub: DaemonStub, gradwatch: CommandLine) -> None:
 
     assert ended.code == 0
     assert "ant-ppo: base normal, not pinned; the newest update was collected at debug." in ended.out
+    assert "debug" in ended.out
+    assert "2.10%" in ended.out
+    assert "10 of 12 updates of the last 500; room again at update 131" in ended.out
+    assert "stop on critical nonfinite: a shadow, would have been done 2 times" in ended.out
     assert {seen.method for seen in stub.requests} == {"GET"}
 
 

@@ -147,6 +147,8 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
         "insecure_http_beyond_loopback": False,
         "allowed_hosts": ("127.0.0.1", "::1", "localhost"),
         "thresholds": {},
+        "escalation": {},
+        "actions": {},
     }
     assert config.origins == dict.fromkeys(KEYS, "default")
 
@@ -173,8 +175,8 @@ SOURCES = {
 
 
 def test_sources_of_the_test_cover_every_key() -> None:
-    """A new key joins the test of precedence."""
-    assert SOURCES.keys() | {"tls_cert", "tls_key"} == set(KEYS)
+    """A new key joins the test of precedence; tables of tables stand in the file alone."""
+    assert SOURCES.keys() | {"tls_cert", "tls_key", "escalation", "actions"} == set(KEYS)
 
 
 @pytest.mark.parametrize("http", ["0.0.0.0:9470", "[::]:9470", "10.0.0.7:1", "gpu7.lab:9470"])

@@ -11,7 +11,9 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import CANCEL, Level
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import Calm, CancelCommand, CommandRecord, RequestCommand, RequestEscalation, SetLevel
+from gradwatch_daemon.commands import Allowance, Calm, CancelCommand, CommandRecord, RequestCommand, RequestEscalation, SetLevel
+from gradwatch_daemon.escalate.actions import Action
+from gradwatch_daemon.escalate.policy import Policy, Response
 from harness.rows import hello
 from harness.world import World
 
@@ -347,3 +349,65 @@ def test_escalation_of_two_ranks_shows_the_word_of_each(world: World) -> None:
     assert world.stored("e1").state is State.DELIVERED
     world.tick(m.Bye(-1, "closed"), peer=b"q")
     assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.APPLIED, 7)
+
+
+def shadows(world: World) -> list[tuple[str, str]]:
+    """What would have been done: verb and anomaly."""
+    events = world.reader.events("ant-ppo", 100)
+    return [(str(e.detail["verb"]), str(e.detail["anomaly"])) for e in events if e.kind == "shadow"]
+
+
+def test_action_that_nobody_enabled_is_only_written_down_once(world: World) -> None:
+    """The trainer hears nothing of it; over updates and a restart it stays one."""
+    world.greet(verbs=("checkpoint", "stop"))
+    world.tick(world.rows.samples(20))
+    for _ in range(3):
+        world.tick(world.rows.samples(1, changed=BROKEN))
+    ((verb, id_), (other, same)) = shadows(world)
+    assert {verb, other} == {"checkpoint", "stop"}
+    assert id_ == same
+    world.restart()
+    world.greet(verbs=("checkpoint", "stop"))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    assert len(shadows(world)) == 2
+    assert told(world) == []
+    assert [item.verb for item in world.reader.commands("ant-ppo")] == []
+
+
+def test_action_that_is_enabled_asks_the_trainer_in_the_anomalys_name(tmp_path: Path) -> None:
+    """Once; of a trainer that does not take it nothing becomes, and detection goes on."""
+    world = World(tmp_path, actions=(Action("stop", enabled=True), Action("checkpoint", enabled=True)))
+    world.greet(verbs=("stop",))
+    world.tick(world.rows.samples(20))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    ((id_, verb, _),) = told(world)
+    assert verb == "stop"
+    assert kept(world, id_).origin.startswith("anomaly:")
+    assert kept(world, id_).reason.startswith("critical nonfinite: ")
+    assert shadows(world) == []
+    world.close()
+
+
+def test_action_of_other_kinds_or_severities_is_not_due(tmp_path: Path) -> None:
+    """Neither done nor written down."""
+    world = World(tmp_path, actions=(Action("stop", kinds=("kl_spike",), enabled=True), Action("checkpoint", kinds=("x",))))
+    world.greet(verbs=("stop",))
+    world.tick(world.rows.samples(20))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    assert told(world) == []
+    assert shadows(world) == []
+    world.close()
+
+
+def test_anomaly_that_is_spared_says_why_and_when_there_is_room(tmp_path: Path) -> None:
+    """Once an anomaly; the run shows it too."""
+    world = World(tmp_path, policy=Policy(Response(updates=6)))
+    world.greet()
+    world.tick(world.rows.samples(20))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    ((text, refill),) = [(e.text, e.detail["refill_update"]) for e in world.reader.events("ant-ppo", 100) if e.kind == "spared"]
+    assert "0 of the 5 updates allowed" in text
+    assert refill == 59
+    assert world.view().allowance == Allowance(0, 5, 500, 59)

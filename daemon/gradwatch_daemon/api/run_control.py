@@ -1,0 +1,64 @@
+"""What of a run is under somebody's control: what each level costs, what rules may still do, what actions would have done."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import anyio.to_thread
+
+from gradwatch_contracts.control import Level
+from gradwatch_contracts.signals import COLUMNS, SIGNALS
+from gradwatch_daemon.api.context import ActionInfo, ApiContext
+from gradwatch_daemon.api.numbers import medians_by_level
+from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
+from gradwatch_daemon.commands import Allowance
+from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
+
+COSTS_UPDATES = 512
+"""Newest updates whose cost is looked at: a second of a fast trainer, half a day of a slow one."""
+
+SHARE = SignalKey("sys.agent_share")
+SHADOW = "shadow"
+"""Kind of the events that say what an action would have done."""
+
+
+async def read_control(context: ApiContext, view: RunView, events: Iterable[EventRecord]) -> dict[str, Any]:
+    """The fields `levels`, `allowance` and `actions` of a run."""
+    shares: Mapping[int, tuple[int, float]] = {}
+    if view.update_last is not None:
+        stream = Stream(view.run.run, view.run.attempt, 0 if view.run.world == 1 else ALL_RANKS)
+        bounds = max(0, view.update_last - COSTS_UPDATES + 1), view.update_last
+        blocks = await anyio.to_thread.run_sync(context.reader.blocks_between, stream, *bounds, COSTS_UPDATES)
+        shares = medians_by_level(blocks, SHARE)
+    return {
+        "levels": [level_cost(level, shares.get(int(level))) for level in Level],
+        "allowance": None if view.allowance is None else allowance_view(view.allowance),
+        "actions": action_views(context.actions, view, events),
+    }
+
+
+def level_cost(level: Level, measured: tuple[int, float] | None) -> LevelCost:
+    """One level; `measured` are the updates at it and the median share of their time."""
+    updates, share = measured if measured is not None else (0, None)
+    added = [signal.name for signal in SIGNALS.values() if max(COLUMNS[name].level for name in signal.columns) is level]
+    return LevelCost.model_validate({"level": level.name.lower(), "signals": added, "updates": updates, "share": share})
+
+
+def allowance_view(allowance: Allowance) -> AllowanceView:
+    """What rules may still do."""
+    return AllowanceView(spent=allowance.spent, may=allowance.may, window=allowance.window, refill_update=allowance.refill)
+
+
+def action_views(actions: Sequence[ActionInfo], view: RunView, events: Iterable[EventRecord]) -> list[ActionView]:
+    """Each action, with what it would have done according to the events of the run."""
+    shadows = Counter(str(event.detail.get("verb")) for event in events if event.kind == SHADOW)
+    return [
+        ActionView(
+            verb=action.verb,
+            when=action.when,
+            enabled=action.enabled,
+            declared=action.verb in view.verbs,
+            would_have=shadows[action.verb],
+        )
+        for action in actions
+    ]
