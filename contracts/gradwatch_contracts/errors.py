@@ -136,6 +136,7 @@ _ALL = (
     ),
     Code("idempotency-mismatch", "The id was used before for another request.", "Use a new id.", 409, 5),
     Code("too-many-escalations", "The run has too many open escalations.", "Cancel some, or wait for them to end.", 409, 5),
+    Code("channel-not-found", "No channel has this name.", "List them with `gradwatch notify list`.", 404, 3),
     Code("silence-not-found", "No silence has this id.", "List them with `gradwatch silence list`.", 404, 3),
     Code("too-many-silences", "There are too many active silences.", "End some with `gradwatch silence end ID`.", 409, 5),
     Code(

@@ -33,6 +33,7 @@ from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.encryption import Encryption
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, check_certificate, host_to_open, split_address
+from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.places import (
     SECRET_FILE,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.config import Config
     from gradwatch_daemon.detect.catalogue import Profile
+    from gradwatch_daemon.notices import Outcome
     from gradwatch_daemon.records import Published
 
 LOG = logging.getLogger("gradwatch.daemon")
@@ -122,6 +124,8 @@ class Daemon:
             self._hub = Hub(secrets.token_hex(4))
             self._counters = Counters()
             files = ArtifactFiles(data_dir)
+            self._notifier = Notifier(config.notify, self._report)
+            self._notifier.url = self.url = _url("https" if config.tls_cert else "http", host, self._listener.getsockname()[1])
             self._pipeline = self._make_pipeline(config, profile, secret, files)
             reader = self._store.reader()
             undo.callback(reader.close)
@@ -129,7 +133,6 @@ class Daemon:
             book = TokenBook(keep_secret(token_path(data_dir)), load_tokens(tokens_file), partial(save_entries, tokens_file))
             audit = AuditFile(data_dir)
             undo.callback(audit.close)
-            self.url = _url("https" if config.tls_cert else "http", host, self._listener.getsockname()[1])
             self.connection = Connection(ingest, self.url, secret, str(token_path(data_dir)), os.getpid())
             self._api = create_api(
                 ApiContext(
@@ -150,6 +153,7 @@ class Daemon:
                     broken=_not_there(profile),
                     actions=[ActionInfo(one.verb, one.when, one.enabled) for one in actions_of(config)],
                     replay=Replayer(data_dir, config.profile, config.thresholds),
+                    notifier=self._notifier,
                 )
             )
             self._undo = undo.pop_all()
@@ -170,6 +174,7 @@ class Daemon:
             files=files,
             policy=policy_of(config),
             actions=actions_of(config),
+            notifier=self._notifier,
             keep=_keep(config),
         )
 
@@ -190,6 +195,7 @@ class Daemon:
             asyncio.run(self._serve())
         finally:
             remove_connection(self._runtime_dir)
+            self._notifier.stop()
             self._pipeline.stop()
             if self._thread.is_alive():
                 self._thread.join()
@@ -201,6 +207,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
         self._thread.start()
+        self._notifier.start()
         write_connection(self._runtime_dir, self.connection)
         await self._server.serve(sockets=[self._listener])
 
@@ -223,6 +230,10 @@ class Daemon:
         if loop is not None and not loop.is_closed():
             with contextlib.suppress(RuntimeError):  # as above; nobody listens any more
                 loop.call_soon_threadsafe(self._hub.publish, batch)
+
+    def _report(self, outcome: Outcome) -> None:
+        """From the thread of a channel. Refused while we stop: then the next daemon delivers again."""
+        self._pipeline.mailbox.submit(outcome)
 
     def _not_ready(self) -> list[str]:
         return [self._pipeline.trouble] if self._pipeline.trouble else []

@@ -13,11 +13,12 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from gradwatch_contracts.connection import runtime_dir, state_dir
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
+from gradwatch_daemon.notify.target import Target, read_targets
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -98,7 +99,14 @@ class Config(BaseModel):
     actions: dict[str, ActionConfig] = Field(
         default_factory=dict, description="Verb → when the daemon asks a trainer for it by itself (file only)"
     )
+    notify: tuple[Target, ...] = Field(default=(), description="Who is told: tables [[notify]], or words KIND+URL")
+    notify_secret: str = Field(default="", repr=False, exclude=True, description="Of webhooks without a secret of their own")
     origins: dict[str, str] = Field(default_factory=dict, exclude=True, description="Key → default, file, variable or flag")
+
+    @field_serializer("notify")
+    def _show_targets(self, value: tuple[Target, ...]) -> tuple[str, ...]:
+        """Without secrets, of which an address may hold one."""
+        return tuple(f"{target.name}: {target.kind} {target.address} from {target.severity.value}" for target in value)
 
     @field_validator("http")
     @classmethod
@@ -227,6 +235,8 @@ def load_config(flags: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> 
         if key in values:
             base = file.parent if file is not None and origins[key].startswith("file ") else cwd
             values[key] = base / _expand(str(values[key]), home)
+    secret, origin = str(values.get("notify_secret", "")), origins["notify"]
+    values["notify"] = read_targets(values.get("notify", ()), secret, origin)
     return _build(values, origins)
 
 

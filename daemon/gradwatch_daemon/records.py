@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import Allowance, CommandRecord
+    from gradwatch_daemon.notices import Delivery
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -314,6 +315,7 @@ class Commit:
     waiting: tuple[tuple[Stream, bytes], ...] = ()
     attention: tuple[Attention, ...] = ()
     silences: tuple[Silence, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
     commands: tuple[CommandRecord, ...] = ()
 
 

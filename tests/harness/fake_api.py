@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import AttentionRequest
     from gradwatch_daemon.commands import ControlRequest
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.store.protocol import AnomalyFilter
 
 TOKEN = "correct-horse"
@@ -248,6 +249,7 @@ class FakeReader:
     found: list[Anomaly] = field(default_factory=list)
     attended: dict[str, Attention] = field(default_factory=dict)
     silenced: list[Silence] = field(default_factory=list)
+    log: list[Delivery] = field(default_factory=list)
     raised: list[Escalation] = field(default_factory=list)
     asked: list[CommandRecord] = field(default_factory=list)
     happened: list[EventRecord] = field(default_factory=list)
@@ -294,6 +296,10 @@ class FakeReader:
     def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
         self._note("attention", *anomalies)
         return {id_: self.attended[id_] for id_ in anomalies if id_ in self.attended}
+
+    def deliveries(self) -> list[Delivery]:
+        self._note("deliveries")
+        return self.log
 
     def silences(self) -> list[Silence]:
         self._note("silences")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import ControlState, Level, RankState, Severity
 from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.commands import CommandRecord
+from gradwatch_daemon.notices import Delivery
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -60,6 +61,7 @@ COMMAND = CommandRecord(
     "c1", "golden", "profile", {"updates": 3}, "operator", "slow", ControlState.APPLIED, 77, 99, 0, 12, 13, None, "",
     (RankState(0, ControlState.APPLIED, 13, "", 13),),
 )  # fmt: skip
+DELIVERY = Delivery("0a", "ops", "a1", "firing", "warning", "golden", 5, "{}", "delivered", 1, 6, "200 OK")
 CHECKPOINT = Checkpoint(STREAM, 1050, "rules", b"\0state")
 
 
@@ -82,7 +84,7 @@ def write_all(store: SqliteStore) -> None:
         Commit(runs=(RUN,), sessions=(SESSION,), anomalies=(ANOMALY,), escalations=(ESCALATION,), checkpoints=(CHECKPOINT,))
     )
     store.commit(Commit((last,), events=(EVENT, MARK), losses=(LOSS,), tables=(TABLE,)))
-    store.commit(Commit(attention=(ATTENTION,), silences=(SILENCE,), commands=(COMMAND,)))
+    store.commit(Commit(attention=(ATTENTION,), silences=(SILENCE,), commands=(COMMAND,), deliveries=(DELIVERY,)))
     while store.compact():
         pass
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
@@ -123,6 +124,11 @@ class MemoryReader:
         with self._reading() as memory:
             found = [command for command in memory.commands.values() if command.run == run]
         return sorted(found, key=lambda command: (command.requested_ns, command.id), reverse=True)
+
+    def deliveries(self) -> list[Delivery]:
+        """What people were told, newest first."""
+        with self._reading() as memory:
+            return sorted(memory.deliveries.values(), key=lambda delivery: delivery.id, reverse=True)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run, newest first."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         I64,
         Anomaly,
@@ -120,6 +121,7 @@ class Memory:
         self.escalations: dict[tuple[str, str], Escalation] = {}
         self.attention: dict[str, Attention] = {}
         self.silences: dict[str, Silence] = {}
+        self.deliveries: dict[str, Delivery] = {}
         self.commands: dict[tuple[str, str], CommandRecord] = {}
         self.events: list[EventRecord] = []
         self.losses: list[LossRecord] = []
@@ -174,6 +176,7 @@ class MemoryStore:
         memory.anomalies.update((anomaly.id, anomaly) for anomaly in batch.anomalies)
         memory.escalations.update(((record.run, record.id), record) for record in batch.escalations)
         memory.attention.update((attention.anomaly, attention) for attention in batch.attention)
+        memory.deliveries.update((delivery.id, delivery) for delivery in batch.deliveries)
         memory.silences.update((silence.id, silence) for silence in batch.silences)
         memory.commands.update(((command.run, command.id), command) for command in batch.commands)
         for event in batch.events:
@@ -277,6 +280,10 @@ class MemoryStore:
     def silences(self) -> list[Silence]:
         """All silences, newest first."""
         return self.reader().silences()
+
+    def deliveries(self) -> list[Delivery]:
+        """What people were told, newest first."""
+        return self.reader().deliveries()
 
     def open_escalations(self) -> list[Escalation]:
         """Those that anything may still become of, oldest first."""

@@ -8,6 +8,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
+from gradwatch_daemon.pipeline.notifying import NOBODY
 from gradwatch_daemon.pipeline.pipeline import KEEP_ALL, Pipeline
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import Counters, Published
@@ -53,6 +54,8 @@ class World:
         self.rows = RowMaker()
         self.open()
 
+    notifier = NOBODY
+
     def open(self) -> None:
         self.store = SqliteStore.open(self.home)
         self.reader = self.store.reader()
@@ -67,6 +70,7 @@ class World:
             secret=self.secret,
             files=self.files,
             **self.wired,  # type: ignore[arg-type]
+            notifier=self.notifier,
             keep=self.keep,
             clock=lambda: Now(T0_NS + int(self.now_s * 1e9), self.now_s),
         )

@@ -24,6 +24,7 @@ from gradwatch_daemon.api import (
     layers,
     level,
     metrics,
+    notify,
     playbook,
     replay,
     runs,
@@ -42,6 +43,7 @@ from gradwatch_daemon.api.auth import Door
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.control_models import CommandBody, EscalationBody
 from gradwatch_daemon.api.level import LevelBody, RunBody
+from gradwatch_daemon.api.notify_models import TestBody
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.parameters import refuse_unknown_parameters
 from gradwatch_daemon.api.problems import ApiError, internal, on_http, on_invalid, on_refusal, problem
@@ -159,7 +161,7 @@ def create_api(context: ApiContext) -> FastAPI:
     app.state.context = context
     app.state.sessions = Sessions(context.book)
     app.state.web = web.shipped_files()
-    bodies = (EscalationBody, CommandBody, RunBody, LevelBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody)
+    bodies = (EscalationBody, CommandBody, RunBody, LevelBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody, TestBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())
     api = APIRouter(prefix=PREFIX)
     for room in (
@@ -171,6 +173,7 @@ def create_api(context: ApiContext) -> FastAPI:
         timeline,
         anomalies,
         silences,
+        notify,
         level,
         escalations,
         commands,

@@ -12,6 +12,7 @@ from gradwatch_daemon.api import access_models as access
 from gradwatch_daemon.api import attention_models as attention
 from gradwatch_daemon.api import control_models as control
 from gradwatch_daemon.api import models
+from gradwatch_daemon.api import notify_models as notify
 from gradwatch_daemon.api import service_models as service
 from gradwatch_daemon.api.evidence_models import AnomalyDetail
 from gradwatch_daemon.api.models import Model, Time
@@ -194,6 +195,7 @@ ANSWERS: dict[str, Any] = {
     "level": Union[RunDetail, models.RunSummary],
     "calm": models.RunSummary,
     "silence": Union[attention.SilenceList, attention.SilenceItem],
+    "notify": Union[notify.TriedList, notify.ChannelList, notify.DeliveryList],
     "stop": ASKED,
     "checkpoint": ASKED,
     "dump": ASKED,

@@ -12,6 +12,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.notices import ChannelView, Tried
 from gradwatch_daemon.records import RunView
 from gradwatch_daemon.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
@@ -127,6 +128,36 @@ def make_id() -> str:
     return secrets.token_hex(8)
 
 
+class Channels(Protocol):
+    """Who is told of anomalies, and a way to try it."""
+
+    @property
+    def channels(self) -> Sequence[ChannelView]:
+        """As they are configured."""
+
+    def test(self, name: str | None) -> Sequence[Tried]:
+        """Send a test and say what came back; blocks. `channel-not-found` for an unknown name."""
+
+
+class NoChannels:
+    """Stands where nobody is to be told."""
+
+    channels: Sequence[ChannelView] = ()
+
+    def test(self, name: str | None) -> Sequence[Tried]:
+        """Nobody to try.
+
+        Raises:
+            GradwatchError: `channel-not-found` for any name.
+        """
+        if name is not None:
+            raise GradwatchError("channel-not-found", where="channel", expected="no channel at all", got=repr(name[:80]))
+        return ()
+
+
+NO_CHANNELS = NoChannels()
+
+
 class AuditLog(Protocol):
     """Where every request that changes something is written down."""
 
@@ -190,6 +221,7 @@ class ApiContext:
     actions: Sequence[ActionInfo] = ()
     artifact: Callable[[str, str], Path | None] = find_none  # the file of a command, by run and id
     replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
+    notifier: Channels = NO_CHANNELS
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0
 

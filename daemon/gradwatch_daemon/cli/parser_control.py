@@ -60,6 +60,10 @@ def _add_attention(verbs: argparse._SubParsersAction[Parser]) -> None:
     silence.add_argument("--all", action="store_true", help="any anomaly of any run")
     silence.add_argument("--for", dest="lifetime", metavar="TIME", type=lifetime, help="until it expires: 45m, 12h, 30d")
     silence.add_argument("--reason", metavar="TEXT", help="kept with it")
+    notify = add_verb(verbs, "notify", "try the channels of notifications, list them, or see what people were told")
+    notify.add_argument("action", choices=("test", "list", "log"))
+    notify.add_argument("name", nargs="?", metavar="NAME", help="of one channel (all)")
+    notify.add_argument("--limit", type=positive, metavar="N", default=50, help="of the log, at most (50)")
 
 
 def _add_commands(verbs: argparse._SubParsersAction[Parser]) -> None:

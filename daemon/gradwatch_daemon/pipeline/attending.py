@@ -61,6 +61,11 @@ class Attending:
         self._silences_changed = True
         return known
 
+    def silencing(self, run: str, kind: str) -> str:
+        """Id of the oldest silence of everything of a kind that is about a run as a whole; '' for none."""
+        covers = (s for s in self._overlay.active if s.run in {None, run} and s.kind in {None, kind} and not s.subject)
+        return next((silence.id for silence in covers), "")
+
     def follow(self, work: Work, now: Now) -> None:
         """Mute what changed in this tick, and everything open anew where silences came or went."""
         for over in self._overlay.expire(now.unix_ns):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.attention import Acknowledge, CreateSilence, EndSilence
+from gradwatch_daemon.notices import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradwatch_daemon.attention import AttentionRequest
     from gradwatch_daemon.commands import ControlRequest
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.pipeline.attending import Attending
     from gradwatch_daemon.pipeline.control import Control
     from gradwatch_daemon.pipeline.work import Now, Work
@@ -25,13 +27,15 @@ REQUESTS_MAX = 1024
 class Mailbox:
     """`submit` belongs to any thread, the rest to the pipeline's. They meet in a deque, whose ends are atomic."""
 
-    def __init__(self, attending: Attending, control: Control, wake: Callable[[], None]) -> None:
-        self._attending, self._control = attending, control
+    def __init__(
+        self, attending: Attending, control: Control, settle: Callable[[Outcome, Work], Delivery], wake: Callable[[], None]
+    ) -> None:
+        self._attending, self._control, self._settle = attending, control, settle
         self._wake = wake
-        self._waiting: deque[tuple[ControlRequest | AttentionRequest, Future[Any]]] = deque()
+        self._waiting: deque[tuple[ControlRequest | AttentionRequest | Outcome, Future[Any]]] = deque()
         self._closed = False
 
-    def submit(self, request: ControlRequest | AttentionRequest) -> Future[Any]:
+    def submit(self, request: ControlRequest | AttentionRequest | Outcome) -> Future[Any]:
         """Hand in a request; its future holds the committed record, or a GradwatchError."""
         answer: Future[Any] = Future()
         if self._closed or len(self._waiting) >= REQUESTS_MAX:
@@ -60,7 +64,9 @@ class Mailbox:
                 continue
             work.answers.append((answer, record))
 
-    def _grant(self, request: ControlRequest | AttentionRequest, work: Work, now: Now) -> object:
+    def _grant(self, request: ControlRequest | AttentionRequest | Outcome, work: Work, now: Now) -> object:
         if isinstance(request, (Acknowledge, CreateSilence, EndSilence)):
             return self._attending.grant(request, work, now)
+        if isinstance(request, Outcome):
+            return self._settle(request, work)
         return self._control.grant(request, work, now)

@@ -27,6 +27,7 @@ from gradwatch_daemon.pipeline.attending import Attending
 from gradwatch_daemon.pipeline.control import Control
 from gradwatch_daemon.pipeline.detection import Detection
 from gradwatch_daemon.pipeline.mailbox import Mailbox
+from gradwatch_daemon.pipeline.notifying import NOBODY, Notifying
 from gradwatch_daemon.pipeline.pace import Pace
 from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from gradwatch_daemon.escalate.actions import Action
     from gradwatch_daemon.escalate.policy import Policy
     from gradwatch_daemon.ingest.socket import IngestSocket
+    from gradwatch_daemon.notices import Delivery, Outcome
+    from gradwatch_daemon.notify.notifier import Notifier
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
     from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store, StoreReader
@@ -85,6 +88,7 @@ class Pipeline:
         files: ArtifactFiles | None = None,
         policy: Policy | None = None,
         actions: Sequence[Action] = SHADOWS,
+        notifier: Notifier = NOBODY,
         keep: Keep = KEEP_ALL,
         clock: Callable[[], Now] = Now.read,
     ) -> None:
@@ -109,8 +113,9 @@ class Pipeline:
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)
-        self.mailbox = Mailbox(self._attending, self._control, socket.wake)
-        self._restore()
+        self.mailbox = Mailbox(self._attending, self._control, self._settle, socket.wake)
+        away = self._restore()
+        self._notifying = Notifying(notifier, store, self._runs, self._attending, away=away, now=clock())
 
     def stop(self) -> None:
         """Ask the thread to finish its tick and return. Any thread may."""
@@ -147,12 +152,14 @@ class Pipeline:
         self._reception.part(passed, work, now)
         self._watch(work, now)
         self._attending.follow(work, now)
+        self._notifying.follow(work, now)
         self._control.expire(work, now)
         self._detection.retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
         self._deliver(work)
         self._thin(work, now)
+        self._notifying.hand_over(work)
         self._announce(work)
         if work.blocks:
             self._compact()
@@ -190,6 +197,10 @@ class Pipeline:
             work.changed.add(loss.stream.run)
         for session in passed.touched.values():
             work.sessions[session.id] = session.record
+
+    def _settle(self, outcome: Outcome, work: Work) -> Delivery:
+        """Note what became of a delivery. By name: what makes deliveries is made after the mailbox."""
+        return self._notifying.settle(outcome, work)
 
     def _commit(self, passed: Passed, work: Work) -> None:
         for run in work.changed:
@@ -290,11 +301,13 @@ class Pipeline:
             self.snapshots = {**self.snapshots, **views}
             self._publish(out)
 
-    def _restore(self) -> None:
+    def _restore(self) -> list[str]:
         """Bring back the newest attempt of every run, so that what is shown after a restart is what was shown before.
 
-        Detectors are replayed only for the runs heard of last; those of the others come back with their next row.
+        Detectors are replayed only for the runs heard of last; those of the others come back with their next row. Returns the
+        runs that were live, whose trainers have yet to greet.
         """
+        away: list[str] = []
         closed: list[Anomaly] = []
         rules_hash = self._detection.rules_hash
         by_age = sorted(self._runs.states.values(), key=lambda state: state.run.last_seen_ns, reverse=True)
@@ -328,10 +341,12 @@ class Pipeline:
             state.lost = self._store.lost_count(run)
             if state.run.state == "live":
                 # Whoever was connected will greet again; until then nobody is.
+                away.append(run)
                 state.end(judge_silent("", 0, state.run.last_seen_ns), state.run.last_seen_ns)
         reader.close()
         self._attending.restore(self._clock())
         self.snapshots = {run: state.view() for run, state in self._runs.states.items()}
+        return away
 
     @staticmethod
     def _spent(reader: StoreReader, run: Run) -> list[Escalation]:

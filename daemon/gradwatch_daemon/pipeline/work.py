@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import LiveSession
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         Anomaly,
         Checkpoint,
@@ -70,6 +71,7 @@ class Work:
     shown: dict[str, Anomaly] = field(default_factory=dict)
     attention_of: dict[str, Attention] = field(default_factory=dict)
     commands: dict[tuple[str, str], CommandRecord] = field(default_factory=dict)
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
 
     def escalated(self, records: list[Escalation]) -> None:
         """Note changed escalations."""
@@ -123,4 +125,5 @@ class Work:
             attention=tuple(self.attention.values()),
             silences=tuple(self.silences.values()),
             commands=tuple(self.commands.values()),
+            deliveries=tuple(self.deliveries.values()),
         )

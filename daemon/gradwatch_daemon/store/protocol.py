@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         F64,
         I64,
@@ -162,6 +163,9 @@ class StoreReader(Protocol):
     def commands(self, run: str) -> list[CommandRecord]:
         """All commands of a run, newest first."""
 
+    def deliveries(self) -> list[Delivery]:
+        """What people were told and are to be told, newest first."""
+
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest events of a run in any attempt and rank, newest first."""
 
@@ -245,6 +249,9 @@ class Store(Protocol):
 
     def silences(self) -> Sequence[Silence]:
         """All silences, active or over, newest first."""
+
+    def deliveries(self) -> Sequence[Delivery]:
+        """What people were told and are to be told, newest first; of those that are over, the newest."""
 
     def open_escalations(self) -> Sequence[Escalation]:
         """Those that anything may still become of, oldest first."""

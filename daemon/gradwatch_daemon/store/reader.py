@@ -15,6 +15,7 @@ from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
 from gradwatch_daemon.store.chunks.stretches import read_stretches
+from gradwatch_daemon.store.deliveries import read_deliveries
 from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.protocol import SignalSummary
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series, Stretch
 
@@ -189,6 +191,11 @@ class SqliteReader:
         """All commands of a run, newest first."""
         with self._snapshot() as db:
             return control.read_commands(db, run)
+
+    def deliveries(self) -> list[Delivery]:
+        """What people were told and are to be told, newest first."""
+        with self._snapshot() as db:
+            return read_deliveries(db)
 
     def events(self, run: str, limit: int) -> list[EventRecord]:
         """The newest `limit` events of a run in any attempt and rank, newest first."""

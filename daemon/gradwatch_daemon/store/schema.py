@@ -156,7 +156,14 @@ _NINTH = (
     "ALTER TABLE command ADD COLUMN artifact_bytes INTEGER",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH, _NINTH)
+_TENTH = (
+    # What people were told, and what became of it.
+    """CREATE TABLE delivery (id TEXT PRIMARY KEY, channel TEXT NOT NULL, subject TEXT NOT NULL, event TEXT NOT NULL,
+        severity TEXT NOT NULL, run TEXT NOT NULL, made_ns INTEGER NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL,
+        attempts INTEGER NOT NULL, changed_ns INTEGER NOT NULL, answer TEXT NOT NULL, silence TEXT NOT NULL) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH, _NINTH, _TENTH)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

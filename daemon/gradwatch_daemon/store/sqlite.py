@@ -20,6 +20,7 @@ from gradwatch_daemon.store import control, directory, rows, thinning
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.chunk import encode_chunk
 from gradwatch_daemon.store.chunks.tail import encode_tail
+from gradwatch_daemon.store.deliveries import read_deliveries, write_deliveries
 from gradwatch_daemon.store.numbers import Numbers
 from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.reader import SqliteReader
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.attention import Attention, Silence
     from gradwatch_daemon.commands import CommandRecord
+    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
     from gradwatch_daemon.store.protocol import Keep
 
@@ -152,6 +154,7 @@ class SqliteStore:
             db.executemany(_ESCALATION, map(rows.escalation_row, batch.escalations))
             db.executemany(_ATTENTION, map(rows.attention_row, batch.attention))
             db.executemany(_SILENCE, map(rows.silence_row, batch.silences))
+            write_deliveries(db, batch.deliveries)
             db.executemany(_COMMAND, map(control.command_row, batch.commands))
             for event in batch.events:
                 db.execute(_EVENT, rows.event_row(event, numbers.place(db, event.stream).number))
@@ -297,6 +300,10 @@ class SqliteStore:
     def silences(self) -> list[Silence]:
         """All silences, active or over, newest first."""
         return read_silences(self._db)
+
+    def deliveries(self) -> list[Delivery]:
+        """What people were told and are to be told, newest first."""
+        return read_deliveries(self._db)
 
     def open_escalations(self) -> list[Escalation]:
         """Those that anything may still become of, oldest first."""

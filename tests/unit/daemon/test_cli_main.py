@@ -23,7 +23,7 @@ HEAVY = {"numpy", "pydantic", "fastapi", "starlette", "uvicorn", "zmq", "torch",
 NETWORK = {"urllib.request", "http.client", "ssl", "socket"}
 VERBS = (
     *("serve", "demo", "status", "health", "version", "runs", "signals", "series", "anomalies", "detectors", "escalate"),
-    *("explain", "doctor", "token", "replay", "ack", "silence"),
+    *("explain", "doctor", "token", "replay", "ack", "silence", "notify"),
 )
 
 

@@ -149,6 +149,7 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
         "thresholds": {},
         "escalation": {},
         "actions": {},
+        "notify": (),
     }
     assert config.origins == dict.fromkeys(KEYS, "default")
 
@@ -170,13 +171,14 @@ SOURCES = {
     "ack": ("synced", "committed", "synced"),
     "insecure_http_beyond_loopback": ("True", "False", "True"),
     "allowed_hosts": ("a", "b", "c"),
+    "notify_secret": ("a", "b", "c"),
     "thresholds": ("kl.limit=1", "kl.limit=2", "kl.limit=3"),
 }
 
 
 def test_sources_of_the_test_cover_every_key() -> None:
-    """A new key joins the test of precedence; tables of tables stand in the file alone."""
-    assert SOURCES.keys() | {"tls_cert", "tls_key", "escalation", "actions"} == set(KEYS)
+    """A new key joins the test of precedence; tables of tables stand in the file, `notify` has tests of its own."""
+    assert SOURCES.keys() | {"tls_cert", "tls_key", "escalation", "actions", "notify"} == set(KEYS)
 
 
 @pytest.mark.parametrize("http", ["0.0.0.0:9470", "[::]:9470", "10.0.0.7:1", "gpu7.lab:9470"])
