@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgpack
 import zmq
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.control import Active, Desired, Level
+from gradwatch_contracts.frame import decode_frame, encode_frame
 from harness.router import FakeDaemon
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-MODES = ("good", "slow", "mute", "garbage")
+MODES = ("good", "slow", "mute", "garbage", "refusing", "newer", "older")
 SLOW_S = 0.05
 """What the slow one takes for a frame of 32 rows: a trainer of 1,000 updates a second is then ahead of it."""
 
@@ -34,7 +36,9 @@ GARBAGE_FRAMES = 16
 
 
 class FaultyDaemon:
-    """The process, as a context manager. `mode`: good, slow (it answers late), mute (it answers nothing), garbage."""
+    """The process, as a context manager. `mode`: good, slow (it answers late), mute (it answers nothing), garbage, refusing
+    (a HELLO is refused for good), newer (it speaks another major), older (it lacks fields of WELCOME, and refuses what it does
+    not know)."""
 
     def __init__(self, endpoint: str, mode: str = "good") -> None:
         self.endpoint = endpoint
@@ -91,12 +95,29 @@ class Answering(FakeDaemon):
             peer, frame = router.recv_multipart()
             if self._mode == "slow":
                 time.sleep(SLOW_S)
+            elif self._mode in ("refusing", "newer", "older"):
+                for answer in self._foreign(peer, decode(frame), peers, schemas):
+                    router.send_multipart([peer, answer])
+                continue
             elif self._mode == "garbage":
                 for parts in self._garbage():
                     router.send_multipart([peer, *parts])
             if self._mode != "mute":
                 for reply in self._answer(peer, decode(frame), peers, schemas):
                     router.send_multipart([peer, encode(reply)])
+
+    def _foreign(self, peer: bytes, message: m.Message, peers: dict[bytes, str], schemas: dict[bytes, set[str]]) -> list[bytes]:
+        """What a daemon of another version says, or one that wants nothing of us."""
+        if self._mode == "refusing":
+            return [encode(m.Refuse("secret-wrong", "HELLO.secret"))]
+        if self._mode == "newer":
+            frame = bytearray(encode(m.Refuse("protocol-unsupported", "header.major: expected 2, got 1", (2,))))
+            other = bytes(frame[:4]) + bytes([2]) + bytes(frame[5:])
+            return [other] if self._chance.random() < 0.5 else [bytes(frame)]
+        if isinstance(message, (m.Event, m.Table, m.Loss)):
+            return [encode(m.Refuse("frame-unknown-type", "header.type", (1,), final=False))]
+        answers = self._answer(peer, message, peers, schemas)
+        return [_without(answer, "window_bytes") if isinstance(answer, m.Welcome) else encode(answer) for answer in answers]
 
     def _garbage(self) -> list[list[bytes]]:
         """Noise, broken frames, empty ones, several parts, and messages that lie."""
@@ -106,6 +127,14 @@ class Answering(FakeDaemon):
         flipped[chance.randrange(len(good))] ^= 1 << chance.randrange(8)
         found = [[cut], [bytes(flipped)], [b""], [good, good], [encode(chance.choice(lies))]]
         return found + [[chance.randbytes(chance.randrange(1, 2000))] for _ in range(GARBAGE_FRAMES - len(found))]
+
+
+def _without(message: m.Message, field: str) -> bytes:
+    """The frame of a message as a version wrote it that did not know the field."""
+    kind, body = decode_frame(encode(message))
+    given = msgpack.unpackb(body)
+    del given[field]
+    return encode_frame(kind, msgpack.packb(given))
 
 
 if __name__ == "__main__":
