@@ -83,9 +83,8 @@ def _daemons(tmp_path: Path, stack: ExitStack) -> Iterator[tuple[str, str]]:
     for mode in MODES:
         endpoint = f"ipc://{tmp_path}/{mode.replace(' ', '-')}"
         if mode != "absent":
-            daemon = stack.enter_context(
-                FaultyDaemon(endpoint, mode if mode not in ("stopped", "killed at random") else "good")
-            )
+            kind = "good" if mode in ("stopped", "killed at random") else mode
+            daemon = stack.enter_context(FaultyDaemon(endpoint, kind))
             if mode == "stopped":
                 daemon.stop()
             if mode == "killed at random":
@@ -93,7 +92,14 @@ def _daemons(tmp_path: Path, stack: ExitStack) -> Iterator[tuple[str, str]]:
         yield mode, endpoint
 
 
-@pytest.mark.parametrize("spool", ["no spool", "spool", "spool that cannot be written"])
+@pytest.mark.parametrize(
+    "spool",
+    [
+        pytest.param("no spool", marks=pytest.mark.campaign),
+        "spool",
+        pytest.param("spool that cannot be written", marks=pytest.mark.campaign),
+    ],
+)
 def test_trainer_prints_and_exits_as_without_us_whatever_the_daemon_does(tmp_path: Path, alone: str, spool: str) -> None:
     """All at once: absent, refusing, stopped, slow, mute, hostile, of another version, killed again and again."""
     folder = {"no spool": "", "spool": str(tmp_path / "spool"), "spool that cannot be written": "/proc/nowhere"}[spool]

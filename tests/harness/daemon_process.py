@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-START_S = 60.0
+START_S = 180.0
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
