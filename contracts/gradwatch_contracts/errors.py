@@ -81,6 +81,13 @@ _ALL = (
         5,
     ),
     Code(
+        "budget-spent",
+        "The rules have held this run above its base for as long as they may.",
+        "Wait for the update named, or ask as a person: leave `anomaly` out.",
+        409,
+        5,
+    ),
+    Code(
         "level-changed",
         "Somebody else has changed the level of this run in the meantime.",
         "Look at it again, and ask with its newest revision.",

@@ -94,6 +94,7 @@ class RequestEscalation:
     updates: int
     reason: str
     expires_s: float = CONTROL_EXPIRES_S
+    origin: str = "operator"
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,11 @@ class EscalationBody(BaseModel):
         json_schema_extra={"minimum": 1, "maximum": ESCALATION_UPDATES_MAX},
     )
     reason: str = Field(default="", max_length=500)
+    anomaly: str | None = Field(
+        default=None,
+        max_length=64,
+        description="For programs: in the name of this anomaly, within the budget of the rules",
+    )
     expires_s: float = Field(
         default=CONTROL_EXPIRES_S,
         gt=0,

@@ -29,6 +29,8 @@ _OWN: dict[str, tuple[str, ...]] = {
     "cancel_escalation": ("escalation-not-found", "run-not-live", "overloaded"),
     "create_escalation": (
         "invalid-body",
+        "anomaly-not-found",
+        "budget-spent",
         "run-not-live",
         "idempotency-mismatch",
         "too-many-escalations",

@@ -21,7 +21,7 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import level_name, rank_items, run_summary
 from gradwatch_daemon.api.sentences import escalation_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import Calm, CancelEscalation, RequestEscalation
+from gradwatch_daemon.commands import OPERATOR, Calm, CancelEscalation, RequestEscalation
 from gradwatch_daemon.records import Escalation, RunView
 
 WAIT_MAX_S = 30.0
@@ -84,6 +84,14 @@ def read_body(body: control_models.EscalationBody) -> tuple[Level, int]:
     return level, body.updates
 
 
+async def _origin(context: ApiContext, run: str, id_: str) -> str:
+    """The origin of what is asked in the name of an anomaly of this run."""
+    anomaly = await anyio.to_thread.run_sync(context.reader.anomaly, id_)
+    if anomaly is None or anomaly.run != run:
+        raise ApiError("anomaly-not-found", where="body/anomaly", expected=f"the id of an anomaly of {run}", got=repr(id_[:80]))
+    return f"anomaly:{anomaly.id}"
+
+
 async def _find(context: ApiContext, run: str, id_: str) -> Escalation:
     known = await anyio.to_thread.run_sync(context.reader.escalations, run)
     for escalation in known:
@@ -113,7 +121,8 @@ async def create_escalation(request: Request, run: RunName, body: control_models
     """Ask for a level for a number of updates. The same `id` with the same content again is the same escalation."""
     context, _ = find_run(request, run)
     level, updates = read_body(body)
-    wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason, body.expires_s)
+    origin = OPERATOR if body.anomaly is None else await _origin(context, run, body.anomaly)
+    wanted = RequestEscalation(run, body.id or context.new_id(), level, updates, body.reason, body.expires_s, origin)
     client = context.hub.subscribe({"escalation"}, {run})
     try:
         escalation = await _settle(await submit(context, wanted, Escalation), client, wait)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, Severity
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.commands import Allowance, RequestEscalation
 
 if TYPE_CHECKING:
@@ -97,6 +98,24 @@ class Policy:
         reason = f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}"
         request = RequestEscalation(anomaly.run, id_, level, updates, reason)
         return Decision(request, held.id if held is not None else "")
+
+    def check_budget(self, request: RequestEscalation, history: Iterable[Escalation], now: int) -> None:
+        """Hold whoever asks in an anomaly's name to the budget of the rules.
+
+        Raises:
+            GradwatchError: `budget-spent`, with the update at which there is room again.
+        """
+        room = Budget([one for one in history if one.origin.startswith(ANOMALY_ORIGIN)], self.default.share)
+        if room.spent(now) + request.updates > room.of(now):
+            refused = room.refuse("the rules", now, request.updates)
+            expected = f"at most {max(0, room.of(now) - room.spent(now))} updates now"
+            raise GradwatchError(
+                "budget-spent",
+                where=f"escalation {request.id}",
+                expected=expected,
+                got=str(request.updates),
+                next_step=f"{refused.spared[:1].upper()}{refused.spared[1:]}.",
+            )
 
     def allowance(self, history: Iterable[Escalation], now: int, refill: int | None) -> Allowance:
         """How the budget of all rules stands at update `now`."""

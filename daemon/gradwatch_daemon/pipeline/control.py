@@ -23,6 +23,7 @@ from gradwatch_daemon.commands import (
 )
 from gradwatch_daemon.escalate.actions import SHADOWS, due
 from gradwatch_daemon.escalate.commands import check_same, is_taken_back
+from gradwatch_daemon.escalate.policy import Policy
 from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.store.artifacts import safe_name
 
@@ -62,9 +63,10 @@ class Control:
         *,
         files: ArtifactFiles | None = None,
         actions: Sequence[Action] = SHADOWS,
+        policy: Policy | None = None,
     ) -> None:
         self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
-        self._actions = tuple(actions)
+        self._actions, self._policy = tuple(actions), policy or Policy()
         self._looked_s = -math.inf
 
     def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
@@ -111,7 +113,9 @@ class Control:
             return changed[-1] if changed else known
         if known is None:
             self._need_trainer(state)
-        record = state.escalations.request(request, OPERATOR, now.unix_ns, known)
+            if request.origin != OPERATOR:
+                self._policy.check_budget(request, state.escalations.records(), state.update_last or 0)
+        record = state.escalations.request(request, request.origin, now.unix_ns, known)
         if known is None:
             work.escalated([record])
         return record

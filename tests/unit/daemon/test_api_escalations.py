@@ -11,7 +11,7 @@ from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import control_models
 from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
-from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_daemon, make_escalation, problem_of
+from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_anomaly, make_daemon, make_escalation, problem_of
 
 PATH = "/api/v1/runs/ant-ppo/escalations"
 BODY = {"level": "debug", "updates": 50, "reason": "watching", "id": "mine-1"}
@@ -241,3 +241,24 @@ async def test_escalations_are_narrowed_by_state_and_origin(query: str, ids: lis
 async def test_escalations_state_mistyped_is_refused() -> None:
     """With the nearest."""
     assert problem_of(await make_daemon().get("/runs/ant-ppo/escalations?state=aplied"))["did_you_mean"] == "applied"
+
+
+async def test_escalation_in_the_name_of_no_anomaly_of_the_run_is_not_found() -> None:
+    """Unknown, or another run's."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(id="other", run="bee")]
+    async with daemon.client() as client:
+        answers = [await client.post(PATH, json={**BODY, "anomaly": id_}) for id_ in ("nope", "other")]
+
+    assert [problem_of(answer)["code"] for answer in answers] == ["anomaly-not-found"] * 2
+    assert daemon.pipeline.requests == []
+
+
+async def test_escalation_in_the_name_of_an_anomaly_has_its_origin() -> None:
+    """So it counts as a rule's, and is bound like one."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly()]
+    async with daemon.client() as client:
+        await client.post(PATH, json={**BODY, "anomaly": "a1"})
+
+    assert [request.origin for request in daemon.pipeline.requests] == ["anomaly:a1"]

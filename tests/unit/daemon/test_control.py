@@ -411,3 +411,17 @@ def test_anomaly_that_is_spared_says_why_and_when_there_is_room(tmp_path: Path) 
     assert "0 of the 5 updates allowed" in text
     assert refill == 59
     assert world.view().allowance == Allowance(0, 5, 500, 59)
+
+
+def test_escalation_in_an_anomalys_name_is_held_to_the_budget_and_a_persons_is_not(world: World) -> None:
+    """A program that reacts to anomalies must not do what no rule may; nothing changes, and the hint names the update."""
+    world.greet()
+    world.tick(world.rows.samples(20))
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", origin="anomaly:a1"))
+    with pytest.raises(GradwatchError) as error:
+        world.ask(RequestEscalation("ant-ppo", "e2", Level.DEBUG, 5, "", origin="anomaly:a2"))
+    assert error.value.code.slug == "budget-spent"
+    assert "room for 5 again at update 99" in error.value.next_step
+    assert world.stored("e2") is None
+    world.ask(RequestEscalation("ant-ppo", "e3", Level.DEBUG, 400, ""))
+    assert world.stored("e3").origin == "operator"
