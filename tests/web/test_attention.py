@@ -29,7 +29,10 @@ def test_anomaly_says_what_where_in_which_order_and_what_to_try(fleet: Fleet, br
         moved = page.inner_text("table.moved")
         panel = page.evaluate("document.querySelector(\".panel[data-signal='policy.kl.k3']\").gradwatch()")
 
+        evidence = fleet.daemon.get(f"/api/v1/anomalies/{anomaly['id']}")["evidence"]
         assert page.inner_text("#sentence").startswith(anomaly["sentence"])
+        assert evidence["sentence"] in page.inner_text(".first")
+        assert evidence["playbook"].endswith("kl_extreme")
         assert page.locator(".tries li").all_inner_texts() == anomaly["try"]
     assert len(order) == 1 + len(anomaly["attached"])
     assert "where it began: policy" in order[0]

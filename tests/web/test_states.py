@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from harness.browser import opened
@@ -148,3 +149,20 @@ def test_commands_are_offered_only_where_the_trainer_takes_them(fleet: Fleet, br
         assert page.locator("[aria-label=Commands] > button").count() == 0
 
     assert offered == ["Stop…", "Checkpoint…"]
+
+
+def test_crashed_run_shows_the_exception_and_how_it_is_known(fleet: Fleet, browser: Browser) -> None:
+    """The type, the words and the traceback that the trainer sent before it ended; the state says by which evidence."""
+    trainer = fleet.play("plain-grid", "crashing", 8)
+    detail = {"type": "ValueError", "message": "logits are nan", "traceback": "Traceback …\nValueError: logits are nan"}
+    trainer.outbox.put_event("exception", 7, time.time_ns(), "ValueError: logits are nan", detail)
+    trainer.wait()
+    trainer.link.close(5.0, "exception")
+    wait_for(lambda: fleet.daemon.run("crashing")["state"] == "crashed", "the run to be crashed")
+    run = fleet.daemon.run("crashing")
+    with opened(browser, fleet.daemon) as tab:
+        page = tab.go("/runs/crashing", ".state.crashed")
+        assert run["evidence"] in page.inner_text("#sentence")
+        assert page.get_attribute(".state.crashed", "title") == run["evidence"]
+        page.click("summary:has-text('Traceback')")
+        assert "Traceback …" in page.inner_text("section.trouble pre")

@@ -26,7 +26,7 @@ class State {
     this.signals = signal([]);
     this.problem = signal(null);
     this.stops = [
-      listen("anomaly", (one) => { if (one.id === id) this.anomaly.value = one; }),
+      listen("anomaly", (one) => { if (one.id === id) this.take(one); }),
       effect(() => { refetch.value; this.load(); }),
     ];
   }
@@ -39,6 +39,12 @@ class State {
       this.anomaly.value = anomaly;
       this.problem.value = null;
     } catch (error) { this.problem.value = error; }
+  }
+
+  /** Take over what changed: the evidence of the beginning is told by GET alone, and stays. */
+  take(one) {
+    const known = this.anomaly.value;
+    this.anomaly.value = known ? { ...one, evidence: { ...known.evidence, ...one.evidence } } : one;
   }
 
   close() {
@@ -55,6 +61,13 @@ function Order({ anomaly }) {
     <span><${Severity} severity=${one.severity} /> <a href=${href(["detectors"], { kind: one.kind })}>${titleOf(one.kind)}</a>${one.subject && ` (${one.subject})`}
       <span class="dim num"> ${number(one.value)}${one.limit === null ? "" : `, limit ${number(one.limit)}`}</span>
       ${one.root && html`<div class="sub">where it began: ${place.stage}${place.minibatch === null ? "" : `, minibatch ${place.minibatch}`}</div>`}</span></li>`)}</ol>`;
+}
+
+/** What deviated first, by what was stored around the onset: a signal, a layer, or why neither can be named. */
+function First({ evidence }) {
+  if (!evidence.sentence) return null;
+  const why = [evidence.first_signal_reason, evidence.first_layer_reason].filter(Boolean);
+  return html`<p class="first">${evidence.sentence}</p>${why.map((text) => html`<p class="dim" key=${text}>${text}</p>`)}`;
 }
 
 function Facts({ anomaly }) {
@@ -100,7 +113,7 @@ export function AnomalyPage({ parts }) {
   const locked = readOnly();
   useEffect(() => handle({
     back: () => (anomaly ? go(["runs", anomaly.run]) : go(["anomalies"])),
-    acknowledge: () => { if (locked || !anomaly) return false; acknowledge(anomaly, !anomaly.acknowledged).then((one) => { state.anomaly.value = one; }, (error) => { state.problem.value = error; }); return true; },
+    acknowledge: () => { if (locked || !anomaly) return false; acknowledge(anomaly, !anomaly.acknowledged).then((one) => state.take(one), (error) => { state.problem.value = error; }); return true; },
     note: () => (locked ? false : note.current?.showModal()),
     silence: () => (locked || anomaly?.silenced ? false : silence.current?.showModal()),
     "next-anomaly": () => anomaly && step(anomaly, 1),
@@ -111,10 +124,11 @@ export function AnomalyPage({ parts }) {
   return html`<div class="run-head"><a class="back" href=${href(["runs", anomaly.run])}>‹ ${anomaly.run}</a><h1>${titleOf(anomaly.kind)}${anomaly.subject && html` <span class="dim">${anomaly.subject}</span>`}</h1>
       <${Severity} severity=${anomaly.severity} state=${anomaly.state} /><span>${anomaly.state === "firing" ? "firing, ongoing" : anomaly.state}</span>${anomaly.attempt > 1 && html`<span>attempt ${anomaly.attempt}</span>`}</div>
     <p class="sentence" id="sentence">${anomaly.sentence}${detector && html` <span class="dim">${detector.meaning}</span>`}</p>
-    <${Attention} anomaly=${anomaly} locked=${locked} note=${note} silence=${silence} onChanged=${(one) => { state.anomaly.value = one; }} />
+    <${Attention} anomaly=${anomaly} locked=${locked} note=${note} silence=${silence} onChanged=${(one) => state.take(one)} />
     ${state.problem.value && html`<${Trouble} problem=${state.problem.value} />`}
-    <div class="cards three"><section class="box"><h2>Order</h2><${Order} anomaly=${anomaly} /></section>
-      <section class="box"><h2>What to try</h2><ol class="tries">${anomaly.try.map((text) => html`<li key=${text}>${text}</li>`)}</ol></section>
+    <div class="cards three"><section class="box"><h2>Order</h2><${Order} anomaly=${anomaly} /><${First} evidence=${anomaly.evidence} /></section>
+      <section class="box"><h2>What to try</h2><ol class="tries">${anomaly.try.map((text) => html`<li key=${text}>${text}</li>`)}</ol>
+        ${anomaly.evidence.playbook && html`<p><a href=${anomaly.evidence.playbook.replace(/^\//, "")} target="_blank" rel="noopener">The playbook of ${titleOf(anomaly.kind)}</a></p>`}</section>
       <section class="box"><h2>Numbers</h2><${Facts} anomaly=${anomaly} /></section></div>
     <h2 class="after">Around the onset</h2><${Evidence} anomaly=${anomaly} signals=${state.signals.value} />
     <h2 class="after">What moved at the onset</h2><${Moved} anomaly=${anomaly} />

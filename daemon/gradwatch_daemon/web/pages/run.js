@@ -14,15 +14,25 @@ import { Picker } from "../parts/picker.js";
 import { Happened } from "../parts/happened.js";
 import { Trouble, useNow } from "../parts/state.js";
 
+/** States that the sentence says enough of; of the others the evidence stands beside it. */
+const TOLD = new Set(["live", "finished", "imported"]);
+
 function Head({ run }) {
   useNow(5000);
   const { coverage } = run;
-  return html`<div class="run-head"><a class="back" href=${href([])}>‹ Fleet</a><h1 class="mono">${run.run}</h1><${State} state=${run.state} />
+  return html`<div class="run-head"><a class="back" href=${href([])}>‹ Fleet</a><h1 class="mono">${run.run}</h1><${State} state=${run.state} title=${run.evidence} />
     ${run.attempt > 1 && html`<span>attempt ${run.attempt}</span>`}<${Progress} run=${run} />
     <a href=${href(["runs", run.run, "layers"])}>layers</a>
     <span class="dim">last seen ${run.live ? ago(run.last_seen_at) : clock(run.last_seen_at)}</span>
     ${coverage.lost > 0 && html`<span class="said" title=${run.losses?.map((loss) => `${loss.records}: ${loss.reason}`).join("; ")}>${count(coverage.lost, "record")} lost, ${percent(coverage.share)} covered</span>`}
   </div>`;
+}
+
+/** The exception that ended a run, whole: the last line first, for that is the one that says it. */
+function Crash({ crash }) {
+  return html`<section class="trouble" aria-label="Crash"><b>✕ ${crash.type}: ${crash.message}</b>
+    <p>in update ${crash.update}${crash.rank === null ? "" : `, rank ${crash.rank}`}, ${clock(crash.at)}. The last updates before it are stored as far as they came.</p>
+    ${crash.traceback && html`<details><summary>Traceback</summary><pre><code>${crash.traceback}</code></pre></details>`}</section>`;
 }
 
 function Config({ run }) {
@@ -65,7 +75,8 @@ export function Run({ parts }) {
   const signals = state.signals.value;
   const names = (route.value.query.signals || VITALS.map(([signal]) => signal).join(",")).split(",");
   return html`<${Head} run=${run} />
-    <p class="sentence" id="sentence">${run.sentence}</p>
+    <p class="sentence" id="sentence">${run.sentence}${TOLD.has(run.state) ? "" : ` ${run.evidence}`}</p>
+    ${run.crash && html`<${Crash} crash=${run.crash} />`}
     <${Strip} run=${run} />
     <${LevelBar} run=${run} escalations=${state.escalations.value} locked=${readOnly()} onChanged=${(one) => state.take(one)} onRun=${(one) => state.renew(one)} />
     <${Commands} run=${run} commands=${state.commands.value} locked=${readOnly()} onChanged=${(one) => state.takeCommand(one)} />
