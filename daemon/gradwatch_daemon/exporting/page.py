@@ -34,8 +34,9 @@ p { margin: .3rem 0; } .soft { color: var(--soft); } .critical { color: var(--cr
 .info { color: var(--info); } table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem .8rem .15rem 0;
   vertical-align: top; border-bottom: 1px solid var(--rule); } details { border-left: 3px solid var(--rule);
   padding-left: .7rem; margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)); gap: .6rem 1.4rem; } figure { margin: 0; }
-figcaption { font-weight: 600; } svg { width: 100%; height: auto; } svg text { font-size: 10px; fill: var(--soft); }
+.plots { display: grid; gap: .6rem 1.4rem; grid-template-columns: repeat(auto-fill, minmax(min(23rem, 100%), 1fr)); }
+figure { margin: 0; } figcaption { font-weight: 600; } figcaption .soft { font-weight: 400; } td { overflow-wrap: anywhere; }
+svg { width: 100%; height: auto; } svg text { font-size: 10px; fill: var(--soft); }
 .line { fill: none; stroke: var(--line); stroke-width: 1.4; } .dot { fill: var(--line); }
 .range { fill: var(--line); opacity: .25; } .axis { fill: none; stroke: var(--rule); }
 .limit { stroke: var(--warning); stroke-dasharray: 5 4; fill: none; } svg .limit-name { fill: var(--warning); }
@@ -160,9 +161,15 @@ def _anomalies(report: Report) -> list[str]:
         others, head = list(report.anomalies), "<h2>Anomalies</h2>"
     if not others:
         return [head, "<p>None. Under Detectors below is said which could see.</p>"]
-    shown = [part for item in others[:ANOMALIES_SHOWN] for part in _anomaly(item, whole=False)]
+    # The newest is open where nothing else is said of one.
+    opened = [report.about is None and place == 0 for place in range(len(others))]
+    pairs = zip(others[:ANOMALIES_SHOWN], opened, strict=False)
+    shown = [part for item, whole in pairs for part in _anomaly(item, whole=whole)]
     cut = f"<p>{len(others) - ANOMALIES_SHOWN} older ones are not shown.</p>" if len(others) > ANOMALIES_SHOWN else ""
     return [head, *shown, cut]
+
+
+_STATES = ("firing", "blind", "learning")
 
 
 def _detectors(report: Report) -> list[str]:
@@ -176,11 +183,11 @@ def _detectors(report: Report) -> list[str]:
         (one["state"], one["kind"], one["subject"]): one["add"] or one["reason"]
         for stream in report.replayed["streams"]
         for one in stream["standings"]
-        if one["state"] in ("blind", "learning", "firing")
+        if one["state"] in _STATES
     }
     table = [
         f"<tr><td>{escape(state)}</td><td>{escape(kind)} {escape(subject)}</td><td>{escape(why)}</td></tr>"
-        for (state, kind, subject), why in sorted(rows.items())
+        for (state, kind, subject), why in sorted(rows.items(), key=lambda row: (_STATES.index(row[0][0]), row[0]))
     ]
     doubts = [f"<p>Inconclusive: {escape(why)}.</p>" for why in report.replayed["inconclusive"]]
     head = "<tr><th>state</th><th>detector</th><th>why, or the line to add to the trainer</th></tr>"

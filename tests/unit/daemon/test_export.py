@@ -355,7 +355,7 @@ def test_page_of_a_run_lists_its_anomalies_and_escapes_what_a_trainer_sent(gradw
 
     assert "<script" not in text
     assert "&lt;script&gt;" in text
-    assert "<details><summary>" in text
+    assert "<details open><summary>" in text
 
 
 def test_page_of_a_long_run_with_many_signals_stays_below_its_bound(gradwatch: CommandLine, tmp_path: Path) -> None:
