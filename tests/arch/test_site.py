@@ -122,3 +122,11 @@ def test_data_of_a_page_can_be_read(page: str, text: str) -> None:
             continue
         return
     pytest.fail(f"{page}: neither JSON, TOML nor YAML")
+
+
+def test_readme_is_short_and_shows_what_is_there() -> None:
+    """Whoever wants more finds a page of the site; a picture is of the product and in the repository."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    for target in re.findall(r"\]\(((?!http)[^)#]+)", text):
+        assert (ROOT / target).exists(), target
