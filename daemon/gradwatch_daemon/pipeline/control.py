@@ -176,6 +176,8 @@ class Control:
             state = self._runs.states[anomaly.run]
             if anomaly.attempt != state.run.attempt or not self._live(state):
                 continue
+            state.acted = {(verb, id_) for verb, id_ in state.acted if id_ in state.open}
+            state.spared = {id_: None for id_ in state.spared if id_ in state.open}
             for action in due(self._actions, anomaly):
                 if (action.verb, anomaly.id) in state.acted:
                     continue
