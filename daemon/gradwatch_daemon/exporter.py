@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.catalogue import Profile
     from gradwatch_daemon.exporting.flat import FlatRow
-    from gradwatch_daemon.records import Anomaly
+    from gradwatch_daemon.records import Anomaly, SignalBlock
     from gradwatch_daemon.store.recording import RecordedStream, Recording
 
     Thresholds = Mapping[str, Mapping[str, float]]
@@ -154,7 +154,8 @@ def _write(source: Source, wanted: Wanted, draft: Path) -> int:
         from gradwatch_daemon.exporting.parquet import write_parquet  # its library is an extra
 
         streams = _streams(source)
-        return write_parquet(_rows(source, wanted, streams), _columns(source, streams), draft)
+        window = _window(source.anomaly, wanted)
+        return write_parquet(_blocks(source, streams), _columns(source, streams), draft, *window)
     with open(draft, "w", encoding="utf-8", newline="") as out:
         return _write_text(source, wanted, out)
 
@@ -175,11 +176,14 @@ def _streams(source: Source) -> list[RecordedStream]:
 
 
 def _rows(source: Source, wanted: Wanted, streams: Sequence[RecordedStream]) -> Iterator[FlatRow]:
-    first, last = _window(source.anomaly, wanted)
+    return flat_rows(_blocks(source, streams), *_window(source.anomaly, wanted))
+
+
+def _blocks(source: Source, streams: Sequence[RecordedStream]) -> Iterator[SignalBlock]:
     for recorded in streams:
         if recorded.first_row:
             source.notes.append(f"the first {recorded.first_row} rows of {tuple(recorded.stream)} are no longer stored")
-        yield from flat_rows(source.reader.blocks(recorded), first, last)
+        yield from source.reader.blocks(recorded)
 
 
 def _window(anomaly: Anomaly | None, wanted: Wanted) -> tuple[int | None, int | None]:

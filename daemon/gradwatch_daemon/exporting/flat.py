@@ -22,8 +22,9 @@ FIXED = ("run", "attempt", "rank", "update", "t_ns", "env_steps", "level", "flag
 MISSING = "missing"
 """The column behind them that says why values are missing."""
 
-_STATUS_NAMES = {int(status): status.name.lower() for status in Status}
-_FLAGS = tuple(RowFlag)
+STATUS_NAMES = tuple(status.name.lower() for status in Status)
+LEVELS = tuple(level.name.lower() for level in Level)
+"""By their numbers."""
 
 
 class Head(NamedTuple):
@@ -69,7 +70,7 @@ def flat_rows(blocks: Iterable[SignalBlock], first: int | None, last: int | None
                 if status[signal][place] == 0:
                     values[name] = float(texts[signal][place])
                 else:
-                    missing[name] = _STATUS_NAMES[status[signal][place]]
+                    missing[name] = STATUS_NAMES[status[signal][place]]
             yield FlatRow(_head(block, place, update), values, missing)
 
 
@@ -83,9 +84,14 @@ def _head(block: SignalBlock, place: int, update: int) -> Head:
         update,
         int(block.t_ns[place]),
         None if steps < 0 else steps,
-        Level(int(block.level[place])).name.lower(),
-        tuple(flag.name.lower() for flag in _FLAGS if flags & flag),
+        LEVELS[int(block.level[place])],
+        flags_of(flags),
     )
+
+
+def flags_of(flags: int) -> tuple[str, ...]:
+    """Names of the bits that are set."""
+    return tuple(flag.name.lower() for flag in RowFlag if flags & flag)
 
 
 def shortest(values: F32) -> Sequence[Sequence[str]]:
