@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RUN_DOWN = "run_down"
+"""Kind of what is told of a run. One for all of its states: what fires and what is resolved must have the same name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -296,6 +297,10 @@ class FakeReader:
     def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
         self._note("attention", *anomalies)
         return {id_: self.attended[id_] for id_ in anomalies if id_ in self.attended}
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        self._note("delivery_counts")
+        return dict(Counter((delivery.channel, delivery.state) for delivery in self.log))
 
     def deliveries(self) -> list[Delivery]:
         self._note("deliveries")

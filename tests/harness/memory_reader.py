@@ -125,6 +125,10 @@ class MemoryReader:
             found = [command for command in memory.commands.values() if command.run == run]
         return sorted(found, key=lambda command: (command.requested_ns, command.id), reverse=True)
 
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        """How many deliveries there are, by channel and state."""
+        return dict(Counter((delivery.channel, delivery.state) for delivery in self.deliveries()))
+
     def deliveries(self) -> list[Delivery]:
         """What people were told, newest first."""
         with self._reading() as memory:

@@ -126,6 +126,14 @@ def daemon_families(context: ApiContext, health: DaemonHealth, views: Mapping[st
     return [build, *(_single(*single) for single in singles), refused, runs]
 
 
+def deliveries(context: ApiContext) -> Family:
+    """What became of notifications: one that fails for long tells nobody, and this is where a rule can see it."""
+    family = Family("gradwatch_deliveries", "gauge", "Notifications in the log, by channel and state.")
+    for (channel, state), count in sorted(context.reader.delivery_counts().items()):
+        family.add(count, channel=channel, state=state)
+    return family
+
+
 def _single(name: str, kind: Kind, help_: str, value: float) -> Family:
     family = Family(name, kind, help_)
     family.add(value)
@@ -202,6 +210,7 @@ async def metrics(request: Request) -> Response:
 
     def page() -> str:
         # In a worker thread: it asks the file system, and 100 runs are 10 ms of formatting.
-        return expose([*daemon_families(context, context.health(), views), *run_families(views.values())])
+        own = [*daemon_families(context, context.health(), views), deliveries(context)]
+        return expose([*own, *run_families(views.values())])
 
     return Response(await anyio.to_thread.run_sync(page), media_type=CONTENT_TYPE)

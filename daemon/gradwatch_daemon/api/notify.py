@@ -1,7 +1,6 @@
 """Notifications: who is told, what they were told, and a way to try it."""
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
@@ -24,11 +23,10 @@ router = APIRouter(tags=["notify"])
 async def list_channels(request: Request) -> Answer:
     """The channels of the configuration, with how their deliveries stand."""
     context = context_of(request)
-    log = await anyio.to_thread.run_sync(context.reader.deliveries)
-    counts = Counter((delivery.channel, delivery.state) for delivery in log)
+    counts = await anyio.to_thread.run_sync(context.reader.delivery_counts)
     items = [
         models.ChannelItem.model_validate(
-            {**asdict(channel), "deliveries": {state: counts[channel.name, state] for state in STATES}}
+            {**asdict(channel), "deliveries": {state: counts.get((channel.name, state), 0) for state in STATES}}
         )
         for channel in context.notifier.channels
     ]

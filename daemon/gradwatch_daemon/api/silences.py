@@ -17,6 +17,7 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.api.tokens import principal_of
 from gradwatch_daemon.attention import CreateSilence, EndSilence, Silence
+from gradwatch_daemon.notices import RUN_DOWN
 
 STATES = ("active", "expired", "ended")
 
@@ -48,7 +49,7 @@ def check_body(body: models.SilenceBody, context: ApiContext) -> None:
         ApiError: `invalid-body`, with every field that is wrong and the nearest known word.
     """
     faults: list[FieldFault] = []
-    known = {"run": list(context.snapshots()), "kind": [info.kind for info in context.catalogue]}
+    known = {"run": list(context.snapshots()), "kind": [*(info.kind for info in context.catalogue), RUN_DOWN]}
     for name, word in (("run", body.run), ("kind", body.kind)):
         if word is not None and word not in known[name]:
             hint = nearest(word, known[name])

@@ -19,6 +19,9 @@ ALERT_LASTS_S = 240
 """Until when an alert fires that we do not send again: four times the pause between two, as Prometheus does."""
 
 
+TEST_LASTS_S = 10
+
+
 def send(target: Target, id_: str, body: dict[str, Any], now_s: float) -> Answer:
     """Send one notification; `id_` is that of its delivery, `now_s` unix time."""
     if target.kind == "webhook":
@@ -50,7 +53,8 @@ def send_alerts(target: Target, bodies: list[dict[str, Any]], now_s: float) -> A
 
 def alert(body: dict[str, Any], now_s: float) -> dict[str, Any]:
     """One alert of Alertmanager. `id` is among its labels: two anomalies of one kind are two alerts."""
-    end_s = now_s if body["event"] == "resolved" else now_s + ALERT_LASTS_S
+    lasts_s = TEST_LASTS_S if body["about"] == "test" else ALERT_LASTS_S
+    end_s = now_s if body["event"] == "resolved" else now_s + lasts_s
     labels = {"alertname": f"Gradwatch_{body['kind']}", **{key: str(body[key]) for key in ("run", "kind", "subject", "id")}}
     return {
         "labels": {key: value for key, value in {**labels, "severity": body["severity"]}.items() if value},

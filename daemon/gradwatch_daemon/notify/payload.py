@@ -7,11 +7,10 @@ import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from gradwatch_daemon.notices import RUN_DOWN
+
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly
-
-RUN_DOWN = "run_down"
-"""Kind of what is about a run. One for all of its states: what fires and what is resolved must have the same name."""
 
 FORMAT = 1
 """Of the document: it grows by new keys; a key keeps its meaning."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.notices import Delivery
+from gradwatch_daemon.notices import RUN_DOWN, Delivery
 from gradwatch_daemon.notify.notifier import Notifier
-from gradwatch_daemon.notify.payload import RUN_DOWN, anomaly_body, run_body, write
+from gradwatch_daemon.notify.payload import anomaly_body, run_body, write
 
 if TYPE_CHECKING:
     from gradwatch_daemon.notices import Outcome

@@ -30,6 +30,12 @@ def write_deliveries(db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> 
         db.execute(_FORGET, (KEPT - 1,))
 
 
+def count_deliveries(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """How many of the log there are, by channel and state."""
+    found = db.execute("SELECT channel, state, count(*) FROM delivery GROUP BY channel, state")
+    return {(channel, state): count for channel, state, count in found}
+
+
 def read_deliveries(db: sqlite3.Connection) -> list[Delivery]:
     """All that are kept, newest first."""
     return [Delivery(*row) for row in db.execute(f"SELECT {', '.join(COLUMNS)} FROM delivery ORDER BY id DESC")]

@@ -163,6 +163,9 @@ class StoreReader(Protocol):
     def commands(self, run: str) -> list[CommandRecord]:
         """All commands of a run, newest first."""
 
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        """How many deliveries are kept, by channel and state."""
+
     def deliveries(self) -> list[Delivery]:
         """What people were told and are to be told, newest first."""
 

@@ -15,7 +15,7 @@ from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
 from gradwatch_daemon.store.chunks.stretches import read_stretches
-from gradwatch_daemon.store.deliveries import read_deliveries
+from gradwatch_daemon.store.deliveries import count_deliveries, read_deliveries
 from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.protocol import SignalSummary
 
@@ -191,6 +191,11 @@ class SqliteReader:
         """All commands of a run, newest first."""
         with self._snapshot() as db:
             return control.read_commands(db, run)
+
+    def delivery_counts(self) -> dict[tuple[str, str], int]:
+        """How many deliveries are kept, by channel and state."""
+        with self._snapshot() as db:
+            return count_deliveries(db)
 
     def deliveries(self) -> list[Delivery]:
         """What people were told and are to be told, newest first."""

@@ -94,6 +94,13 @@ async def test_stream_tells_an_anomaly_with_its_attention_and_a_silence_to_every
     assert (second.data["acknowledged"]["by"], second.data["silenced"]) == ("ann", "s1")
 
 
+async def test_what_is_told_of_a_run_itself_can_be_silenced() -> None:
+    """`run_down` is a kind of notification and no detector."""
+    daemon = make_daemon()
+    async with daemon.client() as client:
+        assert (await client.post(PATH, json={**BODY, "kind": "run_down"})).status_code == 201
+
+
 async def test_silence_carries_every_field_and_is_listed_by_state() -> None:
     """From the body to the pipeline to GET; over, it stays listed."""
     daemon = make_daemon()

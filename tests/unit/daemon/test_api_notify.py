@@ -59,6 +59,15 @@ async def test_channels_are_listed_with_how_their_deliveries_stand() -> None:
     assert (await make_daemon().get("/notify")).json()["items"] == []
 
 
+async def test_metrics_count_deliveries_by_channel_and_state() -> None:
+    """A rule can see a channel that fails."""
+    daemon = make_daemon()
+    daemon.reader.log = LOG
+    async with daemon.client() as client:
+        text = (await client.get("/metrics")).text
+    assert 'gradwatch_deliveries{channel="ops",state="failed"} 1' in text
+
+
 async def test_log_round_trips_every_field_and_is_filtered() -> None:
     """Also of a channel that is no longer configured."""
     daemon = make_daemon()

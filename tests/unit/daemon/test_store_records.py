@@ -11,6 +11,7 @@ import pytest
 
 from gradwatch_contracts.control import ControlState, Severity
 from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
+from gradwatch_daemon.notices import Delivery
 from gradwatch_daemon.records import Attached, Commit, EventRecord, LossRecord, Session, Stream, TableRecord
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.signal_blocks import STREAM
@@ -251,3 +252,14 @@ def test_attention_and_silences_come_back_as_they_were_and_the_newest_wins(opene
     assert opened.store.anomaly("a1") is None
     opened.store.commit(Commit(anomalies=(ANOMALY,)))
     assert opened.store.anomaly("a1") == ANOMALY
+
+
+def test_deliveries_are_kept_newest_first_and_counted(opened: Opened, reader: StoreReader) -> None:
+    """Every field; an upsert by id."""
+    first = Delivery("01", "ops", "a1", "firing", "warning", "ant-ppo", 5, "{}", "pending", 2, 6, "503 ☂", "")
+    second = replace(first, id="02", state="muted", silence="s1")
+    opened.store.commit(Commit(deliveries=(first, second)))
+    opened.store.commit(Commit(deliveries=(replace(first, state="delivered"),)))
+    for source in (opened.again(), reader):
+        assert list(source.deliveries()) == [second, replace(first, state="delivered")]
+    assert reader.delivery_counts() == {("ops", "delivered"): 1, ("ops", "muted"): 1}
