@@ -94,6 +94,10 @@ class RecordedTrainer:
             self.outbox.put_row(row)
         self.sent = last
 
+    def is_asked(self, id_: str) -> bool:
+        """Whether the daemon wants this escalation of it now."""
+        return any(active.id == id_ for active in self.desired._wanted.active)
+
     def wait(self, seconds: float = 30.0) -> None:
         """Until the daemon has committed everything."""
         deadline = time.monotonic() + seconds

@@ -104,10 +104,11 @@ def test_inbox_on_a_phone_leads_from_the_list_to_an_applied_escalation_in_five_t
         page.wait_for_selector(".escalation:has-text('by an operator') .life [aria-current]:has-text('delivered')")
         assert asked["update_applied"] is None
         assert "○ applied" in page.inner_text(".escalation:has-text('by an operator')")
-        wait_for(lambda: any(active.id == asked["id"] for active in trainer.desired._wanted.active), "the trainer to be told")
+        wait_for(lambda: trainer.is_asked(asked["id"]), "the trainer to be told")
         trainer.send(2)
         page.wait_for_selector(".escalation:has-text('by an operator') .life [aria-current]:has-text('applied at')")
         page.tap(".escalation:has-text('by an operator') button:has-text('end it')")
+        wait_for(lambda: not trainer.is_asked(asked["id"]), "the trainer to be told of the end")
         trainer.send(1)
         page.wait_for_selector(".escalation:has-text('by an operator')", state="detached")
 

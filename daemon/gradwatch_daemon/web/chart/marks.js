@@ -32,8 +32,9 @@ function drawGaps(u, marks) {
 function drawLevels(u, marks) {
   const thick = { off: 0, minimal: 1, normal: 1.5, debug: 4 };
   clipped(u, (ctx, bbox) => {
+    const now = (marks.data.update.at(-1) ?? 0) + 1;
     for (const { level, from, to } of marks.levels) {
-      const [left, right] = [xOf(u, marks, from), xOf(u, marks, to)];
+      const [left, right] = [xOf(u, marks, from), xOf(u, marks, to ?? now)];
       ctx.fillStyle = color(level === "debug" ? "--level-debug" : "--level");
       ctx.fillRect(left, bbox.top, Math.max(px(1), right - left), px(thick[level]));
     }

@@ -70,6 +70,13 @@ export function Run({ parts }) {
     amend({ from: Math.max(0, chosen.update_onset - 20), to: chosen.update_onset + 30, last: "" });
     return true;
   };
+  // A row changes the head of the page five times a second; the rest is rendered for what it shows.
+  const [levels, events, escalations] = [state.levels.value, state.events.value, state.escalations.value];
+  const moving = run && route.value.query.last ? run.update_last : null;
+  const panels = useMemo(() => run && html`<${Panels} run=${run} signals=${state.signals.value} anomalies=${anomalies} levels=${levels} onAdd=${() => setPicking(true)} />`,
+    [run?.run, moving, state.signals.value, anomalies, levels, route.value]);
+  const happened = useMemo(() => run && html`<${Happened} run=${run} anomalies=${anomalies} events=${events} escalations=${escalations} />`, [run?.run, anomalies, events, escalations]);
+  const strip = useMemo(() => run && html`<${Strip} run=${run} />`, [run?.standings, JSON.stringify(run?.detectors)]);
   if (state.problem.value && !run) return html`<h1>${name}</h1><${Trouble} problem=${state.problem.value} retry=${() => state.load()} /><p><a href=${href([])}>All runs</a></p>`;
   if (!run) return html`<p class="dim">Asking for ${name}…</p>`;
   const signals = state.signals.value;
@@ -77,12 +84,11 @@ export function Run({ parts }) {
   return html`<${Head} run=${run} />
     <p class="sentence" id="sentence">${run.sentence}${TOLD.has(run.state) ? "" : ` ${run.evidence}`}</p>
     ${run.crash && html`<${Crash} crash=${run.crash} />`}
-    <${Strip} run=${run} />
+    ${strip}
     <${LevelBar} run=${run} escalations=${state.escalations.value} locked=${readOnly()} onChanged=${(one) => state.take(one)} onRun=${(one) => state.renew(one)} />
     <${Commands} run=${run} commands=${state.commands.value} locked=${readOnly()} onChanged=${(one) => state.takeCommand(one)} />
     ${state.problem.value && html`<${Trouble} problem=${state.problem.value} retry=${() => state.load()} />`}
-    <${Panels} run=${run} signals=${signals} anomalies=${anomalies} levels=${state.levels.value} onAdd=${() => setPicking(true)} />
-    <${Happened} run=${run} anomalies=${anomalies} events=${state.events.value} escalations=${state.escalations.value} />
+    ${panels}${happened}
     <${Config} run=${run} />
     ${picking && html`<${Picker} signals=${signals} names=${names} open=${picking} onClose=${() => setPicking(false)} />`}`;
 }

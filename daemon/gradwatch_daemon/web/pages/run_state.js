@@ -19,7 +19,8 @@ export class RunState {
     this.events = signal([]);
     this.problem = signal(null);
     /** Stretches at one level: what escalations that were applied say, over the base. */
-    this.levels = computed(() => levels(this.run.value, this.escalations.value));
+    const base = computed(() => (this.run.value ? this.run.value.level.pin ?? this.run.value.level.base : null));
+    this.levels = computed(() => levels(base.value, this.escalations.value));
     this.fresh = null;
     const flush = throttle(() => this.apply());
     // Standings and signals are not in the stream: they are asked for when the counts say that something changed.
@@ -102,11 +103,11 @@ function live(items, one) {
   return known && stage(known) > stage(one) ? items : merge(items, one);
 }
 
-function levels(run, escalations) {
-  if (!run || run.update_last === null) return [];
-  const last = run.update_last;
+/** From update to update, null for "until now". It does not depend on the newest update: panels are drawn anew when it changes. */
+function levels(base, escalations) {
+  if (base === null) return [];
   const raised = escalations
     .filter((one) => one.update_applied !== null)
-    .map((one) => ({ level: one.level, from: one.update_applied, to: one.update_ended ?? last + 1 }));
-  return [{ level: run.level.pin ?? run.level.base, from: 0, to: last + 1 }, ...raised];
+    .map((one) => ({ level: one.level, from: one.update_applied, to: one.update_ended }));
+  return [{ level: base, from: 0, to: null }, ...raised];
 }

@@ -1,5 +1,5 @@
 // One panel: what is measured, its newest or chosen value, the chart, and the same as a table.
-import { html, useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { HEIGHT, makeChart, table } from "../chart/chart.js";
 import { forget, LINES } from "../chart/palette.js";
 import { AXES, extent, gaps, lastOf } from "../chart/series.js";
@@ -137,7 +137,13 @@ export function Panel({ panel, onZoom, onRemove }) {
     });
     return () => drawing.current.close();
   }, [asTable]);
-  useEffect(() => { if (!asTable) drawing.current.show(panel); tell(); });
+  // What is drawn depends on these: a page that is rendered for another reason must not draw its charts.
+  const drawn = [panel.data, panel.axis, panel.log, panel.bands, panel.anomalies, panel.levels, panel.limits.length, String(panel.window), asTable];
+  useEffect(() => {
+    if (!asTable) drawing.current.show(panel);
+    tell();
+  }, drawn);
+  const label = useMemo(() => sentence(panel), drawn);
 
   const onKeyDown = (event) => {
     const chart = drawing.current?.chart;
@@ -161,7 +167,7 @@ export function Panel({ panel, onZoom, onRemove }) {
       <button class="tiny" aria-pressed=${asTable} aria-label=${`${panel.title} as a table`} title="as a table" onClick=${() => setAsTable(!asTable)}>▤</button>
       ${onRemove && html`<button class="tiny" aria-label=${`Remove ${panel.title}`} title="remove" onClick=${onRemove}>×</button>`}</figcaption>
     ${asTable ? html`<${Table} panel=${panel} />`
-      : html`<div class="plot" ref=${place} tabindex="0" role="img" data-keys aria-roledescription="chart" aria-label=${sentence(panel)} onKeyDown=${onKeyDown}></div>`}
+      : html`<div class="plot" ref=${place} tabindex="0" role="img" data-keys aria-roledescription="chart" aria-label=${label} onKeyDown=${onKeyDown}></div>`}
     ${!asTable && !finite && html`<p class="panel-note">${panel.note}</p>`}
   </figure>`;
 }
