@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.corpus.recorder import run_key
@@ -21,18 +22,21 @@ from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "benchmarks" / "corpus" / "data"
+HELD_OUT = ROOT / "benchmarks" / "corpus" / "held_out"
+"""Recordings that no rule was set on."""
+
 INCOMPLETE, USAGE = 11, 2
 MARK = re.compile(r"(<!-- scorecard -->\n).*?(<!-- /scorecard -->)", re.DOTALL)
 
 
-def make_card(directory: Path, *, quiet: bool = False) -> Scorecard:
-    """Load, replay and score.
+def make_card(directory: Path, normal: Path | None = None) -> Scorecard:
+    """Load, replay and score; `normal` holds the recordings that say what is normal, else `directory` does.
 
     Raises:
         CorpusError: a recording cannot be read.
     """
-    runs = load_runs(directory)
-    judged = judge(runs, (lambda done, total: None) if quiet else _show)
+    runs = load_runs(directory, normal)
+    judged = judge(runs, _show)
     scores = tuple(score(*key, items, any_kind=key[0] not in PROFILES) for key, items in judged.items())
     stale = sum(run.recording.key != run_key(run.case, run.recording.seed) for run in runs)
     rules = {name: load_profile(name).rules_hash for name in PROFILES}
@@ -56,6 +60,8 @@ def main() -> int:
     if not card.runs:
         print(f"{args.data} holds no recordings: run `python -m benchmarks.corpus record`", file=sys.stderr)
         return INCOMPLETE
+    if args.data == DATA:
+        card = replace(card, held_out=make_card(HELD_OUT, DATA))
     text, found = markdown(card), json.dumps(document(card), indent=1, allow_nan=False) + "\n"
     print(found if args.json else text)
     if args.write:

@@ -33,6 +33,14 @@ Tier: *logged* are the keys a library logs, *callback* what a callback can pass,
 benefit: any alarm of theirs in time counts as a find.
 """
 
+HELD_OUT = """\
+## On seeds that no rule was set on
+
+The rules were set while looking at the recordings above. These (`benchmarks/corpus/held_out`) have other seeds, and were
+recorded after that; what is normal is still said by the ones above. Once a rule is changed because of them they hold nothing
+out any more: record others with `python -m benchmarks.corpus --data benchmarks/corpus/held_out record --seeds 2 --first N`.
+"""
+
 LEGEND = """\
 ## What the figures mean
 
@@ -68,7 +76,8 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """Everything that is reported. `scores` in order of method and tier; `rules` is profile → hash of its thresholds."""
+    """Everything that is reported. `scores` in order of method and tier; `rules` is profile → hash of its thresholds;
+    `held_out` the same of runs that no rule was set on."""
 
     scores: tuple[Score, ...]
     runs: tuple[Run, ...]
@@ -76,6 +85,7 @@ class Scorecard:
     stale: int
     rules: Mapping[str, str]
     commit: str
+    held_out: Scorecard | None = None
 
     @property
     def faults(self) -> int:
@@ -120,6 +130,12 @@ def summary(card: Scorecard) -> list[str]:
         f"the first alert names the cause in {_percent(*best.rooted)} of what is found;",
         f"{best.alerts_per_fault:.1f} alerts per fault run.",
     ]
+    if card.held_out is not None:
+        held = next(score for score in card.held_out.scores if (score.method, score.tier) == ("default", "hooks"))
+        lines.append(
+            f"On seeds no rule was set on: recall {_percent(held.found, held.faults)}, {held.false_rate[0]:.2f} false alarms per "
+            f"1,000 of {held.healthy_updates:,}."
+        )
     if card.missing:
         lines.insert(0, f"*Incomplete*: {card.missing}.")
     return lines
@@ -147,6 +163,14 @@ def _markdown(card: Scorecard) -> Iterator[str]:
     yield METHODS
     yield from _table(card.scores)
     yield ""
+    if card.held_out is not None:
+        yield HELD_OUT
+        held = card.held_out
+        counted = f"{held.faults} runs with a fault, {held.healthy_updates:,} healthy updates"
+        yield f"{counted}, corpus `{held.corpus_hash}`{_stale(held)}."
+        yield ""
+        yield from _table(_shown(held.scores))
+        yield ""
     yield "## Recall by mechanism"
     yield ""
     yield from _by_case(card.scores)
@@ -171,6 +195,7 @@ def document(card: Scorecard) -> dict[str, Any]:
         "excluded": [run.recording.name for run in card.excluded],
         "natural_failures": [run.recording.name for run in card.failures],
         "scores": [_document(score) for score in card.scores],
+        "held_out": None if card.held_out is None else document(card.held_out),
     }
 
 

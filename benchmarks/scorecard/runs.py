@@ -41,19 +41,16 @@ class Judged:
     alerts: tuple[Alert, ...]
 
 
-def load_runs(directory: Path) -> list[Run]:
-    """Every recording of a case that still exists, labelled.
+def load_runs(directory: Path, normal: Path | None = None) -> list[Run]:
+    """Every recording of a case that still exists, labelled by what the healthy ones of `normal`, else of its own, do.
 
     Raises:
         CorpusError: a file cannot be read.
     """
-    by_case: dict[str, list[Recording]] = defaultdict(list)
-    for recording in read_corpus(directory):
-        if recording.case in CASES:
-            by_case[recording.case].append(recording)
+    by_case = _by_case(directory)
     envelopes = {
         id: Envelope.of([recording.truth for recording in recordings])
-        for id, recordings in by_case.items()
+        for id, recordings in (by_case if normal is None else _by_case(normal)).items()
         if CASES[id].healthy
     }
     runs = []
@@ -64,6 +61,14 @@ def load_runs(directory: Path) -> list[Run]:
             continue
         runs += [Run(case, recording, label(case, recording, envelope)) for recording in recordings]
     return runs
+
+
+def _by_case(directory: Path) -> dict[str, list[Recording]]:
+    by_case: dict[str, list[Recording]] = defaultdict(list)
+    for recording in read_corpus(directory):
+        if recording.case in CASES:
+            by_case[recording.case].append(recording)
+    return by_case
 
 
 def judge(runs: list[Run], show: Callable[[int, int], None]) -> dict[tuple[str, str], list[Judged]]:

@@ -17,7 +17,7 @@ from benchmarks.corpus.setup import Setup
 from benchmarks.corpus.truth import NAMES
 from benchmarks.scorecard.baselines import folk, nan_only, zclip
 from benchmarks.scorecard.intervals import rate_interval, share_interval
-from benchmarks.scorecard.report import Scorecard, document, markdown
+from benchmarks.scorecard.report import Scorecard, document, markdown, summary
 from benchmarks.scorecard.runs import Judged, Run
 from benchmarks.scorecard.score import score, verdict
 from benchmarks.scorecard.tiers import LOGGED, TIERS, keeps
@@ -42,6 +42,9 @@ def _run(case: Case = FAULT, manifest: int | None = 52, fatal: int | None = None
 
 def _alert(update: int, kind: str = "kl_spike", *also: str, severity: Severity = Severity.WARNING) -> Alert:
     return Alert(update, kind, "", severity, ((kind, update), *((other, update + 1) for other in also)), "")
+
+
+TWICE = ((), (_alert(51),))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,22 @@ def test_card_too_small_is_incomplete_and_says_so() -> None:
     assert "**Incomplete**" in markdown(card)
     assert document(card)["complete"] is False
     assert document(card)["scores"][0]["delay_abrupt"] == [None, None]
+
+
+def test_card_with_runs_held_out_reports_them_apart() -> None:
+    """Figures of seeds that no rule was set on stand beside the others and are never added to them."""
+    run = _run()
+    missed, found = (
+        Scorecard((score("default", "hooks", [Judged(run, alerts)]),), (run,), "c0", 1, {}, "abc") for alerts in TWICE
+    )
+    card = replace(missed, held_out=found)
+
+    assert "recall 100 % (1/1)" in summary(card)[-1]
+    assert "recall" not in summary(missed)[-1].lower()
+    assert "## On seeds that no rule was set on" in markdown(card)
+    assert "held" not in markdown(missed)
+    held = document(card)["held_out"]
+    assert (document(card)["scores"][0]["recall"][0], held["scores"][0]["recall"][0], held["held_out"]) == (0.0, 1.0, None)
 
 
 def test_tiers_see_less_and_less_and_never_the_knob() -> None:
