@@ -133,8 +133,8 @@ def summary(card: Scorecard) -> list[str]:
     if card.held_out is not None:
         held = next(score for score in card.held_out.scores if (score.method, score.tier) == ("default", "hooks"))
         lines.append(
-            f"On seeds no rule was set on: recall {_percent(held.found, held.faults)}, {held.false_rate[0]:.2f} false alarms per "
-            f"1,000 of {held.healthy_updates:,}."
+            f"On seeds no rule was set on: recall {_percent(held.found, held.faults)}, {held.false_rate[0]:.2f} false alarms "
+            f"per 1,000 of {held.healthy_updates:,}."
         )
     if card.missing:
         lines.insert(0, f"*Incomplete*: {card.missing}.")
