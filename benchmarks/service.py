@@ -54,16 +54,27 @@ class Service:
         return Connection.from_json((self.home / "run" / FILE_NAME).read_text())
 
     def __enter__(self) -> Service:
+        self._start()
+        return self
+
+    def kill_and_start(self) -> None:
+        """kill -9, and another one on the same data and the same socket."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        (self.home / "run" / FILE_NAME).unlink(missing_ok=True)
+        self._start()
+
+    def _start(self) -> None:
         command = [sys.executable, "-m", "gradwatch_daemon.cli.main", "serve", "--http", "127.0.0.1:0"]
         command += ["--data-dir", str(self.home / "data"), "--profile", self._profile]
-        with open(self.home / "daemon.log", "wb") as log:
+        with open(self.home / "daemon.log", "ab") as log:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the daemon did not start:\n{(self.home / 'daemon.log').read_text()}")
             time.sleep(0.05)
-        return self
 
     def _answers(self) -> bool:
         if not (self.home / "run" / FILE_NAME).exists():

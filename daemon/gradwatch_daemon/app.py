@@ -243,6 +243,8 @@ class Daemon:
         refused = counters.refused.copy()  # the pipeline thread adds keys; a copy is one step under the GIL
         if self._socket.strangers:
             refused["key-unknown"] = self._socket.strangers
+        if self._socket.dropped:
+            refused["window-exceeded"] = self._socket.dropped
         return DaemonHealth(
             pid=os.getpid(),
             started_ns=self._started_ns,

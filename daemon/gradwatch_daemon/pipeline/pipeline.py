@@ -54,7 +54,13 @@ KEEP_ALL = Keep()
 LOG = logging.getLogger("gradwatch.daemon")
 
 FRAMES_PER_TICK = 512
-"""Frames taken in one tick: bounds the transaction to about 20 ms, so a request never waits longer."""
+BYTES_PER_TICK = 1024 * 1024
+"""What is taken in one tick, in turns from all who send: about 700 rows in batches, 30 ms. Without the second bound one session
+with large frames made ticks of seconds, which everybody else's rows and requests waited for."""
+
+SWEEP_S = 0.5
+SWEPT_EACH_TICK = 32
+"""Trainers that are looked at in every tick; with more, all are, but only so often: a look at each costs 0.1 ms."""
 
 POLL_MS = 500
 """Longest sleep without frames: bounds how late silence is noticed."""
@@ -111,6 +117,7 @@ class Pipeline:
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
         self._control = Control(self._runs, self._sessions, store, socket.send, files=files, actions=actions, policy=policy)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
+        self._swept_s = -math.inf
         self._stopping = False
         self._attending = Attending(self._runs, store)
         self.mailbox = Mailbox(self._attending, self._control, self._settle, socket.wake)
@@ -126,7 +133,7 @@ class Pipeline:
         """Tick until stopped. A bug ends the thread and is said by `trouble`: what cannot record must not look alive."""
         try:
             while not self._stopping:
-                self.tick(self._socket.receive(POLL_MS, FRAMES_PER_TICK))
+                self.tick(self._socket.receive(POLL_MS, FRAMES_PER_TICK, BYTES_PER_TICK))
         except Exception as error:
             self.trouble, self.failed = f"the pipeline failed: {type(error).__name__}", True
             LOG.exception("the pipeline failed; the daemon ends")
@@ -145,12 +152,15 @@ class Pipeline:
         self.mailbox.take(work, now)
         self._hear(passed, now)
         self._detection.detect(passed, work, now)
-        self._detection.watch_pace(work, now)
+        sweep = self._sweep(now)
+        if sweep:
+            self._detection.watch_pace(work, now)
         self._control.look_back(work, now)
         self._control.act(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
-        self._watch(work, now)
+        if sweep:
+            self._watch(work, now)
         self._attending.follow(work, now)
         self._notifying.follow(work, now)
         self._control.expire(work, now)
@@ -176,6 +186,13 @@ class Pipeline:
             session = self._sessions.by_id.get(id_)
             if session is not None:
                 session.gone = True
+
+    def _sweep(self, now: Now) -> bool:
+        """Whether every trainer is looked at in this tick: what the clock alone may change."""
+        if len(self._sessions.by_id) > SWEPT_EACH_TICK and now.mono_s - self._swept_s < SWEEP_S:
+            return False
+        self._swept_s = now.mono_s
+        return True
 
     def _watch(self, work: Work, now: Now) -> None:
         """Judge how the runs are that somebody is connected for, or was until a moment ago."""
