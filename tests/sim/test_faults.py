@@ -241,4 +241,4 @@ def test_faults_for_longer_and_from_another_seed_each_time() -> None:
     """`SIM_SEED=N pytest -m campaign tests/sim` runs the same again."""
     chosen = int(os.environ.get("SIM_SEED") or random.SystemRandom().randrange(2**32))
     print(f"SIM_SEED={chosen}")
-    run_state_machine_as_test(seed(chosen)(Faults), settings=bounded(400, 40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(seed(chosen)(Faults), settings=bounded(300, 40))  # type: ignore[no-untyped-call]
