@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gradwatch_daemon.records import Commit, SignalKey, Stream
 from gradwatch_daemon.store.sqlite import SqliteStore
-from harness.fake_api import FakeDaemon, make_daemon, make_run, make_view
+from harness.fake_api import FakeDaemon, make_daemon
+from harness.fake_records import make_run, make_view
 from harness.signal_blocks import make_block
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from gradwatch_daemon.api.evidence_models import AnomalyDetail
 from gradwatch_daemon.attention import Acknowledgement, Attention
 from gradwatch_daemon.records import DetectorState, Stream, TableRecord
 from gradwatch_daemon.store.protocol import AnomalyFilter
-from harness.fake_api import T0_NS, T0_TEXT, make_anomaly, make_daemon, make_run, make_view, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_run, make_view
 
 
 async def test_anomaly_unknown_is_not_found() -> None:

@@ -9,7 +9,9 @@ import pytest
 from gradwatch_daemon.api.attention_models import SilenceItem
 from gradwatch_daemon.attention import Acknowledge, Acknowledgement, Attention, CreateSilence, EndSilence, Silence
 from gradwatch_daemon.records import Published
-from harness.fake_api import T0_NS, T0_TEXT, StreamClient, make_anomaly, make_daemon, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import T0_NS, T0_TEXT, make_anomaly
+from harness.stream_client import StreamClient
 
 PATH = "/api/v1/silences"
 BODY = {"run": "ant-ppo", "kind": "nonfinite", "subject": "", "reason": "new clip", "lifetime_s": 60.5, "id": "s1"}

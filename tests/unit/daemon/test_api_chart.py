@@ -10,7 +10,8 @@ from gradwatch_daemon.api import chart_models as models
 from gradwatch_daemon.api.axis import on_one_axis
 from gradwatch_daemon.records import SignalKey
 from gradwatch_daemon.store.protocol import Series
-from harness.fake_api import make_daemon, make_series, make_summary, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_series, make_summary
 
 NAN, INF = float("nan"), float("inf")
 

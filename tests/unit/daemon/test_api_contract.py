@@ -22,7 +22,8 @@ from schemathesis.specs.openapi.checks import (
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import Scope, TokenBook
 from gradwatch_daemon.store.sqlite import SqliteStore
-from harness.fake_api import HOST, TOKEN, make_daemon, make_run, make_view
+from harness.fake_api import HOST, TOKEN, make_daemon
+from harness.fake_records import make_run, make_view
 from harness.stores import ANOMALY, ESCALATION, everything, fill
 
 if TYPE_CHECKING:

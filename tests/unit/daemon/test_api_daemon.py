@@ -7,7 +7,8 @@ import pytest
 from gradwatch_contracts import PROTOCOL_MAJOR
 from gradwatch_daemon.api import service_models
 from gradwatch_daemon.api.hub import TOPICS
-from harness.fake_api import T0_TEXT, make_daemon
+from harness.fake_api import make_daemon
+from harness.fake_records import T0_TEXT
 
 
 async def test_daemon_in_trouble_still_answers_with_the_reason() -> None:

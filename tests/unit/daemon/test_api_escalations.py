@@ -11,7 +11,8 @@ from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import control_models
 from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
-from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_anomaly, make_daemon, make_escalation, problem_of
+from harness.fake_api import FakeDaemon, make_daemon, problem_of
+from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_escalation
 
 PATH = "/api/v1/runs/ant-ppo/escalations"
 BODY = {"level": "debug", "updates": 50, "reason": "watching", "id": "mine-1"}

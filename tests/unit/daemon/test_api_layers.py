@@ -7,7 +7,8 @@ import pytest
 from gradwatch_daemon.api import moment_models as models
 from gradwatch_daemon.api.layers import NORMS_MAX
 from gradwatch_daemon.records import Stream
-from harness.fake_api import make_daemon, make_table, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_table
 
 NAN, INF = float("nan"), float("inf")
 PLAIN = {"a.weight": (0.5, 2.0, 0, 0), "a.bias": (0.25, 1.0, 0, 0)}

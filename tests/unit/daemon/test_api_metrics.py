@@ -13,7 +13,8 @@ from gradwatch_contracts.signals import SIGNALS, Unit
 from gradwatch_daemon.api.exposition import Family, expose
 from gradwatch_daemon.api.metrics import HEADLINES, RUNS_MAX
 from gradwatch_daemon.records import DetectorState
-from harness.fake_api import T0_NS, FakeDaemon, make_anomaly, make_daemon, make_newest, make_run, make_view
+from harness.fake_api import FakeDaemon, make_daemon
+from harness.fake_records import T0_NS, make_anomaly, make_newest, make_run, make_view
 from harness.prometheus import ReadFamily, read_exposition
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import pytest
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import notify_models as models
 from gradwatch_daemon.notices import ChannelView, Delivery, Tried
-from harness.fake_api import T0_NS, T0_TEXT, make_daemon, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import T0_NS, T0_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from gradwatch_daemon.api.playbook import page_of, written_part
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import CATALOGUE
 from gradwatch_daemon.detect.extensions import load_rules
-from harness.fake_api import make_anomaly, make_daemon, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_anomaly
 
 
 async def test_playbook_of_an_unknown_kind_names_the_nearest() -> None:

@@ -9,16 +9,8 @@ from gradwatch_daemon.api import models, run_models
 from gradwatch_daemon.api.sentences import run_sentence
 from gradwatch_daemon.commands import Allowance
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Stream
-from harness.fake_api import (
-    T0_TEXT,
-    make_anomaly,
-    make_daemon,
-    make_event,
-    make_newest,
-    make_run,
-    make_view,
-    problem_of,
-)
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import T0_TEXT, make_anomaly, make_event, make_newest, make_run, make_view
 
 
 async def test_run_unknown_is_not_found_and_names_the_nearest() -> None:

@@ -11,7 +11,8 @@ from gradwatch_contracts.columns import STATUS_REASON, Status
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api import models
 from gradwatch_daemon.records import SignalKey, Stream
-from harness.fake_api import make_daemon, make_series, make_summary, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_series, make_summary
 
 NAN, INF = float("nan"), float("inf")
 

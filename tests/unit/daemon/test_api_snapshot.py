@@ -12,7 +12,8 @@ from gradwatch_daemon.api import moment_models as models
 from gradwatch_daemon.api.snapshot import ROWS_MAX
 from gradwatch_daemon.records import SignalKey, Stream
 from gradwatch_daemon.store.protocol import Stretch
-from harness.fake_api import make_daemon, make_view, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_view
 from harness.signal_blocks import make_block
 
 NAN, INF = float("nan"), float("inf")

@@ -14,7 +14,9 @@ from gradwatch_daemon.api import models
 from gradwatch_daemon.api import stream as stream_module
 from gradwatch_daemon.api.hub import CLIENTS_MAX, QUEUE_DROPPABLE, QUEUE_MAX, Hub
 from gradwatch_daemon.records import Published, SignalBlock, SignalKey, Stream
-from harness.fake_api import StreamClient, make_anomaly, make_daemon, make_escalation, make_run, make_view, problem_of
+from harness.fake_api import make_daemon, problem_of
+from harness.fake_records import make_anomaly, make_escalation, make_run, make_view
+from harness.stream_client import StreamClient
 
 if TYPE_CHECKING:
     from harness.fake_api import FakeDaemon

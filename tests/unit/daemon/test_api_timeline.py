@@ -11,7 +11,8 @@ from gradwatch_daemon.api import moment_models as models
 from gradwatch_daemon.api.timeline import LOOKED_AT_MAX
 from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.store.protocol import Stretch
-from harness.fake_api import T0_NS, T0_TEXT, FakeDaemon, make_anomaly, make_daemon, make_event, problem_of
+from harness.fake_api import FakeDaemon, make_daemon, problem_of
+from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_event
 
 S_NS = 1_000_000_000
 

@@ -21,7 +21,7 @@ from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.payload import anomaly_body, write
 from gradwatch_daemon.notify.post import post
 from gradwatch_daemon.notify.target import Target
-from harness.fake_api import make_anomaly
+from harness.fake_records import make_anomaly
 from harness.receiver import DRIP, HANG, Receiver
 from harness.router import eventually
 
