@@ -109,8 +109,14 @@ class Client:
         Raises:
             RuntimeError: any status but 200.
         """
-        self._http.request("GET", path, headers=self._headers)
-        response = self._http.getresponse()
+        try:
+            self._http.request("GET", path, headers=self._headers)
+            response = self._http.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionError):
+            # Idle for longer than the server keeps a connection: it may close it, and a client opens the next.
+            self._http.close()
+            self._http.request("GET", path, headers=self._headers)
+            response = self._http.getresponse()
         body = response.read()
         if response.status != 200:
             raise RuntimeError(f"GET {path}: {response.status} {body[:200]!r}")

@@ -29,7 +29,7 @@ QUEUE_DROPPABLE = 256
 QUEUE_MAX = 1024
 """Events waiting for one client beyond which it is disconnected. It comes back with its last id and reads the ring."""
 
-CLIENTS_MAX = 64
+CLIENTS_MAX = 256
 """Streams at once: each holds a connection and up to `QUEUE_MAX` references."""
 
 
