@@ -32,7 +32,7 @@ ANOMALY = re.compile(rb'event: anomaly\ndata: [^\n]*?"update_last":(\d+)')
 
 
 def listen(connection: Connection, clients: int) -> None:
-    """Open the streams, say so, read until a line comes on stdin; then print `client update ns` for each anomaly, and `events N`."""
+    """Open the streams, say so, read until a line comes on stdin; then print `client update ns` and `events N`."""
     address = urlsplit(connection.url)
     token = Path(connection.token_file).read_text().strip()
     ask = f"GET /api/v1/stream HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
