@@ -60,14 +60,17 @@ class DesiredState:
 
         `applied` at U says that U is the first update collected wholly at the level; `ended` at V that V is the first
         one without, so V - U is `Active.updates` when the reason is `done`. `cancelled`: the daemon wants it no longer.
-        An escalation above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
+        One waits for its `not_before`, so that all ranks begin with it alike; a rank that is past that begins at once. One
+        above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
         A revision of 0 says nothing of the base: then the one given at the start holds.
         """
         wanted = self._wanted
         listed = {active.id: active for active in wanted.active}
         notes = [ResultNote(id_, "ended", update, why) for id_, why in self._finish(listed).items()]
         for id_, active in listed.items():
-            if id_ in self._running or id_ in self._ended or (wanted.pin is not None and wanted.pin < active.level):
+            if id_ in self._running or id_ in self._ended or update < active.not_before:
+                continue
+            if wanted.pin is not None and wanted.pin < active.level:
                 continue
             self._running[id_], self._left[id_] = active, active.updates
             notes.append(ResultNote(id_, "applied", update))

@@ -158,10 +158,12 @@ def _level(value: object, where: str) -> Level:
 
 def _active(value: object, where: str) -> Active:
     id_, level, updates = _items(value, where, 3)
+    later = _listed(value, where)[3:]
     return Active(
         _text(64, empty=False)(id_, f"{where}.id"),
         _level(level, f"{where}.level"),
         _integer(1, limits.ESCALATION_UPDATES_MAX)(updates, f"{where}.updates"),
+        _integer(0)(later[0], f"{where}.not_before") if later else 0,
     )
 
 
@@ -199,12 +201,17 @@ def _items(value: object, where: str, count: int) -> list[object]:
 def _plain(value: object) -> object:
     """Records inside messages travel as short lists, grown only at the end."""
     if isinstance(value, Desired):
-        return [value.revision, value.base, value.pin, [[a.id, a.level, a.updates] for a in value.active]]
+        return [value.revision, value.base, value.pin, [_escalation(active) for active in value.active]]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Column):
         return [value.name, value.subject, value.kind.value, value.rank_rule.value]
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _escalation(active: Active) -> list[object]:
+    """Of three items where it may begin at once, as before there was a fourth."""
+    return [active.id, active.level, active.updates, *([active.not_before] if active.not_before else [])]
 
 
 def _check_lengths(rows: m.Samples) -> None:

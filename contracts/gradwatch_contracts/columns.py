@@ -83,13 +83,14 @@ STATUS_REASON: dict[Status, str] = {
 
 
 class RowFlag(IntEnum):
-    """Bits of a row's flags byte. The last two are the daemon's, of rows combined over ranks: some rank is not in it, or ranks
-    differ in what must be equal."""
+    """Bits of a row's flags byte. The last three are the daemon's, of rows combined over ranks: some rank is not in it, ranks
+    differ in what must be equal, or one keeps the others waiting."""
 
     PARTIAL = 1
     SKIPPED = 2
     RANKS_MISSING = 4
     RANKS_DIFFER = 8
+    RANK_SLOW = 16
 
 
 WIDTH: dict[Kind, int] = {kind: {Kind.MOMENTS: 3, Kind.MOMENTS4: 5}.get(kind, 1) for kind in Kind}

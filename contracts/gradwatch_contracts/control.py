@@ -89,11 +89,13 @@ class RankState:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """One open escalation as the agent is told it: raise to `level` for `updates` updates from when it applies."""
+    """One open escalation as the agent is told it: raise to `level` for `updates` updates from when it applies, which is not
+    before update `not_before`: so all ranks of a run can begin at the same one."""
 
     id: str
     level: Level
     updates: int
+    not_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,5 +110,8 @@ NEEDS: dict[str, Needs] = {
     "stall": Needs(),
     "telemetry_frozen": Needs(),
     "telemetry_gap": Needs(),
+    "rank_missing": Needs(),
+    "rank_desync": Needs(),
+    "rank_slow": Needs(),
 }
 """Kind of anomaly → what its detector needs, in the order of the daemon's catalogue."""

@@ -84,6 +84,9 @@ KINDS = CLASSIC | {
     "memory_growth",
     "optimizer_precursor",
     "telemetry_frozen",
+    "rank_missing",
+    "rank_desync",
+    "rank_slow",
 }
 """Every kind that README.md promises. A new one is added here too: what is listed twice is not deleted by accident."""
 

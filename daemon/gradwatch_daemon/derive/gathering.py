@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 
-from gradwatch_contracts.columns import Column, Kind, RankRule, Schema
+from gradwatch_contracts.columns import Column, Kind, RankRule, RowFlag, Schema
 from gradwatch_contracts.errors import ContractError
 from gradwatch_daemon.derive.ranks import Combination, RankRow, block_of, rows_of
+from gradwatch_daemon.derive.stragglers import Pace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gradwatch_daemon.records import RowBlock
 
 PATIENCE_UPDATES = 8
@@ -20,6 +24,9 @@ every all-reduce, so they are never an update apart; what is late by eight is lo
 
 EXPECTED_MAX = 16_384
 """Ranks that are waited for before they were heard of: a HELLO may claim any world, and a billion of them fit no memory."""
+
+NAMED_MAX = 8
+"""Ranks that a sentence names."""
 
 COMBINATIONS_MAX = 64
 """Sets of schemas remembered; a run has one or two."""
@@ -30,7 +37,8 @@ class Gathering:
 
     An update is due when every rank that is expected has sent it, or when some rank has sent one `PATIENCE_UPDATES` later. All
     ranks are expected at first; one that was not waited for is expected again once it sends. Rows of updates that were combined
-    already are counted as `late` and not combined; `failed` counts updates whose columns cannot be combined.
+    already are counted as `late` and not combined; `failed` counts updates whose columns cannot be combined. `apart` says
+    in which of the updates taken last ranks are missing, differ or keep the others waiting, and which.
     """
 
     def __init__(self, run: str, attempt: int, world: int) -> None:
@@ -41,6 +49,8 @@ class Gathering:
         self._combined_to = -1
         self._newest = -1
         self._known: dict[tuple[str, ...], Combination] = {}
+        self._pace = Pace()
+        self.apart: dict[int, str] = {}
 
     @property
     def waiting(self) -> int:
@@ -65,6 +75,7 @@ class Gathering:
     def take(self) -> list[RowBlock]:
         """The updates that are due, combined, in order."""
         done: list[RankRow] = []
+        self.apart = {}
         for update in sorted(self._waiting):
             missing = self._expected - self._waiting[update].keys()
             if missing and self._newest - update < PATIENCE_UPDATES:
@@ -73,7 +84,7 @@ class Gathering:
             rows = [row for _, row in sorted(self._waiting.pop(update).items())]
             self._combined_to = update
             try:
-                done.append(self._combination(rows).combine(rows, self._world))
+                done.append(self._judged(rows, self._combination(rows).combine(rows, self._world)))
             except (ArithmeticError, ContractError):
                 self.failed += 1
         blocks: list[RowBlock] = []
@@ -83,6 +94,19 @@ class Gathering:
                 blocks.append(block_of(done[first:end], self._run, self._attempt))
                 first = end
         return blocks
+
+    def _judged(self, rows: list[RankRow], combined: RankRow) -> RankRow:
+        """The combined row, flagged where a rank keeps the others waiting; what is wrong with the ranks goes into `apart`."""
+        slow = self._pace.step(rows)
+        missing = sorted(set(range(min(self._world, EXPECTED_MAX))) - {row.rank for row in rows})
+        said = [f"{_listed('rank', missing)} missing"] if missing else []
+        if combined.differing:
+            said.append(f"ranks differ in {', '.join(combined.differing[:4])}, which must be equal")
+        if slow is not None:
+            said.append(str(slow))
+        if said:
+            self.apart[combined.update] = "; ".join(said)
+        return combined if slow is None else replace(combined, flags=combined.flags | RowFlag.RANK_SLOW)
 
     def _combination(self, rows: list[RankRow]) -> Combination:
         key = tuple(row.schema.id for row in rows)
@@ -99,7 +123,7 @@ class Gathering:
         columns = {id_: [_described(column) for column in schema.columns] for id_, schema in schemas.items()}
         waiting = [_packed(row) for rows in self._waiting.values() for row in rows.values()]
         facts = [self._world, sorted(self._expected), self._combined_to, self._newest, self.late]
-        packed: bytes = msgpack.packb([*facts, columns, waiting])
+        packed: bytes = msgpack.packb([*facts, columns, waiting, self._pace.state()])
         return packed
 
     @classmethod
@@ -109,9 +133,10 @@ class Gathering:
         Raises:
             ValueError: bytes that are none of ours.
         """
-        world, expected, combined_to, newest, late, columns, waiting = msgpack.unpackb(data)
+        world, expected, combined_to, newest, late, columns, waiting, *pace = msgpack.unpackb(data, strict_map_key=False)
         made = cls(run, attempt, world)
         made._expected, made._combined_to, made._newest, made.late = set(expected), combined_to, newest, late
+        made._pace = Pace(*pace)
         schemas = {
             id_: Schema.of(Column(name, Kind(kind), RankRule(rule), subject) for name, kind, rule, subject in listed)
             for id_, listed in columns.items()
@@ -121,6 +146,13 @@ class Gathering:
             row = RankRow(rank, schemas[schema], update, t_ns, env_steps, level, flags, *numbers)
             made._waiting.setdefault(update, {})[rank] = row
         return made
+
+
+def _listed(word: str, ranks: Sequence[int]) -> str:
+    """`rank 3 is`, `ranks 1, 2 and 5 more are`."""
+    shown = ", ".join(map(str, ranks[:NAMED_MAX]))
+    more = f" and {len(ranks) - NAMED_MAX} more" if len(ranks) > NAMED_MAX else ""
+    return f"{word} {shown} is" if len(ranks) == 1 else f"{word}s {shown}{more} are"
 
 
 def _described(column: Column) -> list[str]:

@@ -40,6 +40,8 @@ class RankRow:
     flags: int
     values: F64
     status: U8
+    differing: tuple[str, ...] = ()
+    """Of a combined row: the columns that must be equal on all ranks and are not."""
 
 
 def rows_of(block: RowBlock) -> list[RankRow]:
@@ -121,7 +123,8 @@ class Combination:
             values[i, places.slots_to] = row.values[places.slots_from]
             status[i, places.columns_to] = row.status[places.columns_from]
         measured = status == 0
-        out, agree = np.zeros(self.schema.slots), True
+        out = np.zeros(self.schema.slots)
+        differing: list[str] = []
         with np.errstate(all="ignore"):
             for kind, rule, members, slots in self._groups:
                 if rule is RankRule.RANK0:
@@ -139,10 +142,12 @@ class Combination:
                 else:
                     first = measured[:, members].argmax(axis=0)
                     out[slots] = values[first, slots]
-                    agree &= rule is not RankRule.EQUAL or _agrees(values[:, slots], out[slots], measured[:, members])
+                    if rule is RankRule.EQUAL:
+                        agree = _agrees(values[:, slots], out[slots], measured[:, members])
+                        differing += [self.schema.columns[place].name for place in members[~agree].tolist()]
         flags = int(np.bitwise_or.reduce([row.flags for row in rows]))
         flags |= RowFlag.RANKS_MISSING if len(rows) < world else 0
-        flags |= 0 if agree else RowFlag.RANKS_DIFFER
+        flags |= RowFlag.RANKS_DIFFER if differing else 0
         some = measured.any(axis=0)
         return RankRow(
             ALL_RANKS,
@@ -154,6 +159,7 @@ class Combination:
             flags,
             np.where(np.isinf(out) & ~np.repeat(some, self._widths), 0.0, out),
             np.where(some, np.uint8(0), np.where(status.max(axis=0) == 0, np.uint8(Status.INCOMPLETE), status.max(axis=0))),
+            tuple(differing),
         )
 
 
@@ -165,8 +171,9 @@ def _merge_parts(kind: Kind, parts: F64) -> tuple[float, ...]:
     return found
 
 
-def _agrees(values: F64, first: F64, measured: Mask) -> bool:
-    """Whether all that was measured is what the first rank measured; NaN is NaN on all or on none."""
+def _agrees(values: F64, first: F64, measured: Mask) -> Mask:
+    """Of each column, whether all that was measured is what the first rank measured; NaN is NaN on all or on none."""
     near = np.abs(values - first) <= EQUAL_TOLERANCE * np.abs(first)
     same = (values == first) | near | (np.isnan(values) & np.isnan(first))
-    return bool((same | ~measured).all())
+    agree: Mask = (same | ~measured).all(axis=0)
+    return agree

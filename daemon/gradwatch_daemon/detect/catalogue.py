@@ -36,6 +36,9 @@ from gradwatch_daemon.detect.kinds import (
     observation_unhealthy,
     optimizer_precursor,
     performance_degradation,
+    rank_desync,
+    rank_missing,
+    rank_slow,
     ratio_collapse,
     ratio_explosion,
     recurrent_reset,
@@ -97,6 +100,9 @@ CATALOGUE: tuple[Spec, ...] = (
     stall.SPEC,
     telemetry_frozen.SPEC,
     telemetry_gap.SPEC,
+    rank_missing.SPEC,
+    rank_desync.SPEC,
+    rank_slow.SPEC,
 )
 
 PROFILES = ("default", "classic")

@@ -39,6 +39,7 @@ class Escalations:
         self._revision = revision
         self._records: dict[str, Escalation] = {}
         self._taken_back: set[str] = set()
+        self._not_before: dict[str, int] = {}
 
     def load(self, records: Iterable[Escalation]) -> None:
         """Take over records from the store. An applied one that was cancelled before stays taken back."""
@@ -57,13 +58,23 @@ class Escalations:
 
     def desired(self) -> Desired:
         """What the agent shall hold: base, pin and every open escalation that was not taken back."""
-        active = tuple(Active(e.id, e.level, e.updates) for e in self._records.values() if self._wanted(e))
+        wanted = [record for record in self._records.values() if self._wanted(record)]
+        active = tuple(Active(e.id, e.level, e.updates, self._not_before.get(e.id, 0)) for e in wanted)
         return Desired(self._revision, self._base, self._pin, active)
 
-    def request(self, request: RequestEscalation, origin: str, now_ns: int, stored: Escalation | None = None) -> Escalation:
+    def resume(self, same_update: int) -> None:
+        """After a restart: what no rank has begun waits for `same_update` again; what one has, the others may begin too."""
+        for record in self._open():
+            begun = [one.applied for one in record.ranks if one.applied is not None]
+            self._not_before[record.id] = min(begun, default=same_update)
+
+    def request(
+        self, request: RequestEscalation, origin: str, now_ns: int, stored: Escalation | None = None, *, same_update: int = 0
+    ) -> Escalation:
         """Open an escalation; the same id with the same content again gives the record that exists.
 
-        `stored` is what the store has under this id, for ids that are no longer known here.
+        `stored` is what the store has under this id, for ids that are no longer known here. `same_update` is the update before
+        which no rank begins with it.
 
         Raises:
             GradwatchError: `idempotency-mismatch` for an id with other content, `too-many-escalations`, or
@@ -99,6 +110,7 @@ class Escalations:
             expires_ns=now_ns + int(request.expires_s * 1e9),
         )
         self._revision += 1
+        self._not_before[record.id] = same_update
         return self._keep(record)
 
     def delivered(self, ranks: Iterable[int] = (0,)) -> list[Escalation]:
@@ -209,6 +221,7 @@ class Escalations:
         self._records[record.id] = record
         if not record.state.open:
             self._taken_back.discard(record.id)
+            self._not_before.pop(record.id, None)
             self._forget()
         return record
 

@@ -115,7 +115,8 @@ class Control:
             self._need_trainer(state)
             if request.origin != OPERATOR:
                 self._policy.check_budget(request, state.escalations.records(), state.update_last or 0)
-        record = state.escalations.request(request, request.origin, now.unix_ns, known)
+        same_update = state.same_update()
+        record = state.escalations.request(request, request.origin, now.unix_ns, known, same_update=same_update)
         if known is None:
             work.escalated([record])
         return record

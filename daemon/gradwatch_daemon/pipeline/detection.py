@@ -40,12 +40,10 @@ ANSWERS_S = 1.5 * limits.HEARTBEAT_S
 """A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
 
 
-_RANKS_SAY = {
-    0: "all ranks are in the combined update again",
-    RowFlag.RANKS_MISSING: "a rank is missing from the combined update",
-    RowFlag.RANKS_DIFFER: "ranks differ in what must be equal: their models or gradients have left each other",
-    RowFlag.RANKS_MISSING | RowFlag.RANKS_DIFFER: "a rank is missing, and the others differ in what must be equal",
-}
+TOGETHER = "all ranks are in the combined update again, and agree"
+
+SLOW_AGAIN_UPDATES = 64
+"""Updates between two events that a rank is slow."""
 
 
 class Detection:
@@ -60,6 +58,8 @@ class Detection:
         self._streams: dict[Stream, StreamDetection] = {}
         self._gathered: dict[Stream, Gathering] = {}
         self._apart: dict[Stream, int] = {}
+        self._slow_told: dict[Stream, int] = {}
+        self._late_told: dict[Stream, int] = {}
 
     @property
     def rules_hash(self) -> str:
@@ -80,6 +80,7 @@ class Detection:
         for stream, data in self._store.waiting():
             try:
                 self._gathered[stream] = Gathering.load(stream.run, stream.attempt, data)
+                self._late_told[stream] = self._gathered[stream].late
             except (ValueError, TypeError, KeyError) as error:
                 LOG.error("rows of ranks of %s that waited for others are not read: %s", stream.run, error)
 
@@ -147,16 +148,34 @@ class Detection:
                 if block is not None:
                     work.blocks.append(block)
                     self._judge(block, work, now)
-                    self._tell_ranks(block, work)
+                    self._tell_ranks(block, gathering, work)
+            self._tell_late(stream, gathering, work, now)
             work.waiting[stream] = gathering.dump()
 
-    def _tell_ranks(self, block: SignalBlock, work: Work) -> None:
-        """An event wherever ranks begin to be missing or to differ, and where they are together again."""
+    def _tell_ranks(self, block: SignalBlock, gathering: Gathering, work: Work) -> None:
+        """An event wherever ranks begin to be missing or to differ, where they are together again, and where one is slow; the
+        detectors of ranks judge the flags, these say which rank and what."""
+        stream = block.stream
         for update, t_ns, flags in zip(block.update.tolist(), block.t_ns.tolist(), block.flags.tolist(), strict=True):
-            now = flags & (RowFlag.RANKS_MISSING | RowFlag.RANKS_DIFFER)
-            if now != self._apart.get(block.stream, 0):
-                self._apart[block.stream] = now
-                work.events.append(EventRecord(block.stream, "", -1, update, t_ns, "ranks", _RANKS_SAY[now], {}))
+            now, before = flags & (RowFlag.RANKS_MISSING | RowFlag.RANKS_DIFFER), self._apart.get(stream, 0)
+            slow = flags & RowFlag.RANK_SLOW and update - self._slow_told.get(stream, -SLOW_AGAIN_UPDATES) >= SLOW_AGAIN_UPDATES
+            if now == before and not slow:
+                continue
+            if slow:
+                self._slow_told[stream] = update
+            self._apart[stream] = now
+            text = gathering.apart.get(update, TOGETHER)
+            work.events.append(EventRecord(stream, "", -1, update, t_ns, "ranks", text, {}))
+
+    def _tell_late(self, stream: Stream, gathering: Gathering, work: Work, now: Now) -> None:
+        """An event where rows came after their update was combined: the first time, and whenever their number has doubled."""
+        told = self._late_told.get(stream, 0)
+        if gathering.late >= max(1, 2 * told):
+            self._late_told[stream] = gathering.late
+            text = f"{gathering.late} rows of ranks came after their update was combined: stored, and in no combined value"
+            detail: dict[str, Scalar] = {"late": gathering.late}
+            update = self._runs.states[stream.run].update_last or 0
+            work.events.append(EventRecord(stream, "", -1, update, now.unix_ns, "ranks", text, detail))
 
     def _judge(self, block: SignalBlock, work: Work, now: Now, *, before: int = 0, gaps: deque[Gap] | None = None) -> None:
         """Detect on a block, and on the losses within it where they happened; `before` rows of this tick are done."""
@@ -208,7 +227,8 @@ class Detection:
             self._pace.forget(stream)
         for stream in [stream for stream in self._gathered if stream.run in idle and not self._gathered[stream].waiting]:
             del self._gathered[stream]
-            self._apart.pop(stream, None)
+            for told in (self._apart, self._slow_told, self._late_told):
+                told.pop(stream, None)
             work.waiting[stream] = b""
 
     def _found(self, anomalies: list[Anomaly], work: Work, now: Now) -> None:
@@ -235,7 +255,9 @@ class Detection:
         request = decision.request
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
-        work.escalated([state.escalations.request(request, f"{ANOMALY_ORIGIN}{anomaly.id}", now.unix_ns, None)])
+        # One that extends another is at its level already: it takes over wherever the other stands.
+        origin, same_update = f"{ANOMALY_ORIGIN}{anomaly.id}", 0 if decision.extends else state.same_update()
+        work.escalated([state.escalations.request(request, origin, now.unix_ns, same_update=same_update)])
         if decision.extends:
             work.escalated(state.escalations.cancel(decision.extends, f"extended by {request.id}"))
         work.redeliver.add(anomaly.run)

@@ -355,6 +355,7 @@ class Pipeline:
         reader = self._store.reader()
         for run, state in self._runs.states.items():
             state.escalations.load(self._spent(reader, state.run))
+            state.escalations.resume(state.same_update())
             state.lost = self._store.lost_count(run)
             if state.run.state == "live":
                 # Whoever was connected will greet again; until then nobody is.

@@ -105,3 +105,16 @@ def test_ids_of_ended_escalations_are_bounded() -> None:
         state.boundary(update)
 
     assert len(state._ended) == ENDED_MAX
+
+
+def test_escalation_for_a_later_update_begins_at_it_and_on_a_rank_that_is_past_it_at_once() -> None:
+    """So ranks that hear of it at different moments begin together; the countdown is that of each."""
+    early, late = DesiredState(Level.NORMAL), DesiredState(Level.NORMAL)
+    asked = _raised(1, Active("e1", Level.DEBUG, 2, 12))
+    early.receive(asked)
+    assert [early.boundary(update)[0] for update in (10, 11, 12, 13, 14)] == [Level.NORMAL] * 2 + [Level.DEBUG] * 2 + [
+        Level.NORMAL
+    ]
+    late.receive(asked)
+    level, notes = late.boundary(13)
+    assert (level, [(note.state, note.update) for note in notes]) == (Level.DEBUG, [("applied", 13)])

@@ -653,7 +653,7 @@ def test_last_updates_are_combined_when_the_ranks_say_goodbye(world: World) -> N
     assert world.store.row_counts()[Stream("ant-ppo", 1, ALL_RANKS)] == (5, 4)
     world.tick(m.Bye(4, "closed"), peer=b"p")
     told = [(e.kind, e.stream.rank, e.update, e.text) for e in world.reader.events("ant-ppo", 10) if e.kind == "ranks"]
-    assert told == [("ranks", ALL_RANKS, 3, "a rank is missing from the combined update")]
+    assert told == [("ranks", ALL_RANKS, 3, "rank 1 is missing")]
     world.restart()
     assert world.store.waiting() == []
     assert world.view().run.state == "finished"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gradwatch_contracts.columns import Status
+from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.records import Verdict
@@ -64,6 +64,16 @@ def played(
         if start:
             watch.check(signal_block(start, **(past or {})))
         return rank_of(watch, kind, n, start, **{**given, name: value})
+
+    return play
+
+
+def flagged(kind: str, flag: RowFlag) -> Play:
+    """One combined row behind a healthy past, with the flag where the value is 1."""
+
+    def play(watch: Watch, value: float) -> int:
+        watch.check(signal_block(LEARNED))
+        return rank_of(watch, kind, 1, LEARNED, flags=int(flag) if value else 0)
 
     return play
 
@@ -312,6 +322,9 @@ DEFAULT_REST = [
         0.5,
     ),
     Case("default", "telemetry_frozen", "updates", standing, 20.0, 21.0, WARNING, 30.0),
+    Case("default", "rank_missing", "marked", flagged("rank_missing", RowFlag.RANKS_MISSING), 0.0, 1.0, WARNING, 1.0),
+    Case("default", "rank_desync", "marked", flagged("rank_desync", RowFlag.RANKS_DIFFER), 0.0, 1.0, WARNING, 1.0),
+    Case("default", "rank_slow", "marked", flagged("rank_slow", RowFlag.RANK_SLOW), 0.0, 1.0, WARNING, 1.0),
     Case("default", "gradient_drift", "drift", played("gradient_drift:norm", NORM, past=USUAL_1), *_about(1.5, ">"), INFO, 2.0),
     _plain("default", "lstm_unhealthy", "saturation", "rnn__h__saturation", ">", 0.5, WARNING, n=3),
     _plain("default", "lstm_unhealthy", "cell", CELL, ">", 20.0, WARNING, n=2),

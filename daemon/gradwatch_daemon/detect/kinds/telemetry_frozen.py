@@ -56,7 +56,7 @@ SPEC = Spec(
     source="an all-constant signal says nothing of the run; absence of evidence is never read as health",
     fails_when="A trainer whose learning rate has reached 0 in an environment without chance; evaluation that repeats itself.",
     tries=(
-        "Look at what is passed to the call it names: the tensors of this update, or those of an earlier one?",
+        "Look at what is passed to the call it names: these are the tensors of an earlier update.",
         "Check that the rollout is collected anew each update, and the optimizer still steps.",
     ),
     meets=True,
