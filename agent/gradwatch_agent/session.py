@@ -28,6 +28,10 @@ GONE_S = limits.HEARTBEAT_S * (limits.HEARTBEATS_MISSED_MAX + 1)
 """Silence after which the daemon counts as gone: the first PING goes out after one heartbeat, then so many stay unanswered.
 After a pause of our own (SIGSTOP, a long call that holds the interpreter) this may be wrong; a HELLO too many is harmless."""
 
+FRESH_S = 0.25
+"""Silence after which a daemon is asked whether it is there before it is told BYE: one that has restarted since asks for a
+HELLO, and would not know who left."""
+
 PONGS_MAX = 8
 """Answers queued at once: a daemon that only pings must not make us grow."""
 
@@ -235,10 +239,24 @@ class Session:
             return m.Ping(int(now * 1e9))
         if not self._data and not self._hurry:
             self._data.extend(self._outbox.take(self._window, self._window_bytes))
-        # What will be sent later is not to be declared lost: then the session ends without a word, as if it were killed.
-        if (self._hurry and not self._outbox.durable) or (self._closing and not self._data and self._outbox.settled):
-            return m.Bye(self._outbox.last_seq, self._reason)
+        if self._closing:
+            return self._last_word(now)
         return self._data[0] if self._data else None
+
+    def _last_word(self, now: float) -> m.Message | None:
+        """What is still on its way, then BYE: to a daemon that is known to hear it, unless there is no time to ask.
+
+        What will be sent later is not to be declared lost: then the session ends without a word, as if it were killed.
+        """
+        settled = not self._data and self._outbox.settled
+        bye = m.Bye(self._outbox.last_seq, self._reason)
+        if self._hurry:
+            return bye if settled or not self._outbox.durable else None
+        if not settled:
+            return self._data[0] if self._data else None
+        if now - self._heard_at <= FRESH_S:
+            return bye
+        return m.Ping(int(now * 1e9)) if self._pinged_at <= self._heard_at else None
 
     def _reconnect(self, now: float) -> None:
         """Back to HELLO; never sooner than the first wait after the last one, so no daemon can make us spin."""

@@ -1,8 +1,9 @@
 """A trainer that may be killed at any moment: numbered rows through the agent's own outbox, spool and link, under load.
 
 `python crash_trainer.py RUN DIARY ROOM` sends until it is told to end by SIGTERM. ROOM is `roomy`, or `cramped`: then memory
-and spool hold so little that rows are thinned and dropped. DIARY gets, before and after the fact, what the checker goes by:
-`s` the session, `p` the last record put (before it is), `a` the last one acked, `d` the last one on the disk.
+and spool hold so little that rows are thinned and dropped; or `quiet`: it only sends what others left. DIARY gets, before and
+after the fact, what the checker goes by: `s` the session, `p` the last record put (before it is), `a` the last one acked, `d`
+the last one on the disk.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def main() -> None:
     trainer.link.start()
     update, told = 0, (-1, -1)
     while not ending:
-        for _ in range(pace.randrange(1, 20)):
+        for _ in range(0 if room == "quiet" else pace.randrange(1, 20)):
             os.write(diary, f"p {update}\n".encode())
             trainer.put(update)
             update += 1

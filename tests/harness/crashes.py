@@ -39,6 +39,10 @@ AWAY_S = (0.0, 2.5)
 """How long the daemon stays away: sometimes long enough for the spool."""
 
 
+SETTLE_S = 240.0
+"""What everything that lies in the spools may take on a busy machine."""
+
+
 @dataclass(slots=True)
 class Life:
     """What one process of a trainer wrote into its diary: its session, and the last record put, acked, on the disk."""
@@ -114,21 +118,22 @@ class Campaign:
             self.daemon.start()
 
     def settle(self) -> None:
-        """Let everybody end in peace: trainers first, each once more so that no spool is left; then the daemon."""
+        """Let everybody end in peace: trainers first, then one that only sends what they left, then the daemon."""
         for run in RUNS:
             self._end(run)
-            for _ in range(20):
-                if not list((self._home / "spool" / run).rglob("*.seg")):
-                    break
-                self._begin(run)
-                wait_for(lambda run=run: not list((self._home / "spool" / run).rglob("*.seg")), f"the spool of {run}", 60)  # type: ignore[misc]
+            if self._left(run):
+                self._begin(run, "quiet")
+                wait_for(lambda run=run: not self._left(run), f"the spool of {run} to be sent", SETTLE_S)  # type: ignore[misc]
                 self._end(run)
         assert self.daemon.stop() == 0
 
-    def _begin(self, run: str) -> None:
+    def _left(self, run: str) -> list[Path]:
+        return list((self._home / "spool" / run).rglob("*.seg"))
+
+    def _begin(self, run: str, room: str = "") -> None:
         self._lives += 1
         diary = self._home / f"{run}.{self._lives}.diary"
-        command = [sys.executable, crash_trainer.__file__, run, str(diary), RUNS[run]]
+        command = [sys.executable, crash_trainer.__file__, run, str(diary), room or RUNS[run]]
         environment = {**self.daemon.environment, "GRADWATCH_SPOOL_DIR": str(self._home / "spool")}
         with open(self._home / "trainers.log", "ab") as log:
             self._trainers[run] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.outbox import Outbox
-from gradwatch_agent.session import GONE_S, HELLO_AGAIN_MAX_S, HELLO_AGAIN_S, PONGS_MAX, Session, State
+from gradwatch_agent.session import FRESH_S, GONE_S, HELLO_AGAIN_MAX_S, HELLO_AGAIN_S, PONGS_MAX, Session, State
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
@@ -359,6 +359,32 @@ def test_bye_comes_after_the_last_ack() -> None:
 
     assert wire.sends() == [m.Bye(0, "exception")]
     assert wire.session.state is State.CLOSED
+
+
+def test_bye_after_a_silence_goes_to_a_daemon_that_answers() -> None:
+    """One that restarted meanwhile does not know us: it is greeted first, so that it knows who left."""
+    wire = Wire()
+    wire.live()
+    wire.session.close("closed")
+    (ping,) = wire.sends(wait_s=FRESH_S + 0.1)
+    assert isinstance(ping, m.Ping)
+    assert wire.sends(wait_s=0.1) == []
+    wire.hears(m.Rehello())
+    assert _kinds(wire.sends(wait_s=HELLO_AGAIN_S)) == [m.Hello]
+    wire.hears(m.Welcome(3, 4096, -1, Desired(0)))
+
+    assert wire.sends() == [m.Bye(-1, "closed")]
+
+
+def test_bye_after_a_silence_is_said_all_the_same_when_time_is_up() -> None:
+    """A daemon that is stopped finds it when it goes on."""
+    wire = Wire()
+    wire.live()
+    wire.session.close("closed")
+    wire.sends(wait_s=FRESH_S + 0.1)
+    wire.session.hurry()
+
+    assert wire.sends() == [m.Bye(-1, "closed")]
 
 
 def test_bye_in_a_hurry_does_not_wait_for_acks() -> None:
