@@ -29,6 +29,10 @@ $ gradwatch completion fish > ~/.config/fish/completions/gradwatch.fish
 """
 
 
+PLAIN = {"RUN": "name of the run", "SIGNAL": "name of the signal", "KIND": "of this kind"}
+"""What needs no words in `--help`."""
+
+
 def reference_page() -> str:
     """The page without its notice."""
     verbs = read_grammar(build_parser())
@@ -46,8 +50,10 @@ def _section(verb: Verb) -> str:
 
 def _row(word: Word) -> str:
     name = " ".join([", ".join(word.names), word.value]).strip()
-    choices = f" One of {', '.join(f'`{choice}`' for choice in word.choices)}." if word.choices and word.names else ""
-    return f"| `{_cell(name)}` | {_cell(word.help + choices)} |\n"
+    listed = word.choices and (word.names or not word.help)
+    choices = f" One of {', '.join(f'`{choice}`' for choice in word.choices)}." if listed else ""
+    said = f"{word.help or PLAIN.get(word.value, '')}{choices}".strip()
+    return f"| `{_cell(name)}` | {_cell(said)} |\n"
 
 
 def _cell(text: str) -> str:
