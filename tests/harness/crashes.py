@@ -128,7 +128,11 @@ class Campaign:
         assert self.daemon.stop() == 0
 
     def _left(self, run: str) -> list[Path]:
-        return list((self._home / "spool" / run).rglob("*.seg"))
+        folder = self._home / "spool" / run
+        try:
+            return list(folder.rglob("*.seg"))
+        except FileNotFoundError:  # it is being deleted while we look
+            return [folder]
 
     def _begin(self, run: str, room: str = "") -> None:
         self._lives += 1
