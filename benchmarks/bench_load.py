@@ -90,7 +90,7 @@ def many(sessions: int, at_once: int) -> list[Figure]:
         empty = rss_mb(service)
         crowd = Crowd(service.connection, "many", sessions)
         greeted = crowd.greet()
-        crowd.push(8)
+        crowd.push(2)
         full = rss_mb(service)
         crowd.close()
     with Service() as service:
@@ -107,7 +107,7 @@ def many(sessions: int, at_once: int) -> list[Figure]:
         acked = time.perf_counter() - start
         crowd.close()
     return [
-        Figure(f"memory with {sessions} sessions, 256 updates each", full, "MB", 200.0, baseline=("an idle daemon", empty)),
+        Figure(f"memory with {sessions} sessions, 64 updates each", full, "MB", 200.0, baseline=("an idle daemon", empty)),
         Figure(f"  {sessions} greet at once, until the last is welcome", greeted, "s"),
         Figure(f"{at_once} come back at once after kill -9, until the last is welcome", returned, "s"),
         Figure("  until 32 updates of each are committed", acked, "s"),
@@ -131,13 +131,12 @@ def main() -> None:
         flood(Connection.from_json(sys.argv[2]), sys.argv[3])
     args = arguments(__doc__).parse_args()
     quick = args.quick
-    figures: list[Figure] = []
     with Service() as service:
-        figures += latencies(service, 2.0 if quick else 8.0, 1 if quick else 3)
+        figures = latencies(service, 2.0 if quick else 8.0, 1 if quick else 3)
         figures += slow_readers(service, 2.0 if quick else 8.0)
-    figures += many(100 if quick else 1000, 50 if quick else 500)
-    figures += days(20_000 if quick else 400_000)
-    print_table("one daemon under load", figures, quick=quick)
+    print_table("one daemon under load: delays", figures, quick=quick)
+    print_table("one daemon under load: sessions", many(100 if quick else 1000, 50 if quick else 500), quick=quick)
+    print_table("one daemon under load: days", days(20_000 if quick else 400_000), quick=quick)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from gradwatch_contracts.control import Desired
 if TYPE_CHECKING:
     from gradwatch_contracts.connection import Connection
 
-GREET_S = 60.0
+ANSWERS_S = 240.0
 
 
 class Member:
@@ -81,7 +81,7 @@ class Crowd:
             member.socket.send(encode(m.SchemaMessage(SCHEMA.columns)))
         return taken
 
-    def until(self, done: object, seconds: float = GREET_S) -> None:
+    def until(self, done: object, seconds: float = ANSWERS_S) -> None:
         """Listen until `done()`.
 
         Raises:
