@@ -63,7 +63,7 @@ class Receiver:
                 if 300 <= status < 400:
                     self.send_header("Location", "/elsewhere")
                 self.end_headers()
-                self.wfile.write(b"said so")
+                self.wfile.write(b"said so" if status < 400 else f"cannot POST {self.path}".encode())
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""

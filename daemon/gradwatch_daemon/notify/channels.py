@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gradwatch_daemon.notify.payload import title, write
 from gradwatch_daemon.notify.post import Answer, post
+from gradwatch_daemon.notify.target import signing_key
 
 if TYPE_CHECKING:
     from gradwatch_daemon.notify.target import Target
@@ -39,9 +40,8 @@ def send_webhook(target: Target, id_: str, body: bytes, now_s: int) -> Answer:
 
 
 def sign(secret: str, id_: str, now_s: int, body: bytes) -> str:
-    """The signature header. A secret `whsec_…` is base64 of the key, as the specification has it; another is the key itself."""
-    key = base64.b64decode(secret[6:]) if secret.startswith("whsec_") else secret.encode()
-    mac = hmac.new(key, f"{id_}.{now_s}.".encode() + body, hashlib.sha256)
+    """The signature header, by the key that the secret stands for."""
+    mac = hmac.new(signing_key(secret), f"{id_}.{now_s}.".encode() + body, hashlib.sha256)
     return "v1," + base64.b64encode(mac.digest()).decode()
 
 

@@ -45,13 +45,13 @@ def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float = 
         connection = http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_S, context=ssl.create_default_context())
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     late = threading.Event()
     overtime = threading.Timer(deadline_s, _hang_up, (connection, late))
     overtime.daemon = True
     overtime.start()
     try:
         with closing(connection):
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("POST", path, body, {"Content-Type": "application/json", "User-Agent": "gradwatch", **headers})
             response = connection.getresponse()
             text = response.read(ANSWER_BYTES).decode("utf-8", "replace")
@@ -62,7 +62,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], deadline_s: float = 
         overtime.cancel()
     if late.is_set():  # what came until then may look like a whole answer
         return Answer(False, True, f"no answer within {deadline_s:g} s")
-    said = " ".join(f"{response.status} {response.reason} {text}".split())[:ANSWER_BYTES]
+    said = " ".join(f"{response.status} {response.reason} {text}".split())
+    # Many servers answer an error with the address, which may hold a token; the log is shown to whoever may read.
+    said = (said.replace(path, "/…") if len(path) > 1 else said)[:ANSWER_BYTES]
     if 200 <= response.status < 300:
         return Answer(True, False, said)
     return Answer(False, response.status >= 500 or response.status in {408, 425, 429}, said)

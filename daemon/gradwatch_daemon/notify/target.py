@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ TARGETS_MAX = 16
 """Each has a thread of its own, so that one that hangs keeps no other waiting."""
 
 SECRET_BYTES_MIN = 16
-"""Of a webhook's secret: shorter ones can be guessed."""
+"""Of the key that a webhook's secret stands for: shorter ones can be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ class Target:
 
 
 KEYS = tuple(one.name for one in fields(Target))
+
+
+def signing_key(secret: str) -> bytes:
+    """The key in a secret: `whsec_…` is base64 of it, as Standard Webhooks has it; another text is the key itself.
+
+    Raises:
+        ValueError: `whsec_` before something that is not base64.
+    """
+    return base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
 
 
 def read_targets(value: object, secret: str, origin: str) -> tuple[Target, ...]:
@@ -77,7 +87,7 @@ def _of_word(word: str, origin: str) -> dict[str, str]:
 
 def _read(table: object, secret: str, where: str, taken: Collection[str]) -> Target:
     if not isinstance(table, dict):
-        raise _invalid(where, "a table", repr(table)[:80])
+        raise _invalid(where, "a table", f"a {type(table).__name__}")  # not itself: it may be an address with a token
     for key in table:
         if key not in KEYS:
             raise _unknown(where, "key", str(key), KEYS)
@@ -106,13 +116,34 @@ def _check(target: Target, where: str, taken: Collection[str]) -> None:
         if find_spec("apprise") is None:
             raise _invalid(where, "the package apprise", "none", "Install it: pip install 'gradwatch[notify]'.")
         return
-    parts = urlsplit(target.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
-        raise _invalid(f"{where}.url", "http://HOST… or https://HOST…, without a user in it", f"{parts.scheme or 'no scheme'}")
-    if target.kind == "webhook" and len(target.secret.encode()) < SECRET_BYTES_MIN:
-        got = f"{len(target.secret.encode())} bytes" if target.secret else "none"
+    _check_url(target.url, f"{where}.url")
+    if target.kind == "webhook":
+        _check_secret(target.secret, f"{where}.secret")
+
+
+def _check_url(url: str, where: str) -> None:
+    """Refuse at the start what could never be posted to. The words of the library are left out: they quote the address."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and not parts.username and not parts.password
+        usable = usable and parts.port != 0  # reading it checks it
+    except ValueError:
+        raise _invalid(where, "http://HOST… or https://HOST…", "a host or port that cannot be") from None
+    if not usable:
+        raise _invalid(where, "http://HOST… or https://HOST…, without a user in it", f"{parts.scheme or 'no scheme'}")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise _invalid(where, "an address with %XX for spaces and what is not ASCII", "such a character as it is")
+
+
+def _check_secret(secret: str, where: str) -> None:
+    try:
+        size = len(signing_key(secret))
+    except ValueError:
+        raise _invalid(where, "base64 behind whsec_, with its =", "something else") from None
+    if size < SECRET_BYTES_MIN:
         expected = f"a secret of {SECRET_BYTES_MIN} bytes or more: who receives must be able to tell it is from us"
-        raise _invalid(f"{where}.secret", expected, got, "Set secret in the table, or GRADWATCH_NOTIFY_SECRET.")
+        next_step = "Set secret in the table, or GRADWATCH_NOTIFY_SECRET."
+        raise _invalid(where, expected, f"{size} bytes" if size else "none", next_step)
 
 
 def _severity(table: Mapping[str, Any], where: str) -> Severity:

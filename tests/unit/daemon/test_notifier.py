@@ -118,6 +118,14 @@ def test_answer_that_drips_is_cut_off_at_the_deadline() -> None:
     assert (answer.ok, answer.again) == (False, True)
 
 
+def test_answer_that_quotes_the_address_is_kept_without_it() -> None:
+    """What a receiver says is shown to whoever may read; the path of a webhook often holds its token."""
+    with Receiver([404]) as receiver:
+        answer = post(f"{receiver.url}/services/T0K3N?key=abc", b"{}", {})
+    assert receiver.received[0].path == "/services/T0K3N?key=abc"
+    assert answer.said == "404 Not Found cannot POST /…"
+
+
 def test_dropped_delivery_is_not_sent() -> None:
     """Too many were pending: the oldest goes, also from the queue of its channel."""
     with Receiver() as receiver:

@@ -30,8 +30,16 @@ HOOK: dict[str, Any] = {"kind": "webhook", "url": "https://hooks.lab/x?token=abc
         ({**HOOK, "url": "https://user:pw@x"}, "without a user"),
         ({**HOOK, "name": "no name"}, "notify 1 .*name"),
         ({"kind": "webhook"}, "url: expected a text, got nothing"),
+        ({**HOOK, "url": "https://x:99999/abc"}, "a host or port that cannot be"),
+        ({**HOOK, "url": "https://x:abc/"}, "a host or port that cannot be"),
+        ({**HOOK, "url": "https://[x/abc"}, "a host or port that cannot be"),
+        ({**HOOK, "url": "https://x/abc d"}, "%XX for spaces"),
+        ({**HOOK, "url": "https://x/abc\u00e9"}, "%XX for spaces"),
+        ({**HOOK, "secret": "whsec_" + "=" * 24}, "base64 behind whsec_"),
+        ({**HOOK, "secret": "whsec_abc"}, "base64 behind whsec_"),
+        ({**HOOK, "secret": "whsec_AAAAAAAAAAAA"}, "16 bytes or more.*got 9 bytes"),
         ({"kind": "apprise", "url": "slack"}, "an address of Apprise"),
-        ("x", "a table"),
+        ("webhook+https://x/abc", "a table, got a str"),
     ],
 )
 def test_target_that_is_wrong_names_table_key_and_the_nearest(table: object, said: str) -> None:
