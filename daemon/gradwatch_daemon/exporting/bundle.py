@@ -73,7 +73,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read(MANIFEST))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, "a bundle of `gradwatch export`", str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _unreadable(path, "a bundle of `gradwatch export`", "another zip file")
@@ -88,14 +88,15 @@ def unpack_database(path: Path, target: Path) -> None:
     Raises:
         GradwatchError: `recording-unreadable`: damaged.
     """
-    expected = read_manifest(path)["sha256"].get(DATABASE)
+    sums = read_manifest(path).get("sha256")
+    expected = sums.get(DATABASE) if isinstance(sums, dict) else None
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(path) as archive, archive.open(DATABASE) as inside, open(target, "xb") as out:
             while part := inside.read(_COPY_BYTES):
                 digest.update(part)
                 out.write(part)
-    except (OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, "an undamaged bundle", str(error)) from error
     if digest.hexdigest() != expected:
         raise _unreadable(path, f"{DATABASE} as it was exported", "another one", "Export it again.")

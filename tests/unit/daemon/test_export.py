@@ -278,11 +278,19 @@ def test_damaged_or_foreign_bundle_exits_5_and_says_so(gradwatch: CommandLine, d
         "changed.zip": ({"gradwatch.db": files["gradwatch.db"] + b"x"}, "as it was exported"),
         "foreign.zip": ({"manifest.json": b"{}"}, "another zip file"),
         "later.zip": ({"manifest.json": json.dumps(later).encode()}, "Upgrade gradwatch"),
+        "unsummed.zip": ({"manifest.json": json.dumps({**later, "version": 1, "sha256": []}).encode()}, "as it was exported"),
     }
     for name, (changed, said) in cases.items():
         ended = gradwatch("replay", written(name, changed))
         assert (ended.code, ended.out) == (5, ""), name
         assert said in ended.err
+    locked = bytearray((tmp_path / "quiet.zip").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(header) + flags] |= 1
+    (tmp_path / "locked.zip").write_bytes(locked)
+    ended = gradwatch("replay", tmp_path / "locked.zip")
+    assert (ended.code, ended.out) == (5, "")
+    assert "encrypted" in ended.err
 
 
 def test_extract_knows_every_table_of_the_schema(data: Path, tmp_path: Path) -> None:
