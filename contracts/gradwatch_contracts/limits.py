@@ -88,6 +88,9 @@ SILENCES_ACTIVE_MAX = 256
 SILENCE_S_MAX = 366 * 86_400
 """Longest silence; what shall never be delivered belongs into the configuration."""
 
+UPDATE_MAX = 2**63 - 1
+"""The largest number of an update, as rows, messages and the store hold it."""
+
 NOTE_CHARS_MAX = 500
 """What a person says of an anomaly or a silence."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 from fastapi import Path, Query, Request
 from fastapi.params import Query as QueryParam
 
+from gradwatch_contracts import limits
 from gradwatch_contracts.names import RUN, nearest
 from gradwatch_daemon.api.context import ApiContext, context_of
 from gradwatch_daemon.api.cursors import LIMIT_DEFAULT, LIMIT_MAX
@@ -17,7 +18,7 @@ from gradwatch_daemon.records import RunView
 RunName = Annotated[str, Path(description="Name of the run", examples=["ant-ppo"])]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items of one answer")]
 Cursor = Annotated[str | None, Query(description="`next` of the answer before")]
-UPDATE_MAX = 2**63 - 1
+UPDATE_MAX = limits.UPDATE_MAX
 LIMIT = LIMIT_DEFAULT
 
 

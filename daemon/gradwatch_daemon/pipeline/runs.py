@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.limits import UPDATE_MAX
 from gradwatch_daemon.anomalies.closing import close
 from gradwatch_daemon.anomalies.liveness import Vital
 from gradwatch_daemon.escalate.commands import Commands
@@ -71,7 +72,9 @@ class RunState:
 
     def same_update(self) -> int:
         """The update from which on all ranks can do something alike: two after the newest of any, 0 for a single rank."""
-        return 0 if self.run.world == 1 or self.update_last is None else self.update_last + 2
+        if self.run.world == 1 or self.update_last is None:
+            return 0
+        return min(self.update_last + 2, UPDATE_MAX)  # a trainer may count as it likes, and neither store nor wire holds more
 
     def view(self) -> RunView:
         """The immutable picture for HTTP."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import CANCEL, Level
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.limits import UPDATE_MAX
 from gradwatch_daemon.commands import Allowance, Calm, CancelCommand, CommandRecord, RequestCommand, RequestEscalation, SetLevel
 from gradwatch_daemon.escalate.actions import Action
 from gradwatch_daemon.escalate.policy import Policy, Response
@@ -72,6 +75,16 @@ def test_command_that_cannot_be_is_refused_and_leaves_no_trace(world: World, req
     assert error.value.next_step
     assert told(world) == []
     assert world.reader.commands("ant-ppo") == []
+
+
+def test_trainer_at_the_largest_update_can_still_be_asked(world: World) -> None:
+    """All ranks begin two updates on, and there are none: neither the store nor the wire may end the daemon over that."""
+    two_ranks(world)
+    world.tick(replace(world.rows.samples(), update=struct.pack("<q", UPDATE_MAX)))
+    world.ask(want())
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "look"))
+    assert kept(world).not_before == UPDATE_MAX
+    assert told(world, b"q") == [("c1", "dump", UPDATE_MAX)]
 
 
 def test_command_to_a_trainer_without_it_names_what_declares_it(world: World) -> None:
