@@ -84,7 +84,7 @@ def _lost(coverage: dict[str, Any]) -> str:
 
 def lines(item: dict[str, Any], output: Output) -> list[str]:
     """One anomaly for a person: what, where, the numbers, what else it explains, what to try."""
-    subject = f" [{item['subject']}]" if item["subject"] else ""
+    subject = f" [{printable(item['subject'])}]" if item["subject"] else ""
     severity = output.paint(f"{glyph(item['severity']):>2} {item['severity']:<8}", item["severity"])
     head = f"{severity} {item['state']:<8}  {item['run']}  update {item['update_fired']}  {item['kind']}{subject}"
     status = item["status"]

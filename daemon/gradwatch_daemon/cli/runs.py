@@ -73,7 +73,7 @@ def show(item: dict[str, Any], output: Output) -> None:
         for line in item["crash"]["traceback"].rstrip().splitlines()[-CRASH_LINES:]:
             output.line(f"  {printable(line)}")
     output.line(f"level      {known(level['effective'])} (base {level['base']}{pin})")
-    output.line(f"takes      {', '.join(item['verbs']) or 'no command'}")
+    output.line(printable(f"takes      {', '.join(item['verbs']) or 'no command'}"))
     output.line(f"sessions   {item['sessions']} of {item['world']}, last seen {item['last_seen_at']}")
     output.line(f"coverage   {percent(item['coverage']['share'])}: {item['coverage']['received']} updates received")
     for loss in item["losses"]:

@@ -253,6 +253,11 @@ def test_control_characters_of_a_trainer_do_not_reach_the_terminal(stub: DaemonS
     assert "\\x1b[2Jx\\x0d\\x07" in said
     assert "\x1b" not in said
 
+    stub.answer("GET", RUN, documents.run_detail(verbs=["stop\x1b[2J"]))
+    stub.answer("GET", "/api/v1/anomalies", documents.anomalies(documents.anomaly(subject="head\x1b[2J")))
+    assert "stop\\x1b[2J" in gradwatch("runs", "ant-ppo").out
+    assert "head\\x1b[2J" in gradwatch("anomalies").out
+
 
 def test_run_name_is_one_part_of_the_path(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """A slash in an argument must not choose another address."""
