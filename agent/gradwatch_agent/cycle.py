@@ -165,13 +165,13 @@ class UpdateCycle:
             self._measurement.begin(self._tally, self._collected)
 
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
-        """Turn the running update into a row, now or when its values arrive; a failure on the way is told as a LOSS."""
-        try:
-            self._rows.put(self._pack(now_ns, flags, env_steps))
-        except BaseException as error:
-            self._outbox.lose(1, reason_of_loss(error))
-            raise
-        self._rows.harvest()
+        """Turn the running update into a row, when its values have arrived. Who calls tells what fails by `_lose`: around the
+        call, since Ctrl-C may land as this begins."""
+        self._rows.put(self._pack(now_ns, flags, env_steps))
+
+    def _lose(self, error: BaseException) -> None:
+        """Tell that the update became no row."""
+        self._outbox.lose(1, reason_of_loss(error))
 
     def _pack(self, now_ns: int, flags: int, env_steps: object) -> Waiting:
         """The finished update, its values perhaps under way."""
@@ -240,7 +240,11 @@ class UpdateCycle:
         if started or (self._measurement is not None and self._measurement.touched):
             if error is None and self.update == self._settings.update_start:
                 self._hints.say("step", "step() was never called, so all is one update. Call mon.step() after each update.")
-            self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
+            try:
+                self._finish(time.perf_counter_ns(), RowFlag.PARTIAL)
+            except BaseException as own:
+                self._lose(own)
+                raise
         self._rows.drain(limits.CLOSE_S / 2)  # the rest is for the daemon's acks
         if error is not None:
             text, detail = describe(error)

@@ -238,7 +238,12 @@ class Monitor(UpdateCycle):
                     self._tell_numbers("episode.truncated", truncated)
                     self._tell_numbers("episode.eval_return", eval_return)
             finally:  # the row goes out, whatever was wrong with these
-                self._finish(begin, 0, env_steps)
+                try:
+                    self._finish(begin, 0, env_steps)
+                except BaseException as error:
+                    self._lose(error)
+                    raise
+                self._rows.harvest()
         except Exception as error:
             if is_strict():
                 raise

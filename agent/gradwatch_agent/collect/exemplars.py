@@ -102,12 +102,14 @@ class ExemplarCollector:
         columns = [worst, torch.full_like(worst, minibatch), torch.mul(index, one)]
         columns += [torch.mul(torch.gather(tensor, 0, index), one) for tensor in features.values()]
         kind = (new_logp.device, (*LEADING, *features))
+        if kind not in self._held and len(self._held) >= KINDS_MAX:
+            return
+        found = torch.stack(columns, 1)  # before its kind is noted: Ctrl-C may come in between
         held = self._held.get(kind)
         if held is None:
-            if len(self._held) >= KINDS_MAX:
-                return
-            held = self._held[kind] = []
-        held.append(torch.stack(columns, 1))
+            self._held[kind] = [found]
+            return
+        held.append(found)
         if len(held) >= HELD_MAX:
             self._held[kind] = [_worst(held)]
 

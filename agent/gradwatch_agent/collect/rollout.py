@@ -90,9 +90,9 @@ class RolloutCollector:
         self, tally: Tally, given: Mapping[str, object], groups: Mapping[tuple[torch.Size, torch.device], Mapping[str, object]]
     ) -> None:
         """Say why return - value is missing although both were passed."""
-        if any(ERROR in group for group in groups.values()) or given.get(VALUE) is None or given.get(TARGET) is None:
-            return
         places = {name: place for place, group in groups.items() for name in group}
+        if ERROR in places or given.get(VALUE) is None or given.get(TARGET) is None:
+            return
         if VALUE in places and TARGET in places:
             same_device = places[VALUE][1] == places[TARGET][1]
             tally.refuse(ERROR, Status.SHAPE if same_device else Status.DEVICE)

@@ -13,12 +13,16 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad
 
+from gradwatch_agent.collect.exemplars import ExemplarCollector
+from gradwatch_agent.collect.rows import INTERRUPTED
+from gradwatch_agent.cycle import UpdateCycle
 from gradwatch_agent.device.clip import PARAMETERS
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring, open_monitor, read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from gradwatch_agent import Monitor
@@ -131,3 +135,45 @@ def test_watched_objects_are_copied_and_pickled_without_us() -> None:
         for module in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
             assert torch.equal(module.weight, network.weight)
         assert b"gradwatch" not in pickle.dumps((network, network.state_dict(), optimizer, optimizer.state_dict()))
+
+
+def test_interrupt_as_the_row_is_begun_is_told_as_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first line of what makes the row: the update counts on, so its row has to be accounted for."""
+
+    def interrupt(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monitoring() as (monitor, record):
+        with monkeypatch.context() as patched:
+            patched.setattr(UpdateCycle, "_finish", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                monitor.step()
+        monitor.step()
+    assert (monitor.update, len(record.rows), record.losses) == (2, 1, [(1, INTERRUPTED)])
+
+
+def test_interrupt_while_transitions_are_chosen_leaves_no_kind_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At DEBUG: the end of the update goes over what is held, and would fail on a kind of which nothing is."""
+    logp = torch.zeros(4)
+    with monitoring(level=Level.DEBUG) as (monitor, record):
+        with monkeypatch.context() as patched:
+            patched.setattr(ExemplarCollector, "_choose", _interrupted_at_the_end(ExemplarCollector._choose))
+            with pytest.raises(KeyboardInterrupt):
+                monitor.ppo(new_logp=logp, old_logp=logp)
+        monitor.step()
+    assert len(record.rows) == 1
+    assert not record.losses
+
+
+def _interrupted_at_the_end(choose: Callable[..., None]) -> Callable[..., None]:
+    """The same, with Ctrl-C as the last tensor of it is made."""
+
+    def interrupt(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    def call(*given: object) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(torch, "stack", interrupt)
+            choose(*given)
+
+    return call
