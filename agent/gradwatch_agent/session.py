@@ -148,7 +148,7 @@ class Session:
             if message is None:
                 return None
             try:
-                return _checked(message)
+                return checked(message)
             except ContractError as error:
                 if isinstance(message, m.Hello):
                     self.refuse(error.sentence)
@@ -298,7 +298,7 @@ class Session:
             self._outbox.put_result(command.id, "rejected", command.not_before_update, f"this agent has no {command.verb}")
 
 
-def _checked(message: m.Message) -> bytes:
+def checked(message: m.Message) -> bytes:
     """The frame of a message. Evidence and HELLO hold what users gave: what our own decoder refuses is not sent."""
     frame = encode(message)
     if isinstance(message, (m.Hello, m.Table, m.Event, m.Result)):

@@ -113,8 +113,9 @@ class Spool:
             first = seqs_of(listed[0])
             assert first is not None
             held = Held(segment_name(first[0]), -1, 0, set())
-        data, last = self._frames(listed, held)
+        data, last, schemas = self._frames(listed, held)
         self._files.append(held.name, data)
+        held.schemas = schemas  # not before: where the disk took nothing, the segment holds none of them
         held.size += len(data)
         self.bytes_held += len(data)
         if held.last_seq < 0:
@@ -125,8 +126,8 @@ class Spool:
         self._make_room()
         return last
 
-    def _frames(self, messages: Iterable[m.Message], held: Held) -> tuple[bytes, int]:
-        """The bytes to add to a segment, and the last record in them."""
+    def _frames(self, messages: Iterable[m.Message], held: Held) -> tuple[bytes, int, set[str]]:
+        """The bytes to add to a segment, the last record in them, and the schemas that it holds then."""
         frames = [self._greet()] if not held.size else []
         last, known = -1, set(held.schemas)
         for message in messages:
@@ -136,8 +137,7 @@ class Spool:
             frames.append(encode(message))
             seqs = seqs_of(message)
             last = max(last, seqs[1] if seqs else -1)
-        held.schemas = known
-        return b"".join(frames), last
+        return b"".join(frames), last, known
 
     def _greet(self) -> bytes:
         hello = self._hello() if self._hello is not None else self.greeting

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.session import checked
 from gradwatch_contracts import limits
-from gradwatch_contracts.messages import Bye
+from gradwatch_contracts.errors import ContractError
+from gradwatch_contracts.messages import Bye, Event, Result, Table
 
 if TYPE_CHECKING:
     from gradwatch_agent.outbox import Outbox
@@ -55,7 +57,7 @@ class SpillingOutbox:
 
     def _spill(self, now: float) -> bool:
         """Move the oldest messages; whether there may be more."""
-        messages = self._memory.hand_over(SPILL_MESSAGES)
+        messages = [self._sendable(message) for message in self._memory.hand_over(SPILL_MESSAGES)]
         if not messages:
             return False
         try:
@@ -68,6 +70,15 @@ class SpillingOutbox:
                 LOGGER.warning("gradwatch: the spool cannot be written (%s); the newest telemetry is kept in memory", error)
             return False
         return True
+
+    def _sendable(self, message: Message) -> Message:
+        """The message, or its LOSS where what a user gave cannot travel: in a segment it would end what can be read."""
+        if isinstance(message, (Table, Event, Result)):
+            try:
+                checked(message)
+            except ContractError as error:
+                return self._memory.spoil(message, f"could not be sent: {error.code.slug}") or message
+        return message
 
     # What a session asks for.
 

@@ -13,7 +13,7 @@ from gradwatch_agent.spool.spilling import RETRY_S, SpillingOutbox
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from harness.outgoing import row
-from harness.spools import MemoryFiles, spool, told
+from harness.spools import MemoryFiles, drain, spool, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,6 +67,22 @@ def test_disk_that_fails_keeps_all_in_memory_and_is_asked_again_later(caplog: py
     place.tend(RETRY_S)
     assert (place.memory.pending, place.memory.spooled) == (0, 10)
     assert _updates(place.sends()) == list(range(10))
+
+
+@pytest.mark.parametrize("detail", [{"message": "\ud800"}, {f"key{n}": n for n in range(limits.BODY_ITEMS_MAX + 1)}])
+def test_event_that_cannot_travel_is_a_loss_on_the_disk_too(detail: dict[str, m.Scalar]) -> None:
+    """What a user gave: neither the encoder nor, in a segment, the decoder may stop there, with all that is behind it."""
+    place = Place()
+    place.put(3)
+    place.memory.put_event("note", 3, 0, "", detail)
+    place.put(3)
+    place.tend(AFTER)
+    said = told(drain(Spool(place.files)))
+
+    assert place.memory.pending == 0
+    assert [said[seq] for seq in (0, 1, 2, 4, 5, 6)] == list(range(6))
+    assert str(said[3]).startswith("could not be sent: ")
+    assert (place.memory.lost, place.memory.spooled) == (1, 6)
 
 
 @pytest.mark.promise("spool-idle")

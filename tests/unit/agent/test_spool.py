@@ -18,7 +18,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_contracts.columns import Column, Kind, RankRule, Schema
 from gradwatch_contracts.segments import NOT_SPOOLED, read_segment
-from harness.outgoing import hello, row
+from harness.outgoing import NARROW, hello, row
 from harness.spools import MemoryFiles, drain, rows, spool, told
 
 BROAD = Schema.of([Column("user", Kind.LAST, RankRule.RANK0, f"key{number}") for number in range(40)])
@@ -39,6 +39,21 @@ def test_disk_that_takes_nothing_leaves_the_spool_as_it_was() -> None:
     disk.store(rows(5, 5))
 
     assert told(drain(disk)) == {seq: seq for seq in range(10)}
+
+
+def test_schema_that_the_disk_did_not_take_is_written_with_its_rows_later() -> None:
+    """Else the next attempt sends rows of which nobody knows the columns."""
+    files = MemoryFiles()
+    disk = spool(files)
+    disk.store(rows(0, 5))
+    files.failing = True
+    with pytest.raises(OSError, match="No space"):
+        disk.store(rows(5, 5, BROAD))
+    files.failing = False
+    disk.store(rows(5, 5, BROAD))
+    schemas = [message.columns for message in drain(Spool(files)) if isinstance(message, m.SchemaMessage)]
+
+    assert schemas == [NARROW.columns, BROAD.columns]
 
 
 @pytest.mark.parametrize("where", ["end", "middle", "all"])
