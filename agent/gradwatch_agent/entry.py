@@ -126,7 +126,8 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     started_ns = time.time_ns()
     outbox, desired = Outbox(), DesiredState(settings.level)
     settings = replace(settings, world=identity.world)
-    told = replace(settings, modules=(), optimizers=(), agree=None)  # the link may outlive the run; the model must not
+    # The link may outlive the run; the model must not.
+    told = replace(settings, modules=(), optimizers=(), agree=None, probe=None)
 
     def hello() -> Hello:
         return Hello(

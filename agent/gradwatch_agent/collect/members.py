@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 KNOWN_MAX = 16
 """Sets of parameters remembered: one for each network that is clipped by itself."""
 
+OUTSIDE = -1
+"""Number of a parameter that is not of the model."""
+
 
 class Members:
     """Parameters to their numbers. Trainers give the same parameters again and again, so a set met before is only compared:
@@ -25,8 +28,8 @@ class Members:
         self._known: dict[tuple[int, int], tuple[list[torch.Tensor], tuple[int, ...]]] = {}
 
     def number(self, parameter: torch.Tensor) -> int:
-        """Its number, -1 for one that is not of the model."""
-        return self._numbers.get(id(parameter), -1)
+        """Its number, `OUTSIDE` for one that is not of the model."""
+        return self._numbers.get(id(parameter), OUTSIDE)
 
     def of(self, parameters: Sequence[torch.Tensor], count: int) -> tuple[int, ...]:
         """The numbers of those that have a gradient, of which there are `count`; the same tuple again for the same ones."""
@@ -36,9 +39,10 @@ class Members:
         given, members = self._known.get(key, ((), ()))
         if len(given) != len(parameters) or not all(map(is_, given, parameters)):
             members = tuple([self.number(parameter) for parameter in parameters])
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[key] = list(parameters), members
+            if OUTSIDE not in members:  # else we would keep alive what the trainer makes anew each time, such as clones
+                if len(self._known) >= KNOWN_MAX:
+                    self._known.clear()
+                self._known[key] = list(parameters), members
         return members
 
     def forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import signal
@@ -140,3 +141,30 @@ def test_close_while_device_and_daemon_hang_waits_within_one_limit(monkeypatch: 
         monkeypatch.setattr(type(monitor._rows), "drain", lambda self, timeout_s: drained.append(timeout_s))
     assert drained == [limit / 2]
     assert 0 <= given[0] <= limit
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_closed_monitor_keeps_no_probe_alive(tmp_path: Path) -> None:
+    """A probe is a part of the model, and the link that says HELLO stays as long as the monitor does."""
+    trunk: nn.Module | None = nn.Sequential(nn.Linear(2, 2))
+    alive = weakref.ref(trunk)
+    monitor = watch(run="probe", endpoint=f"ipc://{tmp_path}/none", probe=trunk)
+    trunk = None
+    monitor.close()
+    assert alive() is None
+    assert not monitor.active
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_network_outside_the_model_that_is_clipped_is_not_kept_alive() -> None:
+    """Trainers that make one anew in each update, and clip it with the model, would find sixteen of them on the device."""
+    network = nn.Linear(2, 2)
+    with monitoring(modules=(network,)) as (monitor, _):
+        clone: nn.Module | None = copy.deepcopy(network)
+        assert clone is not None
+        alive = [weakref.ref(parameter) for parameter in clone.parameters()]
+        (network(torch.ones(1, 2)) + clone(torch.ones(1, 2))).sum().backward()
+        clip_grad.clip_grad_norm_([*network.parameters(), *clone.parameters()], 1.0)
+        clone = None
+        monitor.step()
+        assert [reference() for reference in alive] == [None, None]
