@@ -6,6 +6,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from gradwatch_agent.process import disable_in_child
 from gradwatch_contracts.segments import SUFFIX
 
 if TYPE_CHECKING:
@@ -60,7 +61,16 @@ class SessionDirectory:
                 os.close(descriptor)
                 return False
             self._lock = descriptor
+            disable_in_child(self)
         return True
+
+    def disable(self) -> None:
+        """We are in a forked child, such as a worker that loads data: let go of the lock there, or it would outlive its owner's
+        end, and the next attempt would take what is left here for that of a living process. The owner's holds on."""
+        self._close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def names(self) -> list[str]:
         """See SpoolFiles."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -228,6 +230,33 @@ def test_directory_is_private_locked_and_gone_when_all_is_acked(tmp_path: Path) 
     assert told(drain(left)) == {0: 0, 1: 1, 2: 2}
     left.end()
     assert not (tmp_path / "spool" / "run").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_does_not_hold_the_lock_of_a_trainer_that_ended(tmp_path: Path) -> None:
+    """A worker that loads data may live on for seconds; the next attempt is to find the spool free, and not before that end."""
+    script = f"""
+import os, warnings
+from gradwatch_agent.spool.files import SessionDirectory
+warnings.simplefilter("ignore", DeprecationWarning)
+files = SessionDirectory({str(tmp_path / "session")!r})
+files.append("1.seg", b"x")
+(ready, says), (waits, ends) = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(ends)
+    os.write(says, b"x")
+    os.read(waits, 1)
+    os._exit(0)
+os.read(ready, 1)
+print(SessionDirectory(files.path).lock())
+files.end()
+print(SessionDirectory(files.path).lock())
+os.close(ends)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_short_write_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
