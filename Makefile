@@ -27,6 +27,8 @@ TORTURE_ARGS ?=
 FUZZ_SECONDS ?= 60
 # What `make test` passes on: make test PYTEST_ARGS="tests/unit -x"
 PYTEST_ARGS ?=
+# Processes the tests are spread over, file by file.
+PYTEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,8 +42,8 @@ setup: $(DEV_READY)  ## make .venv with everything the targets below need
 demo: $(DEMO_READY)  ## train CartPole, break the run on purpose, watch it being found (under two minutes)
 	@$(BIN)/gradwatch demo $(DEMO_ARGS)
 
-test: $(DEV_READY)  ## run the tests (under six minutes on two cores)
-	@$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS)
+test: $(DEV_READY)  ## run the tests (under ten minutes on two cores)
+	@$(BIN)/python -m pytest -m "not campaign" -n $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(DEV_READY)  ## run the tests and the long randomised campaigns
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
