@@ -31,7 +31,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 def trainer(daemon: DaemonProcess, fault: str) -> Iterator[subprocess.Popen[bytes]]:
     """A trainer of run `fault` with that fault."""
     command = [sys.executable, str(Path(planted_trainer.__file__)), fault, fault]
-    with subprocess.Popen(command, env=daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, env=daemon.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
             yield process
         finally:
@@ -82,8 +84,11 @@ def test_fault_of_a_known_layer_is_named_with_updates_from_before_it(
 def test_trainer_killed_before_its_update_ended_claims_nothing_of_it(daemon: DaemonProcess) -> None:
     """The NaN was never sent: there is no anomaly of it, no black box, and the last update is the one before."""
     with trainer(daemon, "kill") as process:
+        wait_for(lambda: ((daemon.run("kill") or {}).get("update_last") or 0) >= AT - 2, "the last rows", 60)
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
         assert process.wait(60) == -signal.SIGKILL
-    wait_for(lambda: (daemon.get("/api/v1/runs/kill")["update_last"] or 0) >= AT - 2, "the last rows", 30)
     assert daemon.get("/api/v1/runs/kill")["update_last"] < AT
     assert [item["kind"] for item in daemon.get("/api/v1/anomalies?run=kill")["items"] if item["kind"] == "nonfinite"] == []
     snapshot = daemon.get(f"/api/v1/runs/kill/snapshot?around={AT}")

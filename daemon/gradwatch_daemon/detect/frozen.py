@@ -58,7 +58,7 @@ class Frozen:
     @property
     def calls(self) -> tuple[str, ...]:
         """Those that ever came."""
-        return tuple(self._held)
+        return tuple(sorted(self._held))
 
     def step(self, call: str, values: tuple[float, ...], status: bytes) -> int:
         """Take a whole update; for how many updates its numbers stand still, 0 while that means nothing."""
@@ -81,7 +81,7 @@ class Frozen:
 
     def state(self) -> list[Any]:
         """Everything it remembers."""
-        return [[call, list(values), *rest] for call, (values, *rest) in self._held.items()]
+        return [[call, list(values), *rest] for call, (values, *rest) in sorted(self._held.items())]
 
     @classmethod
     def restored(cls, state: list[Any]) -> Frozen:

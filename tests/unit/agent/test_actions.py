@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from gradwatch_agent import Monitor
 
+ALWAYS = ("dump", "profile")
+"""What every trainer can be asked for."""
+
 
 def give(monitor: Monitor, *commands: Command) -> None:
     """Hand commands in, as the link does, and end the update."""
@@ -33,7 +36,7 @@ def test_on_command_of_no_word_or_no_function_is_told_and_offers_nothing(
     """Training begins all the same."""
     with monitoring() as (monitor, _):
         monitor.on_command(verb, handler)
-        assert monitor.actions.verbs.names == ()
+        assert monitor.actions.verbs.names == ALWAYS
         assert "on_command takes a word" in caplog.text
 
 
@@ -69,9 +72,9 @@ def test_command_runs_its_function_between_two_updates_with_its_arguments() -> N
 def test_stop_is_offered_by_the_first_look_and_holds_until_the_trainer_ends() -> None:
     """Nothing is killed: the trainer stops when it looks, and says so."""
     with monitoring() as (monitor, record):
-        assert monitor.actions.verbs.names == ()
+        assert monitor.actions.verbs.names == ALWAYS
         assert not monitor.should_stop
-        assert monitor.actions.verbs.names == ("stop",)
+        assert monitor.actions.verbs.names == (*ALWAYS, "stop")
         give(monitor, Command("c1", "stop"))
         assert monitor.should_stop
         assert monitor.should_stop
@@ -111,7 +114,7 @@ def test_should_stop_with_several_ranks_is_never_true_and_never_offered_without_
         assert not mon.should_stop
         give(mon, Command("c1", "stop"))
         assert not mon.should_stop
-        assert mon.actions.verbs.names == ()
+        assert mon.actions.verbs.names == ALWAYS
         assert "watch(agree=…)" in caplog.text
     finally:
         mon.close()
@@ -136,7 +139,7 @@ def test_should_stop_with_agree_is_what_all_ranks_agree_on(monkeypatch: pytest.M
         give(mon, Command("c1", "stop"))
         assert mon.should_stop
         assert asked == [False, False, True]
-        assert mon.actions.verbs.names == ("stop",)
+        assert mon.actions.verbs.names == (*ALWAYS, "stop")
     finally:
         mon.close()
 
@@ -167,7 +170,7 @@ def test_verbs_offered_after_the_greeting_are_told_by_another_one_and_results_ar
         try:
             eventually(lambda: mon._link is not None and mon._link.state == "live", "WELCOME")
             mon.on_command("checkpoint", lambda args: saved.append(args) or "written")
-            eventually(lambda: any(h.verbs == ("checkpoint",) for h in daemon.of(Hello)), "HELLO with the verb")
+            eventually(lambda: any(h.verbs == ("checkpoint", *ALWAYS) for h in daemon.of(Hello)), "HELLO with the verb")
             daemon.send(Command("c1", "checkpoint"))
             daemon.send(Command("c1", "checkpoint"))
 

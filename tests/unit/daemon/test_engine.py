@@ -20,7 +20,7 @@ def keys(profile: str) -> list[str]:
     return [key for kind in kinds for key in ([f"{kind}:norm", f"{kind}:health"] if kind == "gradient_drift" else [kind])]
 
 
-OWN = {"stall", "telemetry_gap"}
+OWN = {"stall", "telemetry_gap", "telemetry_frozen", "rank_missing", "rank_desync", "rank_slow"}
 """What judges the telemetry itself sees rows whatever is in them."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.frozen import VARIED, Frozen, Group, groups_of
-from gradwatch_daemon.detect.kinds.telemetry_gap import blind_verdicts, judge_counts
+from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts, learning_verdicts
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.rules import Threshold, Vote
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 KIND = "telemetry_frozen"
-NOTHING_SENT = "no call has sent three measured signals; call mon.rollout() and mon.ppo()"
+NOTHING_SENT = "no call has sent three measured signals yet"
 
 
 def check(view: View, rule: Rule) -> Verdicts:
@@ -30,7 +30,7 @@ def check(view: View, rule: Rule) -> Verdicts:
         for call in frozen.calls:
             view.state.learn_subject(KIND, call)
     if not view.subject and not view.state.memory(Frozen, "").calls:
-        return blind_verdicts(view, rule, NOTHING_SENT)
+        return learning_verdicts(view, rule, NOTHING_SENT)
     return judge_counts(view, rule, rule.threshold("updates").limit, still.get(view.subject))
 
 
