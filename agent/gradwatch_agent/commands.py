@@ -102,7 +102,8 @@ class Commands:
         """What is to be done before `update` begins; each id at most once in the life of this object."""
         if not self._inbox and not self._waiting:
             return NOTHING
-        stop = [self._running.pop(id_) for id_ in self._take_in() if id_ in self._running]
+        # The thread that packs a trace may end one between a look and a pop.
+        stop = [command for id_ in self._take_in() if (command := self._running.pop(id_, None)) is not None]
         begin: list[Command] = []
         refused: list[tuple[str, str]] = []
         waiting: list[Command] = []

@@ -131,6 +131,13 @@ def _told(fleet: Fleet, run: str) -> str:
     return f"State: {fleet.daemon.get(f'/api/v1/runs/{run}/commands')['items'][0]['state']}"
 
 
+def test_address_cut_within_a_code_still_leads_to_a_page(fleet: Fleet, browser: Browser) -> None:
+    """What is no percent-encoding is a name like any other, here of a run that nobody knows."""
+    with opened(browser, fleet.daemon) as tab:
+        page = tab.go("/runs/ant%2", "main h1, main .trouble, main [role=alert]")
+        assert "ant%2" in page.inner_text("main")
+
+
 def test_commands_are_offered_only_where_the_trainer_takes_them(fleet: Fleet, browser: Browser) -> None:
     """A verb has a button if the trainer declared it, and its life is shown as far as it came."""
     fleet.play("plain-grid", "takes", 3, verbs=("stop", "checkpoint"))

@@ -1,9 +1,18 @@
 // Which page is shown: everything behind the # of the address, so each state of a page is a link that can be sent.
 import { signal } from "./html.js";
 
+// A part that is no percent-encoding is taken as it stands: a link cut short still leads to a page.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function parse() {
   const [path, query] = location.hash.replace(/^#/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   return { parts, query: Object.fromEntries(new URLSearchParams(query || "")) };
 }
 
