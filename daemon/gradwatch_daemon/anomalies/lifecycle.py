@@ -138,7 +138,8 @@ class Lifecycle:
         """Canonical bytes: the same rows in any batches give the same bytes."""
         tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
         anomalies = [[anomaly.state() for anomaly in known.values()] for known in (self._open, self._over)]
-        standing = [list(item) for item in self._standing()]
+        # By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn.
+        standing = [list(item) for item in sorted(self._standing(), key=lambda item: (self._order[item[0]], item[1]))]
         return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
 
     def load(self, data: bytes) -> None:

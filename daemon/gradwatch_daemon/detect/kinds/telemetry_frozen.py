@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.frozen import VARIED, Frozen, Group, groups_of
-from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts, learning_verdicts
+from gradwatch_daemon.detect.frozen import MEASURED_LEAST, VARIED, Frozen, Group, groups_of
+from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.rules import Threshold, Vote
 
@@ -17,21 +19,27 @@ if TYPE_CHECKING:
     from gradwatch_daemon.rules import Rule
 
 KIND = "telemetry_frozen"
-NOTHING_SENT = "no call has sent three measured signals yet"
 
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Updates with exactly the same numbers, by agent call."""
     still: dict[str, list[int]] | None = view.shared.get(KIND)
     if still is None:
-        frozen = view.state.memory(Frozen, "")
-        groups = view.layout.plan(KIND, groups_of)
+        frozen, groups = view.state.memory(Frozen, ""), view.layout.plan(KIND, groups_of)
+        met = [(_first(view, group), group.call) for group in groups if group.call not in frozen.calls]
         still = view.shared[KIND] = {group.call: _still(view, frozen, group) for group in groups}
-        for call in frozen.calls:
+        for _, call in sorted(place for place in met if place[0] < view.n):  # in the order in which rows alone meet them
             view.state.learn_subject(KIND, call)
-    if not view.subject and not view.state.memory(Frozen, "").calls:
-        return learning_verdicts(view, rule, NOTHING_SENT)
     return judge_counts(view, rule, rule.threshold("updates").limit, still.get(view.subject))
+
+
+def _first(view: View, group: Group) -> int:
+    """The first row that counts as one of a call, the number of rows where none does."""
+    whole = np.ones(view.n, np.bool_) if view.single or view.whole is None else view.whole
+    if view.single and view.whole is not None:
+        return view.n
+    came = ((view.block.status[group.rows] == 0).sum(axis=0) >= MEASURED_LEAST) & whole
+    return int(np.argmax(came)) if came.any() else view.n
 
 
 def _still(view: View, frozen: Frozen, group: Group) -> list[int]:

@@ -13,7 +13,7 @@ from gradwatch_daemon.detect.arrivals import RECORDS, Arrivals
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.presence import CLASS_ARRAY, STEADY, Presence, Watched
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, LEARNING, NOTHING
+from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.rules import Threshold, Vote
 
@@ -51,11 +51,6 @@ def judge_counts(view: View, rule: Rule, limit: float, counts: Sequence[int] | N
         return _verdicts(view, rule, CODES[CLEAR] * view.n, None, limit)
     code = b"".join(CODES[BREACH if count > limit else CLEAR] for count in counts)
     return _verdicts(view, rule, code, counts, limit)
-
-
-def learning_verdicts(view: View, rule: Rule, reason: str) -> Verdicts:
-    """Nothing to judge yet, in any row."""
-    return _verdicts(view, rule, CODES[LEARNING] * view.n, None, NOTHING)._replace(reason=reason)
 
 
 def _verdicts(view: View, rule: Rule, code: bytes, counts: Sequence[int] | None, limit: float) -> Verdicts:
