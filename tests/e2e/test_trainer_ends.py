@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRAINER = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
 from gradwatch_agent import watch
 {prepare}
 mon = watch(run="ends", endpoint=sys.argv[1])

@@ -127,7 +127,9 @@ class Lifecycle:
         return tuple([self._state_of(*standing) for standing in self._standing()])
 
     def _standing(self) -> list[tuple[str, str, int, str]]:
-        return [(v.kind, v.subject, v.code[-1], v.reason) for v in self._last]
+        """By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn."""
+        last = sorted(self._last, key=lambda verdicts: (self._order[verdicts.kind], verdicts.subject))
+        return [(v.kind, v.subject, v.code[-1], v.reason) for v in last]
 
     def _state_of(self, kind: str, subject: str, code: int, reason: str) -> DetectorState:
         track = self._tracks.get((kind, subject))
@@ -138,8 +140,7 @@ class Lifecycle:
         """Canonical bytes: the same rows in any batches give the same bytes."""
         tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
         anomalies = [[anomaly.state() for anomaly in known.values()] for known in (self._open, self._over)]
-        # By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn.
-        standing = [list(item) for item in sorted(self._standing(), key=lambda item: (self._order[item[0]], item[1]))]
+        standing = [list(item) for item in self._standing()]
         return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
 
     def load(self, data: bytes) -> None:
