@@ -35,9 +35,10 @@ def check(view: View, rule: Rule) -> Verdicts:
 
 def _first(view: View, group: Group) -> int:
     """The first row that counts as one of a call, the number of rows where none does."""
-    whole = np.ones(view.n, np.bool_) if view.single or view.whole is None else view.whole
-    if view.single and view.whole is not None:
-        return view.n
+    if view.single:
+        came_alone = view.whole is None and bytes(group.pick(view.row[1])).count(0) >= MEASURED_LEAST
+        return 0 if came_alone else view.n
+    whole = np.ones(view.n, np.bool_) if view.whole is None else view.whole
     came = ((view.block.status[group.rows] == 0).sum(axis=0) >= MEASURED_LEAST) & whole
     return int(np.argmax(came)) if came.any() else view.n
 
