@@ -25,7 +25,7 @@ from gradwatch_daemon.cli.reference import reference_page
 from gradwatch_daemon.derive.formulas import FORMULAS
 from gradwatch_daemon.detect.catalogue import CATALOGUE, PROFILES
 from gradwatch_daemon.detect.extensions import load_rules
-from gradwatch_daemon.rules import Measure
+from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.signals import ColumnSpec, Signal
     from gradwatch_daemon.api.context import AuditLog
     from gradwatch_daemon.detect.spec import Spec
-    from gradwatch_daemon.rules import Rule, Threshold, Vote
+    from gradwatch_daemon.records.rules import Rule, Threshold, Vote
     from gradwatch_daemon.store.protocol import StoreReader
 
 ROOT = Path(__file__).parents[1]

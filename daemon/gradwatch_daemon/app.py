@@ -48,7 +48,7 @@ from gradwatch_daemon.places import (
     write_connection,
 )
 from gradwatch_daemon.records import Counters
-from gradwatch_daemon.replaying import Replayer
+from gradwatch_daemon.replay.apart import Replayer
 from gradwatch_daemon.responses import actions_of, policy_of
 from gradwatch_daemon.store.artifacts import ArtifactFiles
 from gradwatch_daemon.store.protocol import Keep
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.config import Config
     from gradwatch_daemon.detect.catalogue import Profile
-    from gradwatch_daemon.notices import Outcome
     from gradwatch_daemon.records import Published
+    from gradwatch_daemon.records.notices import Outcome
 
 LOG = logging.getLogger("gradwatch.daemon")
 

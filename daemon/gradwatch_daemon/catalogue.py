@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api.context import DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
 from gradwatch_daemon.detect.catalogue import load_profile
-from gradwatch_daemon.rules import Measure
+from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.catalogue import Profile
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 
 BUILT_IN = "gradwatch"

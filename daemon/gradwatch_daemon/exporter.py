@@ -24,8 +24,8 @@ from gradwatch_daemon.exporting.flat import column_name, flat_rows
 from gradwatch_daemon.exporting.page import render
 from gradwatch_daemon.exporting.report import AROUND, POINTS, Report, chosen_signals
 from gradwatch_daemon.exporting.text import write_csv, write_jsonl
+from gradwatch_daemon.records.rules import Measure
 from gradwatch_daemon.replay.run import replay_run
-from gradwatch_daemon.rules import Measure
 from gradwatch_daemon.store.backup import new_file
 from gradwatch_daemon.store.extract import extract_run
 from gradwatch_daemon.store.reader import SqliteReader

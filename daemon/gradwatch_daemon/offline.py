@@ -18,8 +18,8 @@ from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.exporting.bundle import DATABASE, is_bundle, read_manifest, unpack_database
 from gradwatch_daemon.importer import Shelf, import_log, import_spool, is_log, read_log, run_name
 from gradwatch_daemon.importing.spool import is_spool
+from gradwatch_daemon.records.replayed import Replayed, Window
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
-from gradwatch_daemon.replayed import Replayed, Window
 from gradwatch_daemon.store.backup import back_up
 from gradwatch_daemon.store.recording import RecordingReader
 

@@ -35,7 +35,7 @@ from harness.signal_blocks import make_block
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Need, Rule
+    from gradwatch_daemon.records.rules import Need, Rule
 
 ROOT = Path(__file__).parents[2]
 DAEMON = ROOT / "daemon" / "gradwatch_daemon"

@@ -17,8 +17,6 @@ from gradwatch_daemon.api.access import TokenBook
 from gradwatch_daemon.api.app import create_api
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.hub import Hub
-from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
-from gradwatch_daemon.commands import Calm, CancelCommand, CancelEscalation, CommandRecord, RequestCommand, SetLevel
 from gradwatch_daemon.records import (
     Anomaly,
     Escalation,
@@ -31,6 +29,8 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
+from gradwatch_daemon.records.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
+from gradwatch_daemon.records.commands import Calm, CancelCommand, CancelEscalation, CommandRecord, RequestCommand, SetLevel
 from harness.fake_records import CATALOGUE, T0_NS, make_command, make_escalation, make_health, make_run, make_series, make_view
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from gradwatch_daemon.attention import AttentionRequest
-    from gradwatch_daemon.commands import ControlRequest
-    from gradwatch_daemon.notices import Delivery
+    from gradwatch_daemon.records.attention import AttentionRequest
+    from gradwatch_daemon.records.commands import ControlRequest
+    from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series, SignalSummary, Stretch
 
 TOKEN = "correct-horse"

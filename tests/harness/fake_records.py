@@ -10,7 +10,6 @@ import numpy as np
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import ControlState, Level, RankState, Severity
 from gradwatch_daemon.api.context import DaemonHealth, DetectorInfo, NeedInfo, ThresholdInfo, VoteInfo
-from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -24,6 +23,7 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
+from gradwatch_daemon.records.commands import CommandRecord
 from gradwatch_daemon.store.protocol import Point, Series, SignalSummary
 
 if TYPE_CHECKING:

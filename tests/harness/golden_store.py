@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, RankState, Severity
-from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
-from gradwatch_daemon.commands import CommandRecord
-from gradwatch_daemon.notices import Delivery
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -30,6 +27,9 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
+from gradwatch_daemon.records.attention import Acknowledgement, Attention, Silence
+from gradwatch_daemon.records.commands import CommandRecord
+from gradwatch_daemon.records.notices import Delivery
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.signal_blocks import make_block
 

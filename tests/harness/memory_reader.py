@@ -28,10 +28,10 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
+    from gradwatch_daemon.records.attention import Attention, Silence
+    from gradwatch_daemon.records.commands import CommandRecord
+    from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
     from harness.memory_store import Memory, StreamRows

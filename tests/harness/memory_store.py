@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         I64,
         Anomaly,
@@ -42,6 +39,9 @@ if TYPE_CHECKING:
         SignalKey,
         TableRecord,
     )
+    from gradwatch_daemon.records.attention import Attention, Silence
+    from gradwatch_daemon.records.commands import CommandRecord
+    from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.chunks.chunk import Piece, Shared
     from gradwatch_daemon.store.protocol import Keep
 

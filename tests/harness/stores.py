@@ -10,7 +10,6 @@ import math
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, RankState, Severity
-from gradwatch_daemon.commands import ArtifactRecord, CommandRecord
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -23,6 +22,7 @@ from gradwatch_daemon.records import (
     Session,
     TableRecord,
 )
+from gradwatch_daemon.records.commands import ArtifactRecord, CommandRecord
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.memory_store import Memory, MemoryStore
 from harness.signal_blocks import STREAM, make_block

@@ -11,8 +11,8 @@ from gradwatch_agent.commands import Verbs
 from gradwatch_contracts.control import CANCEL, ControlState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.messages import Command
-from gradwatch_daemon.commands import RequestCommand
 from gradwatch_daemon.escalate.commands import Commands, is_taken_back
+from gradwatch_daemon.records.commands import RequestCommand
 
 IDS = st.sampled_from([f"c{number}" for number in range(8)])
 VERBS = st.sampled_from(["dump", "profile"])

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gradwatch_agent.desired import DesiredState
 from gradwatch_contracts.control import ControlState, Level, Severity
-from gradwatch_daemon.commands import RequestEscalation
 from gradwatch_daemon.escalate.desired import Escalations
 from gradwatch_daemon.escalate.policy import BUDGET_SHARE, BUDGET_UPDATES_LEAST, BUDGET_WINDOW_UPDATES, Policy, Response
+from gradwatch_daemon.records.commands import RequestEscalation
 from harness.blocks import Watch, signal_block
 
 ORDER = {

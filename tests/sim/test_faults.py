@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gradwatch_agent.session import State
 from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
 from gradwatch_daemon.detect.catalogue import load_profile
+from gradwatch_daemon.records.commands import CancelEscalation, RequestEscalation
 from gradwatch_daemon.replay.run import compare_with_live, replay_run
 from gradwatch_daemon.store.recording import RecordedStream, Recording
 from harness.simulation import KL_BREACH, RUN, World

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.anomalies.open import Finding, OpenAnomaly
     from gradwatch_daemon.anomalies.votes import Track
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 ANYTHING = "*"
 

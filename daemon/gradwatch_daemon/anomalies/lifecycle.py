@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gradwatch_daemon.records import Numbers, SignalBlock, Stream
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 FORMAT = 2
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""

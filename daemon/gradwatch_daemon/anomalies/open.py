@@ -12,11 +12,11 @@ import msgpack
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.records import Anomaly, Attached
-from gradwatch_daemon.rules import END_OF_UPDATE
+from gradwatch_daemon.records.rules import END_OF_UPDATE
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Stream
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 FIRING, RESOLVED = "firing", "resolved"
 Finding = tuple[str, str]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import SILENCES_ACTIVE_MAX
-from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
+from gradwatch_daemon.records.attention import Acknowledgement, Attention, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gradwatch_daemon.attention import Acknowledge, CreateSilence
     from gradwatch_daemon.records import Anomaly
+    from gradwatch_daemon.records.attention import Acknowledge, CreateSilence
 
 
 class Overlay:

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.rules import END_OF_UPDATE
+from gradwatch_daemon.records.rules import END_OF_UPDATE
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 STAGE_WORDS: dict[Stage, str] = {
     Stage.OBS: "the observations",

@@ -15,7 +15,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_daemon.records import Verdict
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 INFO = Severity.INFO.rank
 _BREACH, _HOLD, _CLEAR = int(Verdict.BREACH), int(Verdict.HOLD), int(Verdict.CLEAR)

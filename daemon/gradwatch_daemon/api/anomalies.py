@@ -22,8 +22,8 @@ from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, fi
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.api.tokens import principal_of
-from gradwatch_daemon.attention import Acknowledge, Attention
 from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView
+from gradwatch_daemon.records.attention import Acknowledge, Attention
 from gradwatch_daemon.store.protocol import AnomalyFilter
 
 STATES = ("pending", "firing", "resolved")

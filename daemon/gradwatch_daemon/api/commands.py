@@ -23,8 +23,8 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import rank_items
 from gradwatch_daemon.api.sentences import command_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import ArtifactRecord, CancelCommand, CommandRecord, RequestCommand
 from gradwatch_daemon.records import RunView
+from gradwatch_daemon.records.commands import ArtifactRecord, CancelCommand, CommandRecord, RequestCommand
 
 WAIT_MAX_S = 30.0
 _UNDECIDED = (ControlState.REQUESTED, ControlState.DELIVERED)

@@ -12,16 +12,16 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
-from gradwatch_daemon.notices import ChannelView, Tried
 from gradwatch_daemon.records import RunView
-from gradwatch_daemon.replayed import ReplayOrder
+from gradwatch_daemon.records.notices import ChannelView, Tried
+from gradwatch_daemon.records.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from gradwatch_daemon.attention import AttentionRequest
-    from gradwatch_daemon.commands import ControlRequest
+    from gradwatch_daemon.records.attention import AttentionRequest
+    from gradwatch_daemon.records.commands import ControlRequest
 
 
 @dataclass(frozen=True, slots=True)

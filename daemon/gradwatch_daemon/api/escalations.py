@@ -21,8 +21,8 @@ from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import level_name, rank_items, run_summary
 from gradwatch_daemon.api.sentences import escalation_sentence
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import OPERATOR, Calm, CancelEscalation, RequestEscalation
 from gradwatch_daemon.records import Escalation, RunView
+from gradwatch_daemon.records.commands import OPERATOR, Calm, CancelEscalation, RequestEscalation
 
 WAIT_MAX_S = 30.0
 _LEVELS = ("minimal", "normal", "debug")

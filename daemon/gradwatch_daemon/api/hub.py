@@ -13,9 +13,9 @@ from typing import Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.numbers import encode
-from gradwatch_daemon.attention import Attention, Silence
-from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Anomaly, Escalation, Published, RunView, SignalBlock
+from gradwatch_daemon.records.attention import Attention, Silence
+from gradwatch_daemon.records.commands import CommandRecord
 
 EVIDENCE = frozenset({"anomaly", "escalation", "command", "silence"})
 TOPICS = frozenset({"rows", "run"}) | EVIDENCE

@@ -16,8 +16,8 @@ from gradwatch_daemon.api.parameters import RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import run_summary
 from gradwatch_daemon.api.submission import submit
-from gradwatch_daemon.commands import SetLevel
 from gradwatch_daemon.records import RunView
+from gradwatch_daemon.records.commands import SetLevel
 
 WAIT_MAX_S = 30.0
 _LEVELS = tuple(level.name.lower() for level in Level)

@@ -12,7 +12,7 @@ from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word
-from gradwatch_daemon.notices import Delivery
+from gradwatch_daemon.records.notices import Delivery
 
 STATES = ("pending", "delivered", "failed", "dropped", "muted")
 

@@ -16,7 +16,7 @@ from gradwatch_daemon.api.parameters import find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.runs import line_to_add
 from gradwatch_daemon.records import Anomaly
-from gradwatch_daemon.replayed import Difference, Pair, Replayed, ReplayOrder, StreamReplay, Window
+from gradwatch_daemon.records.replayed import Difference, Pair, Replayed, ReplayOrder, StreamReplay, Window
 
 router = APIRouter(tags=["replay"])
 

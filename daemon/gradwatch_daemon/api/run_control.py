@@ -11,8 +11,8 @@ from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.api.context import ActionInfo, ApiContext
 from gradwatch_daemon.api.numbers import medians_by_level
 from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
-from gradwatch_daemon.commands import Allowance
 from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
+from gradwatch_daemon.records.commands import Allowance
 
 COSTS_UPDATES = 512
 """Newest updates whose cost is looked at: a second of a fast trainer, half a day of a slow one."""

@@ -1,8 +1,8 @@
 """A run, an escalation and a command in plain words. Never "healthy" or "ok": what nobody could see is said first-hand."""
 
 from gradwatch_contracts.control import ControlState, Severity
-from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import DetectorState, Escalation, RunView
+from gradwatch_daemon.records.commands import CommandRecord
 
 
 def run_sentence(view: RunView) -> str:

@@ -16,8 +16,8 @@ from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word
 from gradwatch_daemon.api.problems import ApiError, FieldFault
 from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.api.tokens import principal_of
-from gradwatch_daemon.attention import CreateSilence, EndSilence, Silence
-from gradwatch_daemon.notices import RUN_DOWN
+from gradwatch_daemon.records.attention import CreateSilence, EndSilence, Silence
+from gradwatch_daemon.records.notices import RUN_DOWN
 
 STATES = ("active", "expired", "ended")
 

@@ -18,9 +18,9 @@ from gradwatch_daemon.api.parameters import split_words
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.runs import run_summary
 from gradwatch_daemon.api.silences import silence_item
-from gradwatch_daemon.attention import Silence
-from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Anomaly, Escalation, RunView
+from gradwatch_daemon.records.attention import Silence
+from gradwatch_daemon.records.commands import CommandRecord
 
 HEARTBEAT_S = 15.0
 """Below the 30 to 60 s after which proxies close an idle connection."""

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.problems import ApiError
-from gradwatch_daemon.attention import AttentionRequest
-from gradwatch_daemon.commands import ControlRequest
+from gradwatch_daemon.records.attention import AttentionRequest
+from gradwatch_daemon.records.commands import ControlRequest
 
 Record = TypeVar("Record")
 

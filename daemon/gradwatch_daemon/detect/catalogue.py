@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradwatch_daemon.detect.spec import Check, Spec
-    from gradwatch_daemon.rules import Rule, Threshold
+    from gradwatch_daemon.records.rules import Rule, Threshold
 
 CATALOGUE: tuple[Spec, ...] = (
     nonfinite.SPEC,

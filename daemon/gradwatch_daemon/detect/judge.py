@@ -14,7 +14,7 @@ from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_reason
 from gradwatch_daemon.detect.view import BLIND, BREACH, CODES, LEARNING, NOTHING
 from gradwatch_daemon.records import Verdicts
-from gradwatch_daemon.rules import Measure
+from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

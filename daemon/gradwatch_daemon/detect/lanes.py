@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gradwatch_daemon.detect.series import series_of
-from gradwatch_daemon.rules import RELATIVE, Measure
+from gradwatch_daemon.records.rules import RELATIVE, Measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gradwatch_daemon.detect.layout import Layout
     from gradwatch_daemon.records import F64, I64
-    from gradwatch_daemon.rules import Part, Rule, Threshold
+    from gradwatch_daemon.records.rules import Part, Rule, Threshold
 
 ABSENT, PRESENT = -2, -1
 """Columns behind the signals' own: one that is never readable, one that always is."""

@@ -18,7 +18,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.own_memory import Memory
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Need, Rule, Threshold, Vote
+from gradwatch_daemon.records.rules import Need, Rule, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import Input, View

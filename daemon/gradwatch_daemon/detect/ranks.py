@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.columns import RowFlag
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 
 def judge_flag(view: View, rule: Rule, flag: RowFlag) -> Verdicts:

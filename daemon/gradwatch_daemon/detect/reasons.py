@@ -8,7 +8,7 @@ from gradwatch_contracts.columns import STATUS_REASON, Status
 from gradwatch_daemon.detect.board import LEARNED
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.rules import Need
+    from gradwatch_daemon.records.rules import Need
 
 NOT_SENT = 255
 """Status of a signal that is not in the rows at all."""

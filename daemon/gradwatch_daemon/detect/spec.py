@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_daemon.detect.view import Finding, View
 from gradwatch_daemon.records import Verdicts
-from gradwatch_daemon.rules import Need, Part, Rule, Threshold, Vote
+from gradwatch_daemon.records.rules import Need, Part, Rule, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_contracts.control import Severity

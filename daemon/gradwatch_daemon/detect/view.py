@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.state import StreamState
     from gradwatch_daemon.records import SignalBlock
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 Mask = NDArray[np.bool_]
 T = TypeVar("T")

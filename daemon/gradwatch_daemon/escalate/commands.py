@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import ControlState, Verb
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import OPERATOR, ArtifactRecord, CommandRecord
 from gradwatch_daemon.escalate import ranks as of_ranks
+from gradwatch_daemon.records.commands import OPERATOR, ArtifactRecord, CommandRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gradwatch_daemon.commands import RequestCommand
+    from gradwatch_daemon.records.commands import RequestCommand
 
 State = ControlState
 

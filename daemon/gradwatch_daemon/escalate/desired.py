@@ -19,7 +19,7 @@ from gradwatch_daemon.records import Escalation
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gradwatch_daemon.commands import RequestEscalation
+    from gradwatch_daemon.records.commands import RequestEscalation
 
 State = ControlState
 _WORDS = {state.value: state for state in (State.APPLIED, State.ENDED, State.REJECTED)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import Allowance, RequestEscalation
+from gradwatch_daemon.records.commands import Allowance, RequestEscalation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.notices import ChannelView, Delivery, Outcome, Tried
 from gradwatch_daemon.notify.channels import send, send_alerts
 from gradwatch_daemon.notify.payload import test_body
 from gradwatch_daemon.notify.post import Answer
+from gradwatch_daemon.records.notices import ChannelView, Delivery, Outcome, Tried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gradwatch_daemon.notices import RUN_DOWN
+from gradwatch_daemon.records.notices import RUN_DOWN
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly

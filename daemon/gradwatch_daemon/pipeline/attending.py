@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.anomalies.overlay import Overlay
-from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, Silence
+from gradwatch_daemon.records.attention import Acknowledge, Attention, CreateSilence, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gradwatch_daemon.attention import AttentionRequest
     from gradwatch_daemon.pipeline.runs import Runs
     from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Anomaly
+    from gradwatch_daemon.records.attention import AttentionRequest
     from gradwatch_daemon.store.protocol import Store
 
 

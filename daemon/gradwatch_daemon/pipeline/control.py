@@ -12,7 +12,11 @@ from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import CANCEL, ControlState, Severity, Verb
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_daemon.commands import (
+from gradwatch_daemon.escalate.actions import SHADOWS, due
+from gradwatch_daemon.escalate.commands import check_same, is_taken_back
+from gradwatch_daemon.escalate.policy import Policy
+from gradwatch_daemon.records import EventRecord, Stream
+from gradwatch_daemon.records.commands import (
     OPERATOR,
     ArtifactRecord,
     Calm,
@@ -21,21 +25,17 @@ from gradwatch_daemon.commands import (
     RequestCommand,
     RequestEscalation,
 )
-from gradwatch_daemon.escalate.actions import SHADOWS, due
-from gradwatch_daemon.escalate.commands import check_same, is_taken_back
-from gradwatch_daemon.escalate.policy import Policy
-from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.store.artifacts import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gradwatch_daemon.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
     from gradwatch_daemon.escalate.actions import Action
     from gradwatch_daemon.ingest.session import LiveSession, Sessions
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
     from gradwatch_daemon.records import Anomaly, Escalation, RunView
+    from gradwatch_daemon.records.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
     from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store
 

@@ -7,18 +7,18 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.attention import Acknowledge, CreateSilence, EndSilence
-from gradwatch_daemon.notices import Outcome
+from gradwatch_daemon.records.attention import Acknowledge, CreateSilence, EndSilence
+from gradwatch_daemon.records.notices import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gradwatch_daemon.attention import AttentionRequest
-    from gradwatch_daemon.commands import ControlRequest
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.pipeline.attending import Attending
     from gradwatch_daemon.pipeline.control import Control
     from gradwatch_daemon.pipeline.work import Now, Work
+    from gradwatch_daemon.records.attention import AttentionRequest
+    from gradwatch_daemon.records.commands import ControlRequest
+    from gradwatch_daemon.records.notices import Delivery
 
 REQUESTS_MAX = 1024
 """Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later."""

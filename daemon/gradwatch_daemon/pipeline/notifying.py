@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.notices import RUN_DOWN, Delivery
 from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.payload import anomaly_body, run_body, write
+from gradwatch_daemon.records.notices import RUN_DOWN, Delivery
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.notices import Outcome
     from gradwatch_daemon.pipeline.attending import Attending
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
+    from gradwatch_daemon.records.notices import Outcome
     from gradwatch_daemon.store.protocol import Store
 
 PENDING_MAX = 256

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from gradwatch_daemon.escalate.actions import Action
     from gradwatch_daemon.escalate.policy import Policy
     from gradwatch_daemon.ingest.socket import IngestSocket
-    from gradwatch_daemon.notices import Delivery, Outcome
     from gradwatch_daemon.notify.notifier import Notifier
     from gradwatch_daemon.records import Anomaly, Counters, Escalation, Run
+    from gradwatch_daemon.records.notices import Delivery, Outcome
     from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store, StoreReader
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gradwatch_contracts.messages import Hello
-    from gradwatch_daemon.commands import Allowance
     from gradwatch_daemon.records import Anomaly, DetectorState, Newest
+    from gradwatch_daemon.records.commands import Allowance
 
 
 PAST_MAX = 64

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradwatch_daemon.attention import Attention, Silence
-from gradwatch_daemon.commands import CommandRecord
 from gradwatch_daemon.records import Commit, Escalation
+from gradwatch_daemon.records.attention import Attention, Silence
+from gradwatch_daemon.records.commands import CommandRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.ingest.gate import Passed
     from gradwatch_daemon.ingest.session import LiveSession
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         Anomaly,
         Checkpoint,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         SignalBlock,
         Stream,
     )
+    from gradwatch_daemon.records.notices import Delivery
 
 
 class Now(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gradwatch_daemon.replayed import Difference, Pair
+from gradwatch_daemon.records.replayed import Difference, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

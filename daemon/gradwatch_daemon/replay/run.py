@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT, close
+from gradwatch_daemon.records.replayed import Replayed, StreamReplay
 from gradwatch_daemon.replay.compare import compare
 from gradwatch_daemon.replay.stream import EVERYTHING, replay
-from gradwatch_daemon.replayed import Replayed, StreamReplay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gradwatch_daemon.detect.catalogue import Profile
     from gradwatch_daemon.records import SignalBlock, Stream
-    from gradwatch_daemon.replayed import Window
+    from gradwatch_daemon.records.replayed import Window
     from gradwatch_daemon.store.recording import RecordedStream, Recording
 
 

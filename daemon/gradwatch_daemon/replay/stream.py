@@ -10,7 +10,7 @@ import numpy as np
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.pipeline.stream import StreamDetection
-from gradwatch_daemon.replayed import StreamReplay, Window
+from gradwatch_daemon.records.replayed import StreamReplay, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import ControlState, RankState
-from gradwatch_daemon.commands import ArtifactRecord, CommandRecord
+from gradwatch_daemon.records.commands import ArtifactRecord, CommandRecord
 
 if TYPE_CHECKING:
     import sqlite3

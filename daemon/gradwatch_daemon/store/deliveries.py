@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING
 
-from gradwatch_daemon.notices import Delivery
+from gradwatch_daemon.records.notices import Delivery
 from gradwatch_daemon.store.schema import upsert
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from gradwatch_daemon.attention import Attention, Silence
+    from gradwatch_daemon.records.attention import Attention, Silence
 
 
 def read_attention(db: sqlite3.Connection, anomalies: Iterable[str]) -> dict[str, Attention]:

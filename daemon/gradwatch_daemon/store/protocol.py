@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import (
         F64,
         I64,
@@ -31,6 +28,9 @@ if TYPE_CHECKING:
         Stream,
         TableRecord,
     )
+    from gradwatch_daemon.records.attention import Attention, Silence
+    from gradwatch_daemon.records.commands import CommandRecord
+    from gradwatch_daemon.records.notices import Delivery
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Escalation, EventRecord, LossRecord, SignalBlock, SignalKey, TableRecord
+    from gradwatch_daemon.records.attention import Attention, Silence
+    from gradwatch_daemon.records.commands import CommandRecord
+    from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series, Stretch
 
 _INT64 = -(2**63), 2**63 - 1

@@ -13,7 +13,6 @@ from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import ControlState, Level, Severity
-from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.records import (
     Anomaly,
     Attached,
@@ -25,6 +24,7 @@ from gradwatch_daemon.records import (
     Stream,
     TableRecord,
 )
+from gradwatch_daemon.records.attention import Acknowledgement, Attention, Silence
 from gradwatch_daemon.store.control import ranks_cell, ranks_of
 
 if TYPE_CHECKING:

@@ -29,10 +29,10 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, upsert
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gradwatch_daemon.attention import Attention, Silence
-    from gradwatch_daemon.commands import CommandRecord
-    from gradwatch_daemon.notices import Delivery
     from gradwatch_daemon.records import Anomaly, Commit, Escalation, EventRecord, Run, Session, SignalBlock
+    from gradwatch_daemon.records.attention import Attention, Silence
+    from gradwatch_daemon.records.commands import CommandRecord
+    from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.protocol import Keep
 
 S = TypeVar("S", bound="SqliteStore")

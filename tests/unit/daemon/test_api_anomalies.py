@@ -9,8 +9,8 @@ import pytest
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.evidence_models import AnomalyDetail
-from gradwatch_daemon.attention import Acknowledgement, Attention
 from gradwatch_daemon.records import DetectorState, Stream, TableRecord
+from gradwatch_daemon.records.attention import Acknowledgement, Attention
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_run, make_view

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gradwatch_daemon.api.attention_models import SilenceItem
-from gradwatch_daemon.attention import Acknowledge, Acknowledgement, Attention, CreateSilence, EndSilence, Silence
 from gradwatch_daemon.records import Published
+from gradwatch_daemon.records.attention import Acknowledge, Acknowledgement, Attention, CreateSilence, EndSilence, Silence
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import T0_NS, T0_TEXT, make_anomaly
 from harness.stream_client import StreamClient

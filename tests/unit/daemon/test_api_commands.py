@@ -11,7 +11,7 @@ import pytest
 from gradwatch_contracts.control import ControlState, RankState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.control_models import CommandItem, CommandList
-from gradwatch_daemon.commands import ArtifactRecord, CancelCommand, RequestCommand
+from gradwatch_daemon.records.commands import ArtifactRecord, CancelCommand, RequestCommand
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import T0_NS, T0_TEXT, make_command, make_view
 

@@ -29,7 +29,7 @@ from harness.stores import ANOMALY, ESCALATION, everything, fill
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gradwatch_daemon.replayed import ReplayOrder
+    from gradwatch_daemon.records.replayed import ReplayOrder
     from gradwatch_daemon.store.protocol import StoreReader
 
 CHECKS = [

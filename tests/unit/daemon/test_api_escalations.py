@@ -10,7 +10,7 @@ import pytest
 from gradwatch_contracts.control import ControlState, Level
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import control_models
-from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
+from gradwatch_daemon.records.commands import CancelEscalation, RequestEscalation
 from harness.fake_api import FakeDaemon, make_daemon, problem_of
 from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_escalation
 

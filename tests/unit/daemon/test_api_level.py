@@ -10,7 +10,7 @@ import pytest
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import models
-from gradwatch_daemon.commands import Calm, SetLevel
+from gradwatch_daemon.records.commands import Calm, SetLevel
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import make_run, make_view
 

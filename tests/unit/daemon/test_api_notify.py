@@ -8,7 +8,7 @@ import pytest
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import notify_models as models
-from gradwatch_daemon.notices import ChannelView, Delivery, Tried
+from gradwatch_daemon.records.notices import ChannelView, Delivery, Tried
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import T0_NS, T0_TEXT
 

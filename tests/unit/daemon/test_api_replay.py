@@ -10,8 +10,8 @@ import pytest
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.replay_models import ReplayAnswer
-from gradwatch_daemon.replayed import ReplayOrder, Window
-from gradwatch_daemon.replaying import Replayer
+from gradwatch_daemon.records.replayed import ReplayOrder, Window
+from gradwatch_daemon.replay.apart import Replayer
 from harness.fake_api import make_daemon, problem_of
 from harness.world import World
 

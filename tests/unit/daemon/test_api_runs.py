@@ -7,8 +7,8 @@ import pytest
 from gradwatch_contracts.control import Level, Severity
 from gradwatch_daemon.api import models, run_models
 from gradwatch_daemon.api.sentences import run_sentence
-from gradwatch_daemon.commands import Allowance
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Stream
+from gradwatch_daemon.records.commands import Allowance
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import T0_TEXT, make_anomaly, make_event, make_newest, make_run, make_view
 

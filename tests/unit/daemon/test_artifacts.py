@@ -11,8 +11,8 @@ from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import ContractError
-from gradwatch_daemon.commands import CommandRecord, RequestCommand
 from gradwatch_daemon.ingest.gate import check_chunk
+from gradwatch_daemon.records.commands import CommandRecord, RequestCommand
 from gradwatch_daemon.store.artifacts import ArtifactFiles, safe_name
 from harness.rows import hello
 from harness.world import World

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
 from gradwatch_daemon.records import Stream
+from gradwatch_daemon.records.attention import Acknowledge, Attention, CreateSilence, EndSilence, Silence
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.rows import T0_NS
 from harness.world import World

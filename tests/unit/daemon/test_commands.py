@@ -9,8 +9,8 @@ import pytest
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import CommandRecord, RequestCommand
 from gradwatch_daemon.escalate.commands import CLOSED_MAX, Commands, check_same, is_taken_back
+from gradwatch_daemon.records.commands import CommandRecord, RequestCommand
 
 RULE = "anomaly:abc"
 

@@ -14,9 +14,17 @@ from gradwatch_contracts.control import CANCEL, Level
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import UPDATE_MAX
-from gradwatch_daemon.commands import Allowance, Calm, CancelCommand, CommandRecord, RequestCommand, RequestEscalation, SetLevel
 from gradwatch_daemon.escalate.actions import Action
 from gradwatch_daemon.escalate.policy import Policy, Response
+from gradwatch_daemon.records.commands import (
+    Allowance,
+    Calm,
+    CancelCommand,
+    CommandRecord,
+    RequestCommand,
+    RequestEscalation,
+    SetLevel,
+)
 from harness.rows import hello
 from harness.world import World
 

@@ -7,8 +7,8 @@ import pytest
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Active, ControlState, Desired, Level
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import RequestEscalation
 from gradwatch_daemon.escalate.desired import CLOSED_MAX, Escalations
+from gradwatch_daemon.records.commands import RequestEscalation
 
 STATE = ControlState
 

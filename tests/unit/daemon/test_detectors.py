@@ -12,7 +12,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.records import Verdict
-from gradwatch_daemon.rules import END_OF_UPDATE
+from gradwatch_daemon.records.rules import END_OF_UPDATE
 from harness.blocks import QUIET, Watch, signal_block
 
 INF, NAN = math.inf, math.nan

@@ -13,7 +13,7 @@ from gradwatch_daemon.anomalies.lifecycle import Lifecycle
 from gradwatch_daemon.anomalies.votes import Change, Track
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.records import DetectorState, Verdict
-from gradwatch_daemon.rules import Vote
+from gradwatch_daemon.records.rules import Vote
 from harness.blocks import QUIET, STREAM, Watch, signal_block
 
 

@@ -14,13 +14,13 @@ import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.notices import Delivery, Outcome
 from gradwatch_daemon.notify import channels, payload
 from gradwatch_daemon.notify.channels import send_apprise
 from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.payload import anomaly_body, write
 from gradwatch_daemon.notify.post import post
 from gradwatch_daemon.notify.target import Target
+from gradwatch_daemon.records.notices import Delivery, Outcome
 from harness.fake_records import make_anomaly
 from harness.receiver import DRIP, HANG, Receiver
 from harness.router import eventually

@@ -8,11 +8,11 @@ import pytest
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Severity
-from gradwatch_daemon.attention import CreateSilence, EndSilence
-from gradwatch_daemon.notices import Delivery, Outcome
 from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.target import Target
 from gradwatch_daemon.pipeline import notifying
+from gradwatch_daemon.records.attention import CreateSilence, EndSilence
+from gradwatch_daemon.records.notices import Delivery, Outcome
 from harness.world import World
 
 if TYPE_CHECKING:

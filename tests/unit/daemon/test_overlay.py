@@ -10,7 +10,7 @@ import pytest
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import SILENCES_ACTIVE_MAX
 from gradwatch_daemon.anomalies.overlay import Overlay
-from gradwatch_daemon.attention import Acknowledge, Acknowledgement, Attention, CreateSilence
+from gradwatch_daemon.records.attention import Acknowledge, Acknowledgement, Attention, CreateSilence
 from harness.fake_records import make_anomaly
 
 S = 1_000_000_000

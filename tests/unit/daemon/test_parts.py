@@ -14,7 +14,7 @@ from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.detect import judge as judging
 from gradwatch_daemon.detect.catalogue import PROFILES, Profile, load_profile
 from gradwatch_daemon.records import F64, SignalKey, Verdict
-from gradwatch_daemon.rules import Measure, Part, Rule, Threshold
+from gradwatch_daemon.records.rules import Measure, Part, Rule, Threshold
 from harness.blocks import Seen, Watch
 from harness.signal_blocks import make_block
 

@@ -14,12 +14,12 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.commands import CancelEscalation, RequestEscalation
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.ingest.session import LiveSession
 from gradwatch_daemon.records import ALL_RANKS, Commit, Session, SignalBlock, SignalKey, Stream
+from gradwatch_daemon.records.commands import CancelEscalation, RequestEscalation
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.rows import FULL, T0_NS, RowMaker, hello
 from harness.world import World

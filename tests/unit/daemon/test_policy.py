@@ -14,7 +14,7 @@ from gradwatch_daemon.records import Anomaly, Escalation
 from harness.blocks import Watch, signal_block
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.commands import RequestEscalation
+    from gradwatch_daemon.records.commands import RequestEscalation
 
 STATE = ControlState
 

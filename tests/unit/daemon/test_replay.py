@@ -16,10 +16,10 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.offline import replay_stored
 from gradwatch_daemon.records import Commit, Run, SignalBlock, SignalKey, Stream
+from gradwatch_daemon.records.replayed import Difference, Replayed, Window
 from gradwatch_daemon.replay.compare import alike, compare
 from gradwatch_daemon.replay.run import check_size, compare_profiles, compare_with_live, replay_run
 from gradwatch_daemon.replay.stream import replay
-from gradwatch_daemon.replayed import Difference, Replayed, Window
 from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.recording import Recording, RecordingReader
 from gradwatch_daemon.store.sqlite import SqliteStore

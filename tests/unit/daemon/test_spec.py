@@ -10,7 +10,7 @@ import pytest
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.detect.catalogue import CATALOGUE
-from gradwatch_daemon.rules import Rule, Threshold
+from gradwatch_daemon.records.rules import Rule, Threshold
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.spec import Spec

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gradwatch_contracts.control import ControlState, Severity
-from gradwatch_daemon.attention import Acknowledgement, Attention, Silence
-from gradwatch_daemon.notices import Delivery
 from gradwatch_daemon.records import Attached, Commit, EventRecord, LossRecord, Session, Stream, TableRecord
+from gradwatch_daemon.records.attention import Acknowledgement, Attention, Silence
+from gradwatch_daemon.records.notices import Delivery
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.signal_blocks import STREAM
 from harness.stores import ANOMALY, COMMAND, ESCALATION, RUN, SEQ_MAX, everything

@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _STD, _KURTOSIS = "adv.raw.std", "adv.used.kurtosis"
 _REWARD, _RETURN = "reward.step.absmax", "episode.return.mean"

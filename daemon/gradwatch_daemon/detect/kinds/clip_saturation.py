@@ -6,7 +6,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.series import NORM_OVER_CLIP
 from gradwatch_daemon.detect.spec import CLIP_CALL, LOGP_CALL, Spec, Variant
-from gradwatch_daemon.rules import Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Need, Part, Threshold, Vote
 
 _CLIPPED, _NORM, _LIMIT, _K3 = "grad.clip_fraction", "grad.norm.mean", "grad.clip_limit", "policy.kl.k3"
 

@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _SPREAD, _TARGET, _RETURN = "value.spread", "value.target.std", "episode.return.mean"
 _CALL = "pass values and returns to mon.rollout()"

@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.kinds.entropy_low import NORM, NORM_NEED, NORM_WORDS
 from gradwatch_daemon.detect.series import AT_BEST, RETURN_STILL
 from gradwatch_daemon.detect.spec import Spec, Variant, check_fixed
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _RETURN = "episode.return.mean"
 _RETURN_NEED = Need(

@@ -8,7 +8,7 @@ from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.kinds.entropy_low import NORM, NORM_NEED, NORM_WORDS
 from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _RETURN = "episode.return.mean"
 

@@ -8,7 +8,7 @@ from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.series import AT_BEST, ENTROPY_LEFT, ENTROPY_SLOPE
 from gradwatch_daemon.detect.spec import Spec, Variant, check_fixed
 from gradwatch_daemon.detect.trend import SLOPE_POINTS
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 NORM = "policy.entropy.norm"
 NORM_WORDS = "Entropy (mean over the update, share of ln(number of actions))"

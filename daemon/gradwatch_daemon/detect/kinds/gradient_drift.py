@@ -16,12 +16,12 @@ from gradwatch_daemon.detect.reasons import learning_reason
 from gradwatch_daemon.detect.series import AT_BEST, HEALTH_DRIFT, NORM_ANCHOR, NORM_DRIFT, NORM_OVER_CLIP
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import Input, Mask, View
     from gradwatch_daemon.records import F64, Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 SERIES = {"norm": NORM, "health": HEALTH}
 """Subject → the signal it is about."""

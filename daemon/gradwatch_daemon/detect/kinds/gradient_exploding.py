@@ -8,7 +8,7 @@ from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.kinds.gradient_vanishing import NORM, NORM_WORDS
 from gradwatch_daemon.detect.series import AT_BEST, NORM_OVER_CLIP
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 OVER_CLIP, _RETURN = "grad.tensor_norm.over_clip", "episode.return.mean"
 

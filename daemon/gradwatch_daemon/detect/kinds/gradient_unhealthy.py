@@ -6,7 +6,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 HEALTH = "grad.health"
 HEALTH_WORDS = "Gradient health (1 is all tensors well, 0 none)"

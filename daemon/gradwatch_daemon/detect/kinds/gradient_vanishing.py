@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.derived import RATE_LEAST
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, CLIP_CALL, Spec, Variant, check_fixed, once
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 NORM, TENSOR, LR = "grad.norm.mean", "grad.tensor_norm.min", "opt.lr"
 SHARE, _SHARE = "grad.vanishing.share", "Share of parameter tensors whose gradient vanished"

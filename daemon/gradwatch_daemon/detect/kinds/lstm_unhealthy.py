@@ -9,12 +9,12 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant, once
 from gradwatch_daemon.detect.view import Finding
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 HIDDEN, SATURATION, CELL, CELL_MAX = "rnn.h.rms", "rnn.h.saturation", "rnn.c.rms", "rnn.c.absmax"
 

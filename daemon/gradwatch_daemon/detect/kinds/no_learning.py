@@ -9,7 +9,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _RETURN, _EVAL, _NORM = "episode.return.mean", "episode.eval_return.mean", "policy.entropy.norm"
 _STEP = "pass episode_returns to mon.step()"

@@ -15,7 +15,7 @@ from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import SignalKey, Verdicts
-from gradwatch_daemon.rules import END_OF_UPDATE, Need, Threshold
+from gradwatch_daemon.records.rules import END_OF_UPDATE, Need, Threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gradwatch_daemon.detect.view import Mask, View
     from gradwatch_daemon.records import I64
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 COUNTED = ".nonfinite"
 """Suffix of the signals that count non-finite elements; with `_mb` behind it, the first minibatch that held one."""

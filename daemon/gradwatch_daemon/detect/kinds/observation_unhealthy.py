@@ -6,7 +6,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 STD, CLIPPED, CONSTANT = "obs.input.std", "obs.input.saturation", "obs.constant_share"
 _CLIPPED, _CONSTANT = "Share of the observations at their bound", "Share of features with one value in the whole rollout"

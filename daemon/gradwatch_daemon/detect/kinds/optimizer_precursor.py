@@ -6,7 +6,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _SAMPLE, _ADAM = "policy.kl.k3.sample_max", "opt.adam.rms"
 _KL, _LAG = "Largest KL of one sample", "Gradient over Adam's root mean square of it"

@@ -21,12 +21,12 @@ from gradwatch_daemon.detect.returns import (
 )
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding, Input
-from gradwatch_daemon.rules import Need, Threshold, Vote
+from gradwatch_daemon.records.rules import Need, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import Mask, View
     from gradwatch_daemon.records import F64, Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 RETURN, SPREAD, COUNT = "episode.return.mean", "episode.return.std", "episode.count"
 UPDATES_HELD, EPISODES_HELD = 8, 100

@@ -9,12 +9,12 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.ranks import judge_flag
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Threshold, Vote
+from gradwatch_daemon.records.rules import Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 
 def check(view: View, rule: Rule) -> Verdicts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant, once
-from gradwatch_daemon.rules import Need, Part, Threshold
+from gradwatch_daemon.records.rules import Need, Part, Threshold
 
 _VIOLATIONS = "rnn.reset.violations"
 

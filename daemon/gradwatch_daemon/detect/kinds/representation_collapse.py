@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant
-from gradwatch_daemon.rules import Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Need, Part, Threshold, Vote
 
 DORMANT = "param.features.dormant"
 _WORDS = "Share of dormant units"

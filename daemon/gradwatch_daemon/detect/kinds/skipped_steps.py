@@ -11,12 +11,12 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.steps import WINDOW_UPDATES, StepWindow
 from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Need, Threshold
+from gradwatch_daemon.records.rules import Need, Threshold
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import Mask, View
     from gradwatch_daemon.records import F64, Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 STEPS, SKIPPED = "opt.steps", "opt.skipped"
 _CRITICAL = Severity.CRITICAL.rank

@@ -6,7 +6,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _TIME = "sys.update_ms"
 _WORDS = "Time from one update to the next"

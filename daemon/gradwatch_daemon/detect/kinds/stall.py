@@ -13,12 +13,12 @@ from gradwatch_daemon.detect.reasons import learning_reason
 from gradwatch_daemon.detect.spec import Spec, Variant, once
 from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, LEARNING, NOTHING
 from gradwatch_daemon.records import Verdicts
-from gradwatch_daemon.rules import Threshold
+from gradwatch_daemon.records.rules import Threshold
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.state import StreamState
     from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 
 def check(view: View, rule: Rule) -> Verdicts:

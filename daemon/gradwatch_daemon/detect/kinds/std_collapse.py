@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.series import AT_BEST, STD_LEFT
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant
 from gradwatch_daemon.detect.trend import SLOPE_POINTS
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 STD, _RETURN = "policy.std.min", "episode.return.mean"
 CALL = "pass std to mon.ppo()"

@@ -8,7 +8,7 @@ from gradwatch_daemon.detect.board import FIRST, SUM_LIMIT
 from gradwatch_daemon.detect.kinds.std_collapse import CALL
 from gradwatch_daemon.detect.series import AT_BEST
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 STD, _RETURN = "policy.std.mean", "episode.return.mean"
 _WORDS = "Mean standard deviation of the actions"

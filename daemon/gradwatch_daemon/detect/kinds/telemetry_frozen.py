@@ -11,12 +11,12 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.frozen import MEASURED_LEAST, VARIED, Frozen, Group, groups_of
 from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.rules import Threshold, Vote
+from gradwatch_daemon.records.rules import Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 KIND = "telemetry_frozen"
 

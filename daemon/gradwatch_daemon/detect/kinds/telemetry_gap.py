@@ -15,7 +15,7 @@ from gradwatch_daemon.detect.presence import CLASS_ARRAY, STEADY, Presence, Watc
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import Verdicts
-from gradwatch_daemon.rules import Threshold, Vote
+from gradwatch_daemon.records.rules import Threshold, Vote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.state import StreamState
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import Numbers
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 KIND = "telemetry_gap"
 REASONS_MAX = 16

@@ -7,7 +7,7 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.board import GUARD, LEARNED
 from gradwatch_daemon.detect.series import AT_BEST, KL_OF_RATE
 from gradwatch_daemon.detect.spec import LOGP_CALL, Spec, Variant
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _K3, _RATIO, _RATE, _ADV = "policy.kl.k3", "policy.ratio.max", "opt.lr", "adv.raw.std"
 _RETURN = "episode.return.mean"

@@ -13,12 +13,12 @@ from gradwatch_daemon.detect.reasons import UPDATES_TOTAL_CALL
 from gradwatch_daemon.detect.series import ERROR, SQUARED_ERROR
 from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, Spec, Variant, once
 from gradwatch_daemon.detect.view import NOTHING, Finding
-from gradwatch_daemon.rules import Measure, Need, Part, Threshold, Vote
+from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import F64, Verdicts
-    from gradwatch_daemon.rules import Rule
+    from gradwatch_daemon.records.rules import Rule
 
 NMSE, EV, SPREAD = "value.nmse", "value.explained_variance", "value.target.std"
 BORDERS = ((1, 10), (1, 4), (3, 4))

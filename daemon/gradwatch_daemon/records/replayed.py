@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gradwatch_daemon.records import Anomaly, DetectorState, Stream
+    from gradwatch_daemon.records.anomaly import Anomaly
+    from gradwatch_daemon.records.blocks import Stream
+    from gradwatch_daemon.records.run import DetectorState
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is asked of a run: commands as the pipeline, the store and the API know them, and requests of both kinds."""
+"""What is asked of a run: escalations and commands as the pipeline, the store and the API know them, and the requests."""
 
 from __future__ import annotations
 
@@ -46,6 +46,28 @@ class CommandRecord:
     ended_why: str = ""
     ranks: tuple[RankState, ...] = ()
     artifact: ArtifactRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A time-boxed raise of the level. `origin` is `anomaly:ID` or `operator`; times are unix ns.
+
+    `state` sums up `ranks`, the word of each that was told; `expires_ns` is when it is given up unless it was begun, 0 never.
+    """
+
+    id: str
+    run: str
+    level: Level
+    updates: int
+    origin: str
+    reason: str
+    state: ControlState
+    requested_ns: int
+    update_applied: int | None = None
+    update_ended: int | None = None
+    ended_why: str = ""
+    ranks: tuple[RankState, ...] = ()
+    expires_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

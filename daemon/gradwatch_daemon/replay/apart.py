@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gradwatch_daemon.replayed import ReplayOrder
+    from gradwatch_daemon.records.replayed import ReplayOrder
 
 ROWS_MAX = 200_000
 """Stored updates of one replay: about 10 s of an idle core with `default`."""

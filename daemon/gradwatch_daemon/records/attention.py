@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
-    from gradwatch_daemon.records import Anomaly
+    from gradwatch_daemon.records.anomaly import Anomaly
 
 
 @dataclass(frozen=True, slots=True)

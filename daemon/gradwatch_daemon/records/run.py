@@ -1,0 +1,100 @@
+"""A run, its sessions, how its detectors stand, and the picture of it that HTTP is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradwatch_contracts.control import Level
+    from gradwatch_contracts.messages import Scalar
+    from gradwatch_daemon.records.anomaly import Anomaly
+    from gradwatch_daemon.records.blocks import F32, U8, SignalBlock, SignalKey, Stream
+    from gradwatch_daemon.records.commands import Allowance
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run: its newest attempt's HELLO and its life. `state`: live, lost, finished, stopped, crashed or imported."""
+
+    run: str
+    attempt: int
+    launch_id: str
+    group: str
+    tags: Mapping[str, str]
+    labels: Mapping[str, str]
+    config: Mapping[str, Scalar]
+    updates_total: int | None
+    world: int
+    state: str
+    base: Level
+    pin: Level | None
+    revision: int
+    first_seen_ns: int
+    last_seen_ns: int
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connected process and the last of its records that is committed or covered by a LOSS (-1 for none)."""
+
+    session: str
+    stream: Stream
+    launch_id: str
+    last_seq: int
+    host: str
+    pid: int
+    verbs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorState:
+    """How one detector stands in a run: `state` is armed, learning, blind or firing; `reason` says why, and what to add."""
+
+    kind: str
+    subject: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Newest:
+    """The newest judged row: `values` f32[signals] and `status` u8[signals] as in `SignalBlock`, the trainer's time of the
+    row and ours when it came, both unix ns. Not kept over a restart."""
+
+    signals: tuple[SignalKey, ...]
+    values: F32
+    status: U8
+    t_ns: int
+    received_ns: int
+
+    @classmethod
+    def of(cls, block: SignalBlock, received_ns: int) -> Newest:
+        """The last row of a block, copied: a view would keep the whole block in memory."""
+        return cls(block.signals, block.values[:, -1].copy(), block.status[:, -1].copy(), int(block.t_ns[-1]), received_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """The immutable picture of a run for HTTP. `effective` is what the agent last confirmed, `state` may be slow or stalled; of
+    `thinned` of its `rows` only roll-ups are left."""
+
+    run: Run
+    live: bool
+    sessions: int
+    update_last: int | None
+    effective: Level | None
+    rows: int
+    lost: int
+    detectors: tuple[DetectorState, ...] = ()
+    open_anomalies: tuple[Anomaly, ...] = ()
+    agent_version: str = ""
+    verbs: tuple[str, ...] = ()
+    allowance: Allowance | None = None
+    thinned: int = 0
+    state: str = ""
+    evidence: str = ""
+    newest: Newest | None = field(default=None, compare=False)
