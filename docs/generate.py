@@ -239,18 +239,32 @@ def keyboard_page() -> str:
     return "\n".join([NOTICE, KEYBOARD_INTRO, _table(("key", "does", "in"), rows)])
 
 
+PLACES = {
+    Stage.OBS: "observations, any tensor",
+    Stage.REWARD: "rewards",
+    Stage.VALUE: "critic",
+    Stage.ADV: "advantages",
+    Stage.POLICY: "policy",
+    Stage.GRAD: "gradients",
+    Stage.PARAM: "representation",
+    Stage.OPT: "optimizer",
+    Stage.RNN: "memory of the policy",
+    Stage.EPISODE: "returns",
+    Stage.SYS: "machine",
+    Stage.TELEM: "telemetry, ranks",
+}
+"""Where something is found, in the words of README.md and in causal order."""
+
+
 def readme_table() -> str:
-    """The table of README.md: kind, failure, signals needed in the profile `default`."""
-    rows = []
-    for spec in CATALOGUE:
-        needs = spec.rule("default").needs
-        required = [f"`{need.signal}`" for need in needs if not need.optional]
-        wanted = (
-            ", ".join(required) or f"any of {', '.join(f'`{need.signal}`' for need in needs)}" if needs else "that rows come"
-        )
-        failure = f"{spec.meaning.split('. ')[0].rstrip('.')}."
-        rows.append((f"[`{spec.kind}`](docs/detectors.md#{spec.kind})", failure, wanted))
-    return _table(("kind", "failure", "signals needed"), rows)
+    """The table of README.md: the kinds of the profile `default` by where they are found."""
+    found = {place: [spec for spec in CATALOGUE if spec.stage is stage] for stage, place in PLACES.items()}
+    rows = (
+        (place, ", ".join(f"[{spec.title}](docs/detectors.md#{spec.kind})" for spec in specs)) for place, specs in found.items()
+    )
+    if sum(len(specs) for specs in found.values()) != len(CATALOGUE):
+        raise SystemExit("docs/generate.py: PLACES lacks a stage that a detector has")
+    return _table(("in", "what is found"), rows)
 
 
 def readme(text: str) -> str:
