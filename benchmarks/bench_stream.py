@@ -1,8 +1,8 @@
 """100 clients on `GET stream` while 50 updates a second come in: how long until an anomaly is at each, and what they miss.
 
-One trainer sends a row every 20 ms, so that about 50 `rows` and 50 `run` events a second go to every client; every 25th update
-holds a NaN, which makes an anomaly. The clients are in a process of their own and read without parsing. The baseline is the
-same with one client, in the same run.
+Ten trainers send a row every 200 ms each, so that up to 50 `rows` and 50 `run` events a second go to every client; every third
+update of the first holds a NaN, which makes an anomaly. The clients are in a process of their own and read without parsing. The
+baseline is the same with one client, in the same run.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from gradwatch_contracts.connection import Connection
 from service import Service
 from table import Figure, arguments, percentile, print_table
 
+TRAINERS = 10
 PACE_S = 0.02
-FAULT_EVERY = 25
+FAULT_EVERY = 3
 SETTLE_S = 3.0
 """Between the last commit and the end of listening."""
 
-ANOMALY = re.compile(rb'event: anomaly\ndata: [^\n]*?"update_last":(\d+)')
+ANOMALY = re.compile(rb'event: anomaly\ndata: [^\n]*?"run":"clients-\d+-0"[^\n]*?"update_last":(\d+)')
 
 
 def listen(connection: Connection, clients: int) -> None:
@@ -68,22 +69,29 @@ def measure(service: Service, clients: int, updates: int) -> tuple[list[float], 
         if reader.stdin is None or reader.stdout is None:
             raise RuntimeError("the clients have no pipes")
         reader.stdout.readline()
-        values = values_of(np.random.default_rng(clients), updates)
-        faulty = list(range(FAULT_EVERY, updates, FAULT_EVERY))
+        values = values_of(np.random.default_rng(clients), updates // TRAINERS)
+        healthy = frames(values, 1)
+        faulty = list(range(FAULT_EVERY, len(values), FAULT_EVERY))
         values[faulty, slots_of("reward.step.nonfinite")] = 3.0
-        feed = Feed(service.connection, f"clients-{clients}")
+        ready = [frames(values, 1), *[healthy] * (TRAINERS - 1)]
+        feeds = [Feed(service.connection, f"clients-{clients}-{number}") for number in range(TRAINERS)]
         sent, start = {}, time.perf_counter()
-        for update, frame in frames(values, 1):
-            feed.listen(max(1, int((start + update * PACE_S - time.perf_counter()) * 1000)))
-            sent[update] = time.monotonic_ns()
-            feed.send(update, frame)
-        feed.wait(updates - 1)
+        for number in range(updates):
+            feed, at = feeds[number % TRAINERS], number // TRAINERS
+            while (left := start + number * PACE_S - time.perf_counter()) > 0:
+                feed.listen(max(1, int(left * 1000)))
+            if feed is feeds[0]:
+                sent[at] = time.monotonic_ns()
+            feed.send(*ready[number % TRAINERS][at])
+        for feed in feeds:
+            feed.wait(len(values) - 1)
         took = time.perf_counter() - start
         time.sleep(SETTLE_S)
         reader.stdin.write("over\n")
         reader.stdin.flush()
         lines = reader.stdout.read().splitlines()
-        feed.close()
+        for feed in feeds:
+            feed.close()
     first: dict[tuple[int, int], int] = {}
     for client, update, at in (map(int, line.split()) for line in lines[:-1] if line):
         first.setdefault((client, update), at)

@@ -69,12 +69,13 @@ def test_doctor_of_a_run_without_its_calls_names_every_blind_detector_with_its_l
 def test_metrics_of_a_live_run_move_and_show_what_it_measured(daemon: DaemonProcess) -> None:
     """Counters grow, the headline that the trainer feeds is there in seconds, the others are absent."""
     before = _scrape(daemon)
-    wait_for(lambda: _scrape(daemon)["gradwatch_rows_total"].value() > before["gradwatch_rows_total"].value(), "more rows")
+    seen = before["gradwatch_run_rows_total"].value(run=RUN)
+    wait_for(lambda: _scrape(daemon)["gradwatch_run_rows_total"].value(run=RUN) > seen, "more rows")
     found = _scrape(daemon)
 
     assert found["gradwatch_ready"].value() == 1
     assert found["gradwatch_run_live"].value(run=RUN) == 1
-    assert found["gradwatch_run_rows_total"].value(run=RUN) > before["gradwatch_run_rows_total"].value(run=RUN)
+    assert found["gradwatch_rows_total"].value() > before["gradwatch_rows_total"].value()
     update = found["gradwatch_run_update"].value(run=RUN)
     # The small agent sends the number of the update as its time in ms.
     assert found["gradwatch_run_update_seconds"].value(run=RUN) == pytest.approx(update / 1000, abs=1e-3)

@@ -90,10 +90,12 @@ class StreamClient:
             return
         self.complete = self.complete or not message.get("more_body", False)
         self.text += message["body"].decode()
-        self._parts.put_nowait(message["body"])
+        for part in message["body"].split(b"\n\n"):
+            if part:
+                self._parts.put_nowait(part + b"\n\n")
 
     async def raw(self) -> str:
-        """The next part of the body."""
+        """The next event or comment as it came."""
         return (await asyncio.wait_for(self._parts.get(), 5)).decode()
 
     async def next(self) -> ServerEvent:
@@ -106,7 +108,5 @@ class StreamClient:
         assert self.task is not None
         await asyncio.wait_for(asyncio.shield(self.task), 5)
         while not self._parts.empty():
-            part = self._parts.get_nowait()
-            if part:
-                fields = dict(line.split(": ", 1) for line in part.decode().strip().splitlines())
-                yield ServerEvent(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
+            fields = dict(line.split(": ", 1) for line in self._parts.get_nowait().decode().strip().splitlines())
+            yield ServerEvent(fields["event"], fields.get("id", ""), json.loads(fields["data"]))

@@ -16,7 +16,8 @@ from gradwatch_contracts.names import ID, VERB, nearest
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.control_models import ArtifactItem, CommandBody, CommandItem, CommandList
 from gradwatch_daemon.api.cursors import Key, page
-from gradwatch_daemon.api.hub import Client, Event
+from gradwatch_daemon.api.events import Event
+from gradwatch_daemon.api.hub import Client
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault

@@ -14,7 +14,8 @@ from gradwatch_contracts.names import ID, nearest
 from gradwatch_daemon.api import control_models, models
 from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.cursors import Key, page
-from gradwatch_daemon.api.hub import Client, Event
+from gradwatch_daemon.api.events import Event
+from gradwatch_daemon.api.hub import Client
 from gradwatch_daemon.api.numbers import Answer, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault

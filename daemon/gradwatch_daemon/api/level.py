@@ -10,7 +10,8 @@ from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.api import models
-from gradwatch_daemon.api.hub import Client, Event
+from gradwatch_daemon.api.events import Event
+from gradwatch_daemon.api.hub import Client
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.parameters import RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault

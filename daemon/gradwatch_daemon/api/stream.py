@@ -13,7 +13,8 @@ from gradwatch_daemon.api.anomalies import anomaly_document
 from gradwatch_daemon.api.commands import command_item
 from gradwatch_daemon.api.context import ApiContext, context_of
 from gradwatch_daemon.api.escalations import escalation_item
-from gradwatch_daemon.api.hub import CLIENTS_MAX, EVIDENCE, TOPICS, Client, Event, Resume, frame
+from gradwatch_daemon.api.events import Event, frame
+from gradwatch_daemon.api.hub import CLIENTS_MAX, EVIDENCE, TOPICS, Client, Cut, Resume
 from gradwatch_daemon.api.parameters import split_words
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.runs import run_summary
@@ -74,8 +75,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client; whatever ends it, the client is forgotten."""
-        tasks = [asyncio.create_task(part) for part in (self._serve(send), self._watch(receive), self._client.over.wait())]
-        serving = tasks[0]
+        parts = (self._serve(send), self._watch(receive), self._client.over.wait())
+        serving, *_ = tasks = [asyncio.create_task(part) for part in (*parts, self._beat())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # A client that reads nothing blocks the write for ever; shutdown must not wait for it.
@@ -96,16 +97,20 @@ class EventStream(Response):
             pass
         self._client.end("disconnected")
 
+    async def _beat(self) -> None:
+        """A wait without a timeout of its own costs the stream half as much."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self._client.wake.set()
+
     async def _serve(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for part in self._opening():
             await _write(send, part)
         while not self._client.ended:
-            item = await self._client.take(HEARTBEAT_S)
-            if isinstance(item, Event):
-                await _write(send, self._frame(item))
-            elif item is not None:
-                await _write(send, _gap("this client was too slow", item.events))
+            items = await self._client.drain()
+            if items:
+                await _write(send, b"".join(map(self._told, items)))
             elif not self._client.ended:
                 await _write(send, b": still here\n\n")
         if self._client.ended != "disconnected":
@@ -126,6 +131,9 @@ class EventStream(Response):
         if start.gap:
             opening.append(_gap(start.gap, None))
         return opening + [self._frame(event) for event in start.replay]
+
+    def _told(self, item: Event | Cut) -> bytes:
+        return self._frame(item) if isinstance(item, Event) else _gap("this client was too slow", item.events)
 
     def _frame(self, event: Event) -> bytes:
         if not event.frame:

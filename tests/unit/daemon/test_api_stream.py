@@ -32,6 +32,20 @@ def make_block(run: str = "ant-ppo", first: int = 10, n: int = 3) -> SignalBlock
     )
 
 
+@pytest.fixture
+def unrested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rest between rounds: whatever is published goes out at once."""
+    for name in ("REST_S", "REST_S_A_CLIENT", "REST_S_AN_EVENT"):
+        monkeypatch.setattr(hub_module, name, 0.0)
+
+
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rest that no test sits out."""
+    monkeypatch.setattr(hub_module, "REST_S", 3600.0)
+    monkeypatch.setattr(hub_module, "REST_S_MAX", 3600.0)
+
+
 async def _subscribed(daemon: FakeDaemon, count: int = 1) -> None:
     """Until `count` clients are there."""
     deadline = asyncio.get_running_loop().time() + 5
@@ -118,17 +132,70 @@ async def test_stream_sends_each_topic_as_get_answers_it() -> None:
 
     assert [(event.name, event.id) for event in events] == [
         ("rows", "cafe-1"),
-        ("anomaly", "cafe-2"),
-        ("escalation", "cafe-3"),
-        ("run", "cafe-4"),
+        ("run", "cafe-2"),
+        ("anomaly", "cafe-3"),
+        ("escalation", "cafe-4"),
     ]
     assert events[0].data == {"run": "ant-ppo", "attempt": 2, "rank": 1, "update_first": 10, "update_last": 12, "n": 3}
     got = (await daemon.get("/anomalies/a1")).json()
-    assert events[1].data == {**got, "evidence": events[1].data["evidence"]}
-    assert got["evidence"].items() >= events[1].data["evidence"].items()
-    assert events[2].data == (await daemon.get("/runs/ant-ppo/escalations/e1")).json()
-    assert events[3].data == (await daemon.get("/runs")).json()["items"][0]
-    models.RunSummary.model_validate(events[3].data)
+    assert events[2].data == {**got, "evidence": events[2].data["evidence"]}
+    assert got["evidence"].items() >= events[2].data["evidence"].items()
+    assert events[3].data == (await daemon.get("/runs/ant-ppo/escalations/e1")).json()
+    assert events[1].data == (await daemon.get("/runs")).json()["items"][0]
+    models.RunSummary.model_validate(events[1].data)
+
+
+@pytest.mark.usefixtures("resting")
+async def test_stream_during_a_rest_sends_evidence_and_holds_rows() -> None:
+    """The first rows go out; an anomaly does not wait for those that follow."""
+    daemon = make_daemon()
+
+    async with StreamClient(daemon) as client:
+        await client.next()
+        daemon.publish(make_block(first=10))
+        daemon.publish(make_block(first=13), make_view())
+        daemon.publish(make_anomaly())
+        events = [await client.next() for _ in range(2)]
+        daemon.hub.close()
+        rest = [event.name async for event in client.rest()]
+
+    assert [(event.name, event.id) for event in events] == [("rows", "cafe-1"), ("anomaly", "cafe-2")]
+    assert rest == ["bye"]
+
+
+async def test_stream_after_a_rest_sends_what_came_meanwhile_as_one() -> None:
+    """Rows of a stream by their extent, also after a step back, and the newest word of a run; other streams by themselves."""
+    daemon = make_daemon()
+
+    async with StreamClient(daemon) as client:
+        await client.next()
+        daemon.publish(make_block(first=10))
+        daemon.publish(make_block(first=13), make_view(rows=1))
+        daemon.publish(make_block(first=12, n=2), make_block("b"), make_view(rows=2, lost=2))
+        events = [await client.next() for _ in range(4)]
+
+    assert [(event.name, event.id) for event in events] == [
+        ("rows", "cafe-1"),
+        ("rows", "cafe-2"),
+        ("run", "cafe-3"),
+        ("rows", "cafe-4"),
+    ]
+    assert [event.data["n"] for event in (events[0], events[1], events[3])] == [3, 5, 3]
+    assert (events[1].data["update_first"], events[1].data["update_last"]) == (12, 15)
+    assert events[2].data["coverage"] == {"received": 2, "lost": 2, "share": 0.5, "thinned": 0}
+
+
+async def test_stream_resumed_between_rounds_misses_nothing() -> None:
+    """What waits has no number yet: it comes to who returns, as to who stayed."""
+    daemon = make_daemon()
+    daemon.publish(make_block(first=10))
+    daemon.publish(make_block(first=13))
+
+    async with StreamClient(daemon, last_event_id="cafe-1") as client:
+        hello, rows = await client.next(), await client.next()
+
+    assert (hello.id, hello.data["replayed"]) == ("cafe-1", 0)
+    assert (rows.id, rows.data["update_first"], rows.data["update_last"]) == ("cafe-2", 13, 15)
 
 
 async def test_stream_filters_topics_and_runs() -> None:
@@ -147,10 +214,12 @@ async def test_stream_filters_topics_and_runs() -> None:
     assert (replayed.id, live.id) == ("cafe-5", "cafe-10")
 
 
+@pytest.mark.usefixtures("unrested")
 async def test_stream_resumed_replays_what_was_missed_once_and_in_order() -> None:
     """Both rings, merged by id; hello stands at the id the client came with, so a second break loses nothing."""
     daemon = make_daemon()
-    daemon.publish(make_anomaly(), make_block(), make_escalation(), make_block(), make_anomaly())
+    for payload in (make_anomaly(), make_block(), make_escalation(), make_block(), make_anomaly()):
+        daemon.publish(payload)
 
     async with StreamClient(daemon, last_event_id="cafe-1") as client:
         events = [await client.next() for _ in range(5)]
@@ -181,7 +250,8 @@ async def test_stream_resumed_too_late_begins_with_a_gap(monkeypatch: pytest.Mon
     """What the ring still has follows the gap; evidence outlives a flood of rows."""
     monkeypatch.setattr(hub_module, "RING_EVENTS", 4)
     daemon = make_daemon()
-    daemon.publish(make_anomaly(), make_anomaly(), *[make_block(first=i) for i in range(6)])
+    daemon.publish(make_anomaly(), make_anomaly())
+    daemon.publish(*[make_block(f"run-{i}") for i in range(6)])
 
     async with StreamClient(daemon, last_event_id="cafe-1") as client:
         late = [await client.next() for _ in range(7)]
@@ -195,6 +265,7 @@ async def test_stream_resumed_too_late_begins_with_a_gap(monkeypatch: pytest.Mon
     assert [event.name for event in in_time] == ["hello", *["rows"] * 4]
 
 
+@pytest.mark.usefixtures("unrested")
 async def test_stream_of_a_slow_client_cuts_rows_with_a_gap_and_keeps_evidence() -> None:
     """The gap stands where the rows are missing, before anything later; no anomaly is lost."""
     daemon = make_daemon()
@@ -202,9 +273,10 @@ async def test_stream_of_a_slow_client_cuts_rows_with_a_gap_and_keeps_evidence()
         await client.next()
         client.reading.clear()
         # One event is with the blocked writer or still queued; fill the queue for certain.
-        daemon.publish(*[make_block(first=i) for i in range(QUEUE_DROPPABLE)])
-        daemon.publish(*[make_block(first=i) for i in range(10)])
-        daemon.publish(make_anomaly(), make_view(), make_escalation())
+        for i in range(QUEUE_DROPPABLE):
+            daemon.publish(make_block(first=i))
+        daemon.publish(*[make_block(f"run-{i}") for i in range(10)])
+        daemon.publish(make_view(), make_anomaly(), make_escalation())
         client.reading.set()
         names: list[str] = []
         cut = 0
@@ -220,13 +292,25 @@ async def test_stream_of_a_slow_client_cuts_rows_with_a_gap_and_keeps_evidence()
     assert (after.name, after.data["update_first"]) == ("rows", 99)
 
 
+async def test_stream_of_a_client_that_keeps_up_takes_any_round_whole() -> None:
+    """Many runs at once are no reason to cut: only what was left from before counts as being behind."""
+    daemon = make_daemon()
+    async with StreamClient(daemon) as client:
+        await client.next()
+        daemon.publish(*[make_block(f"run-{i}") for i in range(QUEUE_MAX + 1)])
+        names = {(await client.next()).name for _ in range(QUEUE_MAX + 1)}
+
+    assert names == {"rows"}
+
+
 async def test_stream_of_a_stuck_client_ends_rather_than_drop_an_anomaly() -> None:
     """It comes back with its last id and finds every anomaly in the ring."""
     daemon = make_daemon()
     async with StreamClient(daemon, "topics=anomaly") as client:
         await client.next()
         client.reading.clear()
-        daemon.publish(*[make_anomaly(id=f"a{i}") for i in range(QUEUE_MAX + 2)])
+        for i in range(QUEUE_MAX + 2):
+            daemon.publish(make_anomaly(id=f"a{i}"))
         client.reading.set()
         rest = [event async for event in client.rest()]
     async with StreamClient(daemon, "topics=anomaly", "cafe-1") as client:
@@ -289,9 +373,9 @@ async def test_stream_that_saw_only_hello_resumes_without_gap() -> None:
 async def test_hub_keeps_no_arrays() -> None:
     """Rows in the ring are six numbers, not the block they came from."""
     hub = Hub("cafe")
-    hub.publish([Published("anomaly", "ant-ppo", make_anomaly()), Published("rows", "ant-ppo", make_block())])
+    hub.publish([Published("rows", "ant-ppo", make_block())])
 
-    (event,) = hub.resume("cafe-1", hub.subscribe({"rows"})).replay
+    (event,) = hub.resume("cafe-0", hub.subscribe({"rows"})).replay
 
     assert not isinstance(event.payload, SignalBlock)
 
