@@ -136,10 +136,53 @@ def test_script_with_our_summary_writer_writes_what_it_writes_alone(
     assert series(daemon, "train", "grad.clip_limit") == [pytest.approx(0.1)] * ITERATIONS
 
 
+X_SCRIPT = """
+import sys, torch
+from tensorboardX import SummaryWriter
+torch.manual_seed(0)
+model = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+with SummaryWriter(sys.argv[1]) as writer:
+    writer.add_text("hyperparameters", "|param|value|\\n|-|-|\\n|seed|1|")
+    for update in range(3):
+        loss = model(torch.ones(4, 3)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        writer.add_scalar("losses/loss", loss.item(), 8 * update, display_name="shown as this")
+        writer.add_histogram("weights", model.weight.detach(), 8 * update)
+        writer.add_scalars("several", {"a": 1.0, "b": float(update)}, 8 * update)
+"""
+
+
+@pytest.mark.campaign
+def test_writer_of_tensorboardx_is_forwarded_and_writes_what_it_writes_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Its scalars, with an argument that torch's writer does not take; what is no scalar is written and not sent."""
+    script = tmp_path / "train.py"
+    script.write_text(X_SCRIPT)
+    other = tmp_path / "dropped_in.py"
+    other.write_text(X_SCRIPT.replace("from tensorboardX", "from gradwatch_agent.adapters.tensorboardx"))
+    run = [*CLI, "run", "--run", "x", "--"]
+    for before, program, logs in (([], script, "by_self"), (run, script, "watched"), ([], other, "swapped")):
+        command = [*before, sys.executable, str(program), str(tmp_path / logs)]
+        subprocess.run(command, env=daemon.environment, capture_output=True, check=True)
+
+    left = records(tmp_path / "by_self")
+    assert records(tmp_path / "watched") == left
+    assert records(tmp_path / "swapped") == left
+    assert len(left) > 8
+    for run_key in ("x", "dropped_in"):
+        assert ended(daemon, run_key)["update_last"] == 2
+        assert daemon.run(run_key)["config"]["seed"] == 1
+        losses = series(daemon, run_key, "user", "losses/loss")
+        assert losses[0] > losses[2] > 0
+
+
 def records(folder: Path) -> list[str]:
     """Every record of the event files in a folder, without its wall time."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         for raw in RawEventFileLoader(str(path)).Load():
             event = Event.FromString(raw)
             event.ClearField("wall_time")

@@ -96,4 +96,8 @@ class GradwatchCallback(TrainerCallback):
     def _end(self) -> None:
         if self._over and self.monitor is not None:
             self._over = False
-            self.monitor.step()
+            self.monitor.step(**self._told())
+
+    def _told(self) -> dict[str, Any]:
+        """What else is known of the step that ends."""
+        return {}

@@ -1,22 +1,19 @@
 """A SummaryWriter that also watches: change the import, and the script is watched as `gradwatch run` would watch it.
 
-`from gradwatch_agent.adapters.tensorboard import SummaryWriter`. It is torch's own, or tensorboardX's where torch has none, and
-writes the same files. Optimizers made after the first writer are watched. If the script calls `watch` itself, its scalars go to
-that monitor, and it says when an update ends.
+`from gradwatch_agent.adapters.tensorboard import SummaryWriter`. It is torch's own and writes the same files; tensorboardX's is
+in `adapters.tensorboardx`. Optimizers made after the first writer are watched. If the script calls `watch` itself, its scalars
+go to that monitor, and it says when an update ends.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from torch.utils.tensorboard.writer import SummaryWriter as Writer
+
 from gradwatch_agent.adapters.scalars import forward_scalars
 from gradwatch_agent.adapters.script import SCRIPT
 from gradwatch_contracts.launch import PATCHES
-
-try:
-    from torch.utils.tensorboard.writer import SummaryWriter as Writer
-except ImportError:
-    from tensorboardX import SummaryWriter as Writer  # type: ignore[assignment,no-redef,unused-ignore]
 
 
 class SummaryWriter(Writer):

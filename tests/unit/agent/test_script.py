@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from torch import nn
 from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
 from gradwatch_agent.adapters.parameters import OptimizerParameters
-from gradwatch_agent.adapters.scalars import parse_table
+from gradwatch_agent.adapters.scalars import forward_scalars, parse_table
 from gradwatch_agent.adapters.script import ScriptWatch
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_contracts.columns import Status
@@ -22,6 +23,7 @@ from harness.adapters import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -151,3 +153,36 @@ def test_table_of_anything_else_is_no_configuration() -> None:
     """Only rows count, and a value that is no literal is its text."""
     assert parse_table("no table") == {}
     assert parse_table("|a|b|\n|-|-|\n|path|/x|y|\n|none|None|") == {"a": "b", "path": "/x|y", "none": None}
+
+
+def test_writer_of_tensorboardx_is_forwarded_and_writes_what_it_writes_alone(
+    armed: tuple[ScriptWatch, Watching], tmp_path: Path
+) -> None:
+    """With an argument that torch's writer does not take; what is no scalar is written and not sent."""
+    from tensorboardX import SummaryWriter
+
+    class Forwarding(SummaryWriter):
+        pass
+
+    watch, watching = armed
+    forward_scalars(Forwarding, watch)
+    files = []
+    for kind in (SummaryWriter, Forwarding):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        with kind(str(tmp_path / kind.__name__)) as writer:
+            writer.add_text("hyperparameters", "|param|value|\n|-|-|\n|seed|1|", walltime=1.0)
+            for update in range(3):
+                train(model, optimizer)
+                writer.add_scalar("losses/loss", update / 2, 8 * update, walltime=1.0, display_name="loss")
+                writer.add_histogram("weights", model.weight.detach(), 8 * update, walltime=1.0)
+        (file,) = (tmp_path / kind.__name__).iterdir()
+        files.append(list(RawEventFileLoader(str(file)).Load())[1:])  # the first holds the time of the file
+    watch.settle()
+
+    assert files[0] == files[1]
+    assert len(files[0]) == 7
+    assert watching.given[0]["config"] == {"seed": 1}
+    assert [row["user/losses/loss"] for row in watching.rows][-3:] == [0.0, 0.5, 1.0]
+    assert "user/weights" not in watching.rows[-1]
