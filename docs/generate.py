@@ -260,7 +260,8 @@ def readme_table() -> str:
     """The table of README.md: the kinds of the profile `default` by where they are found."""
     found = {place: [spec for spec in CATALOGUE if spec.stage is stage] for stage, place in PLACES.items()}
     rows = (
-        (place, ", ".join(f"[{spec.title}](docs/detectors.md#{spec.kind})" for spec in specs)) for place, specs in found.items()
+        (place, ", ".join(f"[`{spec.kind}`](docs/detectors.md#{spec.kind})" for spec in specs))
+        for place, specs in found.items()
     )
     if sum(len(specs) for specs in found.values()) != len(CATALOGUE):
         raise SystemExit("docs/generate.py: PLACES lacks a stage that a detector has")
