@@ -19,14 +19,23 @@ function isolated(u, at) {
   return found;
 }
 
-function lineSeries(key, index, many) {
+function lineSeries(line, index, many) {
   const { color: name, dash } = LINES[index % LINES.length];
   const ink = color(name);
-  return [
-    { label: key, stroke: ink, width: 1.4, dash: many ? dash : [], points: { show: () => false, size: 4, width: 1, fill: ink, filter: isolated } },
-    { stroke: "transparent", width: 0, points: { show: false } },
-    { stroke: "transparent", width: 0, points: { show: false } },
-  ];
+  const own = { label: line.signal, stroke: ink, width: 1.4, dash: many ? dash : [], points: { show: () => false, size: 4, width: 1, fill: ink, filter: isolated } };
+  const edge = { stroke: "transparent", width: 0, points: { show: false } };
+  return line.spread ? [own, edge, edge] : [own];
+}
+
+/** What lies between the extremes of a point is shaded; a line without a spread has no such edges, and so no path for them. */
+function bands(lines) {
+  const found = [];
+  let at = 1;
+  lines.forEach((line, index) => {
+    if (line.spread) found.push({ series: [at + 1, at + 2], fill: `${color(LINES[index % LINES.length].color)}38` });
+    at += line.spread ? 3 : 1;
+  });
+  return found;
 }
 
 /** Scale of y: what was measured, limits that are near it, and some air. */
@@ -44,9 +53,9 @@ function range(panel) {
   return [low - air, high + air];
 }
 
-/** uPlot's columns: x, then last, high and low of each line. */
+/** uPlot's columns: x, then the last values of each line, and its extremes where they are others. */
 export function table(panel) {
-  return [AXES[panel.axis].of(panel.data), ...panel.lines.flatMap((line) => [line.last, line.high, line.low])];
+  return [AXES[panel.axis].of(panel.data), ...panel.lines.flatMap((line) => (line.spread ? [line.last, line.high, line.low] : [line.last]))];
 }
 
 function distribution(panel) {
@@ -74,7 +83,7 @@ export function makeChart(place, read, on) {
   const u = new uPlot({
     width: place.clientWidth,
     height: HEIGHT,
-    padding: [12, 8, 0, 0],
+    padding: [12, 18, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: CURSOR, scales: ["x", null] },
@@ -87,8 +96,8 @@ export function makeChart(place, read, on) {
       y: { ...distribution(panel), range: () => range(read()) },
     },
     axes: axes(panel),
-    series: [{}, ...panel.lines.flatMap((line, index) => lineSeries(line.signal, index, many))],
-    bands: panel.lines.map((line, index) => ({ series: [3 * index + 2, 3 * index + 3], fill: `${color(LINES[index % LINES.length].color)}38` })),
+    series: [{}, ...panel.lines.flatMap((line, index) => lineSeries(line, index, many))],
+    bands: bands(panel.lines),
     hooks: {
       ...hooks(marks),
       setCursor: [(chart) => on.cursor(chart.cursor.idx)],

@@ -3,6 +3,9 @@ import { color, hatch } from "./palette.js";
 import { SEVERITIES } from "../words.js";
 import { gaps, place } from "./series.js";
 
+/** Height of a name on a chart, CSS pixels. */
+const LINE = 12;
+
 const px = (n) => n * (devicePixelRatio || 1);
 
 const xOf = (u, marks, update) => u.valToPos(place(marks.data, marks.axis, update), "x", true);
@@ -81,47 +84,49 @@ function drawAnomalies(u, marks) {
   });
 }
 
+/** Where the name of each limit stands: beside its line or at the edge it lies beyond, and never over another name. */
+function namesOf(u, limits, bbox) {
+  const { min, max } = u.scales.y;
+  const [top, bottom] = [bbox.top + px(10), bbox.top + bbox.height - px(3)];
+  const taken = [];
+  return [...limits].sort((a, b) => a.value - b.value).map((limit) => {
+    const beyond = limit.value > max ? "above" : limit.value < min ? "below" : "";
+    const line = beyond ? null : u.valToPos(limit.value, "y", true);
+    let y = beyond ? (beyond === "above" ? top : bottom) : Math.max(top, line - px(3));
+    const step = y - px(LINE) < top ? px(1) : -px(1); // from the upper edge down, from anywhere else up
+    while (taken.some((other) => Math.abs(other - y) < px(LINE)) && y + step >= top && y + step <= bottom) y += step;
+    taken.push(y);
+    return { limit, line, y, text: beyond ? `${limit.text} ${beyond === "above" ? "↑" : "↓"}` : limit.text };
+  });
+}
+
 /** Limits as dashed lines with the rule's name; one beyond the scale is named at the edge it lies beyond. */
 function drawLimits(u, marks) {
-  const { min, max } = u.scales.y;
-  const rows = { above: 0, below: 0 };
-  const taken = [];
-  const paper = color("--surface");
   clipped(u, (ctx, bbox) => {
+    const names = namesOf(u, marks.limits, bbox);
+    const edge = bbox.left + bbox.width - px(4);
     ctx.font = `${px(10)}px system-ui, sans-serif`;
     ctx.textAlign = "right";
-    ctx.lineJoin = "round";
-    const say = (text, x, y) => {
-      ctx.strokeStyle = paper;
-      ctx.lineWidth = px(3);
-      ctx.strokeText(text, x, y);
-      ctx.fillText(text, x, y);
-    };
-    for (const limit of [...marks.limits].sort((a, b) => a.value - b.value)) {
-      const beyond = limit.value > max ? "above" : limit.value < min ? "below" : "";
-      ctx.fillStyle = ctx.strokeStyle = color(`--${limit.severity}-text`);
-      ctx.globalAlpha = beyond ? 0.75 : 1;
-      const edge = bbox.left + bbox.width - px(4);
-      if (beyond) {
-        const row = rows[beyond]++;
-        const y = beyond === "above" ? bbox.top + px(12 + 12 * row) : bbox.top + bbox.height - px(4 + 12 * row);
-        say(`${limit.text} ${beyond === "above" ? "↑" : "↓"}`, edge, y);
-        continue;
-      }
-      const y = u.valToPos(limit.value, "y", true);
-      ctx.lineWidth = px(1);
-      ctx.setLineDash([px(5), px(4)]);
+    ctx.lineWidth = px(1);
+    ctx.setLineDash([px(5), px(4)]);
+    for (const { limit, line } of names) {
+      if (line === null) continue;
+      ctx.strokeStyle = color(`--${limit.severity}-text`);
       ctx.beginPath();
-      ctx.moveTo(bbox.left, y);
-      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.moveTo(bbox.left, line);
+      ctx.lineTo(bbox.left + bbox.width, line);
       ctx.stroke();
-      ctx.setLineDash([]);
-      let at = y - px(3) < bbox.top + px(9) ? y + px(11) : y - px(3);
-      while (taken.some((other) => Math.abs(other - at) < px(11)) && at > bbox.top + px(10)) at -= px(1);
-      taken.push(at);
-      say(limit.text, edge, at);
     }
-    ctx.globalAlpha = 1;
+    ctx.setLineDash([]);
+    for (const { limit, y, text } of names) { // after all lines, each on paper: a name that is crossed out cannot be read
+      const width = ctx.measureText(text).width;
+      ctx.globalAlpha = 0.82;
+      ctx.fillStyle = color("--surface");
+      ctx.fillRect(edge - width - px(2), y - px(9), width + px(4), px(LINE));
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = color(`--${limit.severity}-text`);
+      ctx.fillText(text, edge, y);
+    }
   });
 }
 

@@ -12,11 +12,15 @@ export const LINES = [
   { color: "--line-8", dash: [6, 2, 2, 2] },
 ];
 
-export function color(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
+// Asking the browser costs a tenth of a millisecond a panel, and the answer is another one only after the theme changed.
+const inks = new Map();
 const hatches = new Map();
+addEventListener("gradwatch-theme", () => { inks.clear(); hatches.clear(); });
+
+export function color(name) {
+  if (!inks.has(name)) inks.set(name, getComputedStyle(document.documentElement).getPropertyValue(name).trim());
+  return inks.get(name);
+}
 
 /** A pattern of diagonal lines: what is shaded is also hatched. `step` in CSS pixels. */
 export function hatch(context, name, step = 6) {
@@ -38,9 +42,4 @@ export function hatch(context, name, step = 6) {
     hatches.set(key, context.createPattern(tile, "repeat"));
   }
   return hatches.get(key);
-}
-
-/** Forget the patterns: the theme changed. */
-export function forget() {
-  hatches.clear();
 }

@@ -1,17 +1,20 @@
 // What the API says of several signals, as columns that a chart draws: one axis, and for each line last, low and high.
 // NaN and infinities become marks beside the scale, never numbers on it; what was not measured becomes nothing.
+// A line whose points are single updates has no spread: its low and its high are its last, and nothing is drawn between them.
 
 const finite = (value) => (typeof value === "number" ? value : null);
 
-/** The answer of GET chart as arrays. `lines`: key → {last, low, high, nonfinite, status}; null where there is no number. */
+/** The answer of GET chart as arrays. `lines`: key → {last, low, high, spread, nonfinite, status}; null where there is no number. */
 export function columns(answer) {
   const lines = new Map();
   for (const series of answer.series) {
+    const last = series.last.map(finite);
     lines.set(series.subject ? `${series.signal}/${series.subject}` : series.signal, {
       ...series,
-      last: series.last.map(finite),
-      low: (series.low || series.last).map(finite),
-      high: (series.high || series.last).map(finite),
+      last,
+      low: series.low ? series.low.map(finite) : last,
+      high: series.high ? series.high.map(finite) : last,
+      spread: answer.bucket > 1,
       raw: series.last,
     });
   }
@@ -26,7 +29,7 @@ export function columns(answer) {
   };
 }
 
-const LINE = ["last", "low", "high", "nonfinite", "status", "raw"];
+const LINE = ["last", "nonfinite", "status", "raw"];
 
 /** `base` with everything from the first update of `tail` on replaced by it. */
 export function splice(base, tail) {
@@ -38,7 +41,11 @@ export function splice(base, tail) {
   for (const [key, line] of base.lines) {
     const newer = tail.lines.get(key);
     if (!newer) continue;
-    lines.set(key, { ...newer, ...Object.fromEntries(LINE.map((name) => [name, join(line[name], newer[name])])) });
+    const joined = { ...newer, spread: line.spread || newer.spread };
+    for (const name of LINE) joined[name] = join(line[name], newer[name]);
+    joined.low = joined.spread ? join(line.low, newer.low) : joined.last;
+    joined.high = joined.spread ? join(line.high, newer.high) : joined.last;
+    lines.set(key, joined);
   }
   return {
     ...base,
@@ -97,12 +104,22 @@ export function lastOf(line) {
   return null;
 }
 
-export function extent(lines) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const line of lines) {
+// A line never changes: a new value makes a new one. So its ends are looked for once, however often a drawing asks.
+const found = new WeakMap();
+
+function endsOf(line) {
+  if (!found.has(line)) {
+    let [low, high] = [Infinity, -Infinity];
     for (const value of line.low) if (value !== null && value < low) low = value;
     for (const value of line.high) if (value !== null && value > high) high = value;
+    found.set(line, [low, high]);
   }
+  return found.get(line);
+}
+
+/** Least and largest finite value of some lines, null where there is none. */
+export function extent(lines) {
+  const low = Math.min(...lines.map((line) => endsOf(line)[0]));
+  const high = Math.max(...lines.map((line) => endsOf(line)[1]));
   return low <= high ? [low, high] : null;
 }

@@ -66,7 +66,7 @@ function Order({ anomaly }) {
 /** What deviated first, by what was stored around the onset: a signal, a layer, or why neither can be named. */
 function First({ evidence }) {
   if (!evidence.sentence) return null;
-  const why = [evidence.first_signal_reason, evidence.first_layer_reason].filter(Boolean);
+  const why = [evidence.first_signal_reason, evidence.first_layer_reason].filter((reason) => reason && !evidence.sentence.includes(reason));
   return html`<p class="first">${evidence.sentence}</p>${why.map((text) => html`<p class="dim" key=${text}>${text}</p>`)}`;
 }
 

@@ -1,7 +1,7 @@
 // One panel: what is measured, its newest or chosen value, the chart, and the same as a table.
 import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { HEIGHT, makeChart, table } from "../chart/chart.js";
-import { forget, LINES } from "../chart/palette.js";
+import { LINES } from "../chart/palette.js";
 import { AXES, extent, gaps, lastOf } from "../chart/series.js";
 import { act } from "../keyboard.js";
 import { number, unit } from "../words.js";
@@ -26,7 +26,7 @@ class Drawing {
       if (this.chart && place.clientWidth && place.clientWidth !== this.chart.width) this.chart.setSize({ width: place.clientWidth, height: HEIGHT });
     });
     this.size.observe(place);
-    this.retheme = () => { forget(); this.drawn = ""; this.schedule(); };
+    this.retheme = () => { this.drawn = ""; this.schedule(); };
     addEventListener("gradwatch-theme", this.retheme);
   }
 
@@ -45,7 +45,7 @@ class Drawing {
 
   draw() {
     const { axis, log, lines } = this.panel;
-    const form = `${axis} ${log} ${lines.map((line) => line.subject)}`;
+    const form = `${axis} ${log} ${lines.map((line) => line.subject + (line.spread ? " spread" : ""))}`;
     if (form !== this.drawn) {
       this.chart?.destroy();
       this.chart = makeChart(this.place, () => this.panel, this.on);
