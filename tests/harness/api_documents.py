@@ -230,7 +230,7 @@ def explained(**changes: Any) -> Document:
         "first_layer": {**layer, "total": 12, "value": 41.2, "usual": 0.21, "score": 17.5},
         "first_layer_reason": "",
         "norms": [{"layer": "actor.2.weight", "what": "gradient", "update": [115, 116], "norm": [0.2, 41.2]}],
-        "exemplars": [{"rank": 0, "update": 119, "names": ["ratio"], "rows": [[9.5]]}],
+        "exemplars": [{"rank": 0, "update": 119, "names": ["ratio"], "index": ["3:17"], "rows": [[9.5]]}],
         "tables": [
             {"kind": "layers", "rank": 0, "update": 120, "href": "/api/v1/runs/ant-ppo/layers?attempt=1&rank=0&update=120"},
             {"kind": "exemplars", "rank": 0, "update": 119, "href": ""},

@@ -145,6 +145,7 @@ def _exemplars_document(table: TableRecord) -> dict[str, Any]:
         "rank": table.stream.rank,
         "update": table.update,
         "names": list(table.names),
+        "index": list(table.index),
         "rows": [cells[at : at + width] for at in range(0, len(cells), width)],
     }
 

@@ -66,6 +66,7 @@ class ExemplarsView(Model):
     rank: int
     update: int
     names: list[str] = Field(examples=[["ratio", "new_logp"]])
+    index: list[str] = Field(description="Of each row: minibatch, and place in it", examples=[["3:17"]])
     rows: list[list[Number]]
 
 

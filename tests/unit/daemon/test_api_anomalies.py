@@ -115,7 +115,7 @@ async def test_anomaly_with_a_black_box_names_the_layer_and_gives_its_norms() ->
     rows[-1] = ("grad@118.1", [0.5, float("nan")])
     packed = b"".join(struct.pack("<2d", *norms) for _, norms in rows)
     box = TableRecord(stream, "s1", 5, "blackbox", 118, tuple(label for label, _ in rows), ("body", "actor"), packed)
-    worst = TableRecord(stream, "s1", 6, "exemplars", 119, ("0",), ("ratio", "mask"), struct.pack("<2d", 9.5, float("inf")))
+    worst = TableRecord(stream, "s1", 6, "exemplars", 119, ("3:17",), ("ratio", "mask"), struct.pack("<2d", 9.5, float("inf")))
     layers = TableRecord(stream, "s1", 7, "layers", 120, ("body",), ("grad_norm",), struct.pack("<d", 1.0))
     far = TableRecord(stream, "s1", 8, "layers", 400, ("body",), ("grad_norm",), struct.pack("<d", 1.0))
     daemon.reader.sent = [box, worst, layers, far]
@@ -139,7 +139,9 @@ async def test_anomaly_with_a_black_box_names_the_layer_and_gives_its_norms() ->
     }
     (norms,) = found["norms"]
     assert (norms["update"][-2:], norms["norm"][-2:]) == ([117, 118], [0.2, "NaN"])
-    assert found["exemplars"] == [{"rank": 1, "update": 119, "names": ["ratio", "mask"], "rows": [[9.5, "Infinity"]]}]
+    assert found["exemplars"] == [
+        {"rank": 1, "update": 119, "names": ["ratio", "mask"], "index": ["3:17"], "rows": [[9.5, "Infinity"]]}
+    ]
     assert found["tables"] == [
         {"kind": "layers", "rank": 1, "update": 120, "href": "/api/v1/runs/ant-ppo/layers?attempt=2&rank=1&update=120"},
         {"kind": "exemplars", "rank": 1, "update": 119, "href": ""},

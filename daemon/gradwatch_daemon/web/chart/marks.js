@@ -92,7 +92,7 @@ function namesOf(u, limits, bbox) {
   return [...limits].sort((a, b) => a.value - b.value).map((limit) => {
     const beyond = limit.value > max ? "above" : limit.value < min ? "below" : "";
     const line = beyond ? null : u.valToPos(limit.value, "y", true);
-    let y = beyond ? (beyond === "above" ? top : bottom) : Math.max(top, line - px(3));
+    let y = beyond ? (beyond === "above" ? top : bottom) : Math.max(top, line - px(4));
     const step = y - px(LINE) < top ? px(1) : -px(1); // from the upper edge down, from anywhere else up
     while (taken.some((other) => Math.abs(other - y) < px(LINE)) && y + step >= top && y + step <= bottom) y += step;
     taken.push(y);
@@ -122,7 +122,7 @@ function drawLimits(u, marks) {
       const width = ctx.measureText(text).width;
       ctx.globalAlpha = 0.82;
       ctx.fillStyle = color("--surface");
-      ctx.fillRect(edge - width - px(2), y - px(9), width + px(4), px(LINE));
+      ctx.fillRect(edge - width - px(2), y - px(9.5), width + px(4), px(LINE));
       ctx.globalAlpha = 1;
       ctx.fillStyle = color(`--${limit.severity}-text`);
       ctx.fillText(text, edge, y);

@@ -10,6 +10,7 @@ import { detectors, open, titleOf } from "../store.js";
 import { clock, count, number } from "../words.js";
 import { Severity } from "../parts/badges.js";
 import { acknowledge, Attention, SilenceDialog } from "../parts/attention.js";
+import { Began } from "../parts/began.js";
 import { Moved } from "../parts/moved.js";
 import { PanelGrid } from "../parts/panels.js";
 import { Trouble } from "../parts/state.js";
@@ -83,8 +84,9 @@ function evidence(anomaly, signals) {
   const known = new Set(signals.filter((item) => item.measured > 0).map((item) => item.signal));
   const names = [anomaly, ...anomaly.attached].flatMap((one) => detectors.value.get(one.kind)?.needs || []).map((need) => need.signal);
   const shown = [...new Set(names)].filter((name) => known.has(name));
-  const bad = signals.filter((item) => item.nonfinite > 0).map((item) => item.signal);
-  return [...new Set([...shown.filter((name) => !name.endsWith(".nonfinite")), ...(anomaly.kind === "nonfinite" ? bad : []), ...shown])].slice(0, PANELS);
+  const bad = anomaly.kind === "nonfinite" ? signals.filter((item) => item.nonfinite > 0).map((item) => item.signal) : [];
+  const root = bad.filter((name) => name.startsWith(`${anomaly.root.stage}.`)); // where it began is seen first
+  return [...new Set([...root, ...shown.filter((name) => !name.endsWith(".nonfinite")), ...bad, ...shown])].slice(0, PANELS);
 }
 
 function Evidence({ anomaly, signals }) {
@@ -131,6 +133,7 @@ export function AnomalyPage({ parts }) {
         ${anomaly.evidence.playbook && html`<p><a href=${anomaly.evidence.playbook.replace(/^\//, "")} target="_blank" rel="noopener">The playbook of ${titleOf(anomaly.kind)}</a></p>`}</section>
       <section class="box"><h2>Numbers</h2><${Facts} anomaly=${anomaly} /></section></div>
     <h2 class="after">Around the onset</h2><${Evidence} anomaly=${anomaly} signals=${state.signals.value} />
+    <${Began} anomaly=${anomaly} />
     <h2 class="after">What moved at the onset</h2><${Moved} anomaly=${anomaly} />
     ${detector && html`<details class="box"><summary>How this detector judges</summary><p>${detector.formula}.</p><p class="dim">Fails when: ${detector.fails_when}</p><p class="dim">Source: ${detector.source}</p></details>`}
     <${SilenceDialog} anomaly=${anomaly} dialog=${silence} onDone=${() => state.load()} />`;

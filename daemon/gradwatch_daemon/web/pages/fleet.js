@@ -62,7 +62,7 @@ function Sentence() {
       Worst: <a href=${href(["anomalies", worst.id])}>${titleOf(worst.kind)}</a> in <a class="mono" href=${href(["runs", worst.run])}>${worst.run}</a>. `);
   } else said.push(html`<b>No open anomaly.</b> `);
   if (troubled.length) said.push(html`${count(troubled.length, "run")} lost, stalled or crashed. `);
-  said.push(`${live} of ${count(listed.length, "run")} live`);
+  said.push(`${live} of ${count(listed.length, "run")} connected`);
   said.push(blind ? `; in ${blind} of them some detectors are blind.` : ".");
   return html`<p class="sentence" id="sentence" role="status">${said}</p>`;
 }

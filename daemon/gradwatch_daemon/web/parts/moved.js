@@ -12,6 +12,10 @@ const median = (values) => {
   return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 };
 
+/** The order of an update: of what is equally far, that of the earliest stage is read first. */
+const STAGES = ["obs", "reward", "value", "adv", "policy", "loss", "grad", "opt", "param"];
+const place = (one) => (STAGES.indexOf(one.signal.split(".")[0]) + STAGES.length + 1) % (STAGES.length + 1);
+
 /** How far the values from the onset on are from the median before it, in robust deviations; Infinity for what is not finite. */
 export function moved(snapshot, onset) {
   const at = snapshot.update.findIndex((update) => update >= onset);
@@ -31,7 +35,7 @@ export function moved(snapshot, onset) {
     const far = (now - usual) / (spread || Math.max(Math.abs(usual) * 1e-3, 1e-9));
     if (Math.abs(far) >= 4) found.push({ ...one, now, usual, far, steady: spread === 0 });
   }
-  return found.sort((a, b) => Math.abs(b.far) - Math.abs(a.far));
+  return found.sort((a, b) => (a.far === b.far ? 0 : Math.abs(b.far) - Math.abs(a.far)) || place(a) - place(b));
 }
 
 export function Moved({ anomaly }) {
