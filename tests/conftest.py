@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 # So that an assertion of the harness shows its values, and holds under `python -O`, as those of the tests do.
 pytest.register_assert_rewrite("harness")
+
+# One thread for the arithmetic of each process, and of those it starts: tensors of tests are small, and the waiting threads of
+# several processes would spin away most of two cores. Before torch or numpy is imported, which read it once.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")

@@ -21,6 +21,7 @@ from gradwatch_daemon.cli.failure import CommandError
 from gradwatch_daemon.cli.parser import build_parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 if sys.version_info >= (3, 11):
@@ -82,14 +83,20 @@ def command_lines() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    """The real one; it takes as long to make as a hundred lines to read."""
+    return build_parser()
+
+
 @pytest.mark.parametrize(("page", "line"), command_lines())
-def test_command_of_a_page_is_one_that_there_is(page: str, line: str) -> None:
+def test_command_of_a_page_is_one_that_there_is(parser: argparse.ArgumentParser, page: str, line: str) -> None:
     """Verb, flags and arguments by the real parser."""
     words = shlex.split(line.partition(" | ")[0].partition(" > ")[0].removesuffix("&"), comments=True)[1:]
     words = words[: words.index("--")] if "--" in words else words
     words = [re.sub(r"^N(UMBER)?$", "1", word) for word in words if not word.startswith("[")]
     try:
-        build_parser().parse_args(words)
+        parser.parse_args(words)
     except CommandError as failure:
         pytest.fail(f"{page}: {line}: {failure}")
     except SystemExit as ended:

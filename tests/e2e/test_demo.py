@@ -79,9 +79,9 @@ def test_demo_with_a_healthy_run_shows_nothing_above_info(seed: int) -> None:
     _check_healthy(seed)
 
 
-def _check_found(name: str, seed: int) -> None:
+def _check_found(name: str, seed: int, *flags: str) -> None:
     """Kind, onset and severity as the table of faults has them, and a raised level that names this very anomaly."""
-    code, result = _demo(name, seed)
+    code, result = _demo(name, seed, *flags)
     assert (code, result["found"], result["as_expected"]) == (0, True, True), result
     origins = {escalation["origin"] for escalation in result["escalations"]}
     assert [a for a in result["anomalies"] if FAULTS[name].raised(a) and f"anomaly:{a['id']}" in origins], result
@@ -89,8 +89,8 @@ def _check_found(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("fault", ["mismatch", "skipped"])
 def test_demo_with_another_fault_finds_it(fault: str) -> None:
-    """Two of the faults that need calls and collectors the ones above do not; the campaign below has them all."""
-    _check_found(fault, 0)
+    """Two of the faults that need calls and collectors the ones above do not; the campaign below has them all, and longer."""
+    _check_found(fault, 0, "--updates", "100")
 
 
 @pytest.mark.campaign

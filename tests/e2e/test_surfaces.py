@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import small_agent
+from harness.command_line import CommandLine
 from harness.daemon_process import DaemonProcess, python, wait_for
 from harness.prometheus import read_exposition
 
@@ -91,9 +92,12 @@ def test_status_of_a_ready_daemon_exits_0_with_a_line_for_the_run(daemon: Daemon
     assert done.stdout.splitlines()[2].startswith(RUN)
 
 
-def test_explain_of_every_kind_says_meaning_and_source(daemon: DaemonProcess) -> None:
+def test_explain_of_every_kind_says_meaning_and_source(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each entry of the catalogue arrives with every field, from its file to the command line."""
+    gradwatch = CommandLine(monkeypatch, capsys, daemon.runtime_dir)
     for item in daemon.get("/api/v1/detectors")["items"]:
-        document = json.loads(_cli(daemon, "explain", item["kind"], "--json").stdout)
+        document = json.loads(gradwatch("explain", item["kind"], "--json").out)
         assert document == {"profile": "default", "detector": item, "anomaly": None, "moment": []}
         assert [name for name in ("meaning", "source", "formula", "fails_when", "try", "votes") if not item[name]] == []

@@ -9,7 +9,7 @@ from harness.browser import PHONE, opened
 from harness.daemon_process import wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
     from conftest import Fleet
 
@@ -55,6 +55,42 @@ def test_nonfinite_anomaly_names_what_is_not_finite(fleet: Fleet, browser: Brows
 
     assert "NaN" in first
     assert "not finite" in first
+
+
+def test_anomaly_shows_norms_of_the_layers_that_began_and_the_worst_transitions(fleet: Fleet, browser: Browser) -> None:
+    """What the black box holds is a map with its values, begun at the update it names; transitions are a table to choose from."""
+    anomaly = _anomaly(fleet, "ratex100", "kl_extreme")
+    layer = {"rank": 0, "update": 99, "step": 2, "layer": "actor.weight"}
+    sent = {
+        "first_layer": layer,
+        "norms": [{"layer": "actor.weight", "what": "gradient", "update": [97, 98, 99, 100], "norm": [0.25, None, 41.5, "NaN"]}],
+        "exemplars": [
+            {"rank": 0, "update": 101, "names": ["ratio", "new_logp"], "index": ["3:17"], "rows": [[9.5, "-Infinity"]]},
+            {"rank": 0, "update": 102, "names": ["ratio"], "index": ["0:4"], "rows": [[8.25]]},
+        ],
+        "tables": [{"kind": "layers", "rank": 0, "update": 101, "href": ""}],
+    }
+
+    def told(route: Route) -> None:
+        answer = route.fetch()
+        document = answer.json()
+        route.fulfill(response=answer, json={**document, "evidence": {**document["evidence"], **sent}})
+
+    with opened(browser, fleet.daemon) as tab:
+        tab.page.route(f"**/api/v1/anomalies/{anomaly['id']}", told)
+        page = tab.go(f"/anomalies/{anomaly['id']}", ".heat canvas")
+        began = page.inner_text(".heat")
+        page.focus(".heat canvas")
+        page.keyboard.press("ArrowRight")
+        after = page.inner_text(".heat .value")
+        first = page.inner_text("[aria-label^='Worst transitions'] tbody")
+        page.select_option("section:has-text('Worst transitions') select", "1")
+        second = page.inner_text("[aria-label^='Worst transitions'] tbody")
+        layers = page.get_attribute("a:has-text('Every layer around the onset')", "href")
+
+    assert [began.split(), after] == [["actor.weight", "41.5"], "NaN"]
+    assert (first.split(), second.split()) == (["3:17", "9.5", "−∞"], ["0:4", "8.25"])
+    assert layers == "#/runs/ratex100/layers?update=101&attempt=1"
 
 
 def test_acknowledge_note_and_undo_are_shown_when_the_daemon_has_them(fleet: Fleet, browser: Browser) -> None:

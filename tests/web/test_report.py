@@ -26,14 +26,20 @@ def _gradwatch(fleet: Fleet, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=fleet.daemon.environment, capture_output=True, text=True, timeout=100, check=False)
 
 
+@pytest.fixture(scope="module")
+def page_file(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as one file."""
+    written = tmp_path_factory.mktemp("report") / "run.html"
+    done = _gradwatch(fleet, "export", RUN, "--out", str(written))
+    assert done.returncode == 0, done.stderr
+    return written
+
+
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_exported_page_opens_without_a_network_and_shows_the_fault(
-    fleet: Fleet, browser: Browser, tmp_path: Path, size: tuple[int, int]
+    browser: Browser, page_file: Path, size: tuple[int, int]
 ) -> None:
     """Below 500 kB, plots drawn, marks of what is not finite, nothing asked of anybody, no complaint of the browser."""
-    page_file = tmp_path / "run.html"
-    done = _gradwatch(fleet, "export", RUN, "--out", str(page_file))
-    assert done.returncode == 0, done.stderr
     asked: list[str] = []
     said: list[str] = []
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, offline=True)

@@ -43,6 +43,7 @@ REQUESTS = 5
 """For each operation and mode, derandomised: the same tree makes the same requests."""
 
 DOCUMENT = make_daemon().app.openapi()
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 ENDLESS = {"stream"}
 """Its answer has no end: test_api_stream.py reads it."""
 
@@ -95,7 +96,7 @@ def test_answers_are_what_the_document_says(name: str, mode: str, reader: StoreR
     view = make_view(make_run(attempt=1, world=1))
     daemon = make_daemon({"ant-ppo": view}, reader=reader, book=book, replay=refuse)
     daemon.reader.raised = [ESCALATION]
-    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    schema = SCHEMA
     schema.app = daemon.app
     sent: list[tuple[int, str]] = []
 
