@@ -58,12 +58,12 @@ def test_nonfinite_anomaly_names_what_is_not_finite(fleet: Fleet, browser: Brows
 
 
 def test_anomaly_shows_norms_of_the_layers_that_began_and_the_worst_transitions(fleet: Fleet, browser: Browser) -> None:
-    """What the black box holds is a map with its values, begun at the update it names; transitions are a table to choose from."""
+    """What the black box holds is a map with its values, at the update it names; transitions are a table to choose from."""
     anomaly = _anomaly(fleet, "ratex100", "kl_extreme")
     layer = {"rank": 0, "update": 99, "step": 2, "layer": "actor.weight"}
     sent = {
         "first_layer": layer,
-        "norms": [{"layer": "actor.weight", "what": "gradient", "update": [97, 98, 99, 100], "norm": [0.25, None, 41.5, "NaN"]}],
+        "norms": [{"layer": "actor.weight", "what": "gradient", "update": [98, 99, 100], "norm": [None, 41.5, "NaN"]}],
         "exemplars": [
             {"rank": 0, "update": 101, "names": ["ratio", "new_logp"], "index": ["3:17"], "rows": [[9.5, "-Infinity"]]},
             {"rank": 0, "update": 102, "names": ["ratio"], "index": ["0:4"], "rows": [[8.25]]},
