@@ -16,13 +16,20 @@ TOKENS_MAX = 64
 KEYS_MAX = 4096
 """Agents of other machines; looked up in a set."""
 
-SESSIONS_MAX = 256
+SESSIONS_MAX = 32
+"""Browsers of one token: who opens more ends the oldest of these, and nobody else's."""
+
 SESSION_S = 12 * 3600
 """A working day: the cookie of a forgotten browser ends by itself."""
 
-CODES_MAX = 64
+CODES_MAX = 16
+"""Of one token, as of sessions."""
+
 CODE_S = 15 * 60
 """A printed address opens the page this long, and once: what stays in a terminal or a log is worth nothing."""
+
+NEVER_NS = 2**63 - 1
+"""When a token ends that does not."""
 
 OWNER = "owner"
 """The principal of the token file, which is made at the first start and is not in the book."""
@@ -97,7 +104,12 @@ class TokenBook:
 
     def holds(self, principal: Principal, now_ns: int) -> bool:
         """Whether the token behind a principal is still there and has not expired."""
-        return any(token.id == principal.token and not _over(token, now_ns) for token in (self._owner, *self._tokens))
+        return now_ns < self.ends_ns(principal)
+
+    def ends_ns(self, principal: Principal) -> int:
+        """When the token behind a principal ends (unix ns); 0 for one that is not there (any more)."""
+        ends = (token.expires_ns for token in (self._owner, *self._tokens) if token.id == principal.token)
+        return next((NEVER_NS if end is None else end for end in ends), 0)
 
     def add(self, name: str, scope: Scope, lifetime_s: float | None, now_ns: int) -> tuple[Token, str]:
         """Make a token; the secret is given this once and not kept.
@@ -204,7 +216,7 @@ def _check_free(name: str, taken: Sequence[str], most: int, way_out: str) -> Non
 class Sessions:
     """What browsers hold instead of a token: a random cookie, kept here as its hash. They end with the daemon.
 
-    A code stands for a token in an address that is printed: it opens one session.
+    A code stands for a token in an address that is printed: it opens one session. Neither outlives its token.
     """
 
     def __init__(self, book: TokenBook) -> None:
@@ -213,12 +225,9 @@ class Sessions:
         self._codes: dict[str, tuple[Principal, int]] = {}
 
     def invite(self, principal: Principal, now_ns: int) -> tuple[str, int]:
-        """A code that opens one session of `principal`, and until when (unix ns). The oldest gives way beyond `CODES_MAX`."""
-        code, until_ns = "once_" + secrets.token_urlsafe(24), now_ns + CODE_S * 1_000_000_000
-        self._codes[digest_of(code)] = (principal, until_ns)
-        while len(self._codes) > CODES_MAX:
-            del self._codes[next(iter(self._codes))]
-        return code, until_ns
+        """A code that opens one session of `principal`, and until when (unix ns). Its oldest gives way beyond `CODES_MAX`."""
+        code = "once_" + secrets.token_urlsafe(24)
+        return code, self._keep(self._codes, code, principal, CODE_S, CODES_MAX, now_ns)
 
     def redeem(self, code: str, now_ns: int) -> Principal | None:
         """Whose code this is; it is used up. None for one that was used, is over, or whose token was revoked."""
@@ -231,12 +240,24 @@ class Sessions:
         return None if entry is None else entry[1]
 
     def open(self, principal: Principal, now_ns: int) -> str:
-        """A new cookie for `principal`, good for `SESSION_S`. The oldest one gives way beyond `SESSIONS_MAX`."""
+        """A new cookie for `principal`, good for `SESSION_S` or as long as its token; see `until`. Its oldest one gives way
+        beyond `SESSIONS_MAX`."""
         secret = secrets.token_urlsafe(32)
-        self._open[digest_of(secret)] = (principal, now_ns + SESSION_S * 1_000_000_000)
-        while len(self._open) > SESSIONS_MAX:
-            del self._open[next(iter(self._open))]
+        self._keep(self._open, secret, principal, SESSION_S, SESSIONS_MAX, now_ns)
         return secret
+
+    def _keep(
+        self, entries: dict[str, tuple[Principal, int]], secret: str, principal: Principal, life_s: int, most: int, now_ns: int
+    ) -> int:
+        """Keep the hash of a secret, and forget what is over and the oldest of the same token; until when it is good."""
+        until_ns = min(now_ns + life_s * 1_000_000_000, self._book.ends_ns(principal))
+        entries[digest_of(secret)] = (principal, until_ns)
+        for key in [key for key, (who, end) in entries.items() if now_ns >= end or not self._book.holds(who, now_ns)]:
+            del entries[key]
+        own = [key for key, (who, _) in entries.items() if who.token == principal.token]
+        for key in own[: max(len(own) - most, 0)]:
+            del entries[key]
+        return until_ns
 
     def find(self, secret: str, now_ns: int) -> Principal | None:
         """Whose cookie this is: None once it is over, closed, or its token revoked."""

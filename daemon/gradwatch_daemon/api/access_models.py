@@ -103,6 +103,9 @@ class AuditItem(Model):
     path: str
     body: str = Field(description="The first 1,024 bytes of the body")
     status: int = Field(description="HTTP status of the answer")
+    unwritten: int = Field(
+        default=0, description="Refused requests before this one that were too many to be written down, of anybody"
+    )
 
 
 class AuditList(Model):

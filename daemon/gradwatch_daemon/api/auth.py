@@ -32,6 +32,11 @@ CHANGES_BURST = 120
 CHANGES_PER_S = 4.0
 """Changes a token may ask for: a person's burst of clicks or a sweep of a script passes, a loop that went wrong does not."""
 
+REFUSALS_NOTED_BURST = 60
+REFUSALS_NOTED_PER_S = 0.1
+"""Refusals at the door that the audit keeps, of one token or of nobody's: a guesser or a loop that went wrong fills at most
+9,000 lines a day. Those beyond are counted in the next line."""
+
 AUDIT_BODY_BYTES = 1024
 """Of the body of a change: an escalation with its reason. No body holds a secret; tokens are made by us."""
 
@@ -117,7 +122,7 @@ class Door:
     """ASGI middleware: 421 for a wrong Host, 401 for nobody's token, 403 for a scope or an origin, 429 for too many changes.
 
     Whoever passes is `scope["gradwatch.principal"]`. Every request that would change something is told to `audit`, with
-    its outcome, whether it passed or not.
+    its outcome; of those refused here as many as `REFUSALS_NOTED_PER_S` lets through, and how many were not.
     """
 
     def __init__(
@@ -131,6 +136,8 @@ class Door:
         self._app = app
         self._book, self._sessions, self._audit = book, sessions, audit
         self._allowance = Allowance(CHANGES_BURST, CHANGES_PER_S)
+        self._noted = Allowance(REFUSALS_NOTED_BURST, REFUSALS_NOTED_PER_S)
+        self._unnoted = 0
         parsed = (parse_authority(host) for host in allowed_hosts)
         self._allowed = frozenset(a for a in parsed if a is not None and a.host not in _ANY)
 
@@ -147,6 +154,7 @@ class Door:
         try:
             self._admit(scope)
         except ApiError as refusal:
+            scope["gradwatch.refused"] = True
             await problem(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -170,19 +178,28 @@ class Door:
         try:
             await self._serve(scope, receive_noted, send_noted)
         finally:
-            principal: Principal | None = scope.get("gradwatch.principal")
-            client = scope.get("client")
-            self._audit(
-                {
-                    "at": time_text(time.time_ns()),
-                    "who": principal.name if principal else None,
-                    "from": client[0] if client else None,
-                    "method": scope["method"],
-                    "path": scope["path"][:AUDIT_BODY_BYTES],
-                    "body": body.decode("utf-8", "replace"),
-                    "status": status,
-                }
-            )
+            self._note(scope, status, body)
+
+    def _note(self, scope: Scope_, status: int, body: bytes) -> None:
+        """Tell the audit of a change, or count it where too many were refused."""
+        principal: Principal | None = scope.get("gradwatch.principal")
+        if scope.get("gradwatch.refused") and self._noted.take(principal.token if principal else "", time.monotonic()):
+            self._unnoted += 1
+            return
+        client = scope.get("client")
+        unwritten, self._unnoted = self._unnoted, 0
+        self._audit(
+            {
+                "at": time_text(time.time_ns()),
+                "who": principal.name if principal else None,
+                "from": client[0] if client else None,
+                "method": scope["method"],
+                "path": scope["path"][:AUDIT_BODY_BYTES],
+                "body": body.decode("utf-8", "replace"),
+                "status": status,
+                **({"unwritten": unwritten} if unwritten else {}),
+            }
+        )
 
     def _admit(self, scope: Scope_) -> None:
         """Find who asks and whether they may.
@@ -203,6 +220,10 @@ class Door:
         opening = scope["method"] == "POST" and scope["path"] == SESSION_PATH
         principal, by_cookie = self._identify(headers, hosts[0], opening)
         scope["gradwatch.principal"] = principal
+        if by_cookie and change and scope["method"] == "POST" and scope["path"] in (SESSION_PATH, CODES_PATH):
+            # Or a cookie that was stolen once would renew itself for ever.
+            got = "a session, which opens no other one"
+            raise ApiError("unauthenticated", where="Authorization", expected="Bearer TOKEN", got=got, headers=CHALLENGE)
         if change:
             _check_origin(headers, hosts[0], scope["scheme"], required=by_cookie)
         needed = required_scope(scope["method"], scope["path"])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import access_models as models
-from gradwatch_daemon.api.access import SESSION_S, Principal, Scope, Token
+from gradwatch_daemon.api.access import Principal, Scope, Token
 from gradwatch_daemon.api.auth import CODES_PATH, SESSION_PATH, cookie_name, cookie_of
 from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.cursors import LIMIT_DEFAULT, LIMIT_MAX
@@ -81,13 +81,15 @@ async def list_audit(request: Request, limit: EntryLimit = LIMIT_DEFAULT) -> Ans
 
 @outside.post(SESSION_PATH, status_code=204, operation_id="open_session", summary="Change a token for a browser's cookie")
 async def open_session(request: Request) -> Response:
-    """Asked with `Authorization: Bearer TOKEN`, or a one-time code in its place. The cookie allows what the token allows, for
-    12 hours at most."""
-    principal, host = principal_of(request), request.headers["host"]
-    secret = request.app.state.sessions.open(principal, time.time_ns())
+    """Asked with `Authorization: Bearer TOKEN`, or a one-time code in its place; not with a cookie, which would never end. The
+    cookie allows what the token allows, for 12 hours at most, and ends with it."""
+    principal, host, now_ns = principal_of(request), request.headers["host"], time.time_ns()
+    sessions = request.app.state.sessions
+    secret = sessions.open(principal, now_ns)
+    left_s = ((sessions.until(secret) or now_ns) - now_ns) // 1_000_000_000
     answer = Response(status_code=204)
     answer.set_cookie(
-        cookie_name(host), secret, max_age=SESSION_S, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        cookie_name(host), secret, max_age=left_s, httponly=True, samesite="strict", secure=request.url.scheme == "https"
     )
     return answer
 
@@ -123,6 +125,7 @@ async def get_session(request: Request) -> Answer:
     summary="A code that opens one session",
 )
 async def create_code(request: Request) -> Answer:
-    """For an address that opens the dashboard: it works once, within a quarter of an hour, and allows what this token does."""
+    """For an address that opens the dashboard: it works once, within a quarter of an hour, and allows what this token does.
+    Asked with a token, not with a cookie."""
     code, until_ns = request.app.state.sessions.invite(principal_of(request), time.time_ns())
     return Answer(models.SessionCode(code=code, expires_at=time_text(until_ns)).model_dump(), status_code=201)

@@ -27,6 +27,8 @@ def run(args: Namespace, output: Output) -> int:
         ],
         "Nothing was changed yet.",
     )
+    if unwritten := sum(item["unwritten"] for item in listed["items"]):
+        output.note(f"{unwritten} refused requests more came faster than they are written down.")
     return 0
 
 

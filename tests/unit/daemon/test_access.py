@@ -114,15 +114,34 @@ def test_session_ends_with_its_time_its_token_or_by_being_closed() -> None:
     assert sessions.find("", 0) is None
 
 
-def test_sessions_beyond_the_limit_end_the_oldest() -> None:
-    """A script that signs in at every request does not fill the memory."""
-    sessions = Sessions(TokenBook("o"))
+def test_sessions_beyond_the_limit_end_the_oldest_of_the_same_token_only() -> None:
+    """A script that signs in at every request does not fill the memory, nor sign anybody else out."""
+    book = TokenBook("o")
+    sessions = Sessions(book)
+    _, secret = book.add("phone", Scope.READ, None, 0)
+    phone = book.find(secret, 0)
+    assert phone is not None
+    other = sessions.open(phone, 0)
     owner = Principal(OWNER, OWNER, Scope.ADMIN)
     cookies = [sessions.open(owner, 0) for _ in range(SESSIONS_MAX + 1)]
 
     assert sessions.find(cookies[0], 1) is None
     assert sessions.find(cookies[1], 1) == owner
     assert sessions.find(cookies[-1], 1) == owner
+    assert sessions.find(other, 1) == phone
+
+
+def test_session_and_code_say_that_they_end_with_their_token() -> None:
+    """What is shown, and kept by the browser, is never longer than what the token allows."""
+    book = TokenBook("o")
+    sessions = Sessions(book)
+    _, secret = book.add("minute", Scope.READ, 60.0, 0)
+    minute = book.find(secret, 0)
+    assert minute is not None
+
+    assert sessions.until(sessions.open(minute, 0)) == 60 * S
+    assert sessions.invite(minute, 0)[1] == 60 * S
+    assert sessions.until(sessions.open(book.owner, 0)) == SESSION_S * S
 
 
 def test_allowance_lets_a_burst_pass_then_one_at_a_time_for_each_apart() -> None:
@@ -153,11 +172,16 @@ def test_code_that_is_old_used_or_of_a_revoked_token_is_nobodys() -> None:
     assert sessions.redeem(old, until_ns) is None
 
 
-def test_codes_beyond_the_most_push_out_the_oldest() -> None:
-    """Whoever prints links in a loop does not fill the memory."""
-    sessions = Sessions(TokenBook("owner-secret"))
-    owner = TokenBook("owner-secret").owner
-    codes = [sessions.invite(owner, 0)[0] for _ in range(CODES_MAX + 1)]
+def test_codes_beyond_the_most_push_out_the_oldest_of_the_same_token_only() -> None:
+    """Whoever prints links in a loop fills no memory and spoils nobody's link."""
+    book = TokenBook("owner-secret")
+    sessions = Sessions(book)
+    _, secret = book.add("phone", Scope.READ, None, 0)
+    phone = book.find(secret, 0)
+    assert phone is not None
+    other = sessions.invite(phone, 0)[0]
+    codes = [sessions.invite(book.owner, 0)[0] for _ in range(CODES_MAX + 1)]
 
     assert sessions.redeem(codes[0], 1) is None
-    assert sessions.redeem(codes[1], 1) == owner
+    assert sessions.redeem(codes[1], 1) == book.owner
+    assert sessions.redeem(other, 1) == phone

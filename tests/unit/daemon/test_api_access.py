@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from gradwatch_daemon.api.access import Scope, TokenBook
-from gradwatch_daemon.api.auth import CHANGES_BURST
+from gradwatch_daemon.api.auth import CHANGES_BURST, REFUSALS_NOTED_BURST
 from harness.fake_api import HOST, TOKEN, FakeAudit, make_daemon, problem_of
 
 RAISE = {"level": "debug", "updates": 5, "id": "e1"}
@@ -124,6 +125,30 @@ async def test_session_cookie_reads_and_changes_from_our_own_page_only() -> None
     assert problem_of(over)["code"] == "unauthenticated"
 
 
+@pytest.mark.parametrize("path", ["/session", "/session/codes"])
+async def test_session_cookie_opens_no_other_session_and_makes_no_code(path: str) -> None:
+    """A cookie that was stolen once would otherwise renew itself for ever."""
+    async with make_daemon().client() as client:
+        await client.post("/session")
+        del client.headers["Authorization"]
+        refused = await client.post(path, headers={"Origin": ORIGIN})
+        assert (await client.get("/api/v1/runs")).status_code == 200
+
+    assert problem_of(refused)["code"] == "unauthenticated"
+    assert "opens no other" in problem_of(refused)["detail"]
+    assert "set-cookie" not in refused.headers
+
+
+async def test_session_cookie_of_a_token_that_expires_is_kept_no_longer() -> None:
+    """The browser forgets it when the token ends, and so does the page that shows until when it holds."""
+    book = TokenBook(TOKEN)
+    _, secret = book.add("minute", Scope.READ, 60.0, time.time_ns())
+    async with make_daemon(book=book).client(Authorization=f"Bearer {secret}") as client:
+        cookie = (await client.post("/session")).headers["set-cookie"]
+
+    assert 0 < int(cookie.partition("Max-Age=")[2].partition(";")[0]) <= 60
+
+
 async def test_bearer_with_the_origin_of_another_page_is_refused_for_changes() -> None:
     """A page that got hold of a token still may not use it from a browser."""
     async with make_daemon().client(Origin="http://evil.example") as client:
@@ -165,6 +190,21 @@ async def test_audit_has_every_change_allowed_or_refused_and_no_reading() -> Non
     assert '"reason":"KL"' in audit.entries[0]["body"].replace(" ", "")
     assert [item["status"] for item in listed["items"]] == [401, 404]
     assert listed["items"][0]["from"] == "127.0.0.1"
+
+
+async def test_audit_of_refusals_without_end_is_bounded_and_counts_what_it_left_out() -> None:
+    """Whoever has no token must not fill the disk of who has; their flood hides nothing of what others changed."""
+    audit = FakeAudit()
+    extra = 5
+    async with make_daemon(audit=audit).client() as client:
+        for _ in range(REFUSALS_NOTED_BURST + extra):
+            await client.delete("/api/v1/tokens/x", headers={"Authorization": "Bearer wrong"})
+        written = len(audit.entries)
+        await client.post("/api/v1/runs/ant-ppo/escalations", json=RAISE)
+        listed = (await client.get("/api/v1/audit?limit=2")).json()["items"]
+
+    assert written == REFUSALS_NOTED_BURST
+    assert [(item["status"], item["unwritten"]) for item in listed] == [(202, extra), (401, 0)]
 
 
 async def test_audit_that_cannot_be_written_is_shouted_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
