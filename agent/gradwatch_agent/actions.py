@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_agent.collect.host import LOGGER
 from gradwatch_agent.commands import OWN_VERBS, Commands, StopFlag, Verbs
+from gradwatch_agent.guard import text_of
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Verb
 from gradwatch_contracts.names import VERB
@@ -102,12 +103,13 @@ class Actions:
             self._outbox.put_result(id_, "rejected", update, f"failed: {why}")
 
     def close(self, update: int) -> None:
-        """The trainer ends: so does everything that was under way."""
+        """The trainer ends: so does everything that was under way, and its functions are let go of."""
         for command in self.commands.running:
             if command.verb == Verb.STOP:
                 self.end(command.id, update, self._stop.outcome)
             else:
                 self.fail(command.id, update, "the trainer ended first")
+        self.verbs.clear()
 
     def _begin(self, command: Command, update: int) -> None:
         LOGGER.info("gradwatch: %s, asked for by command %s", command.verb, command.id)
@@ -116,8 +118,9 @@ class Actions:
             outcome = self.verbs.begin(command, update)
         except Exception as error:
             # Mostly the trainer's own function: its fault is for whoever asked, and not for the training that goes on.
-            LOGGER.warning("gradwatch: command %s (%s) failed: %r", command.id, command.verb, error)
-            self.fail(command.id, update, re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:500])
+            said = re.sub(r"\s+", " ", f"{type(error).__name__}: {text_of(error)}")[:500]
+            LOGGER.warning("gradwatch: command %s (%s) failed: %s", command.id, command.verb, said)
+            self.fail(command.id, update, said)
             return
         if outcome is not None:
             self.end(command.id, update, outcome)
@@ -125,4 +128,4 @@ class Actions:
 
 def _said(result: object) -> str:
     """What a trainer's function returned, as the outcome of its command."""
-    return "done" if result is None else str(result)[: limits.NAME_CHARS_MAX]
+    return "done" if result is None else text_of(result)[: limits.NAME_CHARS_MAX]

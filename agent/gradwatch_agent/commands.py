@@ -51,6 +51,10 @@ class Verbs:
         self._known[name] = begin, stop
         return new
 
+    def clear(self) -> None:
+        """Nothing can be asked for any more: forget the functions, and what they hold of a trainer that is over."""
+        self._known.clear()
+
     def begin(self, command: Command, update: int) -> str | None:
         """Begin a command; see `Begin`. KeyError for a verb that was never added."""
         return self._known[command.verb][0](command, update)

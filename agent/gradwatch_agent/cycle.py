@@ -257,6 +257,8 @@ class UpdateCycle:
         """Send the black box, the norms of every tensor in the last updates; returns what it holds, in words."""
         names = () if self._measurement is None else self._measurement.gradients.names
         updates = self._rows.put_box(names)
+        if not updates and len(self._rows.box):
+            return "nothing is sent: the newest update alone has more norms than one answer may hold"
         return f"{updates} updates of {len(names)} tensors" if updates else "nothing is kept: no gradient was measured"
 
     def tell_pause(self, connection: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
+from gradwatch_agent.guard import text_of
 from gradwatch_contracts import limits
 
 if TYPE_CHECKING:
@@ -83,4 +84,4 @@ def describe(error: BaseException) -> tuple[str, dict[str, str]]:
         text = f"{text[: room // 4]}\n…\n{text[-(room * 3 // 4 - 3) :]}"
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
-    return text, {"type": name[:256], "message": str(error)[:1024]}
+    return text, {"type": name[:256], "message": text_of(error)[:1024]}

@@ -72,6 +72,14 @@ def note_own_error(owner: Guarded, place: str, error: Exception) -> None:
         LOGGER.debug("could not report an own error: %r", second)
 
 
+def text_of(thing: object) -> str:
+    """`str` of something of the trainer's, whose `__str__` may be as broken as anything else of it."""
+    try:
+        return str(thing)
+    except Exception as error:
+        return f"({type(thing).__name__}, whose text cannot be made: {type(error).__name__})"
+
+
 def own_errors(owner: object) -> dict[str, int]:
     """Own errors of a guarded object so far: place → count. It lives in the object, so nothing outlives the monitor."""
     counts: dict[str, int] = vars(owner).setdefault("_own_errors", {})

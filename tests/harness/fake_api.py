@@ -126,6 +126,18 @@ class FakeReader:
         self._note("commands", run)
         return [c for c in self.asked if c.run == run]
 
+    def escalation(self, run: str, id_: str) -> Escalation | None:
+        self._note("escalation", run, id_)
+        return next((e for e in self.raised if (e.run, e.id) == (run, id_)), None)
+
+    def command(self, run: str, id_: str) -> CommandRecord | None:
+        self._note("command", run, id_)
+        return next((c for c in self.asked if (c.run, c.id) == (run, id_)), None)
+
+    def shadows(self, run: str) -> dict[str, int]:
+        self._note("shadows", run)
+        return dict(Counter(str(e.detail["verb"]) for e in self.happened if e.stream.run == run and e.kind == "shadow"))
+
     def events(self, run: str, limit: int) -> list[EventRecord]:
         self._note("events", run, limit)
         return self.happened[:limit]

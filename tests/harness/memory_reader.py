@@ -125,6 +125,22 @@ class MemoryReader:
             found = [command for command in memory.commands.values() if command.run == run]
         return sorted(found, key=lambda command: (command.requested_ns, command.id), reverse=True)
 
+    def escalation(self, run: str, id_: str) -> Escalation | None:
+        """One escalation of a run."""
+        with self._reading() as memory:
+            return memory.escalations.get((run, id_))
+
+    def command(self, run: str, id_: str) -> CommandRecord | None:
+        """One command of a run."""
+        with self._reading() as memory:
+            return memory.commands.get((run, id_))
+
+    def shadows(self, run: str) -> dict[str, int]:
+        """How often each verb would have been asked for in a run."""
+        with self._reading() as memory:
+            found = [e for e in memory.events if e.stream.run == run and e.kind == "shadow" and e.seq == -1]
+        return dict(Counter(str(event.detail["verb"]) for event in found))
+
     def delivery_counts(self) -> dict[tuple[str, str], int]:
         """How many deliveries there are, by channel and state."""
         return dict(Counter((delivery.channel, delivery.state) for delivery in self.deliveries()))

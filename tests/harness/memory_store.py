@@ -281,6 +281,14 @@ class MemoryStore:
         """All silences, newest first."""
         return self.reader().silences()
 
+    def silence(self, id_: str) -> Silence | None:
+        """One silence."""
+        return self._memory.silences.get(id_)
+
+    def pauses(self) -> list[EventRecord]:
+        """The events of kind `phase`, oldest first."""
+        return [event for event in self._memory.events if event.kind == "phase"]
+
     def deliveries(self) -> list[Delivery]:
         """What people were told, newest first."""
         return self.reader().deliveries()

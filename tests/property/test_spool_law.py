@@ -101,6 +101,8 @@ class SpoolAgainstStore(RuleBasedStateMachine):
         """What was in the pipe is gone; the store has at least what it acked, or is a new one."""
         if not survives:
             self.stored.clear()
+            if self.killed:  # what only the old store and the dead process had is gone with both
+                self.puts = self.disk.last_seq + 1
         self.pipe.clear()
         self.schemas.clear()
         self.live = live

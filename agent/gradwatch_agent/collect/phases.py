@@ -34,25 +34,30 @@ class Phase:
         """Begin."""
         self._begin_ns = time.perf_counter_ns()
         if self._name in PAUSES:
-            self._times.pause(self._name or "", self._begin_ns)
+            try:
+                self._times.pause(self._name or "", self._begin_ns, self)
+            except BaseException:  # Ctrl-C here: nobody calls __exit__, and the pause would never end
+                self._times.resume(self._begin_ns, self)
+                raise
 
     def __exit__(self, *exception: object) -> None:
         """End; an exception goes on, and what it cut short counts too."""
         if self._name is not None:
             now_ns = time.perf_counter_ns()
-            self._times.add(self._name, now_ns - self._begin_ns)
             if self._name in PAUSES:
-                self._times.resume(now_ns)
+                self._times.resume(now_ns, self)
+            self._times.add(self._name, now_ns - self._begin_ns)
 
 
 @dataclass(slots=True)
 class Pause:
-    """A phase that updates wait for: the `n`-th of its process. `told` is the connection on which its begin was told last."""
+    """A phase that updates wait for: the `n`-th of its process. `holders` are the blocks that are open in it; `told` is the
+    connection on which its begin was told last."""
 
     name: str
     n: int
     begin_ns: int
-    depth: int = 1
+    holders: list[object]
     told: int = 0
 
 
@@ -72,24 +77,25 @@ class PhaseTimes:
         self._count = 0
         self._tell = tell
 
-    def pause(self, name: str, now_ns: int) -> None:
+    def pause(self, name: str, now_ns: int, holder: object) -> None:
         """A phase begins that updates wait for. One inside another is a part of it."""
         if self._pause is not None:
-            self._pause.depth += 1
+            self._pause.holders.append(holder)
             return
         self._count += 1
-        self._pause = Pause(name, self._count, now_ns)
+        self._pause = Pause(name, self._count, now_ns, [holder])
 
-    def resume(self, now_ns: int) -> None:
-        """It ends."""
+    def resume(self, now_ns: int, holder: object) -> None:
+        """It ends; nothing for a holder whose begin was cut short."""
         pause = self._pause
-        if pause is None:
+        if pause is None or holder not in pause.holders:
             return
-        pause.depth -= 1
-        if pause.depth <= 0:
-            self._pause = None
-            if now_ns - pause.begin_ns >= TOLD_AFTER_NS:
-                self._tell(pause, True, now_ns - pause.begin_ns)
+        if len(pause.holders) > 1:
+            pause.holders.remove(holder)
+            return
+        self._pause = None
+        if now_ns - pause.begin_ns >= TOLD_AFTER_NS:
+            self._tell(pause, True, now_ns - pause.begin_ns)
 
     def tell_pause(self, connection: int, now_ns: int) -> None:
         """Tell of a pause that lasts, once on each connection: a daemon that restarted meanwhile hears of it too."""

@@ -114,6 +114,7 @@ class Spool:
             assert first is not None
             held = Held(segment_name(first[0]), -1, 0, set())
         data, last, schemas = self._frames(listed, held)
+        self._make_room(len(data))  # before, so that what raises here has stored nothing either
         self._files.append(held.name, data)
         held.schemas = schemas  # not before: where the disk took nothing, the segment holds none of them
         held.size += len(data)
@@ -123,7 +124,6 @@ class Spool:
         elif self._read >= len(self._segments):  # it was read before this came: go on behind what is known of it
             self._next.extend(listed)
         held.last_seq = self.last_seq = last
-        self._make_room()
         return last
 
     def _frames(self, messages: Iterable[m.Message], held: Held) -> tuple[bytes, int, set[str]]:
@@ -157,17 +157,18 @@ class Spool:
             self.bytes_held += len(data)
             self.bye = bye
 
-    def _make_room(self) -> None:
-        """Thin from the oldest segment on; where all are thin, drop."""
-        if self.bytes_held <= self._bytes_max:
+    def _make_room(self, coming: int) -> None:
+        """Thin from the oldest segment on, until there is room for as many bytes more; where all are thin, drop."""
+        allowed = self._bytes_max - coming
+        if self.bytes_held <= allowed:
             return
         for held in list(self._segments)[:-1]:
             if not held.thinned and not held.dropped:
                 self._rewrite(held, thin)
                 held.thinned = True
-                if self.bytes_held <= self._bytes_max:
+                if self.bytes_held <= allowed:
                     return
-        while len(self._segments) > 2 and self.bytes_held > self._bytes_max:
+        while len(self._segments) > 2 and self.bytes_held > allowed:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:

@@ -48,6 +48,7 @@ class SessionDirectory:
         self.path = path
         self._lock = -1
         self._open: tuple[str, int] | None = None
+        self._torn: dict[str, int] = {}
 
     def lock(self) -> bool:
         """Take the directory for this process; False when another one that lives has it, or it is not ours alone."""
@@ -82,13 +83,18 @@ class SessionDirectory:
             return file.read(READ_BYTES_MAX)
 
     def append(self, name: str, data: bytes) -> None:
-        """See SpoolFiles. A short write, as a full disk makes it, is taken back."""
+        """See SpoolFiles. A short write, as a full disk makes it, is taken back; where that fails too, before the next one."""
         descriptor = self._descriptor(name)
+        if name in self._torn:
+            os.ftruncate(descriptor, self._torn[name])
+            del self._torn[name]
         size = os.fstat(descriptor).st_size
         try:
             _write_all(descriptor, data)
         except OSError:
+            self._torn[name] = size
             os.ftruncate(descriptor, size)
+            del self._torn[name]
             raise
 
     def replace(self, name: str, data: bytes) -> None:
@@ -101,10 +107,12 @@ class SessionDirectory:
         finally:
             os.close(descriptor)
         os.replace(temporary, os.path.join(self.path, name))
+        self._torn.pop(name, None)
 
     def remove(self, name: str) -> None:
         """See SpoolFiles."""
         self._close()
+        self._torn.pop(name, None)
         os.unlink(os.path.join(self.path, name))
 
     def end(self) -> None:

@@ -227,7 +227,10 @@ class Sessions:
     def invite(self, principal: Principal, now_ns: int) -> tuple[str, int]:
         """A code that opens one session of `principal`, and until when (unix ns). Its oldest gives way beyond `CODES_MAX`."""
         code = "once_" + secrets.token_urlsafe(24)
-        return code, self._keep(self._codes, code, principal, CODE_S, CODES_MAX, now_ns)
+        until_ns = min(now_ns + CODE_S * 1_000_000_000, self._book.ends_ns(principal))
+        self._codes[digest_of(code)] = (principal, until_ns)
+        self._forget(self._codes, principal, CODES_MAX, now_ns)
+        return code, until_ns
 
     def redeem(self, code: str, now_ns: int) -> Principal | None:
         """Whose code this is; it is used up. None for one that was used, is over, or whose token was revoked."""
@@ -243,21 +246,18 @@ class Sessions:
         """A new cookie for `principal`, good for `SESSION_S` or as long as its token; see `until`. Its oldest one gives way
         beyond `SESSIONS_MAX`."""
         secret = secrets.token_urlsafe(32)
-        self._keep(self._open, secret, principal, SESSION_S, SESSIONS_MAX, now_ns)
+        until_ns = min(now_ns + SESSION_S * 1_000_000_000, self._book.ends_ns(principal))
+        self._open[digest_of(secret)] = (principal, until_ns)
+        self._forget(self._open, principal, SESSIONS_MAX, now_ns)
         return secret
 
-    def _keep(
-        self, entries: dict[str, tuple[Principal, int]], secret: str, principal: Principal, life_s: int, most: int, now_ns: int
-    ) -> int:
-        """Keep the hash of a secret, and forget what is over and the oldest of the same token; until when it is good."""
-        until_ns = min(now_ns + life_s * 1_000_000_000, self._book.ends_ns(principal))
-        entries[digest_of(secret)] = (principal, until_ns)
+    def _forget(self, entries: dict[str, tuple[Principal, int]], principal: Principal, most: int, now_ns: int) -> None:
+        """Forget what is over, and the oldest of one token beyond `most`."""
         for key in [key for key, (who, end) in entries.items() if now_ns >= end or not self._book.holds(who, now_ns)]:
             del entries[key]
         own = [key for key, (who, _) in entries.items() if who.token == principal.token]
         for key in own[: max(len(own) - most, 0)]:
             del entries[key]
-        return until_ns
 
     def find(self, secret: str, now_ns: int) -> Principal | None:
         """Whose cookie this is: None once it is over, closed, or its token revoked."""

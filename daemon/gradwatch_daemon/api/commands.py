@@ -110,10 +110,10 @@ ARGS_CHARS_MAX = 16 * 1024
 
 
 async def _find(context: ApiContext, run: str, id_: str) -> CommandRecord:
-    for command in await anyio.to_thread.run_sync(context.reader.commands, run):
-        if command.id == id_:
-            return command
-    raise ApiError("command-not-found", where="id", expected=f"the id of a command of {run}", got=repr(id_[:80]))
+    command = await anyio.to_thread.run_sync(context.reader.command, run, id_)
+    if command is None:
+        raise ApiError("command-not-found", where="id", expected=f"the id of a command of {run}", got=repr(id_[:80]))
+    return command
 
 
 def _waits(until: str) -> Callable[[ControlState], bool]:

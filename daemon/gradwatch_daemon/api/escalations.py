@@ -94,11 +94,10 @@ async def _origin(context: ApiContext, run: str, id_: str) -> str:
 
 
 async def _find(context: ApiContext, run: str, id_: str) -> Escalation:
-    known = await anyio.to_thread.run_sync(context.reader.escalations, run)
-    for escalation in known:
-        if escalation.id == id_:
-            return escalation
-    raise ApiError("escalation-not-found", where="id", expected=f"the id of an escalation of {run}", got=repr(id_[:80]))
+    escalation = await anyio.to_thread.run_sync(context.reader.escalation, run, id_)
+    if escalation is None:
+        raise ApiError("escalation-not-found", where="id", expected=f"the id of an escalation of {run}", got=repr(id_[:80]))
+    return escalation
 
 
 async def _settle(escalation: Escalation, client: Client, wait_s: float) -> Escalation:

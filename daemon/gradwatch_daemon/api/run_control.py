@@ -1,7 +1,6 @@
 """What of a run is under somebody's control: what each level costs, what rules may still do, what actions would have done."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -11,18 +10,16 @@ from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.api.context import ActionInfo, ApiContext
 from gradwatch_daemon.api.numbers import medians_by_level
 from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
-from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
+from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
 from gradwatch_daemon.records.commands import Allowance
 
 COSTS_UPDATES = 512
 """Newest updates whose cost is looked at: a second of a fast trainer, half a day of a slow one."""
 
 SHARE = SignalKey("sys.agent_share")
-SHADOW = "shadow"
-"""Kind of the events that say what an action would have done."""
 
 
-async def read_control(context: ApiContext, view: RunView, events: Iterable[EventRecord]) -> dict[str, Any]:
+async def read_control(context: ApiContext, view: RunView) -> dict[str, Any]:
     """The fields `levels`, `allowance` and `actions` of a run."""
     shares: Mapping[int, tuple[int, float]] = {}
     if view.update_last is not None:
@@ -33,7 +30,7 @@ async def read_control(context: ApiContext, view: RunView, events: Iterable[Even
     return {
         "levels": [level_cost(level, shares.get(int(level))) for level in Level],
         "allowance": None if view.allowance is None else allowance_view(view.allowance),
-        "actions": action_views(context.actions, view, events),
+        "actions": action_views(context.actions, view, await anyio.to_thread.run_sync(context.reader.shadows, view.run.run)),
     }
 
 
@@ -49,16 +46,15 @@ def allowance_view(allowance: Allowance) -> AllowanceView:
     return AllowanceView(spent=allowance.spent, may=allowance.may, window=allowance.window, refill_update=allowance.refill)
 
 
-def action_views(actions: Sequence[ActionInfo], view: RunView, events: Iterable[EventRecord]) -> list[ActionView]:
-    """Each action, with what it would have done according to the events of the run."""
-    shadows = Counter(str(event.detail.get("verb")) for event in events if event.kind == SHADOW)
+def action_views(actions: Sequence[ActionInfo], view: RunView, shadows: Mapping[str, int]) -> list[ActionView]:
+    """Each action, with how often it would have been done."""
     return [
         ActionView(
             verb=action.verb,
             when=action.when,
             enabled=action.enabled,
             declared=action.verb in view.verbs,
-            would_have=shadows[action.verb],
+            would_have=shadows.get(action.verb, 0),
         )
         for action in actions
     ]

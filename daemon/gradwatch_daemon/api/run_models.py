@@ -65,7 +65,7 @@ class ActionView(Model):
     when: str = Field(examples=["critical nonfinite"])
     enabled: bool = Field(description="false: a shadow, which only counts what it would have done")
     declared: bool = Field(description="Whether the trainer takes the verb")
-    would_have: int = Field(description="Times it would have been asked for, among the newest 1,000 events of the run")
+    would_have: int = Field(description="Times it would have been asked for in this run")
 
 
 class LevelCost(Model):

@@ -108,7 +108,7 @@ class Attending:
         return stored
 
     def _stored(self, id_: str) -> Silence | None:
-        return next((silence for silence in self._store.silences() if silence.id == id_), None)
+        return self._store.silence(id_)
 
     def _learn(self, anomalies: Iterable[Anomaly]) -> None:
         """Read what is recorded of those met for the first time: one that opens again may have been acknowledged before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import EventRecord, Stream
 
 
+PHASES_MAX = 16
+"""Kinds of pauses of one run that are told apart; an agent of ours has two, but what a trainer sends is its own."""
+
+PHASE_CHARS_MAX = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Paused:
     """A trainer evaluates or saves: the `n`-th pause of its process, since `begun` on our clocks."""
@@ -24,14 +31,17 @@ class Paused:
 
 
 class Pace:
-    """On the daemon's own clocks: the trainer's may stand anywhere. Streams are those that are judged."""
+    """On the daemon's own clocks: the trainer's may stand anywhere. Streams are those that are judged. `past` are the events
+    of kind `phase` of before."""
 
-    def __init__(self) -> None:
+    def __init__(self, past: Iterable[EventRecord] = ()) -> None:
         self._moved: dict[Stream, Now] = {}
         self._gap_s: dict[Stream, float] = {}
         self._pauses: dict[Stream, dict[int, Paused]] = {}
         self._ended: dict[Stream, dict[int, int]] = {}
-        self._longest_s: dict[tuple[str, str], float] = {}
+        self._longest_s: dict[str, dict[str, float]] = {}
+        for event in past:
+            self._learn(event)
 
     def move(self, stream: Stream, now: Now) -> None:
         """An update came."""
@@ -61,15 +71,12 @@ class Pace:
             return
         pauses, ended = self._pauses.setdefault(stream, {}), self._ended.setdefault(stream, {})
         if over:
-            seconds = event.detail.get("seconds")
-            if isinstance(seconds, (int, float)):
-                key = (stream.run, name)
-                self._longest_s[key] = max(self._longest_s.get(key, 0.0), float(seconds))
+            self._learn(event)
             ended[rank] = max(n, ended.get(rank, 0))
             pauses.pop(rank, None)
             self._restart(stream, now)
         elif n > ended.get(rank, 0):
-            pauses.setdefault(rank, Paused(name[:64], n, now))
+            pauses.setdefault(rank, Paused(name[:PHASE_CHARS_MAX], n, now))
 
     def waited(self, stream: Stream, now: Now) -> tuple[float, Now]:
         """Seconds since the last update, the end of a pause or the first greeting, and when that was."""
@@ -87,12 +94,22 @@ class Pace:
 
     def longest_s(self, stream: Stream, name: str) -> float:
         """The longest such pause of the run that ended, as far as we have seen; 0.0 for none."""
-        return self._longest_s.get((stream.run, name), 0.0)
+        return self._longest_s.get(stream.run, {}).get(name, 0.0)
 
     def excused(self, stream: Stream, now: Now) -> bool:
         """Whether an update is not to be expected now."""
         pause = self.pause(stream)
         return pause is not None and now.mono_s - pause.begun.mono_s <= pause_patience_s(self.longest_s(stream, pause.name))
+
+    def _learn(self, event: EventRecord) -> None:
+        """How long a pause took that is over. The longest of each kind is the run's, over its attempts and our restarts."""
+        name, seconds = event.detail.get("phase"), event.detail.get("seconds")
+        if not event.detail.get("over") or not isinstance(name, str) or not isinstance(seconds, (int, float)):
+            return
+        longest = self._longest_s.setdefault(event.stream.run, {})
+        name = name[:PHASE_CHARS_MAX]
+        if math.isfinite(seconds) and (name in longest or len(longest) < PHASES_MAX):
+            longest[name] = max(longest.get(name, 0.0), float(seconds))
 
     def _restart(self, stream: Stream, now: Now) -> None:
         self._moved[stream] = now

@@ -110,7 +110,7 @@ class Pipeline:
         self._sessions = Sessions()
         self._gate = Gate(self._sessions, counters)
         self._runs = Runs(store.runs(), store.row_counts())
-        self._pace, self._processes = Pace(), Processes()
+        self._pace, self._processes = Pace(store.pauses()), Processes()
         senses = self._pace, self._processes
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
         self._detection = Detection(engine, store, self._runs, self._sessions, self._pace, policy=policy)

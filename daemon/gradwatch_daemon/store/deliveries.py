@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 COLUMNS = tuple(field.name for field in fields(Delivery))
 
 KEPT = 10_000
-"""Deliveries of the log, newest first; each is about 1 kB. What is pending stays whatever its age."""
+"""Deliveries of the log that are over, newest first; each is about 1 kB. What is pending stays whatever its age."""
 
 _WRITE = upsert("delivery", COLUMNS, 1)
-_FORGET = (
-    """DELETE FROM delivery WHERE state <> 'pending' AND id < (SELECT id FROM delivery ORDER BY id DESC LIMIT 1 OFFSET ?)"""
-)
+_FORGET = """DELETE FROM delivery WHERE state <> 'pending' AND id <=
+    (SELECT id FROM delivery WHERE state <> 'pending' ORDER BY id DESC LIMIT 1 OFFSET ?)"""
+"""Both parts walk `delivery_over`, which holds no bodies."""
 
 
 def write_deliveries(db: sqlite3.Connection, deliveries: Sequence[Delivery]) -> None:
     """Insert or replace, and forget the oldest that are over."""
     if deliveries:
         db.executemany(_WRITE, map(astuple, deliveries))
-        db.execute(_FORGET, (KEPT - 1,))
+        db.execute(_FORGET, (KEPT,))
 
 
 def count_deliveries(db: sqlite3.Connection) -> dict[tuple[str, str], int]:

@@ -30,3 +30,9 @@ def read_silences(db: sqlite3.Connection) -> list[Silence]:
     """All silences, active or over, newest first."""
     query = f"SELECT {', '.join(rows.SILENCE)} FROM silence ORDER BY created_ns DESC, id DESC"
     return [rows.silence_of(row) for row in db.execute(query)]
+
+
+def read_silence(db: sqlite3.Connection, id_: str) -> Silence | None:
+    """One silence; None for an id that is nobody's."""
+    found = db.execute(f"SELECT {', '.join(rows.SILENCE)} FROM silence WHERE id = ?", (id_,)).fetchone()
+    return None if found is None else rows.silence_of(found)

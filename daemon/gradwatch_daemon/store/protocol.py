@@ -160,8 +160,15 @@ class StoreReader(Protocol):
     def silences(self) -> list[Silence]:
         """All silences, active or over, newest first."""
 
+    def escalation(self, run: str, id_: str) -> Escalation | None: ...
+
     def commands(self, run: str) -> list[CommandRecord]:
         """All commands of a run, newest first."""
+
+    def command(self, run: str, id_: str) -> CommandRecord | None: ...
+
+    def shadows(self, run: str) -> dict[str, int]:
+        """How often each verb would have been asked for in a run, by actions that are not enabled."""
 
     def delivery_counts(self) -> dict[tuple[str, str], int]:
         """How many deliveries are kept, by channel and state."""
@@ -253,6 +260,8 @@ class Store(Protocol):
     def silences(self) -> Sequence[Silence]:
         """All silences, active or over, newest first."""
 
+    def silence(self, id_: str) -> Silence | None: ...
+
     def deliveries(self) -> Sequence[Delivery]:
         """What people were told and are to be told, newest first; of those that are over, the newest."""
 
@@ -278,6 +287,9 @@ class Store(Protocol):
 
     def marks(self, stream: Stream) -> Sequence[EventRecord]:
         """The events that detection made of a stream (kinds `gap` and `tick`, seq -1), oldest first."""
+
+    def pauses(self) -> Sequence[EventRecord]:
+        """The events of kind `phase` of all runs, oldest first."""
 
     def waiting(self) -> Sequence[tuple[Stream, bytes]]:
         """The rows of ranks that are not combined yet, by the stream of the combined ones."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Stream
-from gradwatch_daemon.store import control, directory, rows
+from gradwatch_daemon.store import control, directory, events, rows
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.rollup import Totals, add_totals, decode_value, totals
 from gradwatch_daemon.store.chunks.signal_range import SignalRange
 from gradwatch_daemon.store.chunks.stretches import read_stretches
 from gradwatch_daemon.store.deliveries import count_deliveries, read_deliveries
+from gradwatch_daemon.store.escalations import read_escalation, read_escalations
 from gradwatch_daemon.store.overlay import read_attention, read_silences
 from gradwatch_daemon.store.protocol import SignalSummary
 
@@ -173,9 +174,13 @@ class SqliteReader:
 
     def escalations(self, run: str) -> list[Escalation]:
         """All escalations of a run, newest first."""
-        query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE run = ? ORDER BY requested_ns DESC, id DESC"
         with self._snapshot() as db:
-            return [rows.escalation_of(row) for row in db.execute(query, (run,))]
+            return read_escalations(db, run)
+
+    def escalation(self, run: str, id_: str) -> Escalation | None:
+        """One escalation of a run."""
+        with self._snapshot() as db:
+            return read_escalation(db, run, id_)
 
     def attention(self, anomalies: Sequence[str]) -> dict[str, Attention]:
         """What people did about the anomalies with these ids; those nobody looked at are left out."""
@@ -191,6 +196,16 @@ class SqliteReader:
         """All commands of a run, newest first."""
         with self._snapshot() as db:
             return control.read_commands(db, run)
+
+    def command(self, run: str, id_: str) -> CommandRecord | None:
+        """One command of a run."""
+        with self._snapshot() as db:
+            return control.read_command(db, run, id_)
+
+    def shadows(self, run: str) -> dict[str, int]:
+        """How often each verb would have been asked for in a run, by actions that are not enabled."""
+        with self._snapshot() as db:
+            return events.count_shadows(db, run)
 
     def delivery_counts(self) -> dict[tuple[str, str], int]:
         """How many deliveries are kept, by channel and state."""

@@ -163,7 +163,17 @@ _TENTH = (
         attempts INTEGER NOT NULL, changed_ns INTEGER NOT NULL, answer TEXT NOT NULL, silence TEXT NOT NULL) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH, _NINTH, _TENTH)
+_ELEVENTH = (
+    # Events of one kind, for what is counted of a whole run; and which deliveries are over, without their bodies.
+    "CREATE INDEX event_of_kind ON event (stream, kind)",
+    "DROP INDEX event_of_stream",
+    "CREATE INDEX delivery_over ON delivery (id) WHERE state <> 'pending'",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    *(_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH, _SIXTH, _SEVENTH, _EIGHTH, _NINTH, _TENTH),
+    _ELEVENTH,
+)
 """Statements that take the data from version i to i + 1. Append-only: what was released is never edited."""
 
 VERSION = len(MIGRATIONS)

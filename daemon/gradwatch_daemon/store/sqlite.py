@@ -13,16 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gradwatch_contracts.control import ControlState
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import Checkpoint, Stream
-from gradwatch_daemon.store import control, directory, rows, thinning
+from gradwatch_daemon.store import control, directory, events, rows, thinning
 from gradwatch_daemon.store.chunks import blocks
 from gradwatch_daemon.store.chunks.chunk import encode_chunk
 from gradwatch_daemon.store.chunks.tail import encode_tail
 from gradwatch_daemon.store.deliveries import read_deliveries, write_deliveries
+from gradwatch_daemon.store.escalations import read_escalation, read_open_escalations
 from gradwatch_daemon.store.numbers import Numbers
-from gradwatch_daemon.store.overlay import read_attention, read_silences
+from gradwatch_daemon.store.overlay import read_attention, read_silence, read_silences
 from gradwatch_daemon.store.reader import SqliteReader
 from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, upsert
 
@@ -76,7 +76,6 @@ _ATTENTION = upsert("attention", rows.ATTENTION, 1)
 _SILENCE = upsert("silence", rows.SILENCE, 1)
 _COMMAND = upsert("command", control.COMMAND, 2)
 _CHECKPOINT = upsert("checkpoint", ("stream", "update_at", "rows", "rules_hash", "state"), 1)
-_OPEN = tuple(state.value for state in ControlState if state.open)
 
 
 def _append(table: str, columns: tuple[str, ...]) -> str:
@@ -301,21 +300,21 @@ class SqliteStore:
         """All silences, active or over, newest first."""
         return read_silences(self._db)
 
+    def silence(self, id_: str) -> Silence | None:
+        """One silence."""
+        return read_silence(self._db, id_)
+
     def deliveries(self) -> list[Delivery]:
         """What people were told and are to be told, newest first."""
         return read_deliveries(self._db)
 
     def open_escalations(self) -> list[Escalation]:
         """Those that anything may still become of, oldest first."""
-        marks = ", ".join("?" * len(_OPEN))
-        query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE state IN ({marks}) ORDER BY requested_ns, run, id"
-        return [rows.escalation_of(row) for row in self._db.execute(query, _OPEN)]
+        return read_open_escalations(self._db)
 
     def escalation(self, run: str, id_: str) -> Escalation | None:
         """One escalation of a run."""
-        query = f"SELECT {', '.join(rows.ESCALATION)} FROM escalation WHERE run = ? AND id = ?"
-        found = self._db.execute(query, (run, id_)).fetchone()
-        return None if found is None else rows.escalation_of(found)
+        return read_escalation(self._db, run, id_)
 
     def open_commands(self) -> list[CommandRecord]:
         """Those that anything may still become of, oldest first."""
@@ -347,10 +346,11 @@ class SqliteStore:
 
     def marks(self, stream: Stream) -> list[EventRecord]:
         """The events that detection made of a stream (kinds `gap` and `tick`, seq -1), oldest first."""
-        number = blocks.stream_number(self._db, stream)
-        query = f"""SELECT {", ".join(rows.EVENT)} FROM event WHERE stream = ? AND seq = -1 AND kind IN ('gap', 'tick')
-            ORDER BY id"""
-        return [rows.event_of(row, stream) for row in self._db.execute(query, (number,))]
+        return events.read_marks(self._db, stream)
+
+    def pauses(self) -> list[EventRecord]:
+        """The events of kind `phase` of all runs, oldest first."""
+        return events.read_pauses(self._db)
 
     def waiting(self) -> list[tuple[Stream, bytes]]:
         """The rows of ranks that are not combined yet, by the stream of the combined ones."""
@@ -369,14 +369,7 @@ class SqliteStore:
 
     def lost_count(self, run: str) -> int:
         """Records of a run covered by a LOSS; where two overlap, counted once."""
-        query = """SELECT session, first_seq, last_seq FROM loss JOIN stream ON stream.id = loss.stream WHERE run = ?"""
-        ranges = sorted((session, int(first), int(last)) for session, first, last in self._db.execute(query, (run,)))
-        lost, covered = 0, ("", -1)
-        for session, first, last in ranges:
-            start = max(first, covered[1] + 1) if session == covered[0] else first
-            lost += max(last + 1 - start, 0)
-            covered = (session, max(last, covered[1])) if session == covered[0] else (session, last)
-        return lost
+        return events.count_lost(self._db, run)
 
     def _streams(self) -> dict[int, Stream]:
         return {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gradwatch_agent import watch
+from gradwatch_agent.exits import describe
 from gradwatch_contracts.control import CANCEL
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.messages import Command, Hello, Result
@@ -52,6 +55,48 @@ def test_command_whose_function_raises_is_rejected_with_its_words_and_training_g
         monitor.step()
         assert record.results == [("c1", "applied", 1, ""), ("c1", "rejected", 1, "failed: OSError: No space left on device")]
     assert [row.update for row in record.rows] == [0, 1]
+
+
+class UnspeakableError(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self) -> str:
+        raise ValueError("not even this")
+
+
+def test_command_whose_error_cannot_be_put_in_words_is_rejected_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception is the trainer's own class; what its __str__ does is not for us to die of."""
+
+    def save(args: dict[str, Any]) -> None:
+        raise UnspeakableError
+
+    with monitoring() as (monitor, record):
+        monitor.on_command("checkpoint", save)
+        give(monitor, Command("c1", "checkpoint"))
+        monitor.step()
+        said = "UnspeakableError: (UnspeakableError, whose text cannot be made: ValueError)"
+        assert record.results == [("c1", "applied", 1, ""), ("c1", "rejected", 1, f"failed: {said}")]
+    assert said in caplog.text
+    assert describe(UnspeakableError())[1]["message"] == "(UnspeakableError, whose text cannot be made: ValueError)"
+
+
+def test_functions_of_commands_are_let_go_of_when_the_trainer_ends() -> None:
+    """They hold the model and what else they were made in, and nobody can ask for them any more."""
+
+    class Saver:
+        def __call__(self, args: dict[str, Any]) -> None:
+            """Save."""
+
+    saver = Saver()
+    seen = weakref.ref(saver)
+    with monitoring() as (monitor, _):
+        monitor.on_command("checkpoint", saver)
+        del saver
+        monitor.step()
+        assert seen() is not None
+        monitor.close()
+        gc.collect()
+        assert seen() is None
 
 
 def test_command_runs_its_function_between_two_updates_with_its_arguments() -> None:

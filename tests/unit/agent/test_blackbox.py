@@ -111,6 +111,15 @@ def test_black_box_of_nothing_sends_nothing() -> None:
         assert record.tables == []
 
 
+def test_black_box_whose_newest_update_is_too_large_says_that_and_not_that_it_is_empty() -> None:
+    """Whoever asked looks for gradients that were measured."""
+    with monitoring(level=Level.OFF) as (monitor, record):
+        monitor.step()
+        monitor._rows.box.put(1, [Norms(GRADIENT, (0,), tuple(range(200_000)), array("d", [1.0]) * 200_000)])
+        assert monitor._dump().startswith("nothing is sent: the newest update alone")
+        assert record.tables == []
+
+
 def test_black_box_has_the_norms_before_clipping_of_every_step() -> None:
     """At NORMAL: each clip of the update by itself, and the weights at its end."""
     model = two_layers()

@@ -230,13 +230,32 @@ def test_pause_that_lasts_is_told_once_on_each_connection_and_at_its_end(clock: 
     assert told.said == [("eval", 1, False, 1.0), ("eval", 1, False, 1.0), ("eval", 1, True, 2.0), ("eval", 2, True, 3.0)]
 
 
+def test_pause_whose_begin_is_interrupted_does_not_go_on(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within the `with` line itself: Python calls no end of a block whose begin raised."""
+    told = Told()
+    begin = PhaseTimes.pause
+
+    def interrupted(times: PhaseTimes, name: str, now_ns: int, holder: object) -> None:
+        begin(times, name, now_ns, holder)
+        raise KeyboardInterrupt
+
+    with Phase(told.times, "eval"):
+        with monkeypatch.context() as patched:
+            patched.setattr(PhaseTimes, "pause", interrupted)
+            with pytest.raises(KeyboardInterrupt), Phase(told.times, "checkpoint"):
+                pass
+        clock.ns += SECOND
+    told.times.tell_pause(1, clock.ns + SECOND)
+    assert told.said == [("eval", 1, True, 1.0)]
+
+
 def test_pause_told_is_an_event_of_its_update() -> None:
     """With everything that the daemon needs to tell its begin from its end."""
     with monitoring() as (monitor, record):
         monitor.step()
-        monitor._phases.pause("eval", time.perf_counter_ns() - 2 * SECOND)
+        monitor._phases.pause("eval", time.perf_counter_ns() - 2 * SECOND, monitor)
         monitor.tell_pause(1)
-        monitor._phases.resume(time.perf_counter_ns())
+        monitor._phases.resume(time.perf_counter_ns(), monitor)
         told = [event for event in record.events if event[0] == "phase"]
         assert [(update, detail["phase"], detail["n"], detail["over"]) for _, update, _, detail in told] == [
             (1, "eval", 1, False),

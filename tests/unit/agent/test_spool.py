@@ -282,6 +282,60 @@ def test_short_write_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told(drain(Spool(SessionDirectory(str(path))))) == {seq: seq for seq in range(6)}
 
 
+def test_short_write_that_cannot_be_taken_back_at_once_is_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a frame in the middle would hide all that comes behind it."""
+    files = SessionDirectory(str(tmp_path / "session"))
+    files.append("a.gws", b"whole")
+    write, truncate = os.write, os.ftruncate
+
+    def half(descriptor: int, data: memoryview) -> int:
+        if len(data) < 4:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:3])
+
+    def refuse(descriptor: int, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", half)
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        files.append("a.gws", b"other")
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="Input/output"):
+        files.append("a.gws", b"other")
+    monkeypatch.setattr(os, "ftruncate", truncate)
+    files.append("a.gws", b"other")
+    assert files.read("a.gws") == b"wholeother"
+    files.remove("a.gws")
+    files.end()
+
+
+def test_spool_that_cannot_make_room_has_stored_nothing_and_takes_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller keeps what raised and comes again: it must not stand on the disk twice."""
+    monkeypatch.setattr(limits, "SPOOL_SEGMENT_BYTES", 2000)
+    files = MemoryFiles()
+    disk = spool(files, bytes_max=8000)
+    at = 0
+    while disk.bytes_held < 7000:
+        disk.store(rows(at, 32))
+        at += 32
+
+    def refuse(name: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "replace", refuse)
+        before = dict(files.data)
+        with pytest.raises(OSError, match="No space"):
+            disk.store(rows(at, 32))
+        assert (files.data, disk.last_seq) == (before, at - 1)
+    disk.store(rows(at, 32))
+    assert disk.bytes_held == sum(map(len, files.data.values())) <= 8000
+    assert list(told(drain(disk))) == list(range(at + 32))
+
+
 def test_bye_is_kept_with_the_last_segment() -> None:
     """The next attempt says of the last one how it ended."""
     files = MemoryFiles()
