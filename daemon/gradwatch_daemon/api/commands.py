@@ -3,12 +3,11 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import FileResponse
 
 from gradwatch_contracts.control import ControlState, Verb
 from gradwatch_contracts.limits import COMMAND_ARGS_MAX, NAME_CHARS_MAX, PROFILE_UPDATES_MAX
@@ -17,6 +16,7 @@ from gradwatch_daemon.api.context import ApiContext
 from gradwatch_daemon.api.control_models import ArtifactItem, CommandBody, CommandItem, CommandList
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.events import Event
+from gradwatch_daemon.api.files import FileAnswer
 from gradwatch_daemon.api.hub import Client
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, RunName, find_run
@@ -200,17 +200,26 @@ async def cancel_command(request: Request, run: RunName, id_: CommandId) -> Answ
 
 @router.get(
     "/runs/{run}/artifacts/{id}",
-    response_class=FileResponse,
+    response_class=FileAnswer,
+    status_code=200,
     operation_id="get_artifact",
     summary="The file that came for a command",
     responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
 )
-async def get_artifact(request: Request, run: RunName, id_: CommandId) -> FileResponse:
+async def get_artifact(request: Request, run: RunName, id_: CommandId) -> FileAnswer:
     """Of a profile: a trace for Perfetto or chrome://tracing, gzipped."""
     context, _ = find_run(request, run)
     command = await _find(context, run, id_)
-    file = None if command.artifact is None else await anyio.to_thread.run_sync(context.artifact, run, id_)
+    file = None if command.artifact is None else await anyio.to_thread.run_sync(_open, context, run, id_)
     if command.artifact is None or file is None:
         got = "none came" if command.artifact is None else "it made room for newer ones"
         raise ApiError("artifact-not-found", where=f"command {id_[:64]}", expected="a file", got=got)
-    return FileResponse(file, media_type="application/octet-stream", filename=command.artifact.name)
+    return FileAnswer(file, command.artifact.name)
+
+
+def _open(context: ApiContext, run: str, id_: str) -> BinaryIO | None:
+    path = context.artifact(run, id_)
+    try:
+        return None if path is None else open(path, "rb")
+    except FileNotFoundError:  # it made room between the two
+        return None

@@ -192,11 +192,15 @@ class Control:
                 said = f"would have asked for {action.verb}: {why}"
                 work.events.append(EventRecord(stream, "", -1, anomaly.update_last, now.unix_ns, SHADOW, said, detail))
 
-    def remember_acted(self) -> None:
-        """Of anomalies that fire already, after a restart: what they asked for was done or written down."""
+    def restore(self) -> None:
+        """After a restart: what anomalies that fire already asked for was done or written down, and parts of files that nobody
+        asks for any more are of trainers that died."""
         for state in self._runs.states.values():
             for anomaly in state.open.values():
                 state.acted |= {(action.verb, anomaly.id) for action in due(self._actions, anomaly)}
+        if self._files is not None:
+            wanted = {(record.run, record.id) for state in self._runs.states.values() for record in state.commands.open()}
+            self._files.forget_parts(wanted)
 
     def hear(self, stream: Stream, result: m.Result | m.Artifact, work: Work) -> None:
         """What a trainer says became of an escalation or a command, or a part of the file that it sends for one."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records.notices import Delivery
 
 REQUESTS_MAX = 1024
-"""Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later."""
+"""Requests waiting for the pipeline thread: beyond it HTTP answers 503 at once instead of later. What became of a delivery is
+always taken: each channel has one under way, and nobody would say it again."""
 
 
 class Mailbox:
@@ -38,7 +39,8 @@ class Mailbox:
     def submit(self, request: ControlRequest | AttentionRequest | Outcome) -> Future[Any]:
         """Hand in a request; its future holds the committed record, or a GradwatchError."""
         answer: Future[Any] = Future()
-        if self._closed or len(self._waiting) >= REQUESTS_MAX:
+        full = len(self._waiting) >= REQUESTS_MAX and not isinstance(request, Outcome)
+        if self._closed or full:
             answer.set_exception(GradwatchError("overloaded"))
             return answer
         self._waiting.append((request, answer))

@@ -348,7 +348,7 @@ class Pipeline:
                 state.update_last = max(state.update_last or 0, update_last)
                 if stream.run in recent and stream == state.judged(stream):
                     state.detectors = self._detection.standing(stream)
-        self._control.remember_acted()
+        self._control.restore()
         self._detection.restore()
         if closed:
             self._store.commit(Commit(anomalies=tuple(closed)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts import limits
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 FOLDER = "artifacts"
@@ -48,10 +49,18 @@ class ArtifactFiles:
             part.unlink(missing_ok=True)
             raise
         if index < count - 1:
+            self._give_up_oldest(part)
             return None
         part.replace(whole)
         self._give_up_oldest(whole)
         return offset + len(data)
+
+    def forget_parts(self, wanted: Collection[tuple[str, str]]) -> None:
+        """Delete what came of files that never became whole, but of the commands `wanted` (run and id)."""
+        keep = {self._place(*one).with_suffix(".part") for one in wanted}
+        for part in self._folder.glob("*/*.part"):
+            if part not in keep:
+                part.unlink(missing_ok=True)
 
     def find(self, run: str, id_: str) -> Path | None:
         """The whole file of a command, None where there is none (any more)."""
@@ -63,7 +72,7 @@ class ArtifactFiles:
         return self._folder / run / f"{id_}.bin"
 
     def _give_up_oldest(self, newest: Path) -> None:
-        # Parts too: one whose trainer died never becomes whole.
+        # Parts too: one whose trainer died never becomes whole, and goes with the next start.
         files = sorted(self._folder.glob("*/*"), key=lambda path: path.stat().st_mtime_ns)
         total = sum(path.stat().st_size for path in files)
         for path in files:

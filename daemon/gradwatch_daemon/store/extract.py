@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -53,26 +54,27 @@ def _parts(db: sqlite3.Connection, run: str, streams: list[int]) -> Iterable[tup
     """
     sets, signals = _used(db, streams)
     yield "stream", "run = ?", [run]
-    yield "signal", _among("id", signals), [*signals]
-    yield "signal_set", _among("id", sets), [*sets]
+    yield "signal", _among("id"), [json.dumps(signals)]
+    yield "signal_set", _among("id"), [json.dumps(sets)]
     named = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")]
     for table in named:
         columns = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
         if table in ("stream", "signal", "signal_set"):
             continue
         if table in _BY_KEY:
-            bounds = [bound for number in streams for bound in (row_key(number, 0), row_key(number + 1, 0))]
-            yield table, " OR ".join(["id >= ? AND id < ?"] * len(streams)) or "0", [*bounds]
+            for number in streams:
+                yield table, "id >= ? AND id < ?", [row_key(number, 0), row_key(number + 1, 0)]
         elif "run" in columns:
             yield table, "run = ?", [run]
         elif "stream" in columns:
-            yield table, _among("stream", streams), [*streams]
+            yield table, _among("stream"), [json.dumps(streams)]
         elif "anomaly" in columns:
             yield table, "anomaly IN (SELECT id FROM anomaly WHERE run = ?)", [run]
 
 
-def _among(column: str, numbers: list[int]) -> str:
-    return f"{column} IN ({', '.join('?' * len(numbers))})"
+def _among(column: str) -> str:
+    """One parameter however many numbers: SQLite takes 32,766, and an expression of depth 1,000."""
+    return f"{column} IN (SELECT value FROM json_each(?))"
 
 
 def _used(db: sqlite3.Connection, streams: list[int]) -> tuple[list[int], list[int]]:
@@ -84,8 +86,8 @@ def _used(db: sqlite3.Connection, streams: list[int]) -> tuple[list[int], list[i
         for (runs,) in db.execute("SELECT sets FROM chunk WHERE id >= ? AND id < ?", bounds):
             sets |= {int(found) for found, _ in decode_sets(runs)}
     signals: set[int] = set()
-    for (found,) in db.execute(f"SELECT members FROM signal_set WHERE {_among('id', sorted(sets))}", sorted(sets)):
+    for (found,) in db.execute(f"SELECT members FROM signal_set WHERE {_among('id')}", (json.dumps(sorted(sets)),)):
         signals |= set(decode_members(found))
-    for (number,) in db.execute(f"SELECT signal FROM summary WHERE {_among('stream', streams)}", streams):
+    for (number,) in db.execute(f"SELECT signal FROM summary WHERE {_among('stream')}", (json.dumps(streams),)):
         signals.add(number)
     return sorted(sets), sorted(signals)

@@ -94,6 +94,14 @@ async def test_artifact_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     assert "made room" in problem_of(answers[1])["detail"]
 
 
+async def test_artifact_that_goes_between_look_and_open_is_not_found(tmp_path: Path) -> None:
+    """Room was made for a newer one at that moment: a 404 in words, and no 500."""
+    daemon = make_daemon(artifact=lambda run, id_: tmp_path / "gone")
+    daemon.reader.asked = [make_command(artifact=ArtifactRecord("trace.json.gz", 3))]
+    answer = await daemon.get("/runs/ant-ppo/artifacts/c1")
+    assert problem_of(answer)["code"] == "artifact-not-found"
+
+
 async def test_artifact_is_a_download_under_its_own_name(tmp_path: Path) -> None:
     """Named in the command, with the address."""
     file = tmp_path / "c1.bin"

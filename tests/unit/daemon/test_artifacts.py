@@ -67,6 +67,33 @@ def test_chunks_that_come_twice_make_one_file(tmp_path: Path) -> None:
         assert found.read_bytes() == b"".join(parts)
 
 
+def test_parts_nobody_will_complete_are_forgotten_and_those_under_way_kept(tmp_path: Path) -> None:
+    """A trainer that died half-way leaves a part; after a restart only what is still asked for may go on."""
+    files = ArtifactFiles(tmp_path)
+    for id_ in ("dead", "alive"):
+        files.write("run", id_, 0, 2, FULL)
+    files.write("run", "whole", 0, 1, b"all")
+    files.forget_parts({("run", "alive")})
+    assert sorted(path.name for path in tmp_path.glob("artifacts/*/*")) == ["alive.part", "whole.bin"]
+    assert files.write("run", "alive", 1, 2, b"y") == CHUNK + 1
+
+
+def test_daemon_that_starts_again_deletes_parts_of_commands_that_are_over(world: World) -> None:
+    """Whoever was to send the rest is gone, and so is who asked."""
+    ArtifactFiles(world.home).write("ant-ppo", "gone", 0, 2, FULL)
+    world.restart()
+    assert list(world.home.rglob("*.part")) == []
+
+
+def test_parts_count_towards_the_bound(tmp_path: Path) -> None:
+    """Trainers that begin to send and die fill no disk, though no file ever comes whole."""
+    files = ArtifactFiles(tmp_path, bytes_max=2 * CHUNK)
+    for number in range(4):
+        files.write("run", f"c{number}", 0, 2, FULL)
+        os.utime(tmp_path / "artifacts" / "run" / f"c{number}.part", (number, number))
+    assert sorted(path.name for path in tmp_path.glob("artifacts/*/*")) == ["c2.part", "c3.part"]
+
+
 def test_files_beyond_the_bound_go_oldest_first(tmp_path: Path) -> None:
     """The newest stays, however large; a part that never became whole goes too."""
     files = ArtifactFiles(tmp_path, bytes_max=25)

@@ -315,6 +315,17 @@ def test_extract_knows_every_table_of_the_schema(data: Path, tmp_path: Path) -> 
     assert (version, streams) == (len(MIGRATIONS), {"ant-ppo"})
 
 
+def test_extract_takes_a_run_of_more_streams_than_an_expression_may_have_parts(data: Path, tmp_path: Path) -> None:
+    """A run that was restarted 1,500 times, or has as many ranks."""
+    with closing(sqlite3.connect(data / "gradwatch.db", isolation_level=None)) as db:
+        db.executemany("INSERT INTO stream (run, attempt, rank) VALUES ('ant-ppo', ?, 0)", [(100 + n,) for n in range(1500)])
+    extract_run(data / "gradwatch.db", "ant-ppo", tmp_path / "one.db")
+    with closing(sqlite3.connect(tmp_path / "one.db")) as db:
+        (count,) = db.execute("SELECT count(*) FROM stream").fetchone()
+        (copied,) = db.execute("SELECT sum(n) FROM tail").fetchone()
+    assert (count > 1500, copied > 0) == (True, True)
+
+
 class _Page(HTMLParser):
     """What a page refers to, and its texts by tag."""
 

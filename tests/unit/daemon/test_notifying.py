@@ -8,10 +8,13 @@ import pytest
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Severity
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.target import Target
 from gradwatch_daemon.pipeline import notifying
+from gradwatch_daemon.pipeline.mailbox import REQUESTS_MAX
 from gradwatch_daemon.records.attention import CreateSilence, EndSilence
+from gradwatch_daemon.records.commands import Calm
 from gradwatch_daemon.records.notices import Delivery, Outcome
 from harness.world import World
 
@@ -85,6 +88,17 @@ def test_outcome_of_an_unknown_delivery_changes_nothing(world: NotifiedWorld) ->
     world.tick()
     assert answer.exception(0) is not None
     assert log(world) == []
+
+
+def test_outcome_is_taken_though_the_mailbox_is_full(world: NotifiedWorld) -> None:
+    """Clients that ask too much are refused; what a channel did happens once, and nobody would say it again."""
+    for _ in range(REQUESTS_MAX):
+        world.pipeline.mailbox.submit(Outcome("other", "delivered", 1, "", 0))
+    refused = world.pipeline.mailbox.submit(Calm("ant-ppo"))
+    answer = world.pipeline.mailbox.submit(Outcome("nope", "delivered", 1, "", 0))
+    world.tick()
+    codes = [found.exception(0) for found in (refused, answer)]
+    assert [error.code.slug for error in codes if isinstance(error, GradwatchError)] == ["overloaded", "internal"]
 
 
 def test_anomaly_is_told_once_when_it_fires_and_once_when_it_resolves(world: NotifiedWorld) -> None:

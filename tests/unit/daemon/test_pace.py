@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradwatch_daemon.pipeline.pace import Pace
+from gradwatch_daemon.pipeline.pace import PHASES_MAX, Pace
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import ALL_RANKS, EventRecord, Stream
 
@@ -54,6 +54,25 @@ def test_pause_excuses_until_it_is_far_longer_than_any_before_and_then_the_wait_
     pace.hear(RUN, 0, event(False, n=2), at(1000))
     assert pace.excused(RUN, at(3099))
     assert not pace.excused(RUN, at(3101))
+
+
+def test_longest_pause_is_known_again_after_a_restart() -> None:
+    """Three times what it took before, and not ten minutes once more."""
+    pace = Pace([event(True, seconds=700.0), event(True, n=2, seconds=30.0), event(True, n=3, name=7), event(True, n=4)])
+    assert pace.longest_s(RUN, "eval") == 700.0
+    pace.hear(RUN, 0, event(False), at(0))
+    assert pace.excused(RUN, at(2100))
+    assert not pace.excused(RUN, at(2101))
+
+
+def test_kinds_of_pauses_that_a_trainer_makes_up_are_bounded() -> None:
+    """Each costs memory for as long as the daemon lives."""
+    pace = Pace()
+    for number in range(PHASES_MAX + 1):
+        pace.hear(RUN, 0, event(True, n=number, name=f"p{number}" + "x" * 100, seconds=1.0), at(number))
+    pace.hear(RUN, 0, event(True, n=99, name="p0" + "x" * 100, seconds=float("inf")), at(99))
+    assert pace.longest_s(RUN, ("p0" + "x" * 100)[:64]) == 1.0
+    assert pace.longest_s(RUN, (f"p{PHASES_MAX}" + "x" * 100)[:64]) == 0.0
 
 
 def test_one_rank_in_a_pause_excuses_all_until_it_leaves() -> None:

@@ -158,6 +158,8 @@ def test_command_comes_back_equal_and_open_until_its_end(opened: Opened, reader:
     ended = replace(COMMAND, state=ControlState.ENDED, update_ended=9, ended_why="done", rank=None)
     opened.store.commit(Commit(commands=(ended,)))
     assert opened.store.command("ant-ppo", "c1") == ended
+    assert reader.command("ant-ppo", "c1") == ended
+    assert reader.command("bee", "c1") is None
     assert reader.commands("ant-ppo") == [ended, *made[::-1]]
     assert reader.commands("bee") == []
 
@@ -174,6 +176,8 @@ def test_escalation_comes_back_equal_and_open_until_its_end(opened: Opened, read
     ended = replace(ESCALATION, state=ControlState.ENDED, update_ended=18, ended_why="done")
     opened.store.commit(Commit(escalations=(ended,)))
     assert opened.store.escalation("ant-ppo", "e1") == ended
+    assert reader.escalation("ant-ppo", "e1") == ended
+    assert reader.escalation("bee", "e1") is None
     assert reader.escalations("ant-ppo") == [ended, *made[::-1]]
     assert reader.escalations("bee") == []
 
@@ -191,6 +195,22 @@ def test_events_come_back_equal_newest_first_and_each_once(store: Store, reader:
     assert reader.events("ant-ppo", 10) == made[::-1]
     assert reader.events("ant-ppo", 2) == made[:1:-1]
     assert reader.events("nobody", 10) == []
+
+
+def test_events_of_one_kind_are_found_among_any_number_and_only_the_daemons_own_shadows_count(
+    opened: Opened, reader: StoreReader
+) -> None:
+    """A trainer may send events of any kind; those that the daemon made have no seq."""
+    shadow = EventRecord(STREAM, "", -1, 3, 5, "shadow", "would have", {"verb": "stop", "anomaly": "a1"})
+    forged = replace(shadow, session="s", seq=1, detail={"verb": "stop", "odd": math.nan})
+    noise = [replace(shadow, kind="tick", detail={}) for _ in range(1_200)]
+    pause = EventRecord(STREAM, "s", 2, 3, 5, "phase", "", {"phase": "eval", "n": 1, "over": True, "seconds": 7.5})
+    elsewhere = replace(shadow, stream=STREAM._replace(run="other"))
+    other_verb = replace(shadow, detail={"verb": "checkpoint", "anomaly": "a1"})
+    opened.store.commit(Commit(events=(shadow, other_verb, forged, pause, *noise, shadow, elsewhere)))
+    assert reader.shadows(STREAM.run) == {"stop": 2, "checkpoint": 1}
+    assert reader.shadows("nobody") == {}
+    assert opened.again().pauses() == [pause]
 
 
 def test_losses_are_listed_and_each_lost_record_counted_once(opened: Opened, reader: StoreReader) -> None:
@@ -249,6 +269,8 @@ def test_attention_and_silences_come_back_as_they_were_and_the_newest_wins(opene
         assert dict(source.attention(["a1", "a2", "a3"])) == {"a1": seen, "a2": muted}
         assert list(source.silences()) == [new, old]
         assert dict(source.attention([])) == {}
+    assert opened.store.silence("s1") == new
+    assert opened.store.silence("s9") is None
     assert opened.store.anomaly("a1") is None
     opened.store.commit(Commit(anomalies=(ANOMALY,)))
     assert opened.store.anomaly("a1") == ANOMALY
