@@ -161,7 +161,9 @@ async def test_bearer_with_the_origin_of_another_page_is_refused_for_changes() -
 async def test_changes_beyond_the_allowance_are_rate_limited_with_the_time_to_wait() -> None:
     """A loop that went wrong is told, reading goes on."""
     async with make_daemon().client() as client:
-        answers = [await client.delete("/session", headers={"Origin": ORIGIN}) for _ in range(CHANGES_BURST + 2)]
+        answers = [await client.delete("/session", headers={"Origin": ORIGIN}) for _ in range(CHANGES_BURST)]
+        while answers[-1].status_code == 204:  # a busy machine takes so long that more are allowed meanwhile
+            answers.append(await client.delete("/session", headers={"Origin": ORIGIN}))
         found = problem_of(answers[-1])
         assert (await client.get("/api/v1/runs")).status_code == 200
 
