@@ -24,6 +24,11 @@ PACED = 10
 
 SLOW_READERS = 50
 
+SETTLE_S = 12.0
+"""Until what a burst of frames took is given back."""
+
+PARTS = ("delays", "sessions", "days")
+
 
 def rss_mb(service: Service) -> float:
     """Resident memory of the daemon."""
@@ -90,7 +95,12 @@ def many(sessions: int, at_once: int) -> list[Figure]:
         empty = rss_mb(service)
         crowd = Crowd(service.connection, "many", sessions)
         greeted = crowd.greet()
+        start, cpu = time.perf_counter(), service.cpu_s()
         crowd.push(2)
+        pushed, cpu = time.perf_counter() - start, service.cpu_s() - cpu
+        lost = sum(member.greeted_again for member in crowd.members)
+        settled = time.perf_counter() + SETTLE_S
+        crowd.until(lambda: time.perf_counter() > settled)
         full = rss_mb(service)
         crowd.close()
     with Service() as service:
@@ -105,12 +115,17 @@ def many(sessions: int, at_once: int) -> list[Figure]:
             member.send(last_seq, frame, [start])
         crowd.until(lambda: not any(member.made for member in crowd.members))
         acked = time.perf_counter() - start
+        behind = sum(member.acked != last_seq for member in crowd.members)
         crowd.close()
     return [
         Figure(f"memory with {sessions} sessions, 64 updates each", full, "MB", 200.0, baseline=("an idle daemon", empty)),
         Figure(f"  {sessions} greet at once, until the last is welcome", greeted, "s"),
+        Figure("  until 64 updates of each are committed", pushed, "s"),
+        Figure("  CPU of the daemon for it", cpu, "s"),
+        Figure("  sessions that were called lost meanwhile", lost, "", 0.0),
         Figure(f"{at_once} come back at once after kill -9, until the last is welcome", returned, "s"),
         Figure("  until 32 updates of each are committed", acked, "s"),
+        Figure("  trainers of whom any update is missing", behind, "", 0.0),
     ]
 
 
@@ -129,14 +144,19 @@ def main() -> None:
     """Print the table, or be the flood."""
     if sys.argv[1:2] == ["--flood"]:
         flood(Connection.from_json(sys.argv[2]), sys.argv[3])
-    args = arguments(__doc__).parse_args()
-    quick = args.quick
-    with Service() as service:
-        figures = latencies(service, 2.0 if quick else 8.0, 1 if quick else 3)
-        figures += slow_readers(service, 2.0 if quick else 8.0)
-    print_table("one daemon under load: delays", figures, quick=quick)
-    print_table("one daemon under load: sessions", many(100 if quick else 1000, 50 if quick else 500), quick=quick)
-    print_table("one daemon under load: days", days(20_000 if quick else 400_000), quick=quick)
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=PARTS, help="one of the three tables")
+    args = parser.parse_args()
+    quick, wanted = args.quick, [args.only] if args.only else PARTS
+    if "delays" in wanted:
+        with Service() as service:
+            figures = latencies(service, 2.0 if quick else 8.0, 1 if quick else 3)
+            figures += slow_readers(service, 2.0 if quick else 8.0)
+        print_table("one daemon under load: delays", figures, quick=quick)
+    if "sessions" in wanted:
+        print_table("one daemon under load: sessions", many(100 if quick else 1000, 50 if quick else 500), quick=quick)
+    if "days" in wanted:
+        print_table("one daemon under load: days", days(20_000 if quick else 400_000), quick=quick)
 
 
 if __name__ == "__main__":

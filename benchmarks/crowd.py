@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 ANSWERS_S = 240.0
 
+SCHEMA_FRAME = encode(m.SchemaMessage(SCHEMA.columns))
+
 
 class Member:
-    """One trainer of a crowd. `made` has (last seq, when its rows were made) of what is not acked yet."""
+    """One trainer of a crowd. `made` has (last seq, when its rows were made, the frame) of what is not acked yet; as an agent
+    does, it says that it lives, and greets and sends again when it is asked to."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], connection: Connection, run: str) -> None:
         self.socket = context.socket(zmq.DEALER)
@@ -32,13 +35,27 @@ class Member:
         self.hello = encode(m.Hello(run, run, run, 0, 1, "localhost", 1, time.time_ns(), secret=connection.secret))
         self.welcomed = False
         self.acked = -1
-        self.made: deque[tuple[int, list[float]]] = deque()
+        self.made: deque[tuple[int, list[float], bytes]] = deque()
+        self.greeted_again = 0
+        self._said_s = 0.0
         self.delays_ms: list[float] = []
+
+    def greet(self) -> None:
+        """Say HELLO."""
+        self.welcomed = False
+        self.socket.send(self.hello)
 
     def send(self, last_seq: int, frame: bytes, made: list[float]) -> None:
         """Send rows that were made at these times."""
-        self.made.append((last_seq, made))
+        self.made.append((last_seq, made, frame))
         self.socket.send(frame)
+        self._said_s = time.perf_counter()
+
+    def live(self) -> None:
+        """Say that it lives, where it has said nothing for long."""
+        if self.welcomed and time.perf_counter() - self._said_s > limits.HEARTBEAT_S:
+            self._said_s = time.perf_counter()
+            self.socket.send(encode(m.Ping(time.time_ns())))
 
     def listen(self) -> None:
         """Take what is there."""
@@ -49,10 +66,20 @@ class Member:
                 return
             if isinstance(message, m.Welcome):
                 self.welcomed = True
+                self._acked(message.last_seq)
+                self.socket.send(SCHEMA_FRAME)
+                for _, _, frame in self.made:
+                    self.socket.send(frame)
+            elif isinstance(message, m.Rehello):
+                self.greeted_again += 1
+                self.greet()
             elif isinstance(message, m.Ack):
-                self.acked, now = message.seq, time.perf_counter()
-                while self.made and self.made[0][0] <= message.seq:
-                    self.delays_ms += [(now - at) * 1e3 for at in self.made.popleft()[1]]
+                self._acked(message.seq)
+
+    def _acked(self, seq: int) -> None:
+        self.acked, now = seq, time.perf_counter()
+        while self.made and self.made[0][0] <= seq:
+            self.delays_ms += [(now - at) * 1e3 for at in self.made.popleft()[1]]
 
 
 class Crowd:
@@ -73,13 +100,9 @@ class Crowd:
         """Say HELLO all at once; seconds until the last WELCOME."""
         start = time.perf_counter()
         for member in self.members:
-            member.welcomed = False
-            member.socket.send(member.hello)
+            member.greet()
         self.until(lambda: all(member.welcomed for member in self.members))
-        taken = time.perf_counter() - start
-        for member in self.members:
-            member.socket.send(encode(m.SchemaMessage(SCHEMA.columns)))
-        return taken
+        return time.perf_counter() - start
 
     def until(self, done: object, seconds: float = ANSWERS_S) -> None:
         """Listen until `done()`.
@@ -95,6 +118,8 @@ class Crowd:
 
     def listen(self, timeout_ms: float) -> None:
         """Wait for any message and take all."""
+        for member in self.members:
+            member.live()
         for socket, _ in self._poller.poll(timeout_ms):
             self._by_socket[socket].listen()
 

@@ -13,7 +13,8 @@ from gradwatch_daemon.records.commands import CommandRecord
 @dataclass(slots=True)
 class Event:
     """One event, `run` '' where of no run. `n` is its number, 0 until it goes out; its frame is made when first needed, then
-    shared by all clients and replays."""
+    shared by all clients and replays. `stale` is one of a run that a later one of the same run has replaced: nobody needs both,
+    and the picture of a run is 8 kB."""
 
     topic: str
     run: str
@@ -21,6 +22,11 @@ class Event:
     attention: Attention | None = None
     n: int = 0
     frame: bytes = b""
+    stale: bool = False
+
+    def replace(self) -> None:
+        """A later one says it anew: let go of what this one held."""
+        self.stale, self.payload, self.frame = True, {}, b""
 
 
 def frame(name: str, data: Any, id_: str = "") -> bytes:

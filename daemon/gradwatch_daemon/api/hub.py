@@ -158,6 +158,7 @@ class Hub:
         self._round: asyncio.TimerHandle | None = None
         self._evidence = Ring(RING_EVENTS)
         self._others = Ring(RING_EVENTS)
+        self._newest: dict[str, Event] = {}
         self._clients: set[Client] = set()
 
     @property
@@ -198,6 +199,11 @@ class Hub:
         for event in events:
             self.last = event.n = self.last + 1
             (self._evidence if event.topic in EVIDENCE else self._others).add(event)
+            if event.topic == "run":
+                before = self._newest.get(event.run)
+                self._newest[event.run] = event
+                if before is not None:
+                    before.replace()
         # Most clients ask for the same: what each kind of them wants is picked once.
         picked: dict[tuple[frozenset[str], frozenset[str] | None], list[Event]] = {}
         for client in self._clients:
@@ -238,7 +244,8 @@ class Hub:
             ring for ring, names in ((self._evidence, EVIDENCE), (self._others, TOPICS - EVIDENCE)) if names & client.topics
         ]
         missed = sorted(
-            (event for ring in rings for event in ring.events if event.n > seen and client.wants(event)), key=lambda e: e.n
+            (event for ring in rings for event in ring.events if event.n > seen and not event.stale and client.wants(event)),
+            key=lambda e: e.n,
         )
         gone = any(seen < ring.evicted for ring in rings)
         return Resume(seen, tuple(missed), "events after the last id are no longer kept" if gone else "")

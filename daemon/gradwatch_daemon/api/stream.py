@@ -108,7 +108,7 @@ class EventStream(Response):
         for part in self._opening():
             await _write(send, part)
         while not self._client.ended:
-            items = await self._client.drain()
+            items = [item for item in await self._client.drain() if isinstance(item, Cut) or not item.stale]
             if items:
                 await _write(send, b"".join(map(self._told, items)))
             elif not self._client.ended:

@@ -15,6 +15,8 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import check_rows, decode
 from gradwatch_contracts.columns import Schema
 from gradwatch_contracts.errors import ContractError
+from gradwatch_contracts.frame import FrameType
+from gradwatch_daemon.ingest.session import SCHEMAS_MAX
 from gradwatch_daemon.records import EventRecord, LossRecord, RowBlock, TableRecord
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ class Passed:
     touched: dict[str, LiveSession] = field(default_factory=dict)
 
 
+TYPE, SCHEMA = slice(5, 6), bytes([FrameType.SCHEMA])
+"""Where a frame says what it is."""
+
 RESULT_STATES = frozenset({"applied", "ended", "rejected"})
 
 
@@ -46,6 +51,7 @@ class Gate:
     def __init__(self, sessions: Sessions, counters: Counters) -> None:
         self._sessions = sessions
         self._counters = counters
+        self._schemas: dict[bytes, Schema] = {}
 
     def admit(self, peer: bytes, frame: bytes, now_s: float, passed: Passed) -> None:
         """Check one frame of a peer and add what it holds to `passed`. Raises nothing, whatever the bytes."""
@@ -54,7 +60,10 @@ class Gate:
             self._count("quarantined")
             return
         try:
-            self._dispatch(peer, decode(frame), now_s, passed)
+            if frame[TYPE] == SCHEMA:
+                self._take_schema(peer, frame, now_s, passed)
+            else:
+                self._dispatch(peer, decode(frame), now_s, passed)
         except ContractError as error:
             self._refuse(peer, error, now_s, passed)
 
@@ -74,16 +83,11 @@ class Gate:
         if isinstance(message, m.Hello):
             passed.hellos.append((peer, message))
             return
-        session = self._sessions.of_peer(peer)
+        session = self._greeted(peer, now_s, passed)
         if session is None:
-            self._count("not-greeted")
-            passed.replies.append((peer, m.Rehello()))
             return
-        session.heard_s = now_s
         if isinstance(message, m.Samples):
             self._take_rows(session, message, passed)
-        elif isinstance(message, m.SchemaMessage):
-            session.learn(Schema.of(message.columns))
         elif isinstance(message, m.Ping):
             passed.replies.append((peer, m.Pong(message.t_ns)))
         elif isinstance(message, m.Bye):
@@ -96,6 +100,30 @@ class Gate:
             raise ContractError(
                 "body-malformed", where=type(message).__name__, expected="a message of an agent", got="one of a daemon"
             )
+
+    def _greeted(self, peer: bytes, now_s: float, passed: Passed) -> LiveSession | None:
+        """The session of a peer that is heard; a peer without one is asked to greet."""
+        session = self._sessions.of_peer(peer)
+        if session is None:
+            self._count("not-greeted")
+            passed.replies.append((peer, m.Rehello()))
+        else:
+            session.heard_s = now_s
+        return session
+
+    def _take_schema(self, peer: bytes, frame: bytes, now_s: float, passed: Passed) -> None:
+        """Trainers of one kind send the same bytes: read once, kept once."""
+        schema = self._schemas.get(frame)
+        if schema is None:
+            message = decode(frame)
+            if not isinstance(message, m.SchemaMessage):
+                raise ContractError("internal", where="SCHEMA", expected="a schema", got=type(message).__name__)
+            if len(self._schemas) >= SCHEMAS_MAX:
+                del self._schemas[next(iter(self._schemas))]
+            schema = self._schemas[frame] = Schema.of(message.columns)
+        session = self._greeted(peer, now_s, passed)
+        if session is not None:
+            session.learn(schema)
 
     def _in_order(self, session: LiveSession, first_seq: int, count: int, passed: Passed) -> int | None:
         """Duplicates to skip, or None when records before these are missing: then the agent is asked to resend."""

@@ -13,6 +13,8 @@ from gradwatch_contracts import limits
 from gradwatch_daemon.records import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gradwatch_contracts.columns import Schema
     from gradwatch_contracts.messages import Hello
     from gradwatch_daemon.records import Stream
@@ -103,6 +105,13 @@ class Sessions:
         """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats, or `GONE_S` after their process ended."""
         limit_s = limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX
         return [s for s in self.by_id.values() if now_s - s.heard_s > (GONE_S if s.gone else limit_s)]
+
+    def hear(self, peers: Iterable[bytes], now_s: float) -> None:
+        """Something of these has arrived and waits: whom we have not read yet is not silent."""
+        for peer in peers:
+            session = self._by_peer.get(peer)
+            if session is not None:
+                session.heard_s = now_s
 
     def quarantined(self, peer: bytes, now_s: float) -> bool:
         """Whether frames of this peer are to be ignored now."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _READ_BYTES = 8 * 1024 * 1024
 """Taken from ZeroMQ at once, to find who else has something behind what one peer floods with: about 4 ms."""
 
+_READ_FRAMES = 8192
+"""And as many frames: 1,000 trainers that all have a few waiting after a long tick, about 20 ms."""
+
 _QUEUE_MESSAGES = 1024
 """High-water mark per peer, a backstop only: the window in WELCOME bounds an honest agent below it."""
 
@@ -91,7 +94,7 @@ class IngestSocket:
             self._authenticator.answer()
         if self._socket in ready:
             read = 0
-            for _ in range(most):
+            for _ in range(_READ_FRAMES):
                 try:
                     parts = self._take()
                 except zmq.Again:
@@ -105,6 +108,11 @@ class IngestSocket:
                 if read > _READ_BYTES:
                     break
         return self._turns.take(most, bytes_most)
+
+    @property
+    def waiting(self) -> tuple[bytes, ...]:
+        """Peers of whom something has arrived that no call has returned yet."""
+        return self._turns.peers
 
     @property
     def dropped(self) -> int:

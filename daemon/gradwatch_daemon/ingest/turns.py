@@ -27,6 +27,11 @@ class Turns:
         """Whether anything waits."""
         return bool(self._waiting)
 
+    @property
+    def peers(self) -> tuple[bytes, ...]:
+        """Those of whom something waits."""
+        return tuple(self._waiting)
+
     def put(self, peer: bytes, frame: bytes) -> None:
         """Let a frame wait, unless too much of this peer does."""
         held = self._bytes.get(peer, 0)

@@ -36,6 +36,10 @@ LOG = logging.getLogger("gradwatch.daemon")
 PACE_LEAST_S = 1.0
 """Time without an update below which nobody asks whether that is long."""
 
+BROUGHT_BACK_MAX = 8
+"""Streams without a new row whose detectors are brought back in one tick, 10 ms each: after a restart hundreds greet at once,
+and their WELCOME waits for the end of the tick."""
+
 ANSWERS_S = 1.5 * limits.HEARTBEAT_S
 """A trainer heard of within this time lives; one that does not answer is lost, which is not a stall."""
 
@@ -71,8 +75,10 @@ class Detection:
         return self._of(stream).detector_states
 
     def rhythm(self, stream: Stream) -> tuple[float | None, float]:
-        """The usual time between updates of a stream, and that after which it stands still; (None, 0.0) while learning."""
-        return self._of(stream).rhythm_s
+        """The usual time between updates of a stream, and that after which it stands still; (None, 0.0) while learning, and
+        where nothing was judged since this daemon began: everybody waits while one is brought back."""
+        known = self._streams.get(stream)
+        return (None, 0.0) if known is None else known.rhythm_s
 
     def restore(self) -> None:
         """Begin anew with what is stored: rows of ranks that wait; detectors come back with their stream's next row."""
@@ -204,6 +210,7 @@ class Detection:
 
     def watch_pace(self, work: Work, now: Now) -> None:
         """Tell detection when a trainer that answers has not ended an update for too long, and is in no pause."""
+        brought_back = 0
         for session in self._sessions.by_id.values():
             state = self._runs.states[session.stream.run]
             stream = state.judged(session.stream)
@@ -212,6 +219,10 @@ class Detection:
             past = session.hello.replay or stream.attempt != state.run.attempt
             if waited_s < PACE_LEAST_S or not answers or past or self._pace.excused(stream, now):
                 continue
+            if stream not in self._streams:
+                brought_back += 1
+                if brought_back > BROUGHT_BACK_MAX:
+                    continue
             detection = self._of(stream)
             told = detection.tick(int(waited_s * 1e9))
             if told is not None:

@@ -26,6 +26,7 @@ from gradwatch_daemon.ingest.session import Sessions
 from gradwatch_daemon.pipeline.attending import Attending
 from gradwatch_daemon.pipeline.control import Control
 from gradwatch_daemon.pipeline.detection import Detection
+from gradwatch_daemon.pipeline.heap import Heap
 from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.notifying import NOBODY, Notifying
 from gradwatch_daemon.pipeline.pace import Pace
@@ -37,7 +38,7 @@ from gradwatch_daemon.records import ALL_RANKS, Commit, EventRecord, Published, 
 from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gradwatch_contracts.messages import Scalar
     from gradwatch_daemon.detect.engine import Engine
@@ -118,6 +119,7 @@ class Pipeline:
         self._control = Control(self._runs, self._sessions, store, socket.send, files=files, actions=actions, policy=policy)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._swept_s = -math.inf
+        self._heap = Heap()
         self._stopping = False
         self._attending = Attending(self._runs, store)
         self.mailbox = Mailbox(self._attending, self._control, self._settle, socket.wake)
@@ -133,7 +135,8 @@ class Pipeline:
         """Tick until stopped. A bug ends the thread and is said by `trouble`: what cannot record must not look alive."""
         try:
             while not self._stopping:
-                self.tick(self._socket.receive(POLL_MS, FRAMES_PER_TICK, BYTES_PER_TICK))
+                frames = self._socket.receive(POLL_MS, FRAMES_PER_TICK, BYTES_PER_TICK)
+                self.tick(frames, self._socket.waiting)
         except Exception as error:
             self.trouble, self.failed = f"the pipeline failed: {type(error).__name__}", True
             LOG.exception("the pipeline failed; the daemon ends")
@@ -141,9 +144,10 @@ class Pipeline:
             self.mailbox.close()
             self._processes.close()
 
-    def tick(self, frames: list[tuple[bytes, bytes]]) -> None:
-        """Do one round with these frames and all waiting requests."""
+    def tick(self, frames: list[tuple[bytes, bytes]], waiting: Iterable[bytes] = ()) -> None:
+        """Do one round with these frames and all waiting requests; of the peers in `waiting` more has arrived."""
         now, passed, work = self._clock(), Passed(), Work()
+        self._sessions.hear(waiting, now.mono_s)
         for peer, frame in frames:
             self._gate.admit(peer, frame, now.mono_s, passed)
             work.place_losses(passed)
@@ -173,6 +177,7 @@ class Pipeline:
         self._announce(work)
         if work.blocks:
             self._compact()
+        self._heap.give_back(now.mono_s)
 
     def _hear(self, passed: Passed, now: Now) -> None:
         """Take in what says how trainers are: their phases, their exceptions, and processes that ended."""

@@ -303,6 +303,25 @@ async def test_stream_of_a_client_that_keeps_up_takes_any_round_whole() -> None:
     assert names == {"rows"}
 
 
+@pytest.mark.usefixtures("unrested")
+async def test_stream_of_a_run_told_anew_keeps_only_the_newest() -> None:
+    """For a client that is behind and for one that comes back; what was replaced holds nothing."""
+    daemon = make_daemon()
+    async with StreamClient(daemon) as client:
+        await client.next()
+        for rows in (1, 2, 3):
+            daemon.publish(make_view(rows=rows, lost=0))
+        daemon.publish(make_view(make_run("other")))
+        slow = [await client.next() for _ in range(2)]
+    async with StreamClient(daemon, last_event_id="cafe-0") as client:
+        back = [await client.next() for _ in range(3)]
+
+    assert [(event.id, event.data["run"]) for event in slow] == [("cafe-3", "ant-ppo"), ("cafe-4", "other")]
+    assert slow[0].data["coverage"]["received"] == 3
+    assert [event.id for event in back] == ["cafe-0", "cafe-3", "cafe-4"]
+    assert back[0].data["replayed"] == 2
+
+
 async def test_stream_of_a_stuck_client_ends_rather_than_drop_an_anomaly() -> None:
     """It comes back with its last id and finds every anomaly in the ring."""
     daemon = make_daemon()

@@ -58,6 +58,15 @@ def test_engine_healthy_rows_are_clear_in_catalogue_order() -> None:
         assert verdicts.minibatch.dtype == verdicts.stage.dtype == np.int64
 
 
+def test_engine_streams_of_one_schema_share_how_the_rules_stand() -> None:
+    """A thousand runs of one kind of trainer do not each hold it."""
+    watch, other, block = Watch(), StreamState(), signal_block(2)
+    watch.engine.check(watch.state, block)
+    watch.engine.check(other, block)
+    ((_, first),), ((_, second),) = watch.state.plans.values(), other.plans.values()
+    assert first is second
+
+
 def test_engine_derived_rows_of_every_column_are_judged() -> None:
     """What derivation gives is what detection reads: nobody is blind when everything is sent."""
     watch = Watch("classic")

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import zmq
 
 from gradwatch_contracts import limits
+from gradwatch_contracts import messages as m
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.ingest.turns import WAITING_BYTES_MAX, Turns
+from gradwatch_daemon.pipeline import pipeline as pipeline_module
+from gradwatch_daemon.pipeline.detection import BROUGHT_BACK_MAX
 from gradwatch_daemon.pipeline.pipeline import SWEEP_S, SWEPT_EACH_TICK
-from harness.rows import hello
+from harness.rows import FULL, RowMaker, hello
 from harness.world import World
 
 if TYPE_CHECKING:
@@ -101,3 +104,64 @@ def test_daemon_with_many_sessions_looks_at_all_of_them_now_and_then(tmp_path: P
     assert len(looks) == 2
     assert world.view("run-0").run.state == "lost"
     world.close()
+
+
+def test_receive_with_more_than_a_tick_takes_names_who_waits(tmp_path: Path) -> None:
+    """So that nobody counts as silent whose frames have arrived."""
+    endpoint = f"ipc://{tmp_path / 'i.ipc'}"
+    context = zmq.Context()
+    with IngestSocket(endpoint) as socket:
+        peer = context.socket(zmq.DEALER)
+        peer.setsockopt(zmq.LINGER, 0)
+        peer.connect(endpoint)
+        peer.send(b"a")
+        (first,) = socket.receive(5_000, 512)
+        assert socket.waiting == ()
+        for frame in (b"b", b"c"):
+            peer.send(frame)
+        taken: list[tuple[bytes, bytes]] = []
+        while len(taken) < 1:
+            taken += socket.receive(5_000, 1)
+        while not socket.waiting:
+            socket.receive(5_000, 0)
+        assert socket.waiting == (first[0],)
+        assert socket.receive(0, 1) == [(first[0], b"c")]
+        assert socket.waiting == ()
+        peer.close()
+    context.term()
+
+
+def test_daemon_behind_with_the_frames_of_a_trainer_does_not_call_it_lost(tmp_path: Path) -> None:
+    """What has arrived was heard, though it is not read yet; without it the trainer is lost."""
+    world = World(tmp_path)
+    world.greet()
+    world.now_s += limits.HEARTBEAT_S * (limits.HEARTBEATS_MISSED_MAX + 1)
+    world.pipeline.tick([], [b"p"])
+    assert world.view().live
+    world.now_s += limits.HEARTBEAT_S * (limits.HEARTBEATS_MISSED_MAX + 1)
+    world.pipeline.tick([])
+    assert not world.view().live
+    world.close()
+
+
+def test_daemon_to_which_many_come_back_brings_their_detectors_back_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart hundreds greet in one tick, and none is welcome before its end."""
+    monkeypatch.setattr(pipeline_module, "RESTORED_RUNS_MAX", 0)
+    many = BROUGHT_BACK_MAX + 2
+    world = World(tmp_path)
+    for number in range(many):
+        world.tick(hello(f"run-{number}", f"s{number}"), peer=b"%d" % number)
+        world.tick(m.SchemaMessage(FULL.columns), RowMaker().samples(), peer=b"%d" % number)
+    world.restart()
+    counts = []
+    for number in range(many):
+        world.tick(hello(f"run-{number}", f"s{number}"), peer=b"%d" % number)
+    for _ in range(3):
+        counts.append(len(world.pipeline._detection._streams))
+        world.now_s += 1.5
+        world.tick()
+    world.close()
+
+    assert counts == [0, BROUGHT_BACK_MAX, many]

@@ -219,6 +219,42 @@ def test_gate_answers_ping_and_moves_the_time_it_heard_the_session(door: Door) -
     assert door.sessions.silent(5.1 + limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX) == [door.session]
 
 
+def test_gate_with_the_same_schema_of_many_sessions_keeps_one(door: Door) -> None:
+    """A thousand trainers of one kind cost one schema; one that differs is its own."""
+    door.sessions.open(LiveSession("s2", b"q", STREAM, hello(), -1, -1, 0.0))
+    door.send(m.SchemaMessage(FULL.columns), b"q")
+    door.send(m.SchemaMessage(FULL.columns[:-1]), b"q")
+    of_p, (same, other) = list(door.session.schemas.values()), list(door.sessions.by_id["s2"].schemas.values())
+    assert of_p[0] is same
+    assert other.columns == FULL.columns[:-1]
+
+
+def test_gate_with_a_schema_of_nobody_asks_for_a_greeting(door: Door) -> None:
+    """Also one that is known from others."""
+    door.send(m.SchemaMessage(FULL.columns), b"stranger")
+    assert door.passed.replies == [(b"stranger", m.Rehello())]
+    assert door.counters.refused == {"not-greeted": 1}
+
+
+def test_gate_forgets_the_oldest_schema_frame_beyond_the_bound(door: Door) -> None:
+    """Whoever invents schemas does not fill the daemon; the frame of an old one is read again."""
+    for count in range(1, SCHEMAS_MAX + 1):
+        door.send(m.SchemaMessage((replace(FULL.columns[0], subject=f"s{count}"),)))
+    before = door.session.schemas[next(reversed(door.session.schemas))]
+    door.send(m.SchemaMessage(FULL.columns))
+    assert FULL.id in door.session.schemas
+    assert before.id in door.session.schemas
+
+
+def test_session_of_whom_something_waits_is_not_silent(door: Door) -> None:
+    """After a tick of many seconds nobody is lost whose frames lie there unread."""
+    late = 5.1 + limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX
+    door.sessions.hear([b"stranger", b"p"], 5.0)
+    assert door.sessions.silent(late) == [door.session]
+    door.sessions.hear([b"p"], late)
+    assert door.sessions.silent(late) == []
+
+
 def test_joined_blocks_keep_order_and_do_not_mix_streams() -> None:
     """Joining is only a matter of speed."""
     door = Door()
