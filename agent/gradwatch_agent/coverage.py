@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
-from gradwatch_contracts.needs import LINES, NEEDS
+from gradwatch_contracts.needs import LINES, NEEDS, STAND_INS
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ WATCHED = {
 RECURRENT = ("LSTM", "GRU", "RNN")
 """How the names of torch's recurrent layers and cells begin."""
 
+PASSED = re.compile(r"pass (?:the )?(.+) to ((?:mon\.)?\w+)\(\)(.*)")
+"""A line to add that is an argument of a call, and when."""
+
+CALLED = re.compile(r"call (mon\.\w+)\((.+?)\).*")
+"""A line to add that is a call with what it is given, and for whom."""
+
+NAMED_MAX = 2
+"""Detectors of a call that are named; more are counted."""
+
 INCOMPLETE_ROWS = RowFlag.PARTIAL | RowFlag.SKIPPED
 
 
@@ -52,7 +62,8 @@ class StartUp:
         if row.level < Level.NORMAL:
             LOGGER.warning("gradwatch: %s; at level %s most detectors are blind.", about, Level(row.level).name.lower())
         else:
-            LOGGER.log(logging.WARNING if blind else logging.INFO, "gradwatch: %s; %s.", about, what_is_seen(blind, len(kinds)))
+            seen = what_is_seen(blind, len(kinds), self._run)
+            LOGGER.log(logging.WARNING if blind else logging.INFO, "gradwatch: %s; %s.", about, seen)
         return True
 
 
@@ -60,7 +71,7 @@ def best_status(row: Row) -> dict[str, Status]:
     """Column → the best status over its subjects. NOT_CALLED for one that has appeared under no subject yet."""
     found = dict.fromkeys(COLUMNS, Status.NOT_CALLED)
     for column, code in zip(row.schema.columns, row.status, strict=True):
-        if code == Status.MEASURED or found[column.name] is Status.NOT_CALLED:
+        if code == Status.MEASURED or found.get(column.name, Status.NOT_CALLED) is Status.NOT_CALLED:
             found[column.name] = Status(code)
     return found
 
@@ -91,16 +102,46 @@ def blind_for(status: dict[str, Status], kinds: Iterable[str]) -> dict[str, list
 def what_is_measured(status: dict[str, Status]) -> str:
     """In the words of a trainer's author."""
     measured = {name for name, code in status.items() if code is Status.MEASURED}
-    calls = {COLUMNS[name].call for name in measured} | measured
+    calls = {COLUMNS[name].call for name in measured if name in COLUMNS} | measured
     return ", ".join(words for key, words in WATCHED.items() if key in calls) or "its updates only"
 
 
-def what_is_seen(blind: dict[str, list[str]], detectors: int) -> str:
-    """How many of so many detectors have what they need, and what the others lack."""
+def what_is_seen(blind: dict[str, list[str]], detectors: int, run: str) -> str:
+    """How many of so many detectors have what they need; for the others the calls to add, those that help most first."""
     unseeing = {kind for kinds in blind.values() for kind in kinds}
-    lines = "; ".join(f"{', '.join(kinds)} ({line})" for line, kinds in blind.items())
-    return f"{detectors - len(unseeing)} of {detectors} detectors see{f', blind are {lines}' if lines else ''}"
+    seen = f"{detectors - len(unseeing)} of {detectors} detectors see"
+    if not blind:
+        return seen
+    calls = sorted(by_call(blind).items(), key=lambda item: -len(item[1]))
+    lines = "; ".join(f"{call} for {', '.join(kinds) if len(kinds) <= NAMED_MAX else len(kinds)}" for call, kinds in calls)
+    return f"{seen}, {len(unseeing)} are blind. To add: {lines}. Which and why: gradwatch doctor {run}"
+
+
+def by_call(blind: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The lines to add with the arguments of one call together, and the detectors that lack any of them."""
+    arguments: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
+    for line, kinds in blind.items():
+        passed, called = PASSED.fullmatch(line), CALLED.fullmatch(line)
+        call = passed[2] if passed else called[1] if called else line.removeprefix("call ")
+        given = [f"{name.strip()}=" for name in re.split(r",| and ", passed[1])] if passed else [called[2]] if called else []
+        arguments.setdefault(call, []).extend(given)
+        known = found.setdefault(call, [])
+        known += [kind for kind in kinds if kind not in known]
+    return {_written(call, dict.fromkeys(sorted(arguments[call], key=_is_named))): kinds for call, kinds in found.items()}
+
+
+def _written(call: str, arguments: Iterable[str]) -> str:
+    """As one writes a call."""
+    given = ", ".join(arguments)
+    return f"{call}({given})" if given else call
+
+
+def _is_named(argument: str) -> bool:
+    return argument.endswith("=")
 
 
 def _lacks(signal: str, status: dict[str, Status]) -> bool:
-    return any(status[column] is Status.NOT_CALLED for column in SIGNALS[signal].columns)
+    """Whether nothing feeds a signal, nor the one that would be judged in its place."""
+    missing = any(status[column] is Status.NOT_CALLED for column in SIGNALS[signal].columns)
+    return missing and (signal not in STAND_INS or _lacks(STAND_INS[signal], status))

@@ -28,7 +28,7 @@ from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.measurement import Measurement, Underway
@@ -122,6 +122,25 @@ class UpdateCycle:
             self._memory.close()
         self._settings = replace(self._settings, modules=(), optimizers=(), probe=None)
         self._tally = Tally()
+
+    def expect_none(self, calls: Collection[str]) -> None:
+        """Before the first update ends: nobody makes these calls in this run, see `Catalogue`."""
+        self._rows.expect_none(calls)
+
+    def take_signals(self, values: Mapping[str, float]) -> None:
+        """What the script itself computed, as the columns or signals that it is. What we measured ourselves stays."""
+        if self._open and self._collected >= Level.NORMAL:
+            for name, value in values.items():
+                if (name, "") not in self._tally.parts:
+                    self._tally.parts[name, ""] = (value,)
+
+    @guarded
+    def take_entropy(self, entropy: object) -> None:
+        """Of a minibatch whose gradient is there already, as `ppo(entropy=)` takes it; of the rest of it nothing is known."""
+        begin = time.perf_counter_ns()
+        if self._open and self._collected >= Level.NORMAL:
+            self._measure().policy.observe(entropy=entropy)
+            self._agent_ns += time.perf_counter_ns() - begin
 
     def open(self) -> None:
         """Place the hooks and begin the first update; called once, by `watch`, which may raise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 PATCHES: dict[str, str] = {
     "gradients": "clip_grad_norm_ and optimizer steps",
     "scalars": "SummaryWriter.add_scalar",
+    "entropies": "entropy() of torch.distributions",
     "exceptions": "sys.excepthook",
 }
 """What a script that says nothing by itself is watched through: name for `--no-patch` → what is looked into."""

@@ -63,6 +63,11 @@ LINES: dict[str, str] = {
 """Signal → the line to add to a trainer that does not feed it."""
 
 
+STAND_INS = {"policy.kl.k3": "policy.kl.k3.last"}
+"""Signal → the one that is judged in its place in a run whose rows do not list it at all, as a script's that logs the KL of the
+last minibatch. What the rules of the KL find with either: docs/adapters.md."""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """Signals of one detector: without each of `every` it is blind, and without all of `some` too. Neither: that rows come

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_contracts.dialects import UNKNOWN, dialect_of
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import RUN, check_name, nearest, slug
 from gradwatch_contracts.segments import without_gaps
@@ -20,7 +21,6 @@ from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.config import is_loopback, split_host_port
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.detect.extensions import load_rules
-from gradwatch_daemon.importing.keys import UNKNOWN, dialect_of
 from gradwatch_daemon.importing.points import unreadable
 from gradwatch_daemon.importing.progress import read_progress
 from gradwatch_daemon.importing.rows import assemble, read_keys
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gradwatch_contracts.connection import Connection
-    from gradwatch_daemon.importing.keys import Dialect, Meaning
+    from gradwatch_contracts.dialects import Dialect, Meaning
     from gradwatch_daemon.importing.points import Log
     from gradwatch_daemon.importing.rows import LoggedAttempt
     from gradwatch_daemon.importing.send import Wire

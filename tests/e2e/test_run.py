@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from math import log
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def own_lines(err: str) -> list[str]:
 
 def arguments(name: str) -> list[str]:
     """Of a script that writes everything it can into files of this name (of seven letters: event files hold it)."""
-    return ["--burst-at", "3", "--logdir", name, "--truth", f"{name}.jsonl", "--parameters", f"{name}.pt"]
+    return ["--burst-at", "3", "--nan-at", "2", "--logdir", name, "--truth", f"{name}.jsonl", "--parameters", f"{name}.pt"]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,11 @@ def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: Daemon
     assert (code, out) == (0, "done\n"), err
     assert own_lines(err) == [
         "gradwatch: watching run 'plain' through gradients (clip_grad_norm_ and optimizer steps), scalars "
-        "(SummaryWriter.add_scalar), exceptions (sys.excepthook). `--no-patch NAME` leaves one alone.",
+        "(SummaryWriter.add_scalar), entropies (entropy() of torch.distributions), exceptions (sys.excepthook). "
+        "`--no-patch NAME` leaves one alone.",
         "gradwatch: an update ends when global_step changes.",
+        "gradwatch: scalars of CleanRL PPO: charts/learning_rate is opt.lr, losses/approx_kl is policy.kl.k3.last, "
+        "losses/clipfrac is policy.clip_fraction, losses/explained_variance is value.explained_variance.",
     ]
     run = ended(daemon, "plain")
     known = [json.loads(line) for line in (daemon.home / "watched.jsonl").read_text().splitlines()]
@@ -99,10 +103,32 @@ def test_run_of_an_unmodified_script_is_recorded_update_by_update(daemon: Daemon
     assert series(daemon, "plain", "opt.steps") == [MINIBATCHES] * ITERATIONS
     assert series(daemon, "plain", "opt.skipped") == [0] * ITERATIONS
     assert series(daemon, "plain", "user", "losses/approx_kl") == [pytest.approx(one["kl"], rel=1e-4) for one in known]
+    assert series(daemon, "plain", "policy.kl.k3.last") == [pytest.approx(one["kl"], rel=1e-4) for one in known]
+    assert series(daemon, "plain", "policy.clip_fraction") == [pytest.approx(fmean(one["clipfrac"])) for one in known]
+    assert series(daemon, "plain", "value.explained_variance") == [pytest.approx(one["ev"], rel=1e-5) for one in known]
+    assert series(daemon, "plain", "policy.entropy.raw") == [pytest.approx(one["entropy"], rel=1e-5) for one in known]
+    assert series(daemon, "plain", "policy.entropy.norm") == [pytest.approx(one["entropy"] / log(2), rel=1e-5) for one in known]
+    found = daemon.get("/api/v1/runs/plain/series?signal=loss.total.nonfinite")
+    assert (found["update"][0], found["last"][0]) == (2, 1)  # nothing is known of the others
     assert series(daemon, "plain", "episode.count")[::2] == [2, 2, 2]
     assert series(daemon, "plain", "episode.return.mean")[::2] == [pytest.approx(fmean(one["returns"])) for one in known[::2]]
     assert series(daemon, "plain", "opt.lr")[2:] == [pytest.approx(rate) for rate in (2.5e-4, 0.25, 2.5e-4)]
     assert (run["config"]["num_envs"], run["config"]["wandb_token"]) == (4, "[redacted]")
+
+
+def test_detectors_judge_what_a_script_logs_and_asks(daemon: DaemonProcess, watched: tuple[int, str, str]) -> None:
+    """The KL of the last minibatch in place of that of the update, and it says so; the entropy as it was asked for; a loss that
+    is no number is a finding. What nobody logs stays blind."""
+    ended(daemon, "plain")
+    told = {item["kind"]: item for item in daemon.run("plain")["standings"]}
+    assert told["kl_extreme"]["state"] in {"armed", "firing"}
+    assert "policy.kl.k3.last in place of policy.kl.k3" in told["kl_extreme"]["reason"]
+    assert told["kl_spike"]["state"] == "learning"
+    assert {told[kind]["state"] for kind in ("entropy_collapse", "entropy_low")} == {"armed"}
+    assert told["ratio_explosion"]["state"] == told["value_collapse"]["state"] == "blind"
+    found = {item["kind"] for item in daemon.get("/api/v1/anomalies?run=plain")["items"]}
+    assert "nonfinite" in found
+    assert "To add: " in watched[2]
 
 
 def test_script_writes_what_it_writes_alone(

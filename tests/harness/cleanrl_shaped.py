@@ -20,6 +20,7 @@ parser.add_argument("--num-envs", type=int, default=4)
 parser.add_argument("--num-steps", type=int, default=16)
 parser.add_argument("--learning-rate", type=float, default=2.5e-4)
 parser.add_argument("--burst-at", type=int, default=-1)
+parser.add_argument("--nan-at", type=int, default=-1)
 parser.add_argument("--wandb-token", default="s3cret")
 parser.add_argument("--logdir", default="")
 parser.add_argument("--truth", default="")
@@ -81,7 +82,7 @@ for iteration in range(args.iterations):
                 writer.add_scalar("charts/episodic_length", 6, global_step)
             total[0] = 0
     b_returns, b_adv = rewards.reshape(-1), (rewards - values).reshape(-1)
-    norms = []
+    norms, entropies, clipfracs = [], [], []
     for _ in range(2):
         for mb in torch.randperm(batch).split(batch // 2):
             _, newlogprob, entropy, newvalue = agent.get_action_and_value(
@@ -89,7 +90,11 @@ for iteration in range(args.iterations):
             )
             logratio = newlogprob - logprobs.reshape(-1)[mb]
             ratio = logratio.exp()
-            approx_kl = ((ratio - 1) - logratio).mean()
+            with torch.no_grad():
+                old_approx_kl = (-logratio).mean()
+                approx_kl = ((ratio - 1) - logratio).mean()
+                clipfracs.append(((ratio - 1.0).abs() > 0.2).float().mean().item())
+                entropies.append(entropy.mean().item())
             pg_loss = torch.max(-b_adv[mb] * ratio, -b_adv[mb] * ratio.clamp(0.8, 1.2)).mean()
             v_loss = 0.5 * ((newvalue.view(-1) - b_returns[mb]) ** 2).mean()
             loss = pg_loss - 0.01 * entropy.mean() + v_loss * 0.5
@@ -97,13 +102,24 @@ for iteration in range(args.iterations):
             loss.backward()
             norms.append(nn.utils.clip_grad_norm_(agent.parameters(), 0.1).item())
             optimizer.step()
+    y_pred, y_true = values.reshape(-1).numpy(), b_returns.numpy()
+    explained_var = float("nan") if y_true.var() == 0 else 1 - (y_true - y_pred).var() / y_true.var()
+    if iteration == args.nan_at:
+        v_loss = v_loss * float("nan")  # as it is logged; nothing is trained on it
     if writer:
         writer.add_scalar("charts/learning_rate", optimizer.param_groups[0]["lr"], global_step)
         writer.add_scalar("losses/value_loss", v_loss.item(), global_step)
+        writer.add_scalar("losses/policy_loss", pg_loss.item(), global_step)
+        writer.add_scalar("losses/entropy", entropy.mean().item(), global_step)
+        writer.add_scalar("losses/old_approx_kl", old_approx_kl.item(), global_step)
         writer.add_scalar("losses/approx_kl", approx_kl.item(), global_step)
+        writer.add_scalar("losses/clipfrac", sum(clipfracs) / len(clipfracs), global_step)
+        writer.add_scalar("losses/explained_variance", explained_var, global_step)
+        writer.add_scalar("charts/SPS", 1000, global_step)
     if args.truth:
         with open(args.truth, "a") as truth:
             known = {"global_step": global_step, "norms": norms, "returns": returns, "kl": approx_kl.item()}
+            known |= {"entropy": sum(entropies) / len(entropies), "clipfrac": clipfracs, "ev": float(explained_var)}
             truth.write(json.dumps(known) + "\n")
     if args.end and iteration == args.iterations - 2:
         print("ending", flush=True)

@@ -1,16 +1,13 @@
-"""What a script gives to a `SummaryWriter`, as `ScriptWatch` takes it; the writer writes what it would have written."""
+"""What a script gives to a `SummaryWriter`, told to a listener; the writer writes what it would have written."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gradwatch_agent.collect.host import to_float
-
-if TYPE_CHECKING:
-    from gradwatch_agent.adapters.script import ScriptWatch
 
 HYPERPARAMETERS = "hyperparameters"
 """Tag of the text under which CleanRL's scripts write their arguments, as a Markdown table."""
@@ -20,21 +17,31 @@ _HEADS = frozenset({"param", "-", ""})
 MARK = "gradwatch_forwards"
 
 
-def forward_scalars(writer: Any, script: ScriptWatch) -> None:
-    """Let every `add_scalar` and `add_text` of a SummaryWriter class also tell `script`; once for a class."""
+class Listener(Protocol):
+    """Who is told."""
+
+    def on_scalar(self, tag: object, value: object, global_step: object) -> None:
+        """`add_scalar` is called."""
+
+    def on_config(self, text: object) -> None:
+        """The script's arguments are written, as a Markdown table."""
+
+
+def forward_scalars(writer: Any, listener: Listener) -> None:
+    """Let every `add_scalar` and `add_text` of a SummaryWriter class also tell `listener`; once for a class."""
     add_scalar, add_text = writer.add_scalar, writer.add_text
     if hasattr(add_scalar, MARK):
         return
 
     @functools.wraps(add_scalar)
     def scalar(self: Any, tag: Any, scalar_value: Any, global_step: Any = None, *args: Any, **kwargs: Any) -> Any:
-        script.on_scalar(tag, scalar_value, global_step)
+        listener.on_scalar(tag, scalar_value, global_step)
         return add_scalar(self, tag, scalar_value, global_step, *args, **kwargs)
 
     @functools.wraps(add_text)
     def text(self: Any, tag: Any, text_string: Any, *args: Any, **kwargs: Any) -> Any:
         if tag == HYPERPARAMETERS:
-            script.on_config(text_string)
+            listener.on_config(text_string)
         return add_text(self, tag, text_string, *args, **kwargs)
 
     setattr(scalar, MARK, True)

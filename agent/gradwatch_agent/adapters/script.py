@@ -8,6 +8,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_agent.adapters.entropies import Entropies, look_at_entropies
+from gradwatch_agent.adapters.meanings import Meanings
 from gradwatch_agent.adapters.parameters import OptimizerParameters
 from gradwatch_agent.adapters.scalars import parse_table, read_number
 from gradwatch_agent.adapters.update_rule import UpdateRule
@@ -28,6 +30,10 @@ EPISODES = {"charts/episodic_return": "episode_returns", "charts/episodic_length
 """CleanRL's tag of one finished episode → argument of `step`. Where they are used, global_step counts environment steps."""
 
 
+NEVER = ("rollout", "ppo", "recurrent")
+"""Calls that a script without calls does not make."""
+
+
 class ScriptWatch:
     """Does nothing until `arm`. Its monitor is made at the first gradient, when the optimizers are known."""
 
@@ -35,11 +41,12 @@ class ScriptWatch:
         self.monitor: Monitor | None = None
         self._patches: Collection[str] = ()
         self._rule = UpdateRule(EVERY)
-        self._said = ""
+        self._said: set[str] = set()
         self._optimizers: list[weakref.ref[Any]] = []
         self._early: dict[str, object] = {}
         self._config: dict[str, object] = {}
         self._episodes: dict[str, list[float]] = {}
+        self._meanings, self._entropies = Meanings(), Entropies()
         self._started = False
 
     def arm(self, patches: Collection[str], every: int = EVERY) -> None:
@@ -53,6 +60,8 @@ class ScriptWatch:
             optimizer.Optimizer.__init__ = _noting(optimizer.Optimizer.__init__, self)  # type: ignore[method-assign]
             optimizer.register_optimizer_step_pre_hook(self._before_step)
             optimizer.register_optimizer_step_post_hook(self._after_step)
+        if "entropies" in patches:
+            look_at_entropies(self._on_entropy)
 
     def _on_own_error(self, place: str, text: str) -> None:
         if self.monitor is not None:
@@ -81,9 +90,17 @@ class ScriptWatch:
     def _after_step(self, optimizer: object, args: object, kwargs: object) -> None:
         self._end(self._rule.stepped())
 
+    @guarded
+    def _on_entropy(self, distribution: object, entropy: object) -> None:
+        self._entropies.see(distribution, entropy)
+
     def _see_gradient(self) -> None:
+        """The entropies asked since the last gradient are of the minibatch that this one is of."""
         self._start()
         self._end(self._rule.gradient())
+        entropy = self._entropies.take()
+        if entropy is not None and self.monitor is not None:
+            self.monitor.take_entropy(entropy)
 
     @guarded
     def on_scalar(self, tag: object, value: object, global_step: object) -> None:
@@ -93,6 +110,8 @@ class ScriptWatch:
             self._end(self._rule.scalar(key, at, trains=bool(self._optimizers)))
         if key in EPISODES and isinstance(number, float):
             self._episodes.setdefault(EPISODES[key], []).append(number)
+        if isinstance(number, float):
+            self._meanings.see(key, number)
         monitor = self.monitor or next((one for one in EXITS.monitors if isinstance(one, Monitor)), None)
         if monitor is not None:
             monitor.log({key: number})
@@ -124,7 +143,8 @@ class ScriptWatch:
         self._started, hook = True, sys.excepthook
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         model = OptimizerParameters(optimizers) if optimizers else None
-        self.monitor = watch(model, optimizers or None, config=self._config)
+        self.monitor = watch(model, optimizers or None, config=self._config, action_space=self._entropies.space)
+        self.monitor.expect_none(NEVER)
         if "exceptions" not in self._patches:
             sys.excepthook = hook
         atexit.register(self.settle)  # after the monitor's own, so it runs before it
@@ -139,9 +159,11 @@ class ScriptWatch:
         self._start()
         if self.monitor is None or not self.monitor.active:
             return
-        if ended.rule != self._said:
-            self._said = ended.rule
-            say(f"an update ends {ended.rule}.")
+        self.monitor.take_signals(self._meanings.take())
+        for sentence in (f"an update ends {ended.rule}", self._meanings.sentence):
+            if sentence and sentence not in self._said:
+                self._said.add(sentence)
+                say(f"{sentence}.")
         env_steps = int(ended.at) if ended.at is not None and self._episodes else None
         self.monitor.step(env_steps, **self._episodes)
         self._episodes = {name: [] for name in self._episodes}

@@ -8,15 +8,14 @@ from array import array
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
-from gradwatch_contracts.columns import WIDTH, RowFlag, Schema, Status
+from gradwatch_contracts.columns import WIDTH, Column, Kind, RankRule, RowFlag, Schema, Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from gradwatch_agent.collect.host import Tally
-    from gradwatch_contracts.columns import Column
 
 EMPTY_MAX = 256
 """Empty rows kept: one for each level and each set of resting collectors."""
@@ -31,12 +30,15 @@ Place = tuple[int, int]
 class Catalogue:
     """Every registered column, then the subjects (heads, keys) in the order in which they appeared.
 
-    Columns are only ever appended, so a row built late, from values that were on their way, still fits.
+    Columns are only ever appended, so a row built late, from values that were on their way, still fits. Those of the calls in
+    `never`, which nobody makes in this run, are listed only once something was measured for them. What is measured under the
+    name of a signal that is no column travels as that signal.
     """
 
-    __slots__ = ("_blank", "_columns", "_empty", "_places", "_run", "_schema", "_slots", "_users")
+    __slots__ = ("_blank", "_columns", "_empty", "_never", "_places", "_run", "_schema", "_slots", "_users")
 
-    def __init__(self) -> None:
+    def __init__(self, never: Collection[str] = ()) -> None:
+        self._never = frozenset(never)
         self._columns: list[Column] = []
         self._places: dict[tuple[str, str], Place] = {}
         self._users: dict[str, Place] = {}
@@ -46,7 +48,7 @@ class Catalogue:
         self._blank: array[float] = array("d")
         self._empty: dict[tuple[int, bool, bool, frozenset[str]], bytes] = {}
         for spec in COLUMNS.values():
-            if not spec.per:
+            if not spec.per and spec.call not in self._never:
                 self.place(spec.name, "")
 
     @property
@@ -64,7 +66,7 @@ class Catalogue:
         found = self._places.get(key)
         if found is not None or len(self._columns) >= limits.COLUMNS_MAX:
             return found
-        column = COLUMNS[name].column(subject)
+        column = COLUMNS[name].column(subject) if name in COLUMNS else Column(name, Kind.LAST, RankRule.RANK0, subject)
         place = (self._slots, len(self._columns))
         self._places[key] = place
         if name == "user":
@@ -92,7 +94,7 @@ class Catalogue:
         missing = tally.missing()
         places = self._places
         for key in (*tally.parts, *missing):
-            if key not in places:
+            if key not in places and (key in tally.parts or COLUMNS[key[0]].call not in self._never):
                 self.place(*key)
         run = self._place_users(user) if user else None
         schema = self.schema
@@ -143,7 +145,8 @@ class Catalogue:
             unmeasured = Status.INCOMPLETE if partial else Status.NOT_CALLED
             rich = Status.THINNED if thinned else unmeasured
             by_level = {one: Status.LEVEL if one > level else rich if one > Level.MINIMAL else unmeasured for one in Level}
-            found = bytes(by_level[COLUMNS[column.name].level] for column in self._columns)
+            levels = (COLUMNS[column.name].level if column.name in COLUMNS else Level.NORMAL for column in self._columns)
+            found = bytes(by_level[one] for one in levels)
             if resting:
                 missing = zip(self._columns, found, strict=True)
                 found = bytes([REST[code] if column.name in resting else code for column, code in missing])

@@ -12,7 +12,7 @@ from gradwatch_agent.collect.catalogue import Catalogue
 from gradwatch_agent.row import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.measurement import Underway
@@ -71,6 +71,10 @@ class RowQueue:
         self.pending: deque[Waiting] = deque()
         self._sync = sync
         self.box = BlackBox()
+
+    def expect_none(self, calls: Collection[str]) -> None:
+        """Before the first row: these calls will not be made, so their columns are not listed. See `Catalogue`."""
+        self._catalogue = Catalogue(calls)
 
     def put(self, waiting: Waiting) -> None:
         """Take a finished update; `harvest` builds it when it is complete."""

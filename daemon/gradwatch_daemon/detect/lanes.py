@@ -205,6 +205,12 @@ def _lane(rule: Rule, subject: str, parts: Sequence[Part], first: int, columns: 
     )
     shown = tuple(_shown(rule, part, subject, columns) for part in parts)
     notes = tuple((columns.signal(need.signal, subject), need.without) for need in rule.needs if need.without)
+    stand_ins = {need.signal: columns.layout.stands_in.get(need.signal) for need in rule.needs}
+    notes += tuple(
+        (columns.signals + ABSENT, f"judges {other} in place of {name}, which is not sent")
+        for name, other in stand_ins.items()
+        if other
+    )
     return Lane(rule, subject, first, first + len(parts), shown, needs, tuple(series), relative, notes)
 
 

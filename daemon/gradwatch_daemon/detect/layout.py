@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from gradwatch_contracts.needs import STAND_INS
 from gradwatch_contracts.signals import SIGNALS
 
 if TYPE_CHECKING:
@@ -58,13 +59,19 @@ def _frozen(array: NDArray[D]) -> NDArray[D]:
 class Layout:
     """Where each signal of a tuple of signals stands, and what detectors worked out from it. One per tuple."""
 
-    __slots__ = ("index", "places", "plans", "reasons", "signals", "subjects")
+    __slots__ = ("index", "places", "plans", "reasons", "signals", "stands_in", "subjects")
 
     def __init__(self, signals: tuple[SignalKey, ...]) -> None:
         self.signals = signals
         self.index: dict[tuple[str, str], int] = {key: place for place, key in enumerate(signals)}
         self.places: dict[str, int] = {key.name: place for place, key in enumerate(signals) if not key.subject}
         """Place of a signal of the whole; the same as in `index`, at half of the cost."""
+        self.stands_in: dict[str, str] = {}
+        """Signal that these rows do not list → the one that is judged in its place."""
+        for name, other in STAND_INS.items():
+            if name not in self.places and other in self.places:
+                self.stands_in[name] = other
+                self.places[name] = self.index[name, ""] = self.places[other]
         self.subjects: dict[str, tuple[str, ...]] = {}
         for name, subject in signals:
             self.subjects[name] = (*self.subjects.get(name, ()), subject)

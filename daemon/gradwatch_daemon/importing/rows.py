@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
+from gradwatch_contracts.dialects import Dialect, Meaning
 from gradwatch_contracts.names import USER_KEY
-from gradwatch_daemon.importing.keys import Dialect, Meaning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

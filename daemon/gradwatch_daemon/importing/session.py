@@ -19,7 +19,7 @@ from gradwatch_daemon.importing.rows import moments
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from gradwatch_daemon.importing.keys import Dialect, Meaning
+    from gradwatch_contracts.dialects import Dialect, Meaning
     from gradwatch_daemon.importing.rows import LoggedRow
 
 ORIGIN = "imported"

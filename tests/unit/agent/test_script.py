@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
+from gradwatch_agent.adapters.entropies import Entropies, look_at_entropies
+from gradwatch_agent.adapters.meanings import Meanings
 from gradwatch_agent.adapters.parameters import OptimizerParameters
 from gradwatch_agent.adapters.scalars import forward_scalars, parse_table
 from gradwatch_agent.adapters.script import ScriptWatch
@@ -186,3 +188,100 @@ def test_writer_of_tensorboardx_is_forwarded_and_writes_what_it_writes_alone(
     assert watching.given[0]["config"] == {"seed": 1}
     assert [row["user/losses/loss"] for row in watching.rows][-3:] == [0.0, 0.5, 1.0]
     assert "user/weights" not in watching.rows[-1]
+
+
+CLEANRL = {"charts/SPS": 9.0, "losses/clipfrac": 0.25, "losses/approx_kl": 0.01, "losses/explained_variance": 0.5}
+
+
+def test_tag_of_a_known_program_is_the_signal_that_it_is() -> None:
+    """Only once all its marks were met: a borrowed name proves nothing. A NaN is a fault where it proves one, and the explained
+    variance is NaN where it is not defined. Tags that are no signal of ours stay what they are."""
+    meanings = Meanings()
+    meanings.see("losses/approx_kl", 0.01)
+    assert (meanings.take(), meanings.sentence) == ({}, "")
+    for tag, value in {**CLEANRL, "losses/entropy": 0.6, "losses/value_loss": np.nan, "mine": 1.0}.items():
+        meanings.see(tag, value)
+    assert meanings.take() == {
+        "policy.clip_fraction": 0.25,
+        "policy.kl.k3.last": 0.01,
+        "value.explained_variance": 0.5,
+        "loss.total.nonfinite": 1.0,
+    }
+    assert meanings.sentence.startswith("scalars of CleanRL PPO: losses/clipfrac is policy.clip_fraction, ")
+    meanings.see("losses/approx_kl", np.nan)
+    meanings.see("losses/explained_variance", np.nan)
+    found = meanings.take()
+    assert np.isnan(found.pop("policy.kl.k3.last"))
+    assert found == {"policy.logratio.nonfinite": 1.0}
+
+
+def test_tag_that_is_written_with_the_next_update_is_read_as_nothing() -> None:
+    """Stable-Baselines3 writes `train/` one update late; its callback puts it right."""
+    meanings = Meanings()
+    for tag in ("time/fps", "train/clip_fraction", "train/entropy_loss"):
+        meanings.see(tag, 0.1)
+
+    assert meanings.dialect.name == "Stable-Baselines3 PPO"
+    assert meanings.take() == {}
+
+
+def test_row_of_a_script_lists_no_column_of_a_call_that_nobody_makes(armed: tuple[ScriptWatch, Watching]) -> None:
+    """But those that its scalars are; what we measured ourselves is not overwritten by what it says of it."""
+    watch, watching = armed
+    model = nn.Linear(3, 1)
+    train(model, torch.optim.SGD(model.parameters(), 0.01))
+    for tag, value in {**CLEANRL, "charts/learning_rate": 7.0}.items():
+        watch.on_scalar(tag, value, 8)
+    watch.settle()
+
+    row = watching.rows[0]
+    assert (row["policy.kl.k3.last"], row["policy.clip_fraction"], row["value.explained_variance"]) == (0.01, 0.25, 0.5)
+    assert row["opt.lr"] == 0.01
+    assert row["user/losses/approx_kl"] == 0.01
+    assert not {"policy.kl.k3", "value.pred", "rnn.h"} & row.keys()
+
+
+@pytest.fixture
+def asked() -> Iterator[Entropies]:
+    """Of torch's distributions, until the test ends."""
+    kinds = (torch.distributions.Categorical, torch.distributions.Normal)
+    before = [kind.entropy for kind in kinds]
+    entropies = Entropies()
+    look_at_entropies(entropies.see)
+    yield entropies
+    for kind, original in zip(kinds, before, strict=True):
+        kind.entropy = original  # type: ignore[method-assign]
+
+
+def test_entropy_is_that_of_the_minibatch_and_its_heads(asked: Entropies) -> None:
+    """What is asked while collecting is of no minibatch; a Gaussian's is summed over the dimensions of an action; anything but
+    the heads of before is none of this policy."""
+    logits = torch.zeros(4, 3, requires_grad=True)
+    with torch.no_grad():
+        torch.distributions.Categorical(logits=logits).entropy()
+    assert asked.take() is None
+    made = [torch.distributions.Categorical(logits=logits).entropy() for _ in range(2)]
+    assert asked.space is not None
+    assert asked.space.nvec == [3, 3]
+    heads = asked.take()
+    assert list(heads) == ["0", "1"]
+    assert torch.equal(heads["1"], made[1])
+    assert not heads["0"].requires_grad
+    torch.distributions.Normal(logits, torch.ones(4, 3)).entropy()
+    assert asked.take() is None
+
+    alone = Entropies()
+    alone.see(torch.distributions.Normal(logits, 1.0), torch.ones(4, 3, requires_grad=True))
+    assert alone.space is None
+    assert alone.take().tolist() == [3.0] * 4
+
+
+@pytest.mark.campaign
+def test_entropy_in_a_compiled_policy_breaks_no_graph(asked: Entropies) -> None:
+    """It is left alone there, and nothing is known of it."""
+    policy = torch.compile(
+        lambda x: torch.distributions.Categorical(logits=x, validate_args=False).entropy(), fullgraph=True, backend="eager"
+    )
+
+    assert policy(torch.zeros(4, 3, requires_grad=True)).shape == (4,)
+    assert asked.take() is None

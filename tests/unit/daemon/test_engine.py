@@ -9,9 +9,10 @@ import pytest
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.detect.catalogue import load_profile
-from gradwatch_daemon.detect.engine import StreamState
-from gradwatch_daemon.records import Verdict
+from gradwatch_daemon.detect.engine import Engine, StreamState
+from gradwatch_daemon.records import SignalKey, Verdict
 from harness.blocks import QUIET, Watch, every_column, signal_block
+from harness.signal_blocks import make_block
 
 
 def keys(profile: str) -> list[str]:
@@ -119,3 +120,21 @@ def test_engine_healthy_cartpole_gives_nothing_above_info() -> None:
             )
         )
         assert [anomaly.sentence for anomaly in found if anomaly.severity.rank > 0] == []
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_engine_signal_that_is_not_listed_is_judged_by_its_stand_in(rows: int) -> None:
+    """And the detector says so. Where it is listed, measured or not, nothing stands in for it."""
+    last, whole = SignalKey("policy.kl.k3.last"), SignalKey("policy.kl.k3")
+    engine = Engine(load_profile("default"))
+    for signals, code, reason in (
+        ((last,), Verdict.BREACH, "judges policy.kl.k3.last in place of policy.kl.k3, which is not sent"),
+        ((last, whole), Verdict.BLIND, "policy.kl.k3: the trainer did not pass it in this update"),
+    ):
+        values = np.full((len(signals), rows), 0.6, np.float32)
+        status = np.array([[0] * rows, [Status.NOT_CALLED] * rows][: len(signals)], np.uint8)
+        block = make_block(range(3, 3 * rows + 3, 3), signals=signals, values=values, status=status)
+        (found,) = [one for one in engine.check(StreamState(), block, None) if one.kind == "kl_extreme"]
+        assert found.code[-1] == code
+        assert reason in found.reason
+        assert rows == 1 or code != Verdict.BREACH or found.value[-1] == np.float32(0.6)

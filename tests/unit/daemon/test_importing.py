@@ -10,10 +10,10 @@ import pytest
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.columns import Kind, Schema, Status
+from gradwatch_contracts.dialects import CLEANRL, DIALECTS, RSL_RL, SB3, UNKNOWN, dialect_of
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.derive.derive import Deriver
-from gradwatch_daemon.importing.keys import CLEANRL, DIALECTS, RSL_RL, SB3, UNKNOWN, dialect_of
 from gradwatch_daemon.importing.points import Point
 from gradwatch_daemon.importing.progress import read_progress
 from gradwatch_daemon.importing.rows import assemble, moments, read_keys
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gradwatch_daemon.importing.keys import Dialect
+    from gradwatch_contracts.dialects import Dialect
     from gradwatch_daemon.importing.points import Log
     from gradwatch_daemon.importing.rows import LoggedRow
 

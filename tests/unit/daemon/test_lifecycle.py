@@ -113,7 +113,7 @@ def test_lifecycle_sustained_moderate_kl_is_critical_by_three_of_five() -> None:
     assert watch.feed(signal_block(4, policy__kl__k3=[0.3, 0.01, 0.3, 0.01])) == []
     (anomaly,) = watch.feed(signal_block(1, start=4, policy__kl__k3=0.3))
     assert (anomaly.severity, anomaly.update_onset, anomaly.limit) == (Severity.CRITICAL, 0, 0.2)
-    assert anomaly.sentence == "KL (k3, mean over the update) 0.3 nats at update 4, limit 0.2 nats, since update 0."
+    assert anomaly.sentence == "KL (k3) 0.3 nats at update 4, limit 0.2 nats, since update 0."
 
 
 def test_lifecycle_grave_finding_does_not_inherit_the_onset_of_an_info_one() -> None:

@@ -34,7 +34,7 @@ SPEC = Spec(
             (
                 Threshold("over_clip", _NORM, ">", 20.0, "Gradient norm over the clip limit", clear=0.5, series=NORM_OVER_CLIP),
                 Threshold("clipped", _CLIPPED, ">", 0.98, "Share of optimizer steps that were clipped"),
-                Threshold("k3", _K3, "<", 1e-4, "KL (k3, mean over the update)", "nats", clear=2.0),
+                Threshold("k3", _K3, "<", 1e-4, "KL (k3)", "nats", clear=2.0),
             ),
             (Vote(Severity.INFO, 10, 12, Severity.INFO),),
             keep_firing=10,

@@ -9,7 +9,7 @@ from gradwatch_daemon.detect.spec import AFTER_BAD_STEP, LOGP_CALL, Spec, Varian
 from gradwatch_daemon.records.rules import Measure, Need, Part, Threshold, Vote
 
 _K3 = "policy.kl.k3"
-_WORDS = "KL (k3, mean over the update)"
+_WORDS = "KL (k3)"
 
 SPEC = Spec(
     kind="kl_chronic",

@@ -33,8 +33,8 @@ SPEC = Spec(
             (Need(_K3, LOGP_CALL), Need(_K2, LOGP_CALL)),
             (
                 Threshold("tail", _K3, ">", 1.5, "Mean KL over half of the mean squared log-ratio", clear=0.8, series=KL_TAIL),
-                Threshold("k3", _K3, ">", 0.03, "KL (k3, mean over the update)", "nats", clear=0.5),
-                Threshold("times_usual", _K3, ">", 3.0, "KL (k3, mean over the update)", clear=0.5, measure=Measure.TIMES),
+                Threshold("k3", _K3, ">", 0.03, "KL (k3)", "nats", clear=0.5),
+                Threshold("times_usual", _K3, ">", 3.0, "KL (k3)", clear=0.5, measure=Measure.TIMES),
             ),
             (Vote(Severity.WARNING, 2, 3, Severity.WARNING),),
             keep_firing=5,

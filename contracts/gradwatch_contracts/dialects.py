@@ -1,8 +1,8 @@
 """What the keys of other programs mean, and as what they are read. The same name is another number in every library.
 
 A key becomes one of our signals only where the number is that signal: the same estimator over the same window. Otherwise it
-is kept as a scalar of the user's, which no detector takes for something it is not. Sources: the programs' own code, as
-named by each dialect.
+is kept as a scalar of the user's, which no detector takes for something it is not. The one table of them: `gradwatch import`
+reads logs by it, and `gradwatch run` the scalars of a script. Sources: the programs' own code, as named by each dialect.
 """
 
 from __future__ import annotations
@@ -115,9 +115,73 @@ RSL_RL = Dialect(
 )
 """`rsl_rl/utils/logger.py` and `algorithms/ppo.py`, 5.4."""
 
+RL_GAMES = Dialect(
+    "rl_games",
+    ("losses/a_loss", "losses/c_loss", "info/last_lr"),
+    {
+        "losses/entropy": Meaning("policy.entropy.raw", why="mean over all minibatches"),
+        "info/last_lr": Meaning("opt.lr", why="at the end of the update; where it adapts it follows the KL"),
+        "info/kl": Meaning(
+            nonfinite="policy.logratio.nonfinite",
+            infinite=False,
+            why="exact KL of two Gaussians, and policy.kl.k3 is an estimate",
+        ),
+        "losses/a_loss": Meaning(nonfinite=_LOSS, why="a part of the loss"),
+        "losses/c_loss": Meaning(nonfinite=_LOSS, why="clipped where clip_value is set, so not the error of the values"),
+    },
+    clock="losses/",
+)
+"""`rl_games/common/a2c_common.py`, 1.6: `write_stats`."""
+
+_TRACKED = "mean over the write interval, which may hold several updates"
+SKRL = Dialect(
+    "skrl PPO",
+    ("Loss / Policy loss", "Loss / Value loss"),
+    {
+        "Loss / Policy loss": Meaning(nonfinite=_LOSS, why=_TRACKED),
+        "Loss / Value loss": Meaning(nonfinite=_LOSS, why=_TRACKED),
+        "Loss / Entropy loss": Meaning(nonfinite=_LOSS, why="minus the entropy times its scale"),
+        "Policy / Standard deviation": Meaning(why=_TRACKED),
+        "Learning / Learning rate": Meaning(why=_TRACKED),
+    },
+)
+"""`skrl/agents/torch/base.py`, 2.0: what is tracked is averaged until it is written."""
+
+_LEARNER = "learners/default_policy/"
+RLLIB = Dialect(
+    "RLlib PPO",
+    (f"{_LEARNER}mean_kl_loss", f"{_LEARNER}vf_explained_var"),
+    {
+        f"{_LEARNER}mean_kl_loss": Meaning(
+            nonfinite="policy.logratio.nonfinite", infinite=False, why="exact KL, of the last minibatch"
+        ),
+        f"{_LEARNER}entropy": Meaning(why="of the last minibatch, and policy.entropy.raw is over the whole update"),
+        f"{_LEARNER}vf_explained_var": Meaning(why="of the last minibatch, and value.explained_variance is of a rollout"),
+        f"{_LEARNER}total_loss": Meaning(nonfinite=_LOSS, why="of the last minibatch, and loss.total is the mean of all"),
+        f"{_LEARNER}default_optimizer_learning_rate": Meaning("opt.lr", why="at the end of the update"),
+        "env_runners/episode_return_mean": Meaning(why="mean over a window of episodes, and episode.return is of this update"),
+    },
+)
+"""`rllib/algorithms/ppo/torch/ppo_torch_learner.py`, 2.40, new stack: metrics of window 1 keep the last minibatch."""
+
+_WINDOW = "mean over micro-batches since the last log, NaN left out"
+TRL = Dialect(
+    "TRL GRPO or RLOO",
+    ("train/reward_std", "train/frac_reward_zero_std"),
+    {
+        "train/kl": Meaning(why="k3 to the reference model, and policy.kl.k3 is to the policy that collected"),
+        "train/entropy": Meaning(why=_WINDOW),
+        "train/clip_ratio/region_mean": Meaning(why="of samples that clipping acts on; " + _WINDOW),
+        "train/reward": Meaning(why=_WINDOW),
+        "train/loss": Meaning(nonfinite=_LOSS, why="mean since the last log"),
+        "train/learning_rate": Meaning("opt.lr", why="at the end of the step"),
+    },
+)
+"""`trl/trainer/grpo_trainer.py`, 1.16, by the TensorBoard callback of transformers, which puts `train/` before each key."""
+
 UNKNOWN = Dialect("an unknown program", (), {})
 
-DIALECTS = (SB3, CLEANRL, RSL_RL)
+DIALECTS = (SB3, CLEANRL, RSL_RL, RL_GAMES, SKRL, RLLIB, TRL)
 
 
 def dialect_of(keys: Collection[str]) -> Dialect:
