@@ -199,8 +199,10 @@ class UpdateCycle:
         self._phases.tell(tally if level >= MINIMAL else None)
         if level >= MINIMAL:
             underway, lost = self._bring_over(tally)
-            if self._memory is not None:
+            if self._memory is not None and self._settings.switches.on("host_memory"):
+                begin = time.perf_counter_ns()
                 self._memory.tell(tally)
+                self._settings.switches.charge("host_memory", time.perf_counter_ns() - begin)
             self._settings.switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)
@@ -225,7 +227,8 @@ class UpdateCycle:
         """Tell the governor of a whole update, and the run of what it decides."""
         if self._governor is None:
             return
-        thinning = self._governor.end(update_ms, agent_ms, self._settings.switches.take_spent_ms())
+        switches = self._settings.switches
+        thinning = self._governor.end(update_ms, agent_ms, switches.take_spent_ms(), switches.periods)
         if thinning is not None:
             LOGGER.info("gradwatch: %s", thinning.sentence)
             detail: dict[str, Scalar] = {"share": thinning.share, "was": thinning.was, "budget": thinning.budget}

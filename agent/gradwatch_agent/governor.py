@@ -29,7 +29,7 @@ REMEMBERED = 8
 """Updates that a median is taken over."""
 
 EVERY_MAX = 64
-"""The slowest pace: every 64th update."""
+"""The slowest pace: every 64th update, and of a collector that runs by itself now and then every 64th time."""
 
 WORTH = 0.02
 """Share of the budget below which thinning a collector would blind its readers for nothing."""
@@ -70,21 +70,24 @@ def _median(values: deque[float]) -> float:
 
 @dataclass(slots=True)
 class Pace:
-    """What is known of one level: recent shares of the trainer's own time, and the pace of each collector."""
+    """What is known of one level: recent shares of the trainer's own time, and the pace of each collector. `periods`: updates
+    from one run to the next of those that have a pace of their own."""
 
     seen: int = 0
     whole: deque[float] = field(default_factory=_recent)
     core: deque[float] = field(default_factory=_recent)
     costs: dict[str, deque[float]] = field(default_factory=dict)
+    periods: dict[str, int] = field(default_factory=dict)
     every: dict[str, int] = field(default_factory=dict)
     calm: int = 0
 
-    def remember(self, whole: float, costs: Mapping[str, float]) -> None:
+    def remember(self, whole: float, costs: Mapping[str, float], periods: Mapping[str, int]) -> None:
         """Take in one update. Shares, not times: what slows the machine down slows the trainer down as well."""
         self.whole.append(whole)
         self.core.append(max(0.0, whole - sum(costs.values())))
         for name, cost in costs.items():
             self.costs.setdefault(name, _recent()).append(cost)
+            self.periods[name] = periods.get(name, 1)
 
     def predict(self, every: Mapping[str, int]) -> float:
         """What the agent takes on average at these paces."""
@@ -92,7 +95,11 @@ class Pace:
 
     def mean(self, name: str, every: Mapping[str, int]) -> float:
         """What a collector takes on average at its pace."""
-        return _median(self.costs[name]) / every.get(name, 1)
+        return _median(self.costs[name]) / every.get(name, self.periods[name])
+
+    def halve(self, name: str, every: dict[str, int]) -> None:
+        """Let a collector run half as often."""
+        every[name] = 2 * every.get(name, self.periods[name])
 
 
 class Governor:
@@ -110,15 +117,17 @@ class Governor:
         self._level, self._pace = level, self._paces.setdefault(level, Pace())
         return frozenset([name for name, every in self._pace.every.items() if update % every])
 
-    def end(self, update_ms: float, agent_ms: float, costs_ms: Mapping[str, float]) -> Thinning | None:
+    def end(
+        self, update_ms: float, agent_ms: float, costs_ms: Mapping[str, float], periods: Mapping[str, int] | None = None
+    ) -> Thinning | None:
         """Take what the update took, what all our calls took of it and each optional collector that ran; the decision when it
-        differs from the last one."""
+        differs from the last one. `periods`: see `Switches`."""
         pace = self._pace
         pace.seen += 1
         own_ms = update_ms - agent_ms  # what the trainer takes without us, so that resting does not change the measure
         if pace.seen <= WARM_UP or own_ms <= 0:
             return None
-        pace.remember(agent_ms / own_ms, {name: cost_ms / own_ms for name, cost_ms in costs_ms.items()})
+        pace.remember(agent_ms / own_ms, {name: cost_ms / own_ms for name, cost_ms in costs_ms.items()}, periods or {})
         if len(pace.whole) < JUDGED_MIN:
             return None
         budget = self._shares[self._level]
@@ -135,11 +144,11 @@ def _tighten(pace: Pace, budget: float) -> dict[str, int]:
     """Halve the pace of whoever takes most, again and again, until the budget holds or nothing more can rest."""
     every = dict(pace.every)
     while pace.predict(every) > budget:
-        able = [name for name in sorted(pace.costs) if every.get(name, 1) < EVERY_MAX]
+        able = [name for name in sorted(pace.costs) if every.get(name, 1) < EVERY_MAX * pace.periods[name]]
         dearest = max(able, key=lambda name: pace.mean(name, every), default=None)
         if dearest is None or pace.mean(dearest, every) < WORTH * budget:
             break
-        every[dearest] = 2 * every.get(dearest, 1)
+        pace.halve(dearest, every)
     return every
 
 
@@ -157,4 +166,4 @@ def _relax(pace: Pace, budget: float) -> dict[str, int] | None:
     if pace.calm < CALM:
         return pace.every
     pace.calm = 0
-    return {name: every for name, every in faster.items() if every > 1}
+    return {name: every for name, every in faster.items() if every > pace.periods[name]}

@@ -23,7 +23,7 @@ from gradwatch_agent.entry import watch
 from gradwatch_agent.monitor import Monitor
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
-from gradwatch_contracts.needs import LINES, NEEDS, Needs
+from gradwatch_contracts.needs import LINES, NEEDS, STAND_INS, Needs
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.config import KEYS
 from gradwatch_daemon.derive.formulas import FORMULAS
@@ -232,8 +232,8 @@ def _subject(name: str) -> str:
 
 
 def _judge(profile: str, kind: str, without: str) -> list[Verdicts]:
-    """What a detector says of updates in which every signal but one is measured."""
-    signals = tuple(SignalKey(name, _subject(name)) for name in SIGNALS if name != without)
+    """What a detector says of updates in which every signal is measured but one, and what stands in for it."""
+    signals = tuple(SignalKey(name, _subject(name)) for name in SIGNALS if name not in {without, STAND_INS.get(without)})
     block = make_block(np.arange(5), signals=signals, values=np.full((len(signals), 5), 0.5, np.float32))
     block.flags[:] = 0
     return [v for v in Engine(load_profile(profile)).check(StreamState(), block, 500) if v.kind == kind]

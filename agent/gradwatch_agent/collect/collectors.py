@@ -76,20 +76,24 @@ COLLECTORS: dict[str, Collector] = {
 class Switches:
     """Which collectors run: not those that are `off` for good, nor those that rest in this update to stay within the budget.
 
-    A collector that asks `on` in every update and says by `charge` what it took may be told to rest.
+    A collector that asks `on` in every update and says by `charge` what it took may be told to rest. `periods`: of those that
+    run by themselves in every so many-th update only, or when that is possible again.
     """
 
     off: frozenset[str] = frozenset()
     resting: frozenset[str] = frozenset()
     spent_ns: dict[str, int] = field(default_factory=dict)
+    periods: dict[str, int] = field(default_factory=dict)
 
     def on(self, name: str) -> bool:
         """Whether a collector runs in this update."""
         return name not in self.off and name not in self.resting
 
-    def charge(self, name: str, ns: int) -> None:
-        """Say what a collector took of the trainer's thread."""
+    def charge(self, name: str, ns: int, period: int = 1) -> None:
+        """Say what a collector took of the trainer's thread, and in how many updates it takes that once."""
         self.spent_ns[name] = self.spent_ns.get(name, 0) + ns
+        if period > 1:
+            self.periods[name] = period
 
     def take_spent_ms(self) -> dict[str, float]:
         """What each took since the last call."""

@@ -21,7 +21,7 @@ from gradwatch_agent.collect.host import LastReader, Tally, to_float
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
-from gradwatch_agent.collect.probe import Probe
+from gradwatch_agent.collect.probe import PERIOD, Probe
 from gradwatch_agent.collect.recurrent import RecurrentCollector
 from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
@@ -102,7 +102,8 @@ class Measurement:
         transfer: Transfer | None = None,
     ) -> None:
         self._switches = switches = switches or Switches()
-        self._updates = 0
+        self._updates = READ_EVERY
+        """Since device memory was last read."""
         self._allocated: int | None = None
         self._bytes_max = max_staged_bytes
         self.staging = Staging(max_staged_bytes)
@@ -281,8 +282,7 @@ class Measurement:
             self._tell_memory()
         small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
         if self._probe is not None and self.level >= Level.NORMAL:
-            self._probe.level = self.level
-            small.append(self._probe.finish(self.tally))
+            small.append(self._look(self._probe))
         for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
             for device, part in found.items():
                 parts.setdefault(device, []).extend(part)
@@ -308,12 +308,23 @@ class Measurement:
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)
 
+    def _look(self, probe: Probe) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """The probe, if it is time and it may."""
+        probe.level = self.level
+        begin = time.perf_counter_ns()
+        found = probe.finish(self.tally, rests=not self._switches.on("probe"))
+        if found:
+            self._switches.charge("probe", time.perf_counter_ns() - begin, PERIOD.get(self.level, 1))
+        return found
+
     def _tell_memory(self) -> None:
         """Add what torch has allocated, in every so many-th update."""
-        due = self._updates % READ_EVERY == 0 and self._switches.on("device_memory")
-        self._updates += 1
+        due = self._updates >= READ_EVERY and self._switches.on("device_memory")
+        self._updates = 1 if due else self._updates + 1
         if due:
+            begin = time.perf_counter_ns()
             self._allocated = allocated_bytes(parameter.device for parameter in self.gradients.parameters)
+            self._switches.charge("device_memory", time.perf_counter_ns() - begin, READ_EVERY)
         if self._allocated is None or not due:
             self.tally.refuse("sys.device_bytes", Status.UNDEFINED if self._allocated is None else Status.THINNED)
         else:

@@ -65,14 +65,15 @@ class Probe:
         kept = {key: _rows(tensor, lead) for key, tensor in observations.items()}
         self._batch = kept if list(kept) != [""] else kept[""]
 
-    def finish(self, tally: Tally) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Look, if it is time: the vectors of each device, and what they are. Otherwise say that it is not."""
+    def finish(self, tally: Tally, *, rests: bool = False) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """Look, if it is time and it does not rest: the vectors of each device, and what they are. Otherwise say that it is
+        not; what rested when it was time looks as soon as it may."""
         if self._batch is None or self._broken:
             self._refuse(tally, Status.OUR_ERROR if self._broken else Status.NOT_CALLED)
             return {}
         self._since = None if self._since is None else self._since + 1
         early = self._since is not None and self._since < PERIOD.get(self.level, 1)
-        if early or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        if early or rests or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             self._refuse(tally, Status.THINNED)
             return {}
         try:

@@ -21,8 +21,9 @@ BUDGET_MS = 1.0
 class Agent:
     """Collectors that take what they are said to, each update."""
 
-    def __init__(self, core_ms: float, costs_ms: Mapping[str, float]) -> None:
+    def __init__(self, core_ms: float, costs_ms: Mapping[str, float], periods: Mapping[str, int] | None = None) -> None:
         self.governor = Governor()
+        self.periods = periods or {}
         self.core_ms, self.costs_ms = core_ms, dict(costs_ms)
         self.decisions: list[Thinning] = []
         self.taken_ms: list[float] = []
@@ -33,10 +34,12 @@ class Agent:
         """So many updates."""
         for _ in range(updates):
             resting = self.governor.begin(self.update, level)
-            costs = {name: cost for name, cost in self.costs_ms.items() if name not in resting}
+            due = {name for name in self.costs_ms if self.update % self.periods.get(name, 1) == 0}
+            costs = {name: cost for name, cost in self.costs_ms.items() if name in due - resting}
             slow = 1.0 if noise is None else noise.choice((1.0, 1.0, 1.0, 1.2, 4.0))
             total = slow * (self.core_ms + sum(costs.values()))
-            found = self.governor.end(slow * UPDATE_MS + total, total, {name: slow * cost for name, cost in costs.items()})
+            charged = {name: slow * cost for name, cost in costs.items()}
+            found = self.governor.end(slow * UPDATE_MS + total, total, charged, self.periods)
             if found is not None:
                 self.decisions.append(found)
             self.taken_ms.append(total)
@@ -108,6 +111,21 @@ def test_governor_brings_a_collector_back_when_it_is_cheap_again() -> None:
     agent.run(200)
     assert len(agent.decisions) == before
     assert all("slow" in ran for ran in agent.ran[-200:])
+
+
+def test_governor_collector_of_a_pace_of_its_own_counts_by_what_it_takes_on_average() -> None:
+    """A probe in every 32nd update: what it takes hides from a median of updates. It comes half as often, and no less often
+    than its own pace once it is cheap."""
+    agent = Agent(0.3, {"probe": 32.0, "cheap": 0.1}, {"probe": 32})
+    agent.run(40)
+    assert [decision.every for decision in agent.decisions] == [{"probe": 64}]
+    agent.run(256)
+    assert agent.mean_ms(256) <= BUDGET_MS
+    assert sum("probe" in ran for ran in agent.ran[-256:]) == 4
+    agent.costs_ms["probe"] = 1.0
+    agent.run(1024)
+    assert agent.decisions[-1].every == {}
+    assert sum("probe" in ran for ran in agent.ran[-256:]) == 8
 
 
 def test_governor_does_not_flap_near_the_budget() -> None:

@@ -11,6 +11,8 @@ from torch import nn
 
 from gradwatch_agent.collect.collectors import COLLECTORS
 from gradwatch_agent.collect.exemplars import ExemplarCollector
+from gradwatch_agent.collect.memory import HostMemory
+from gradwatch_agent.collect.probe import Probe
 from gradwatch_agent.device.reduce import Reducer
 from gradwatch_agent.governor import SHARES
 from gradwatch_contracts.columns import Status
@@ -161,3 +163,22 @@ def test_updates_that_collect_every_leaves_out_are_not_judged(clock: Clock, monk
     rows, events = run(clock, 30, collect_every=3)
     assert len(events) == 1
     assert sum(isinstance(row["value.pred.min"], tuple | float) for row in rows) >= 5
+
+
+def test_memory_is_charged_and_rests(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel takes its time, the run says that it is read less often."""
+    monkeypatch.setattr(HostMemory, "tell", clock.slow_down(HostMemory.tell, SLOW_NS))
+    rows, events = run(clock, 40)
+    ((_, update, _, detail),) = events
+    assert detail["every.host_memory"] >= 8
+    assert [row["sys.host_bytes"] is Status.THINNED for row in rows[update + 1 :]].count(False) <= 4
+
+
+def test_probe_is_charged_and_rests_longer_than_by_itself(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward pass of half an update's time in every 32nd is more than is allowed; it looks again when it may."""
+    monkeypatch.setattr(Probe, "_look", clock.slow_down(Probe._look, UPDATE_NS // 2))
+    probe = (nn.Sequential(nn.Linear(1, 4), nn.Tanh()), torch.rand(16, 1))
+    rows, events = run(clock, 130, probe=probe)
+    looked = [number for number, row in enumerate(rows) if isinstance(row["param.features.dormant/1"], float)]
+    assert [event[3]["every.probe"] for event in events] == [64]
+    assert looked == [0, 32, 64, 128]
