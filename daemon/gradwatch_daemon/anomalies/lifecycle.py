@@ -80,6 +80,8 @@ class Lifecycle:
         self._over: dict[str, OpenAnomaly] = {}
         """Resolved lately: a consequence, or the same again, opens them anew."""
         self._last: Sequence[Verdicts] = ()
+        self._stood: tuple[list[tuple[str, str, int, str]], list[tuple[str, str]], tuple[DetectorState, ...]] = [], [], ()
+        """How the detectors last stood, and what that was made of: it hardly ever changes."""
 
     @property
     def open(self) -> tuple[Anomaly, ...]:
@@ -124,7 +126,11 @@ class Lifecycle:
 
     def detector_states(self) -> tuple[DetectorState, ...]:
         """How each detector stands after the last row: armed, learning, blind or firing, and why."""
-        return tuple([self._state_of(*standing) for standing in self._standing()])
+        said = [(v.kind, v.subject, v.code[-1], v.reason) for v in self._last]
+        firing = [key for key, track in self._tracks.items() if track.firing]
+        if (said, firing) != self._stood[:2]:
+            self._stood = said, firing, tuple([self._state_of(*standing) for standing in self._standing()])
+        return self._stood[2]
 
     def _standing(self) -> list[tuple[str, str, int, str]]:
         """By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn."""

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradwatch_daemon.detect.series import LINEAR, LOGIT, series_of
+from gradwatch_daemon.detect.middles import Middles
+from gradwatch_daemon.detect.scales import Scales
+from gradwatch_daemon.detect.series import series_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +72,8 @@ SUM_MOST = 24.0
 
 KEPT = WINDOW + GUARD
 _IGNORED, _TAKEN, _REFUSED = 0, 1, 2
+_BOTH = np.array([[1.0], [-1.0]])
+"""Upwards and downwards."""
 
 
 class Scored:
@@ -85,37 +89,50 @@ class Scored:
 
 
 class Board:
-    """Baselines and sums of one stream: a column per (series, subject), in the order they were first met."""
+    """Baselines and sums of one stream: a column per (series, subject), in the order they were first met.
+
+    Rows are scored as they come; which of them teach (`_settle`) is worked out for all at once when it is asked for, at the
+    latest at the next measurement.
+    """
 
     __slots__ = (
         "_begun",
         "_centre",
+        "_few",
         "_first",
+        "_gathered",
         "_good",
         "_history",
-        "_least",
         "_limit",
-        "_linear",
-        "_logit",
-        "_logits",
-        "_mad_least",
         "_marks",
+        "_middles",
         "_needed",
         "_pending",
         "_refused",
+        "_scales",
+        "_scores",
         "_seen",
+        "_settled",
         "_spread",
-        "_strided",
         "_sums",
+        "_unknown",
         "_usual",
         "_waiting",
+        "_widened",
+        "_x",
         "keys",
+        "pattern",
+        "progress",
     )
 
     def __init__(self) -> None:
         self.keys: tuple[tuple[str, str], ...] = ()
-        self._pending = 0
-        """Rows since the last measurement, whose values wait to enter the history."""
+        self.pattern = b""
+        """1 for each column without a usual value, else 0. This and `progress` are derived, and in no state."""
+        self.progress = 0
+        """Another number wherever what is learned of a column of that kind may be another."""
+        self._pending = self._settled = 0
+        """Rows since the last measurement, whose values wait to enter the history, and those of them with a mark."""
         self._seen = 0
         """Rows since the run began or changed its regime."""
         self._refused: dict[int, list[float]] = {}
@@ -130,16 +147,12 @@ class Board:
         self._describe()
 
     def _describe(self) -> None:
-        """What the scales say of each column."""
-        series = [series_of(name) for name, _ in self.keys]
-        kinds = [one.scale.kind for one in series]
-        self._linear = np.array([kind == LINEAR for kind in kinds], np.bool_)
-        self._logit = np.array([kind == LOGIT for kind in kinds], np.bool_)
-        self._least = np.array([-np.inf if one.scale.kind == LINEAR else one.scale.least for one in series], np.float64)
-        self._mad_least = np.array([one.scale.mad_least for one in series], np.float64)
-        self._logits = bool(self._logit.any())
-        strides = sorted({one.stride for one in series if one.stride > 1})
-        self._strided = [(np.array([p for p, one in enumerate(series) if one.stride == stride]), stride) for stride in strides]
+        """What is derived from the columns alone, and room for the rows that wait."""
+        columns = len(self.keys)
+        self._scales = Scales([series_of(name) for name, _ in self.keys])
+        self._x, self._scores, self._gathered = (np.empty((REFRESH, *of, columns)) for of in ((), (), (2,)))
+        self._middles: Middles | None = None
+        self._find_unknown()
 
     def place(self, keys: Sequence[tuple[str, str]]) -> None:
         """Make sure that these (series, subject) have columns; new ones come last and have learned nothing."""
@@ -147,6 +160,7 @@ class Board:
         new = tuple(key for key in keys if key not in known)
         if not new:
             return
+        self._settle()
         more = len(new)
         self.keys += new
         self._history = np.concatenate((self._history, np.full((more, KEPT), np.nan)))
@@ -164,78 +178,122 @@ class Board:
         """Score rows f64[n, columns] and let the `usable` (finite) ones teach. Before a row of `restarts` all is forgotten."""
         scored = Scored(values)
         # What is not usable becomes NaN on the scale, and no comparison holds for it.
-        x = self._scaled(np.where(usable, values, np.nan))
+        x = self._scales.scaled(np.where(usable, values, np.nan))
         row, n, edges = 0, len(values), [*restarts, len(values)]
         while row < n:
             while edges[0] <= row:
                 if edges.pop(0) == row:
-                    self._restart()
+                    self.restart()
             rows = slice(row, min(row + REFRESH - self._pending, edges[0]))
-            self._score(x[rows], scored, rows)
+            gathered = self._score(x[rows])
+            scored.z[rows] = self._scores[self._pending - len(gathered) : self._pending]
+            scored.usual[rows], scored.limit[rows], scored.first[rows] = self._usual, self._limit, self._first
+            scored.up[rows], scored.down[rows] = gathered[:, 0], gathered[:, 1]
             row = rows.stop
             if self._pending == REFRESH:
                 self._measure()
         return scored
 
-    def _scaled(self, values: F64) -> F64:
-        """Values on the scales of their columns. numpy's log gives equal bits in any contiguous shape (a test holds it)."""
-        x = np.maximum(values, self._least)
-        if self._logits:
-            odds = np.minimum(x, 1.0 - self._least)
-            x = np.where(self._logit, odds / np.where(self._logit, 1.0 - odds, 1.0), x)
-        return np.where(self._linear, values, np.log(np.where(self._linear, 1.0, x)))
+    def step_row(self, measured: F64, *, teaches: bool) -> tuple[F64, F64, F64]:
+        """`step` for one row: `measured` f64[7, columns] holds its values, and is given what `lanes.SCORED` lists beside them.
+        Returns `usual`, `limit` and `first` of a `Scored`, f64[columns] each."""
+        values, known = measured[0], (self._usual, self._limit, self._first)
+        x = self._scales.scaled(np.where(np.isfinite(values), values, np.nan)) if teaches else np.full(len(values), np.nan)
+        measured[5:] = self._score(x[None])[0]
+        measured[1] = self._scores[self._pending - 1]
+        measured[3] = self._usual
+        np.divide(values, self._usual, out=measured[2])
+        np.divide(values, self._first, out=measured[4])
+        if len(self._unknown) and np.isfinite(x[self._unknown]).any():
+            self.progress += 1
+        if self._pending == REFRESH:
+            self._measure()
+        return known
 
-    def _score(self, x: F64, out: Scored, rows: slice) -> None:
-        """Score rows between two measurements: x f64[rows, columns], NaN where there is nothing."""
-        z = (x - self._centre) / self._spread
-        out.z[rows], out.usual[rows], out.limit[rows], out.first[rows] = z, self._usual, self._limit, self._first
+    def _score(self, x: F64) -> F64:
+        """Score rows between two measurements, f64[rows, columns], NaN where there is nothing; sums f64[rows, 2, columns]."""
+        rows = slice(self._pending, self._pending + len(x))
+        z, gathered = self._scores[rows], self._gathered[rows]
+        self._x[rows] = x
+        np.subtract(x, self._centre, out=z)
+        np.divide(z, self._spread, out=z)
+        gains = z[:, None] * _BOTH
+        np.maximum(gains, -CAP, out=gains)
+        np.minimum(gains, CAP, out=gains)
+        gains -= ALLOWANCE
         # A row without a score adds nothing and takes nothing off.
-        capped = np.minimum(np.maximum(z, -CAP), CAP)
-        gains, losses = capped - ALLOWANCE, -capped - ALLOWANCE
-        unknown = np.isnan(z)
-        gains[unknown] = losses[unknown] = 0.0
-        up, down = self._sums
-        for row in range(len(x)):
-            up = np.minimum(np.maximum(up + gains[row], 0.0), SUM_MOST)
-            down = np.minimum(np.maximum(down + losses[row], 0.0), SUM_MOST)
-            out.up[rows.start + row], out.down[rows.start + row] = up, down
-        self._sums[0], self._sums[1] = up, down
-        refused = (np.abs(z) > OUTLIER) | (out.up[rows] > SUM_LIMIT) | (out.down[rows] > SUM_LIMIT)
-        place = slice(self._pending, self._pending + len(x))
-        marks = np.where(refused, np.uint8(_REFUSED), np.uint8(_TAKEN))
-        marks[np.isnan(x)] = _IGNORED
-        for thinned, stride in self._strided:
-            skipped = np.arange(self._seen, self._seen + len(x)) % stride != 0
-            marks[np.ix_(skipped, thinned)] = _IGNORED
-        self._marks[place] = marks
-        self._waiting[place] = np.where(marks == _IGNORED, 0.0, x)
-        self._good += (marks == _TAKEN).sum(axis=0)
+        gains[np.isnan(gains)] = 0.0
+        sums = self._sums
+        for gain, after in zip(gains, gathered, strict=True):
+            np.add(sums, gain, out=after)
+            np.maximum(after, 0.0, out=after)
+            sums = after
+        if (gathered > SUM_MOST).any():  # seldom, so that the rows are gone through again
+            sums = self._sums
+            for gain, after in zip(gains, gathered, strict=True):
+                np.minimum(np.maximum(sums + gain, 0.0), SUM_MOST, out=after)
+                sums = after
+        self._sums[:] = sums
         self._pending += len(x)
         self._seen += len(x)
+        return gathered
+
+    def _settle(self) -> None:
+        """Mark the rows that wait: taken, refused or nothing there."""
+        rows = slice(self._settled, self._pending)
+        if rows.start == rows.stop:
+            return
+        x, gathered = self._x[rows], self._gathered[rows]
+        refused = np.abs(self._scores[rows]) > OUTLIER
+        refused |= gathered[:, 0] > SUM_LIMIT
+        refused |= gathered[:, 1] > SUM_LIMIT
+        marks = np.where(refused, np.uint8(_REFUSED), np.uint8(_TAKEN))
+        marks[np.isnan(x)] = _IGNORED
+        seen = self._seen - self._pending
+        for column, stride in self._scales.strided:
+            kept = slice(-(seen + rows.start) % stride, None, stride)
+            thinned = np.zeros(len(marks), np.uint8)
+            thinned[kept] = marks[kept, column]
+            marks[:, column] = thinned
+        self._marks[rows] = marks
+        self._waiting[rows] = np.where(marks == _IGNORED, 0.0, x)
+        self._settled = self._pending
 
     def _measure(self) -> None:
         """Take in what waits, and find centre and spread anew."""
+        self._settle()
         taken = self._marks == _TAKEN
-        whole = taken.all(axis=0)
-        self._history[whole] = np.concatenate((self._history[whole, REFRESH:], self._waiting.T[whole]), axis=1)
-        for column in np.flatnonzero(taken.any(axis=0) & ~whole):
-            kept = np.concatenate((self._history[column], self._waiting[taken[:, column], column]))
-            self._history[column] = kept[-KEPT:]
-        for column in sorted({*np.flatnonzero((self._marks == _REFUSED).any(axis=0)).tolist(), *self._refused}):
-            self._refuse(column)
-        self._pending = 0
+        count = self._good = np.minimum(self._good + np.add.reduce(taken, axis=0, dtype=np.int64), KEPT)
+        self._enter(taken)
+        if self._refused or _REFUSED in self._marks.tobytes():
+            for column in sorted({*np.flatnonzero((self._marks == _REFUSED).any(axis=0)).tolist(), *self._refused}):
+                self._refuse(column)
+        self._pending = self._settled = 0
         self._marks[:] = _IGNORED
         self._waiting[:] = 0.0
-        count = self._good = (~np.isnan(self._history)).sum(axis=1)
         self._begin(count)
-        old = self._history[:, :WINDOW]
         measured = np.maximum(count - GUARD, 0)
-        centre = _middle(np.sort(old, axis=1), measured)
-        deviations = np.sort(np.abs(old - centre[:, None]), axis=1)
-        mad = deviations[np.arange(len(deviations)), np.maximum(measured - 1, 0) // 2]
-        spread = MAD_TO_SIGMA * np.maximum(mad, self._mad_least) * (1.0 + SMALL / np.maximum(measured, 1))
-        known = measured >= self._needed
-        self._set(np.where(known, centre, np.nan), np.where(known, spread, np.nan))
+        if self._middles is None or self._middles.count != measured.tobytes():
+            self._middles = Middles(measured, WINDOW)
+            self._widened, self._few = 1.0 + SMALL / np.maximum(measured, 1), measured < self._needed
+        middle, mad = self._middles.of(self._history[:, :WINDOW])
+        spread = MAD_TO_SIGMA * np.maximum(mad, self._scales.mad_least) * self._widened
+        middle[self._few] = spread[self._few] = np.nan
+        self._set(middle, spread)
+
+    def _enter(self, taken: NDArray[np.bool_]) -> None:
+        """Append what was taken to the history of each column; the oldest leave it."""
+        past = self._history
+        self._history = np.concatenate((past[:, REFRESH:], self._waiting.T), axis=1)
+        if taken.all():
+            return
+        some = taken.any(axis=0)
+        none = ~some
+        self._history[none] = past[none]
+        for column in np.flatnonzero(some & ~taken.all(axis=0)).tolist():
+            fresh = self._waiting[taken[:, column], column]
+            self._history[column, : KEPT - len(fresh)] = past[column, len(fresh) :]
+            self._history[column, KEPT - len(fresh) :] = fresh
 
     def _refuse(self, column: int) -> None:
         """Follow the refusals of a column through what waits; enough of them in a row are the new usual."""
@@ -249,37 +307,45 @@ class Board:
             self._history[column] = np.nan
             kept = refused[-KEPT:]
             self._history[column, KEPT - len(kept) :] = kept
+            self._good[column] = len(kept)
             self._sums[:, column] = 0.0
         elif refused:
             self._refused[column] = refused
 
     def _begin(self, count: I64) -> None:
         """Where a column began: the median of its first good values."""
-        for column in np.flatnonzero(np.isnan(self._begun) & (count >= FIRST)):
+        begins = np.flatnonzero(np.isnan(self._begun) & (count >= FIRST)).tolist()
+        for column in begins:
             oldest = KEPT - int(count[column])
             self._begun[column] = np.median(self._history[column, oldest : oldest + FIRST])
-        self._first = self._back(self._begun)
+        if begins:
+            self._first = self._scales.back(self._begun)
 
     def _set(self, centre: F64, spread: F64) -> None:
         self._centre, self._spread = centre, spread
-        self._usual, self._limit = self._back(centre), self._back(centre + OUTLIER * spread)
+        self._usual, self._limit = self._scales.back(np.array((centre, centre + OUTLIER * spread)))
+        self._find_unknown()
 
-    def _back(self, x: F64) -> F64:
-        """Scale → values, column by column."""
-        size = np.exp(np.minimum(np.where(self._linear, 0.0, x), 700.0))
-        return np.where(self._linear, x, np.where(self._logit, size / (1.0 + size), size))
+    def _find_unknown(self) -> None:
+        unknown = np.isnan(self._centre)
+        self.pattern = unknown.tobytes()
+        for column, _ in self._scales.strided:  # nobody waits for these
+            unknown[column] = False
+        self._unknown = np.flatnonzero(unknown)
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
         """The run has changed its regime: nothing is usual any more, and little will do for the time being."""
         columns = len(self.keys)
         self._history[:] = np.nan
         self._refused = {}
         self._marks[:] = _IGNORED
         self._waiting[:] = 0.0
-        self._pending = self._seen = 0
+        self._pending = self._settled = self._seen = 0
         self._sums[:] = 0.0
         self._needed[:] = LEARNED_AGAIN
+        self._middles = None
         self._good = np.zeros(columns, np.int64)
+        self.progress += 1
         self._set(np.full(columns, np.nan), np.full(columns, np.nan))
 
     def known(self, column: int) -> bool:
@@ -288,12 +354,10 @@ class Board:
 
     def learned(self, column: int) -> tuple[int, int]:
         """(values that may be measured at the next measurement, how many it takes) of a column."""
+        self._settle()
         needed = int(self._needed[column])
-        return min(max(int(self._good[column]) - GUARD, 0), needed), needed
-
-    def progress(self) -> bytes:
-        """How far learning is, column by column; equal bytes say the same of it."""
-        return np.where(np.isnan(self._centre), self._good, -1).tobytes()
+        good = int(self._good[column]) + self._marks[:, column].tobytes().count(_TAKEN)
+        return min(max(good - GUARD, 0), needed), needed
 
     def rewind(self) -> None:
         """The trainer went back: what gathered since then did not happen."""
@@ -301,6 +365,7 @@ class Board:
 
     def state(self) -> list[Any]:
         """Everything that is not derived, as plain values."""
+        self._settle()
         arrays = (self._history, self._waiting, self._marks, self._centre, self._spread, self._begun, self._needed, self._sums)
         refused = [[column, values] for column, values in sorted(self._refused.items())]
         return [[list(key) for key in self.keys], self._pending, self._seen, refused, *(a.tobytes() for a in arrays)]
@@ -311,7 +376,7 @@ class Board:
         board = cls()
         keys, pending, seen, refused, *arrays = state
         board.place([(name, subject) for name, subject in keys])
-        board._pending, board._seen = pending, seen
+        board._pending, board._settled, board._seen = pending, pending, seen
         board._refused = dict(refused)
         history, waiting, marks, centre, spread, begun, needed, sums = arrays
         board._history[:] = np.frombuffer(history).reshape(-1, KEPT)
@@ -321,14 +386,6 @@ class Board:
         board._needed[:] = np.frombuffer(needed, np.int64)
         board._sums[:] = np.frombuffer(sums).reshape(2, -1)
         board._set(np.frombuffer(centre).copy(), np.frombuffer(spread).copy())
-        board._first = board._back(board._begun)
-        board._good = (~np.isnan(board._history)).sum(axis=1) + (board._marks == _TAKEN).sum(axis=0)
+        board._first = board._scales.back(board._begun)
+        board._good = (~np.isnan(board._history)).sum(axis=1)
         return board
-
-
-def _middle(ordered: F64, count: I64) -> F64:
-    """Median of the first `count` of each sorted row; NaN of none."""
-    rows = np.arange(len(ordered))
-    high, low = count // 2, np.maximum(count - 1, 0) // 2
-    median: F64 = 0.5 * (ordered[rows, np.minimum(high, ordered.shape[1] - 1)] + ordered[rows, low])
-    return median

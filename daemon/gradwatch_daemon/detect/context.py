@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
+    from gradwatch_daemon.records import F64, I64
 
 STEADY_LEAST = 8
 """Updates of one size before another size is a change: batches of whole episodes differ all the time."""
@@ -70,6 +73,26 @@ class Context:
             return True
         return False
 
+    def calm(self, updates: I64, env_steps: I64, rates: F64) -> bool:
+        """`step` for many rows at once, if none of them changes anything: sizes as before, no rate that falls."""
+        if not 0 <= self._env_steps < env_steps[0] or updates[0] <= self.update:
+            return False
+        taken, more = np.diff(updates, prepend=self.update), np.diff(env_steps, prepend=self._env_steps)
+        if not (more > 0).all():
+            return False
+        sizes = more / taken
+        before = np.concatenate(((self._size,), sizes[:-1]))
+        if not ((before < sizes * SAME) & (sizes < before * SAME)).all():
+            return False
+        known = rates[~np.isnan(rates)]
+        if (known[1:] * FALL <= known[:-1]).any() or (len(known) and known[0] * FALL <= self._rate):
+            return False
+        self._rate = float(known[-1]) if len(known) else self._rate
+        self._size, self._steady = float(sizes[-1]), self._steady + len(sizes)
+        self._count += len(sizes)
+        self.update, self._env_steps = int(updates[-1]), int(env_steps[-1])
+        return True
+
     def rewind(self, update: int) -> None:
         """The trainer went back: how many steps that took says nothing."""
         self.update = self._env_steps = -1
@@ -98,12 +121,14 @@ class Context:
 def regime_changes(view: View) -> list[int]:
     """Rows of the block at which the regime of the run changed."""
     context, rate = view.state.memory(Context, ""), view.input("opt.lr")
-    steps = view.block.env_steps.tolist()
+    env_steps = view.block.env_steps
     if view.single:
-        changed = context.step(int(view.update), steps[0], float(rate.values) if rate.readable else float("nan"))
+        changed = context.step(int(view.update), int(env_steps[0]), float(rate.values) if rate.readable else float("nan"))
         return [0] if changed else []
-    rates = view.math.where(rate.readable, rate.values, float("nan")).tolist()
-    rows = zip(view.update.tolist(), steps, rates, strict=True)
+    rates = view.math.where(rate.readable, rate.values, float("nan"))
+    if context.calm(view.update, env_steps, rates):
+        return []
+    rows = zip(view.update.tolist(), env_steps.tolist(), rates.tolist(), strict=True)
     return [row for row, (update, env_steps, lr) in enumerate(rows) if context.step(update, env_steps, lr)]
 
 

@@ -36,7 +36,13 @@ def value_error(view: View) -> F64:
     nmse, spread = view.input("value.nmse"), view.input("value.target.std")
     average = view.state.memory(Average, "value.target.std")
     variance = spread.values * spread.values
-    usually = view.numbers(view.usable(spread), variance, step=average.step, skip=lambda: np.nan)
+    usable = view.usable(spread)
+    usually: Any
+    if view.single:
+        usually = average.step(variance) if usable else np.nan  # type: ignore[arg-type]
+    else:
+        usually = np.full(view.n, np.nan)
+        usually[usable] = average.steps(variance[usable])
     share = math.divide(variance, VARIANCE_SHARE * usually)
     known = nmse.readable & spread.readable & math.negate(math.unknown(share))
     return math.where(known, nmse.values * math.where(share < 1.0, share, 1.0), np.nan)
@@ -89,7 +95,7 @@ def _drift(view: View, name: str) -> F64:
     if view.single:
         return ema.step(view.update, given.values) if usable else np.nan  # type: ignore[arg-type, return-value]
     drift = np.full(view.n, np.nan)
-    drift[usable] = ema.steps(view.update[usable].tolist(), given.values[usable].tolist())
+    drift[usable] = ema.steps(view.update[usable], given.values[usable])
     return drift  # type: ignore[no-any-return]
 
 
@@ -132,5 +138,4 @@ def return_still(view: View) -> F64:
     usable = view.usable(given)
     if view.single:
         return rise.step(view.update, given.values) if usable else rise.since(view.update)  # type: ignore[arg-type, return-value]
-    rows = zip(view.update.tolist(), given.values.tolist(), usable.tolist(), strict=True)
-    return np.array([rise.step(update, value) if known else rise.since(update) for update, value, known in rows])
+    return rise.steps(view.update, given.values, usable)

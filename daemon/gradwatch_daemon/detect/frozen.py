@@ -13,13 +13,18 @@ from gradwatch_contracts.signals import SIGNALS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gradwatch_daemon.records import I64, SignalKey
+    from numpy.typing import NDArray
+
+    from gradwatch_daemon.records import F32, I64, U8, SignalKey
 
 CALLS = ("rollout", "ppo", "recurrent", "clip")
 """Calls whose numbers come from samples or weights: no two updates of a live run agree in all of them."""
 
 MEASURED_LEAST = 3
 """Measured signals without which a call says too little."""
+
+PATTERNS_MAX = 256
+"""Rows of statuses remembered for one layout."""
 
 VARIED = 8
 """Changes seen before standing still means something: what never varied may be made that way."""
@@ -32,6 +37,22 @@ class Group:
     call: str
     rows: I64
     pick: Callable[[Sequence[Any]], tuple[Any, ...]]
+    patterns: dict[bytes, bytes]
+
+    def pattern(self, status: bytes) -> bytes:
+        """Its statuses in a row with these. Rows repeat, so the answers are kept (a bounded few)."""
+        found = self.patterns.get(status)
+        if found is None:
+            if len(self.patterns) >= PATTERNS_MAX:
+                self.patterns.clear()
+            found = self.patterns[status] = bytes(self.pick(status))
+        return found
+
+
+def came(status: U8) -> NDArray[np.bool_]:
+    """Updates, of statuses u8[signals, n] of a call, in which enough of it was measured."""
+    enough: NDArray[np.bool_] = np.count_nonzero(status == 0, axis=0) >= MEASURED_LEAST
+    return enough
 
 
 def groups_of(signals: tuple[SignalKey, ...]) -> tuple[Group, ...]:
@@ -40,7 +61,7 @@ def groups_of(signals: tuple[SignalKey, ...]) -> tuple[Group, ...]:
     for call in CALLS:
         rows = [row for row, key in enumerate(signals) if SIGNALS[key.name].spec.call == call]
         if len(rows) >= MEASURED_LEAST:
-            found.append(Group(call, np.array(rows, np.int64), itemgetter(*rows)))
+            found.append(Group(call, np.array(rows, np.int64), itemgetter(*rows), {}))
     return tuple(found)
 
 
@@ -75,6 +96,33 @@ class Frozen:
             changes, still = min(changes + 1, VARIED), 0
         self._held[call] = (values, status, changes, still)
         return still if changes >= VARIED else 0
+
+    def knows(self, call: str) -> bool:
+        """Whether it ever came."""
+        return call in self._held
+
+    def steps(self, call: str, values: F32, status: U8, whole: NDArray[np.bool_]) -> list[int]:
+        """`step` for each `whole` row of values [signals, n], 0 elsewhere."""
+        rows = np.flatnonzero(whole & came(status))
+        still = [0] * len(whole)
+        if not len(rows):
+            return still
+        if len(rows) < len(whole):
+            values, status = values[:, rows], status[:, rows]
+        first = self.step(call, tuple(values[:, 0].tolist()), status[:, 0].tobytes())
+        still[int(rows[0])] = first
+        _, _, changes, lasting = self._held[call]
+        same = values[0, 1:] == values[0, :-1]
+        if same.any():  # of a live run the first signal alone differs nearly everywhere
+            same = (values[:, 1:] == values[:, :-1]).all(axis=0) & (status[:, 1:] == status[:, :-1]).all(axis=0)
+        if same.any():
+            for row, alike in zip(rows[1:].tolist(), same.tolist(), strict=True):
+                changes, lasting = (changes, lasting + 1) if alike else (min(changes + 1, VARIED), 0)
+                still[row] = lasting if changes >= VARIED else 0
+        elif len(rows) > 1:
+            changes, lasting = min(changes + len(rows) - 1, VARIED), 0
+        self._held[call] = (tuple(values[:, -1].tolist()), status[:, -1].tobytes(), changes, lasting)
+        return still
 
     def rewind(self, update: int) -> None:
         """The trainer went back; what it sends did not change by that."""

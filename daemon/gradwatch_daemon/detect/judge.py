@@ -1,119 +1,279 @@
-"""Judges all rules that are made of parts over a block at once: operands, tests, parts, lanes, verdicts."""
+"""Judges all rules that are made of parts over a block at once: operands, tests, parts, lanes, verdicts.
+
+Hardly any part holds anywhere, and a row in which none does has the verdicts of the one before it. So the tests of all parts
+are gone through first, with the wider of their two limits; only the parts that pass are looked at closely.
+"""
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradwatch_contracts.columns import Status
-from gradwatch_daemon.detect.board import OUTLIER
+from gradwatch_daemon.detect.board import OUTLIER, Scored
 from gradwatch_daemon.detect.context import muted_words
-from gradwatch_daemon.detect.lanes import SCORED
+from gradwatch_daemon.detect.lanes import ABSENT, PRESENT, SCORED, Calm
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_reason
-from gradwatch_daemon.detect.view import BLIND, BREACH, CODES, LEARNING, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, HOLD, LEARNING, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gradwatch_daemon.detect.board import Scored
-    from gradwatch_daemon.detect.lanes import Lane, Plan, Shown
+    from gradwatch_daemon.detect.lanes import Lane, Plan, Shown, Test
     from gradwatch_daemon.detect.view import View
-    from gradwatch_daemon.records import F64
+    from gradwatch_daemon.records import F64, U8
 
     Mask = NDArray[np.bool_]
 
 _UNDEFINED = int(Status.UNDEFINED)
 
+CALM_MAX = 64
+"""Calm rows remembered for one plan: few patterns of what is measured come in turn."""
+
 
 def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdicts]]:
     """Verdicts of every lane by kind. The board learns from the block."""
-    values, status, readable = _signals(view)
-    whole = None if view.whole is None else np.full(view.n, view.whole)
-    tracked = values.take(plan.signals, axis=1)
-    for column, key in plan.computed:
-        tracked[:, column] = view.computed(*key)
+    if view.single:
+        return _judge_row(view, plan, restarts)
+    values, status = _signals(view)
     first_row = view.state.rows
-    usable = np.isfinite(tracked)
-    scored = view.state.board.step(tracked, usable if whole is None else usable & whole[:, None], restarts)
+    scored = _scored(view, plan, values, restarts)
     view.state.rows += view.n
     operands = _operands(view, values, scored, first_row)
-    tested = operands.take(plan.operands, axis=1) * plan.sign
-    holds = np.logical_and.reduceat((tested > plan.at) != plan.inverted, plan.part_starts, axis=1)
-    breach = np.logical_or.reduceat(holds, plan.lane_starts, axis=1)
-    kept = np.logical_and.reduceat((tested > plan.back) != plan.inverted, plan.part_starts, axis=1)
-    code = np.logical_or.reduceat(kept, plan.lane_starts, axis=1).astype(np.uint8)  # HOLD is 1, CLEAR is 0
-    if plan.columns:
-        unknown = np.isnan(scored.usual.take(plan.learn_columns, axis=1))
-        code[np.logical_or.reduceat(unknown, plan.learn_starts, axis=1) & plan.relative] = LEARNING
-    seen = readable.take(plan.need_columns, axis=1)
-    if plan.void.any():
-        seen |= plan.void & (status.take(plan.need_columns, axis=1) == _UNDEFINED)
-    code[~np.logical_and.reduceat(seen, plan.need_starts, axis=1)] = BLIND
-    judged = None
-    if whole is not None:
-        judged = whole[:, None] | plan.invariant
-        breach &= judged
-        code[~judged] = BLIND
-    code[breach] = BREACH
-    any_breach = bool(breach.any())
-    alike = None
-    if view.single and not any_breach:
-        alike = (plan, code.tobytes(), status.tobytes(), readable.tobytes(), whole is None, view.state.board.progress())
-        if view.state.calm is not None and view.state.calm[0] == alike:
-            return view.state.calm[1]
-    found: list[bool] = np.logical_or.reduce(breach, axis=0).tolist()
-    columns = None if view.single else np.ascontiguousarray(code.T)
+    code = np.zeros((len(plan.lanes), view.n), np.uint8)
+    holds: dict[int, Mask] = {}
+    for part in _possible(plan, operands):
+        tests = plan.parts[part]
+        held = _all(operands, tests, [test.at for test in tests])
+        if held.any():
+            holds[part] = held
+        code[plan.lane_of[part]][_all(operands, tests, [test.back for test in tests])] = HOLD
+    _mark_unlearned(plan, code, scored)
+    _mark_unseen(plan, code, np.isnan(values), status)
+    breaches: dict[int, Mask] = {}
+    for part, held in holds.items():
+        place = plan.lane_of[part]
+        breaches[place] = held | breaches[place] if place in breaches else held
+    if view.whole is not None:
+        for place, lane in enumerate(plan.lanes):
+            if not lane.rule.invariant:
+                code[place][~view.whole] = BLIND
+                if place in breaches:
+                    breaches[place] = breaches[place] & view.whole
+    last_status = status[:, -1]
     by_kind: dict[str, list[Verdicts]] = {}
-    for place, (lane, last) in enumerate(zip(plan.lanes, code[-1].tolist(), strict=True)):
-        said = CODES[last] if columns is None else columns[place].tobytes()
-        reason = _reason(view, lane, last, judged is None or bool(judged[-1, place]), status[-1])
-        verdicts = _found(lane, said, holds, operands, scored) if found[place] else _calm(view, lane, said)
+    for place, lane in enumerate(plan.lanes):
+        of_lane, breach = code[place], breaches.get(place)
+        if breach is not None:
+            of_lane[breach] = BREACH
+        judged = view.whole is None or lane.rule.invariant or bool(view.whole[-1])
+        reason = _reason(view, lane, int(of_lane[-1]), judged, last_status)
+        said = of_lane.tobytes()
+        found = breach is not None and bool(breach.any())
+        verdicts = _found(lane, said, holds, operands, scored) if found else _calm(view, lane, said)
         by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason) if reason else verdicts)
-    view.state.calm = None if alike is None else (alike, by_kind)
     return by_kind
 
 
-def _signals(view: View) -> tuple[F64, NDArray[np.uint8], Mask]:
-    """Values f64[n, signals + 2] with NaN where nothing can be read, statuses, and what is readable (`lanes.ABSENT`)."""
+def _judge_row(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdicts]]:
+    """The same for one row: what is said of a calm one like it is known, and only what holds is looked at."""
+    board, whole = view.state.board, view.whole is None
+    if restarts:
+        board.restart()
+    pattern = board.pattern
+    operands, known = _row_operands(view, plan)
+    row = operands[:, 0]
+    readable = b"" if isfinite(view.total) else np.isnan(row[: len(view.row[0])]).tobytes()
+    alike = (view.row[1], whole, pattern, board.pattern, board.progress, readable)
+    calm = plan.calm.get(alike)
+    if calm is None:
+        if len(plan.calm) >= CALM_MAX:
+            plan.calm.clear()
+        calm = plan.calm[alike] = _calm_row(view, plan, np.frombuffer(pattern, np.bool_))
+    possible = np.logical_and.reduce((row.take(plan.table) * plan.sign > plan.loose) != plan.inverted, axis=0)
+    if 1 not in possible.tobytes():
+        return calm.by_kind
+    return _with_held(view, plan, calm, np.flatnonzero(possible).tolist(), operands, known)
+
+
+def _row_operands(view: View, plan: Plan) -> tuple[F64, tuple[F64, F64, F64]]:
+    """`_operands` of one row, f64[operands, 1], and what was usual when it came; the board learns from it."""
+    block, row = view.block, plan.row
+    numbers, status = view.row
+    signals = len(numbers)
+    row[:signals] = numbers
+    row[signals + 2 + ABSENT] = np.nan
+    if any(status):
+        row[:signals][block.status[:, 0] != 0] = np.nan
+    measured = row[signals + 2 : -2].reshape(len(SCORED), plan.columns)
+    row.take(plan.signals, out=measured[0])
+    for column, key, compute in plan.computed:
+        measured[0, column] = view.compute(key, compute)
+    view.state.rows += 1
+    row[-2] = view.state.rows
+    row[-1] = NOTHING if view.updates_total is None else view.update / view.updates_total
+    with np.errstate(all="ignore"):
+        known = view.state.board.step_row(measured, teaches=view.whole is None)
+    return row[:, None], known
+
+
+def _calm_row(view: View, plan: Plan, unlearned: Mask) -> Calm:
+    """What is said of a row in which no part holds."""
+    code = np.zeros((len(plan.lanes), 1), np.uint8)
+    for place, lane in enumerate(plan.lanes):
+        if lane.relative and unlearned[list(lane.learns or (0,))].any():
+            code[place] = LEARNING
+    values, status = _signals(view)
+    _mark_unseen(plan, code, np.isnan(values), status)
+    by_kind: dict[str, list[Verdicts]] = {}
+    for place, lane in enumerate(plan.lanes):
+        judged = view.whole is None or lane.rule.invariant
+        if not judged:
+            code[place] = BLIND
+        last = int(code[place, 0])
+        verdicts, reason = _calm(view, lane, CODES[last]), _reason(view, lane, last, judged, status[:, 0])
+        by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason) if reason else verdicts)
+    return Calm(by_kind, code.tobytes())
+
+
+def _with_held(  # noqa: PLR0917 (what one row consists of)
+    view: View, plan: Plan, calm: Calm, possible: list[int], operands: F64, known: tuple[F64, F64, F64]
+) -> dict[str, list[Verdicts]]:
+    """The verdicts of a row in which these parts may hold."""
+    holds: dict[int, Mask] = {}
+    code: dict[int, int] = {}
+    numbers = operands[:, 0]
+    for part in possible:
+        place, tests = plan.lane_of[part], plan.parts[part]
+        if all((numbers[test.operand] * test.sign > test.at) != test.inverted for test in tests):
+            holds[part] = _ONE
+            if view.whole is None or plan.lanes[place].rule.invariant:
+                code[place] = BREACH
+        kept = all((numbers[test.operand] * test.sign > test.back) != test.inverted for test in tests)
+        if kept and calm.codes[place] == CLEAR and place not in code:
+            code[place] = HOLD
+    if not code:
+        return calm.by_kind
+    scored = Scored(operands[: plan.columns].T)
+    scored.usual, scored.limit, scored.first = (one[None] for one in known)
+    by_kind = dict(calm.by_kind)
+    for place, said in code.items():
+        lane = plan.lanes[place]
+        verdicts = by_kind[lane.rule.kind] = list(by_kind[lane.rule.kind])
+        at = next(at for at, known in enumerate(verdicts) if known.subject == lane.subject)
+        if said == HOLD:
+            verdicts[at] = verdicts[at]._replace(code=CODES[HOLD])
+            continue
+        reason = _reason(view, lane, BREACH, True, np.append(view.block.status[:, 0], (NOT_SENT, 0)))
+        verdicts[at] = _found(lane, CODES[BREACH], holds, operands, scored)._replace(reason=reason)
+    return by_kind
+
+
+_ONE = np.ones(1, np.bool_)
+
+
+def _signals(view: View) -> tuple[F64, U8]:
+    """Values f64[signals + 2, n] with NaN where nothing can be read, and statuses (`lanes.ABSENT`, `lanes.PRESENT`)."""
     block = view.block
-    shape = view.n, len(block.signals) + 2
+    shape = len(block.signals) + 2, view.n
     values, status = np.empty(shape), np.empty(shape, np.uint8)
-    values[:, :-2], status[:, :-2] = block.values.T, block.status.T
-    values[:, -2:], status[:, -2], status[:, -1] = 0.0, NOT_SENT, 0
+    values[:-2], status[:-2] = block.values, block.status
+    values[-2:], status[ABSENT], status[PRESENT] = 0.0, NOT_SENT, 0
     values[status != 0] = np.nan
-    return values, status, ~np.isnan(values)
+    return values, status
+
+
+def _scored(view: View, plan: Plan, values: F64, restarts: list[int]) -> Scored:
+    """The board's answer to the block, from which it learns."""
+    tracked = values.take(plan.signals, axis=0)
+    for column, key, compute in plan.computed:
+        tracked[column] = view.compute(key, compute)
+    tracked = np.ascontiguousarray(tracked.T)
+    usable = np.isfinite(tracked)
+    if view.whole is not None:
+        usable &= view.whole[:, None]
+    return view.state.board.step(tracked, usable, restarts)
 
 
 def _operands(view: View, values: F64, scored: Scored, first_row: int) -> F64:
-    """Everything that a test may compare, a column each (`lanes.SCORED`)."""
-    n, signals, series = len(values), values.shape[1], scored.values.shape[1]
-    found = np.empty((n, signals + len(SCORED) * series + 2))
-    found[:, :signals] = values
+    """Everything that a test may compare, f64[operands, n] (`lanes.SCORED`)."""
+    signals, series, n = len(values), scored.values.shape[1], view.n
+    found = np.empty((signals + len(SCORED) * series + 2, n))
+    found[:signals] = values
     with np.errstate(all="ignore"):
         times, since_first = scored.values / scored.usual, scored.values / scored.first
     blocks = (scored.values, scored.z, times, scored.usual, since_first, scored.up, scored.down)
     for place, measured in enumerate(blocks):
-        found[:, signals + place * series : signals + (place + 1) * series] = measured
-    found[:, -2] = np.arange(first_row + 1, first_row + n + 1)
-    found[:, -1] = NOTHING if view.updates_total is None else view.block.update / view.updates_total
+        found[signals + place * series : signals + (place + 1) * series] = measured.T
+    found[-2] = np.arange(first_row + 1, first_row + n + 1)
+    found[-1] = NOTHING if view.updates_total is None else view.update / view.updates_total
     return found
 
 
-def _found(lane: Lane, said: bytes, holds: Mask, operands: F64, scored: Scored) -> Verdicts:
+def _possible(plan: Plan, operands: F64) -> list[int]:
+    """The parts that may hold somewhere in the block: their tests in turn, for the parts that are left."""
+    left = np.arange(len(plan.parts))
+    passed: Mask | None = None
+    for table, sign, loose, inverted in zip(plan.table, plan.sign, plan.loose, plan.inverted, strict=True):
+        tested = operands[table[left]]
+        tested *= sign[left, None]
+        holds = (tested > loose[left, None]) != inverted[left, None]
+        passed = holds if passed is None else passed & holds
+        some = passed.any(axis=1)
+        left, passed = left[some], passed[some]
+    parts: list[int] = left.tolist()
+    return parts
+
+
+def _all(operands: F64, tests: tuple[Test, ...], limits: list[float]) -> Mask:
+    """Rows in which every test holds at these limits."""
+    held: Mask | None = None
+    for test, limit in zip(tests, limits, strict=True):
+        holds = (operands[test.operand] * test.sign > limit) != test.inverted
+        held = holds if held is None else held & holds
+    assert held is not None, "a part has a test"
+    return held
+
+
+def _mark_unlearned(plan: Plan, code: U8, scored: Scored) -> None:
+    """Rows without what the main part of a lane is compared with."""
+    unknown = np.isnan(scored.usual)
+    columns = set(np.flatnonzero(unknown.any(axis=0)).tolist())
+    if not columns:
+        return
+    for place, lane in enumerate(plan.lanes):
+        if lane.relative:
+            for column in lane.learns or (0,):
+                if column in columns:
+                    code[place][unknown[:, column]] = LEARNING
+
+
+def _mark_unseen(plan: Plan, code: U8, unreadable: Mask, status: U8) -> None:
+    """Rows without a signal that a lane needs."""
+    missing = set(np.flatnonzero(unreadable.any(axis=1)).tolist())
+    for place, lane in enumerate(plan.lanes):
+        for column, _, void in lane.needs:
+            if column in missing:
+                unseen = unreadable[column]
+                code[place][unseen & (status[column] != _UNDEFINED) if void else unseen] = BLIND
+
+
+def _found(lane: Lane, said: bytes, holds: dict[int, Mask], operands: F64, scored: Scored) -> Verdicts:
     """Verdicts of a lane with a breach: each row has the numbers of the gravest part that holds in it."""
-    n = len(holds)
+    n = len(said)
     rank, about = np.zeros(n, np.int64), np.zeros(n, np.int64)
     value, limit, usual = np.full(n, NOTHING), np.full(n, NOTHING), np.full(n, NOTHING)
     for part, shown in reversed(list(zip(range(lane.first, lane.last), lane.shown, strict=True))):
-        held = holds[:, part]
-        if not held.any():
+        held = holds.get(part)
+        if held is None:
             continue
         rank[held], about[held] = shown.rank, shown.about
-        value[held], limit[held] = operands[held, shown.value], _limit(shown, scored, held)
+        value[held], limit[held] = operands[shown.value, held], _limit(shown, scored, held)
         usual[held] = scored.usual[held, shown.usual] if shown.usual >= 0 else NOTHING
     minibatch, stage = np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64)
     return Verdicts(lane.rule.kind, lane.subject, said, rank, value, limit, usual, minibatch, stage, "", about)
@@ -166,7 +326,7 @@ def _reason(view: View, lane: Lane, code: int, judged: bool, status: NDArray[np.
 
 
 def _blind(view: View, lane: Lane, status: NDArray[np.uint8]) -> str:
-    for column, name in lane.needs:
+    for column, name, _ in lane.needs:
         need = lane.rule.need(name)
         said = int(status[column])
         if said == 0 and not np.isnan(view.block.values[column, -1]):

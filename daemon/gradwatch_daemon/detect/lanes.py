@@ -7,7 +7,6 @@ or a measure of a tracked series) with a limit; "<" is ">" of the negatives, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,8 +17,11 @@ from gradwatch_daemon.records.rules import RELATIVE, Measure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
     from gradwatch_daemon.detect.layout import Layout
-    from gradwatch_daemon.records import F64, I64
+    from gradwatch_daemon.detect.series import Compute
+    from gradwatch_daemon.records import F64, I64, Verdicts
     from gradwatch_daemon.records.rules import Part, Rule, Threshold
 
 ABSENT, PRESENT = -2, -1
@@ -58,16 +60,26 @@ class Shown:
     rank: int
 
 
+class Test(NamedTuple):
+    """One threshold of a part: the operand times `sign` above `at`, or not, where it is `inverted`; `back` for what is held."""
+
+    operand: int
+    sign: float
+    at: float
+    back: float
+    inverted: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
-    """One rule on one subject: its parts from `first` to `last`, gravest first. `needs` are (column, signal)."""
+    """One rule on one subject: its parts from `first` to `last`, gravest first. `needs` are (column, signal, void)."""
 
     rule: Rule
     subject: str
     first: int
     last: int
     shown: tuple[Shown, ...]
-    needs: tuple[tuple[int, str], ...]
+    needs: tuple[tuple[int, str, bool], ...]
     learns: tuple[int, ...]
     """Columns of the board without which it is learning, or, where it has parts that need none, judges less."""
     relative: bool
@@ -76,29 +88,34 @@ class Lane:
     """Columns of optional signals and what to say while they are missing."""
 
 
+class Calm(NamedTuple):
+    """What is said of a row in which no part holds: verdicts by kind, and the codes of the lanes."""
+
+    by_kind: dict[str, list[Verdicts]]
+    codes: bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The lanes of a layout, and the arrays they are judged with. `signals` and `series` say what the operands are."""
+    """The lanes of a layout, and the arrays they are judged with. `signals` and `series` say what the operands are.
+
+    `table`, `sign`, `loose` and `inverted` are of the tests of all parts, [tests of a part, parts], filled up with one that
+    always holds; `loose` is the wider of a test's two limits: where it does not hold, neither breach nor hold is possible.
+    `row` is room for the operands of one row, and `calm` remembers verdicts of calm ones.
+    """
 
     columns: int
     signals: I64
-    computed: tuple[tuple[int, Key], ...]
+    computed: tuple[tuple[int, Key, Compute], ...]
     lanes: tuple[Lane, ...]
-    operands: I64
+    parts: tuple[tuple[Test, ...], ...]
+    lane_of: tuple[int, ...]
+    table: I64
     sign: F64
-    at: F64
-    back: F64
-    inverted: np.ndarray
-    part_starts: I64
-    lane_starts: I64
-    need_columns: I64
-    need_starts: I64
-    void: np.ndarray
-    learn_columns: I64
-    learn_starts: I64
-    invariant: np.ndarray
-    relative: np.ndarray
-    progress: bool
+    loose: F64
+    inverted: NDArray[np.bool_]
+    row: F64
+    calm: dict[tuple[object, ...], Calm]
 
 
 class _Columns:
@@ -135,57 +152,47 @@ def make_plan(layout: Layout, keys: Sequence[tuple[str, str]], rules: Iterable[t
     """Lay out the rules with parts, each with its subjects, over a board with these `keys`."""
     columns = _Columns(layout, keys)
     lanes: list[Lane] = []
-    tests: list[tuple[int, Threshold, bool]] = []
-    part_sizes: list[int] = []
-    needs: list[tuple[int, bool]] = []
+    tests: list[tuple[Test, ...]] = []
+    lane_of: list[int] = []
     for rule, subjects in rules:
         for subject in subjects:
             parts = sorted((p for p in rule.parts if p.subject in ("", subject)), key=lambda p: -p.severity.rank)
-            first = len(part_sizes)
-            for part in parts:
-                of = [(columns.operand(t, subject), t, False) for t in map(rule.threshold, part.of)]
-                unless = [(columns.operand(t, subject), t, True) for t in map(rule.threshold, part.unless)]
-                tests += of + unless
-                part_sizes.append(len(of) + len(unless))
-            lane = _lane(rule, subject, parts, first, columns)
-            lanes.append(lane)
-    for lane in lanes:
-        void = {need.signal for need in lane.rule.needs if need.void}
-        needs += [(column, name in void) for column, name in lane.needs] or [(columns.signals + PRESENT, False)]
-    at = [(t.at if t.op == ">" else -t.at) for _, t, _ in tests]
-    back = [(t.back if t.op == ">" else -t.back) for _, t, _ in tests]
-    for place, (_, _, inverted) in enumerate(tests):
-        back[place] = at[place] if inverted else back[place]
-    learns = [column for lane in lanes for column in lane.learns or (0,)]
+            lane_of += [len(lanes)] * len(parts)
+            lanes.append(_lane(rule, subject, parts, len(tests), columns))
+            tests += [_tests(rule, part, subject, columns) for part in parts]
+    always = Test(columns.signals + PRESENT, 1.0, -1.0, -1.0, inverted=False)
+    deepest = max(map(len, tests), default=0)
+    table = [[part[depth] if depth < len(part) else always for part in tests] for depth in range(deepest)]
     return Plan(
         len(keys),
         np.array([_source(columns, Key(*key)) for key in keys], np.int64),
-        tuple((place, Key(*key)) for place, key in enumerate(keys) if series_of(key[0]).compute is not None),
+        tuple(
+            (place, Key(*key), compute) for place, key in enumerate(keys) if (compute := series_of(key[0]).compute) is not None
+        ),
         tuple(lanes),
-        np.array([column for column, _, _ in tests], np.int64),
-        np.array([1.0 if t.op == ">" else -1.0 for _, t, _ in tests]),
-        np.array(at),
-        np.array(back),
-        np.array([inverted for _, _, inverted in tests], np.bool_),
-        _starts(part_sizes),
-        np.array([lane.first for lane in lanes], np.int64),
-        np.array([column for column, _ in needs], np.int64),
-        _starts([max(len(lane.needs), 1) for lane in lanes]),
-        np.array([void for _, void in needs], np.bool_),
-        np.array(learns, np.int64),
-        _starts([max(len(lane.learns), 1) for lane in lanes]),
-        np.array([lane.rule.invariant for lane in lanes], np.bool_),
-        np.array([lane.relative for lane in lanes], np.bool_),
-        any(t.measure is Measure.PROGRESS for _, t, _ in tests),
+        tuple(tests),
+        tuple(lane_of),
+        np.array([[test.operand for test in row] for row in table], np.int64).reshape(deepest, len(tests)),
+        np.array([[test.sign for test in row] for row in table]).reshape(deepest, len(tests)),
+        np.array([[min(test.at, test.back) for test in row] for row in table]).reshape(deepest, len(tests)),
+        np.array([[test.inverted for test in row] for row in table], np.bool_).reshape(deepest, len(tests)),
+        np.zeros(columns.rows + 2),
+        {},
     )
+
+
+def _tests(rule: Rule, part: Part, subject: str, columns: _Columns) -> tuple[Test, ...]:
+    found = []
+    for inverted, keys in ((False, part.of), (True, part.unless)):
+        for threshold in map(rule.threshold, keys):
+            sign = 1.0 if threshold.op == ">" else -1.0
+            at, back = sign * threshold.at, sign * (threshold.at if inverted else threshold.back)
+            found.append(Test(columns.operand(threshold, subject), sign, at, back, inverted))
+    return tuple(found)
 
 
 def _source(columns: _Columns, key: Key) -> int:
     return columns.signal(series_of(key.series).signal, key.subject)
-
-
-def _starts(sizes: Sequence[int]) -> I64:
-    return np.array([0, *accumulate(sizes)][:-1], np.int64)
 
 
 def _lane(rule: Rule, subject: str, parts: Sequence[Part], first: int, columns: _Columns) -> Lane:
@@ -199,7 +206,7 @@ def _lane(rule: Rule, subject: str, parts: Sequence[Part], first: int, columns: 
         if t.measure in RELATIVE and series_of(t.series or t.signal).stride == 1
     )
     needs = tuple(
-        (columns.signal(need.signal, subject), need.signal)
+        (columns.signal(need.signal, subject), need.signal, need.void)
         for need in rule.needs
         if not need.optional and need.subject in ("", subject)
     )

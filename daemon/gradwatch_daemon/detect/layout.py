@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gradwatch_daemon.records import F64, I64, SignalKey
+    from gradwatch_daemon.records import F64, I64, SignalKey, Verdicts
 
 T = TypeVar("T")
 D = TypeVar("D", bound=np.generic)
@@ -59,7 +59,7 @@ def _frozen(array: NDArray[D]) -> NDArray[D]:
 class Layout:
     """Where each signal of a tuple of signals stands, and what detectors worked out from it. One per tuple."""
 
-    __slots__ = ("index", "places", "plans", "reasons", "signals", "stands_in", "subjects")
+    __slots__ = ("calm", "index", "places", "plans", "reasons", "signals", "stands_in", "subjects")
 
     def __init__(self, signals: tuple[SignalKey, ...]) -> None:
         self.signals = signals
@@ -76,6 +76,7 @@ class Layout:
         for name, subject in signals:
             self.subjects[name] = (*self.subjects.get(name, ()), subject)
         self.plans: dict[str, object] = {}
+        self.calm: dict[tuple[str, str, int, str], Verdicts] = {}
         self.reasons: dict[tuple[str, str, int, bool], str] = {}
 
     @staticmethod

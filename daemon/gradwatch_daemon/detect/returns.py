@@ -7,8 +7,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gradwatch_daemon.records import F64
 
 ROLLING_POINTS = 10
@@ -118,6 +121,18 @@ class Held:
             self._updates, self._episodes = 0, 0.0
         return self.latest
 
+    def steps(self, held: NDArray[np.bool_], counts: F64, ended: NDArray[np.bool_]) -> tuple[F64, F64]:
+        """`step` for each row that `ended` says, the latest elsewhere."""
+        if (held & ended).any():
+            rows = zip(held.tolist(), counts.tolist(), ended.tolist(), strict=True)
+            updates, episodes = np.array([self.step(low, n) if takes else self.latest for low, n, takes in rows], np.float64).T
+            return updates, episodes
+        over = np.maximum.accumulate(ended)
+        updates, episodes = np.where(over, 0.0, self._updates), np.where(over, 0.0, self._episodes)
+        if over[-1]:
+            self._updates, self._episodes = 0, 0.0
+        return updates, episodes
+
     @property
     def latest(self) -> tuple[float, float]:
         """(updates, episodes) of now."""
@@ -185,6 +200,56 @@ class EpisodeWindow:
         error = math.sqrt(squares / episodes / episodes)
         self._latest = self._judge(centre, error)
         return self._latest
+
+    def steps(self, counts: F64, means: F64, stds: F64, ended: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """`step` for each row that `ended` says, the latest elsewhere: f64[3, n]."""
+        every = np.flatnonzero(ended)
+        taken = counts[every]
+        if not len(every) or taken.min() < EPISODES_LEAST:
+            rows = zip(counts.tolist(), means.tolist(), stds.tolist(), ended.tolist(), strict=True)
+            every_row = [self.step(n, mean, std) if takes else self._latest for n, mean, std, takes in rows]
+            stood: NDArray[np.float64] = np.array(every_row, np.float64).T
+            return stood
+        standing = np.empty((3, len(every) + 1))
+        standing[:, 0] = self._latest
+        standing[:, 1:] = self._judge_all(means[every], stds[every] / np.sqrt(taken))
+        last = every[-1]
+        self._parts.clear()
+        self._parts.append((float(counts[last]), float(means[last]), float(stds[last])))
+        self._latest = Standing(*standing[:, -1].tolist())
+        found: NDArray[np.float64] = standing[:, np.cumsum(ended)]
+        return found
+
+    def _judge_all(self, means: F64, errors: F64) -> NDArray[np.float64]:
+        """`_judge` for many windows of their own: sums are taken in the same order, so the bits are the same."""
+        known, n = len(self._means), len(means)
+        series = np.concatenate((np.array(self._means, np.float64), means))
+        found = np.full((3, n), math.nan)
+        moves = np.abs(series[1:] - series[:-1])[max(known - 1, 0) :]
+        moved = np.add.accumulate(np.concatenate(((self._moved,), moves)))[-n:]
+        windows = np.arange(self._windows + 1, self._windows + n + 1)
+        self._means.extend(means[-MEDIAN_POINTS:].tolist())
+        self._moved, self._windows = float(moved[-1]), self._windows + n
+        if len(series) < MEDIAN_POINTS:
+            return found
+        middle = np.sort(sliding_window_view(series, MEDIAN_POINTS), axis=1)[:, MEDIAN_POINTS // 2][-n:]
+        first = n - len(middle)
+        moved, windows, errors = moved[first:], windows[first:], errors[first:]
+        if not self._best_error >= 0.0:
+            self._first = self._best = float(middle[0])
+            self._best_error = float(errors[0])
+        best = np.maximum.accumulate(np.concatenate(((self._best,), middle)))
+        rose = np.maximum.accumulate(np.where(middle > best[:-1], np.arange(1, len(middle) + 1), 0))
+        best, best_error = best[1:], np.concatenate(((self._best_error,), errors))[rose]
+        self._best, self._best_error = float(best[-1]), float(best_error[-1])
+        span, fall = best - self._first, best - middle
+        noise = NOISES * np.maximum(np.sqrt(errors * errors + best_error * best_error), 1.25 * moved / windows)
+        unknown = (windows < WINDOWS_LEARNED) | (span <= noise) | (span <= 0.0)
+        with np.errstate(all="ignore"):
+            drop = np.where(fall > noise, fall / span, 0.0)
+        drop[unknown] = math.nan
+        found[0, first:], found[1, first:], found[2, first:] = middle, best, drop
+        return found
 
     def _judge(self, mean: float, error: float) -> Standing:
         means = self._means

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.lanes import Plan
     from gradwatch_daemon.detect.layout import Layout
     from gradwatch_daemon.detect.memory import Memory
-    from gradwatch_daemon.records import Verdicts
 
     M = TypeVar("M", bound=Memory)
 
@@ -59,14 +58,12 @@ class StreamState:
     `rows` counts those judged. `plans` is derived: how the lanes stand for the layouts in use.
     """
 
-    __slots__ = ("_memories", "board", "calm", "plans", "rows", "subjects", "update_last")
+    __slots__ = ("_memories", "board", "plans", "rows", "subjects", "update_last")
 
     def __init__(self) -> None:
         self.board = Board()
         self.rows = 0
         self.plans: dict[int, tuple[Layout, Plan]] = {}
-        self.calm: tuple[object, dict[str, list[Verdicts]]] | None = None
-        """The last calm row and its verdicts, which are those of the next one like it."""
         self._memories: dict[tuple[str, str, str], Memory] = {}
         self.subjects: dict[str, tuple[str, ...]] = {}
         self.update_last: int | None = None
@@ -120,4 +117,4 @@ class StreamState:
         self.board = Board.restored(board)
         self._memories = {(tag, name, subject): _KINDS[tag].restored(kept) for tag, name, subject, kept in memories}
         self.subjects = {name: tuple(known) for name, known in subjects}
-        self.plans, self.calm = {}, None
+        self.plans = {}

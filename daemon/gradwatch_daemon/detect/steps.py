@@ -43,10 +43,10 @@ class StepWindow:
         """Take updates without any skipped step, if there is none in the window either: then nothing has to be looked at."""
         if self._skipped > 0:
             return False
-        self._parts.extend((count, 0.0) for count in taken[-WINDOW_UPDATES:])
+        self._parts.extend([(count, 0.0) for count in taken[-WINDOW_UPDATES:]])
         while len(self._parts) > WINDOW_UPDATES:
             self._parts.popleft()
-        self._taken = float(sum(count for count, _ in self._parts))
+        self._taken = float(sum([count for count, _ in self._parts]))
         self._idle = 0
         return True
 

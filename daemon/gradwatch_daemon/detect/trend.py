@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,10 +33,8 @@ RETURN_NEAR_BEST = 0.1
 RETURN_RISE_LEAST = 0.02
 """Share of that range by which a new best must exceed the old one to be a rise: the best of many noisy medians creeps up."""
 
-_PAIRS = tuple(itertools.combinations(range(SLOPE_POINTS), 2))
-_EARLY = np.array([a for a, _ in _PAIRS])
-_LATE = np.array([b for _, b in _PAIRS])
-_MIDDLE = len(_PAIRS) // 2
+PAIRS = SLOPE_POINTS * (SLOPE_POINTS - 1) // 2
+_MIDDLE = PAIRS // 2
 
 
 class Trend:
@@ -49,25 +48,25 @@ class Trend:
         self._updates: list[int] = []
         self._values: list[float] = []
         self._pairs: list[list[float]] = []
-        """Slope of each kept point to each before it: derived, and made again where it does not fit."""
+        """Slope of each kept point to each before it, the oldest last: derived, and made again where it does not fit."""
 
     def slope(self, update: int, value: float) -> float:
         """Slope at one new point; the same number as `slopes` gives."""
         updates, values, pairs = self._updates, self._values, self._pairs
         if len(pairs) != len(values):  # after a block, a load or a rewind
-            pairs = [
-                [(values[late] - values[early]) / (updates[late] - updates[early]) for early in range(late)]
+            pairs = self._pairs = [
+                [(values[late] - values[early]) / (updates[late] - updates[early]) for early in range(late - 1, -1, -1)]
                 for late in range(len(values))
             ]
-        pairs.append([(value - x) / (update - u) for u, x in zip(updates, values, strict=True)])
+        pairs.append([(value - x) / (update - u) for u, x in zip(reversed(updates), reversed(values), strict=True)])
         updates.append(update)
         values.append(value)
         if len(values) < SLOPE_POINTS:
-            self._pairs = pairs
             return math.nan
         ordered = sorted(itertools.chain.from_iterable(pairs))
-        self._pairs = [of_point[1:] for of_point in pairs[1:]]
-        del updates[0], values[0]
+        del pairs[0], updates[0], values[0]
+        for of_point in pairs:
+            of_point.pop()
         return ordered[_MIDDLE]
 
     def slopes(self, updates: I64, values: F64) -> F64:
@@ -76,9 +75,7 @@ class Trend:
         all_values = np.concatenate((np.array(self._values, np.float64), values))
         slopes = np.full(len(all_values), math.nan)
         if len(all_values) >= SLOPE_POINTS:
-            windows = np.arange(len(all_values) - SLOPE_POINTS + 1)[:, None]
-            late, early = windows + _LATE, windows + _EARLY
-            pairs = (all_values[late] - all_values[early]) / (all_updates[late] - all_updates[early])
+            pairs = _slopes_of_pairs(all_updates, all_values)
             slopes[SLOPE_POINTS - 1 :] = np.partition(pairs, _MIDDLE, axis=1)[:, _MIDDLE]
         result = slopes[len(self._values) :]
         self._pairs = []
@@ -102,6 +99,25 @@ class Trend:
         trend = cls()
         trend._updates, trend._values = state
         return trend
+
+
+def _slopes_of_pairs(updates: F64, values: F64) -> F64:
+    """Slope between any two points of each window, f64[windows, pairs]; those that windows share are divided once."""
+    windows = len(values) - SLOPE_POINTS + 1
+    pairs = np.empty((PAIRS, windows))
+    rows = iter(pairs)
+    for apart in range(1, SLOPE_POINTS):
+        slopes = (values[apart:] - values[:-apart]) / (updates[apart:] - updates[:-apart])
+        for first in range(SLOPE_POINTS - apart):
+            next(rows)[:] = slopes[first : first + windows]
+    return np.ascontiguousarray(pairs.T)
+
+
+def _medians(series: F64) -> F64:
+    """Medians of each `RETURN_POINTS` values on end; series of at least as many."""
+    middle = RETURN_POINTS // 2
+    medians: F64 = np.partition(sliding_window_view(series, RETURN_POINTS), middle, axis=1)[:, middle]
+    return medians
 
 
 class Best:
@@ -128,9 +144,7 @@ class Best:
         answers = np.zeros(len(new) + 1, np.bool_)
         answers[0] = self._near
         if len(series) >= RETURN_POINTS and len(new):
-            middle = RETURN_POINTS // 2
-            windows = np.arange(len(series) - RETURN_POINTS + 1)[:, None] + np.arange(RETURN_POINTS)
-            medians = np.partition(series[windows], middle, axis=1)[:, middle]
+            medians = _medians(series)
             high = np.maximum(np.maximum.accumulate(medians), self._high)
             low = np.minimum(np.minimum.accumulate(medians), self._low)
             known = self._count + np.arange(len(new) - len(medians) + 1, len(new) + 1) >= RETURNS_LEARNED
@@ -202,6 +216,22 @@ class Rise:
             if self._at < 0 or median - self._high > RETURN_RISE_LEAST * (self._high - self._low):
                 self._high, self._at = median, update
         return self.since(update)
+
+    def steps(self, updates: I64, values: F64, usable: NDArray[np.bool_]) -> F64:
+        """`step` where a return is usable, `since` elsewhere."""
+        new, at = values[usable], [self._at]
+        series = np.concatenate((np.array(self._last, np.float64), new))
+        medians = _medians(series).tolist() if len(series) >= RETURN_POINTS and len(new) else []
+        at += [self._at] * (len(new) - len(medians))
+        for update, median in zip(updates[usable][len(new) - len(medians) :].tolist(), medians, strict=True):
+            self._low = min(median, self._low)
+            if self._at < 0 or median - self._high > RETURN_RISE_LEAST * (self._high - self._low):
+                self._high, self._at = median, update
+            at.append(self._at)
+        self._last = series[1 - RETURN_POINTS :].tolist()
+        last = np.array(at)[np.cumsum(usable)]
+        since: F64 = np.where(last >= 0, updates - last, math.nan)
+        return since
 
     def since(self, update: int) -> float:
         """Updates since the last rise at an update without a return."""

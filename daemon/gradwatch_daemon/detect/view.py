@@ -38,6 +38,9 @@ NOTHING = math.nan
 
 PARTIAL = int(RowFlag.PARTIAL)
 
+CALM_MAX = 1024
+"""Verdicts of calm rows remembered for one layout."""
+
 
 class Input(NamedTuple):
     """One signal over the block. `readable` is measured and not NaN (infinite is readable)."""
@@ -76,6 +79,7 @@ class View:
         "single",
         "state",
         "subject",
+        "total",
         "update",
         "updates_total",
         "whole",
@@ -103,6 +107,8 @@ class View:
         if self.single:
             self._row: list[float] = block.values[:, 0].tolist()
             self._row_status: bytes = block.status.tobytes()
+            self.total = sum(self._row)
+            """Finite only where every value is: what was not measured is 0, and float32 values cannot overflow it."""
             self.update = int(block.update[0])  # type: ignore[assignment]
             self.whole = False if int(block.flags[0]) & PARTIAL else None  # type: ignore[assignment]
         else:
@@ -150,13 +156,19 @@ class View:
         usable = given.readable & self.math.finite(given.values)
         return usable if self.whole is None else usable & self.whole
 
-    def computed(self, name: str, subject: str | None = None) -> F64:
-        """A series that is computed from signals, of a subject or of the present one."""
-        key = (name, self.subject if subject is None else subject)
-        found = self._computed.get(key)
+    def computed(self, name: str) -> F64:
+        """A series that is computed from signals, of the present subject."""
+        found = self._computed.get((name, self.subject))
         if found is None:
             compute = series_of(name).compute
             assert compute is not None, "only such are asked for"
+            found = self.compute((name, self.subject), compute)
+        return found
+
+    def compute(self, key: tuple[str, str], compute: Callable[[View], F64]) -> F64:
+        """A series of a subject; what was computed for another series already is not computed again."""
+        found = self._computed.get(key)
+        if found is None:
             before, self.subject = self.subject, key[1]
             if self.single:
                 found = compute(self)
@@ -173,12 +185,6 @@ class View:
         if usable.all():
             return [step(*row) for row in rows]
         return [step(*row) if good else skip() for good, row in zip(usable.tolist(), rows, strict=True)]
-
-    def numbers(self, usable: Mask, *columns: F64, step: Callable[..., float], skip: Callable[[], float]) -> F64:
-        """The same for a step that gives one number: f64[n]."""
-        if self.single:
-            return step(*columns) if usable else skip()  # type: ignore[return-value]
-        return np.array(self.each(usable, *columns, step=step, skip=skip), np.float64)
 
     def slopes(self, name: str) -> F64:
         """Slope of a signal of the present subject over the last updates, f64[n], NaN where not known."""
@@ -308,8 +314,19 @@ class View:
             else:
                 if learning is not None and learning[0]:
                     code, reason = LEARNING, learning_words(learning[1])
-        kind = rule.kind
-        return Verdicts(kind, self.subject, CODES[code], _ZERO_ROW, _NAN_ROW, _NAN_ROW, _NAN_ROW, _EARLY_ROW, _ZERO_ROW, reason)
+        return self.calm_row(rule.kind, code, reason)
+
+    def calm_row(self, kind: str, code: int, reason: str = "") -> Verdicts:
+        """The verdict of one row that is no breach. They repeat, so they are kept (a bounded few)."""
+        known = self.layout.calm
+        found = known.get((kind, self.subject, code, reason))
+        if found is None:
+            if len(known) >= CALM_MAX:
+                known.clear()
+            key, said = (kind, self.subject, code, reason), CODES[code]
+            found = Verdicts(kind, self.subject, said, _ZERO_ROW, _NAN_ROW, _NAN_ROW, _NAN_ROW, _EARLY_ROW, _ZERO_ROW, reason)
+            known[key] = found
+        return found
 
     def progress_note(self) -> str:
         """What to say where progress contradicts itself."""

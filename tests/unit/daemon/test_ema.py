@@ -112,7 +112,9 @@ def test_ema_many_steps_at_once_equal_single_ones() -> None:
     one, many = Ema(), Ema()
     singly = [one.step(u, x) for u, x in zip(updates, values, strict=True)]
     for first, last in ((0, 20), (20, 21), (21, 1100), (1100, 2600)):
-        assert repr(many.steps(updates[first:last], values[first:last])) == repr(singly[first:last])
+        assert repr(many.steps(np.array(updates[first:last], np.int64), np.array(values[first:last], np.float64))) == repr(
+            singly[first:last]
+        )
     assert one.state() == many.state()
 
 

@@ -72,19 +72,26 @@ class Bench:
         detector = replace(detector, rule=self.rule, subjects=subjects)
         alone = replace(self.profile, detectors=(detector,), rules={self.rule.kind: self.rule})
         watch = Watch(alone)
-        real = judging._operands
+        of_block, of_row = judging._operands, judging._row_operands
 
-        def given(view: View, values: F64, scored: Scored, first_row: int) -> F64:
-            found = real(view, values, scored, first_row)
+        def place(view: View, found: F64) -> F64:
             plan: Plan
             ((_, plan),) = view.state.plans.values()
             subject = next(lane for lane in plan.lanes if self.part.subject in ("", lane.subject)).subject
             places = judging_places(plan, self.rule, subject)
             for key, value in operands.items():
-                found[:, places[key]] = value
+                found[places[key]] = value
             return found
 
+        def given(view: View, values: F64, scored: Scored, first_row: int) -> F64:
+            return place(view, of_block(view, values, scored, first_row))
+
+        def given_row(view: View, plan: Plan) -> tuple[F64, tuple[F64, F64, F64]]:
+            found, known = of_row(view, plan)
+            return place(view, found), known
+
         patch.setattr(judging, "_operands", given)
+        patch.setattr(judging, "_row_operands", given_row)
         signals = tuple(SignalKey(name, "part" if SIGNALS[name].spec.per else "") for name in SIGNALS)
         values = np.full((len(signals), rows), 0.5, np.float32)
         block = make_block(np.arange(rows), signals=signals, values=values)
@@ -107,11 +114,8 @@ def judging_places(plan: Plan, rule: Rule, subject: str) -> dict[str, int]:
         if lane.rule.kind != rule.kind or lane.subject != subject:
             continue
         parts = sorted((p for p in rule.parts if p.subject in ("", subject)), key=lambda p: -p.severity.rank)
-        test = int(plan.part_starts[lane.first])
-        for part in parts:
-            for key in (*part.of, *part.unless):
-                places[key] = int(plan.operands[test])
-                test += 1
+        for part, tests in zip(parts, plan.parts[lane.first : lane.last], strict=True):
+            places.update({key: test.operand for key, test in zip((*part.of, *part.unless), tests, strict=True)})
     return places
 
 

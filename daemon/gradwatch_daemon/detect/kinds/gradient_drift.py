@@ -51,7 +51,7 @@ def _drift(view: View) -> tuple[Input, F64, tuple[Mask, str]]:
         drift = ema.step(view.update, given.values) if usable else NOTHING  # type: ignore[arg-type]
     else:
         drift = np.full(view.n, NOTHING)
-        drift[usable] = ema.steps(view.update[usable].tolist(), given.values[usable].tolist())
+        drift[usable] = ema.steps(view.update[usable], given.values[usable])
     learning = usable & view.math.unknown(drift)
     warm = ema.count >= WARM_UP
     return given, drift, (learning, "" if warm else learning_reason(ema.count, WARM_UP))

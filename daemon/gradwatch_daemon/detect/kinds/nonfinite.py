@@ -115,6 +115,8 @@ def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
         if calm is not None:
             return calm
     values, measured = view.block.values[plan.rows], view.block.status[plan.rows] == 0
+    if not view.single and np.isfinite(values).all() and not rule.threshold("count").exceeded(values[plan.counts]).any():
+        return _calm_block(view, rule, plan, measured[plan.counts])
     counted = measured & plan.counts[:, None]
     hits = (measured & ~np.isfinite(values)) | (counted & rule.threshold("count").exceeded(values))
     if not overflow_counts and plan.overflowing.any():
@@ -135,14 +137,20 @@ def _check(view: View, rule: Rule, *, overflow_counts: bool) -> Verdicts:
     return Verdicts(rule.kind, view.subject, code.tobytes(), severity, value, limit, usual, minibatch, stage, reason)
 
 
-def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
-    """The verdict of a row without anything amiss; None where the arrays have to be looked at.
+def _calm_block(view: View, rule: Rule, plan: _Plan, counted: NDArray[np.bool_]) -> Verdicts:
+    """The verdicts of a block without anything amiss."""
+    code = np.where(counted.any(axis=0), np.uint8(CLEAR), np.uint8(BLIND))
+    constants = view.constants
+    nothing, severity = constants.number(NOTHING), constants.integer(Severity.CRITICAL.rank)
+    stage, reason = constants.integer(rule.stage_order), _reason(plan, rule, counted[:, -1].tobytes())
+    limit = constants.number(rule.threshold("count").limit)
+    return Verdicts(rule.kind, view.subject, code.tobytes(), severity, nothing, limit, nothing, constants.early, stage, reason)
 
-    What was not measured is 0 in a row, so one sum of all values is finite only if each of them is: float32 values
-    cannot overflow it.
-    """
+
+def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
+    """The verdict of a row without anything amiss; None where the arrays have to be looked at."""
     values, status = view.row
-    if not isfinite(sum(values)):
+    if not isfinite(view.total):
         return None
     if rule.threshold("count").exceeded(max(plan.pick_counts(values), default=0.0)):
         return None

@@ -90,9 +90,7 @@ def check(view: View, rule: Rule) -> Verdicts:
     if view.single:
         mean, best, drop = window.step(count.values, given.values, spread.values) if ended else window.latest  # type: ignore[arg-type]
     else:
-        columns = (count.values, given.values, spread.values)
-        steps = view.each(ended, *columns, step=window.step, skip=lambda: window.latest)
-        mean, best, drop = np.array(steps).T
+        mean, best, drop = window.steps(count.values, given.values, spread.values, ended)
     fallen, lost = rule.threshold("drop"), rule.threshold("drop_critical")
     # Only updates in which episodes ended say something new.
     held = _held(view, fallen, ended, fallen.beyond(drop), count.values)
@@ -128,8 +126,7 @@ def _held(view: View, drop: Threshold, ended: Mask, low: Mask, count: F64) -> Ma
     if view.single:
         updates, episodes = held.step(low, count) if ended else held.latest  # type: ignore[arg-type]
     else:
-        steps = view.each(ended, low, count, step=held.step, skip=lambda: held.latest)  # type: ignore[arg-type]
-        updates, episodes = np.array(steps).T
+        updates, episodes = held.steps(low, count, ended)
     return ended & (updates >= times * UPDATES_HELD) & (episodes >= times * EPISODES_HELD)  # type: ignore[no-any-return]
 
 

@@ -27,7 +27,7 @@ def check(view: View, rule: Rule) -> Verdicts:
     before = arrivals.gaps if arrivals.last_ns else -1
     arrivals.took(view.n, view.block.t_ns[-65:].tolist())
     if view.single and before >= GAPS_LEARNED:
-        return view.calm(rule, (), True, invariant=True)  # type: ignore[arg-type]
+        return view.calm_row(rule.kind, CLEAR)
     learning = (
         [before + row < GAPS_LEARNED for row in range(1, min(view.n, GAPS_LEARNED + 1) + 1)] if before < GAPS_LEARNED else []
     )

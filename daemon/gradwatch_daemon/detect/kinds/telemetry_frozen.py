@@ -8,7 +8,7 @@ import numpy as np
 
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
-from gradwatch_daemon.detect.frozen import MEASURED_LEAST, VARIED, Frozen, Group, groups_of
+from gradwatch_daemon.detect.frozen import MEASURED_LEAST, VARIED, Frozen, Group, came, groups_of
 from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.records.rules import Threshold, Vote
@@ -26,7 +26,7 @@ def check(view: View, rule: Rule) -> Verdicts:
     still: dict[str, list[int]] | None = view.shared.get(KIND)
     if still is None:
         frozen, groups = view.state.memory(Frozen, ""), view.layout.plan(KIND, groups_of)
-        met = [(_first(view, group), group.call) for group in groups if group.call not in frozen.calls]
+        met = [(_first(view, group), group.call) for group in groups if not frozen.knows(group.call)]
         still = view.shared[KIND] = {group.call: _still(view, frozen, group) for group in groups}
         for _, call in sorted(place for place in met if place[0] < view.n):  # in the order in which rows alone meet them
             view.state.learn_subject(KIND, call)
@@ -36,24 +36,20 @@ def check(view: View, rule: Rule) -> Verdicts:
 def _first(view: View, group: Group) -> int:
     """The first row that counts as one of a call, the number of rows where none does."""
     if view.single:
-        came_alone = view.whole is None and bytes(group.pick(view.row[1])).count(0) >= MEASURED_LEAST
+        came_alone = view.whole is None and group.pattern(view.row[1]).count(0) >= MEASURED_LEAST
         return 0 if came_alone else view.n
     whole = np.ones(view.n, np.bool_) if view.whole is None else view.whole
-    came = ((view.block.status[group.rows] == 0).sum(axis=0) >= MEASURED_LEAST) & whole
-    return int(np.argmax(came)) if came.any() else view.n
+    enough = came(view.block.status[group.rows]) & whole
+    return int(np.argmax(enough)) if enough.any() else view.n
 
 
 def _still(view: View, frozen: Frozen, group: Group) -> list[int]:
     """For each row, updates for which the numbers of a call have stood still; an update that was cut short says nothing."""
     if view.single:
         values, status = view.row
-        return [frozen.step(group.call, group.pick(values), bytes(group.pick(status))) if view.whole is None else 0]
-    rows, said = view.block.values[group.rows].T.tolist(), view.block.status[group.rows].T
-    whole = [True] * view.n if view.whole is None else view.whole.tolist()
-    return [
-        frozen.step(group.call, tuple(row), status.tobytes()) if good else 0
-        for row, status, good in zip(rows, said, whole, strict=True)
-    ]
+        return [frozen.step(group.call, group.pick(values), group.pattern(status)) if view.whole is None else 0]
+    whole = np.ones(view.n, np.bool_) if view.whole is None else view.whole
+    return frozen.steps(group.call, view.block.values[group.rows], view.block.status[group.rows], whole)
 
 
 SPEC = Spec(

@@ -46,7 +46,7 @@ def check(view: View, rule: Rule) -> Verdicts:
 def judge_counts(view: View, rule: Rule, limit: float, counts: Sequence[int] | None) -> Verdicts:
     """A warning where the count of a row, of updates that something has lasted, is above the limit. None is a count of 0."""
     if view.single and (counts is None or counts[0] <= limit):
-        return view.calm(rule, (), True, invariant=True)  # type: ignore[arg-type]
+        return view.calm_row(rule.kind, CLEAR)
     if counts is None or max(counts) <= limit:
         return _verdicts(view, rule, CODES[CLEAR] * view.n, None, limit)
     code = b"".join(CODES[BREACH if count > limit else CLEAR] for count in counts)
@@ -75,7 +75,9 @@ def _missing(view: View) -> dict[str, list[int]]:
         return {} if presence.complete else {call: [count] for call, count in presence.missing().items()}
     classes = CLASS_ARRAY[view.block.status[watched.rows]]
     whole = view.whole if view.whole is not None else np.ones(view.n, np.bool_)
-    changes = np.flatnonzero((classes[:, 1:] != classes[:, :-1]).any(axis=0) | (whole[1:] != whole[:-1])) + 1
+    changed = classes[:, 1:] != classes[:, :-1]
+    cut = whole[1:] != whole[:-1]
+    changes = np.flatnonzero(changed.any(axis=0) | cut) + 1 if changed.any() or cut.any() else np.zeros(0, np.int64)
     found: dict[str, list[int]] = {}
     edges = [0, *changes.tolist(), view.n]
     for first, last in itertools.pairwise(edges):
