@@ -115,6 +115,7 @@ class Board:
         "_settled",
         "_spread",
         "_sums",
+        "_taught",
         "_unknown",
         "_usual",
         "_waiting",
@@ -122,15 +123,14 @@ class Board:
         "_x",
         "keys",
         "pattern",
-        "progress",
     )
 
     def __init__(self) -> None:
         self.keys: tuple[tuple[str, str], ...] = ()
         self.pattern = b""
-        """1 for each column without a usual value, else 0. This and `progress` are derived, and in no state."""
-        self.progress = 0
-        """Another number wherever what is learned of a column of that kind may be another."""
+        """1 for each column without a usual value, else 0; derived, and in no state."""
+        self._taught: bytes | None = None
+        """`taught`, while nothing came to such a column."""
         self._pending = self._settled = 0
         """Rows since the last measurement, whose values wait to enter the history, and those of them with a mark."""
         self._seen = 0
@@ -176,7 +176,7 @@ class Board:
 
     def step(self, values: F64, usable: NDArray[np.bool_], restarts: Sequence[int] = ()) -> Scored:
         """Score rows f64[n, columns] and let the `usable` (finite) ones teach. Before a row of `restarts` all is forgotten."""
-        scored = Scored(values)
+        scored, self._taught = Scored(values), None
         # What is not usable becomes NaN on the scale, and no comparison holds for it.
         x = self._scales.scaled(np.where(usable, values, np.nan))
         row, n, edges = 0, len(values), [*restarts, len(values)]
@@ -205,7 +205,7 @@ class Board:
         np.divide(values, self._usual, out=measured[2])
         np.divide(values, self._first, out=measured[4])
         if len(self._unknown) and np.isfinite(x[self._unknown]).any():
-            self.progress += 1
+            self._taught = None
         if self._pending == REFRESH:
             self._measure()
         return known
@@ -332,6 +332,7 @@ class Board:
         for column, _ in self._scales.strided:  # nobody waits for these
             unknown[column] = False
         self._unknown = np.flatnonzero(unknown)
+        self._taught = None
 
     def restart(self) -> None:
         """The run has changed its regime: nothing is usual any more, and little will do for the time being."""
@@ -345,12 +346,20 @@ class Board:
         self._needed[:] = LEARNED_AGAIN
         self._middles = None
         self._good = np.zeros(columns, np.int64)
-        self.progress += 1
         self._set(np.full(columns, np.nan), np.full(columns, np.nan))
 
     def known(self, column: int) -> bool:
         """Whether a column has a usual value."""
         return bool(self._centre[column] == self._centre[column])
+
+    @property
+    def taught(self) -> bytes:
+        """How far learning is where nothing is usual yet; equal bytes (with equal `pattern`) say the same of it."""
+        if self._taught is None:
+            self._settle()
+            good = self._good[self._unknown] + np.count_nonzero(self._marks[:, self._unknown] == _TAKEN, axis=0)
+            self._taught = good.tobytes() + self._needed[self._unknown].tobytes()
+        return self._taught
 
     def learned(self, column: int) -> tuple[int, int]:
         """(values that may be measured at the next measurement, how many it takes) of a column."""

@@ -89,7 +89,7 @@ def _judge_row(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Ve
     operands, known = _row_operands(view, plan)
     row = operands[:, 0]
     readable = b"" if isfinite(view.total) else np.isnan(row[: len(view.row[0])]).tobytes()
-    alike = (view.row[1], whole, pattern, board.pattern, board.progress, readable)
+    alike = (view.row[1], whole, pattern, board.pattern, board.taught, muted_words(view), readable)
     calm = plan.calm.get(alike)
     if calm is None:
         if len(plan.calm) >= CALM_MAX:
@@ -136,8 +136,9 @@ def _calm_row(view: View, plan: Plan, unlearned: Mask) -> Calm:
         if not judged:
             code[place] = BLIND
         last = int(code[place, 0])
-        verdicts, reason = _calm(view, lane, CODES[last]), _reason(view, lane, last, judged, status[:, 0])
-        by_kind.setdefault(lane.rule.kind, []).append(verdicts._replace(reason=reason) if reason else verdicts)
+        view.subject = lane.subject
+        verdicts = view.calm_row(lane.rule.kind, last, _reason(view, lane, last, judged, status[:, 0]))
+        by_kind.setdefault(lane.rule.kind, []).append(verdicts)
     return Calm(by_kind, code.tobytes())
 
 
@@ -296,14 +297,8 @@ def _limit(shown: Shown, scored: Scored, held: Mask) -> F64:
     return narrowest
 
 
-_ZERO, _NOTHING, _EARLY = (0,), (NOTHING,), (EARLY,)
-"""Numbers of one row that is no breach: nobody reads them."""
-
-
 def _calm(view: View, lane: Lane, said: bytes) -> Verdicts:
     kind, subject = lane.rule.kind, lane.subject
-    if view.single:
-        return Verdicts(kind, subject, said, _ZERO, _NOTHING, _NOTHING, _NOTHING, _EARLY, _ZERO)
     constants = view.constants
     nothing, stage = constants.number(NOTHING), constants.integer(lane.rule.stage_order)
     return Verdicts(kind, subject, said, constants.integer(0), nothing, nothing, nothing, constants.early, stage)

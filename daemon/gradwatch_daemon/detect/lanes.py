@@ -101,7 +101,7 @@ class Plan:
 
     `table`, `sign`, `loose` and `inverted` are of the tests of all parts, [tests of a part, parts], filled up with one that
     always holds; `loose` is the wider of a test's two limits: where it does not hold, neither breach nor hold is possible.
-    `row` is room for the operands of one row, and `calm` remembers verdicts of calm ones.
+    `row` is room for the operands of one row, and `calm` remembers verdicts of calm ones: streams of one schema share both.
     """
 
     columns: int
