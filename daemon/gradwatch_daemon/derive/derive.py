@@ -17,13 +17,18 @@ from gradwatch_daemon.derive.formulas import FORMULAS, NOTHING, Slots
 from gradwatch_daemon.records import F32, F64, SignalBlock, SignalKey
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gradwatch_contracts.columns import Schema
     from gradwatch_contracts.signals import Signal
     from gradwatch_daemon.derive.formulas import Formula
-    from gradwatch_daemon.records import I64, RowBlock
+    from gradwatch_daemon.records import I64, U8, RowBlock
 
 PLANS_MAX = 256
 """Schemas remembered. A run has a handful (each new head or log key makes one); the oldest is worked out again."""
+
+SMALL_ROWS = 64
+"""Blocks below it are derived together; those above pay for themselves, and joining them costs copies."""
 
 F32_MAX = np.finfo(np.float32).max
 
@@ -67,22 +72,31 @@ class Deriver:
         0. A finite value beyond the range of float32 becomes the largest finite one of its sign.
         """
         plan = self._plan(block.schema)
-        n, count = len(block.update), len(plan.signals)
-        values = np.zeros((count, n), np.float64)
-        status = np.zeros((count, n), np.uint8)
-        with np.errstate(all="ignore"):
-            for group in plan.groups:
-                result, undefined = group.formula.function(*(_slots(block.values, part) for part in group.parts))
-                worst = block.status[:, group.parts[0].columns]
-                for part in group.parts[1:]:
-                    worst = np.maximum(worst, block.status[:, part.columns])
-                values[group.rows] = result.T
-                status[group.rows] = np.where((worst == 0) & undefined, np.uint8(Status.UNDEFINED), worst).T
-            rounded = _round(values)
-        rounded[status != 0] = 0.0
-        return SignalBlock(
-            block.stream, block.update, block.t_ns, block.env_steps, block.level, block.flags, plan.signals, rounded, status
-        )
+        return _signals(block, plan, *_derive(plan, block.values, block.status))
+
+    def derive_all(self, blocks: Sequence[RowBlock]) -> list[SignalBlock]:
+        """The signals of blocks of any runs, as `derive` gives them, those of one schema derived together: most of what a
+        small block costs, 0.6 ms, does not depend on its rows."""
+        found: dict[int, SignalBlock] = {}
+        together: dict[str, list[int]] = {}
+        for place, block in enumerate(blocks):
+            if len(block.update) < SMALL_ROWS:
+                together.setdefault(block.schema.id, []).append(place)
+        for places in together.values():
+            if len(places) > 1:
+                found.update(zip(places, self._derive_joined([blocks[place] for place in places]), strict=True))
+        return [found[place] if place in found else self.derive(block) for place, block in enumerate(blocks)]
+
+    def _derive_joined(self, blocks: list[RowBlock]) -> list[SignalBlock]:
+        plan = self._plan(blocks[0].schema)
+        values = np.concatenate([block.values for block in blocks])
+        derived, status = _derive(plan, values, np.concatenate([block.status for block in blocks]))
+        ends = np.cumsum([len(block.update) for block in blocks]).tolist()
+        # Copies: a block that is kept must not keep all others.
+        return [
+            _signals(block, plan, derived[:, first:end].copy(), status[:, first:end].copy())
+            for block, first, end in zip(blocks, [0, *ends], ends, strict=False)
+        ]
 
     def _plan(self, schema: Schema) -> _Plan:
         plan = self._plans.get(schema.id)
@@ -91,6 +105,29 @@ class Deriver:
                 del self._plans[next(iter(self._plans))]
             plan = self._plans[schema.id] = _make_plan(schema)
         return plan
+
+
+def _derive(plan: _Plan, values: F64, status: U8) -> tuple[F32, U8]:
+    """Values f32[signals, n] and status u8[signals, n] of rows f64[n, slots] and u8[n, columns]."""
+    n, count = len(values), len(plan.signals)
+    derived, worst_of = np.zeros((count, n), np.float64), np.zeros((count, n), np.uint8)
+    with np.errstate(all="ignore"):
+        for group in plan.groups:
+            result, undefined = group.formula.function(*(_slots(values, part) for part in group.parts))
+            worst = status[:, group.parts[0].columns]
+            for part in group.parts[1:]:
+                worst = np.maximum(worst, status[:, part.columns])
+            derived[group.rows] = result.T
+            worst_of[group.rows] = np.where((worst == 0) & undefined, np.uint8(Status.UNDEFINED), worst).T
+        rounded = _round(derived)
+    rounded[worst_of != 0] = 0.0
+    return rounded, worst_of
+
+
+def _signals(block: RowBlock, plan: _Plan, values: F32, status: U8) -> SignalBlock:
+    return SignalBlock(
+        block.stream, block.update, block.t_ns, block.env_steps, block.level, block.flags, plan.signals, values, status
+    )
 
 
 def _slots(values: F64, part: _Part) -> Slots:

@@ -96,11 +96,11 @@ class Detection:
         for gap in work.gaps:
             gaps.setdefault(gap.loss.stream, deque()).append(gap)
         seen: dict[Stream, int] = {}
-        for rows in join_rows(passed.rows):
+        joined = join_rows(passed.rows)
+        for rows, block in zip(joined, self._derive_all(joined), strict=True):
             state = self._runs.states[rows.stream.run]
             before = seen.get(rows.stream, 0)
             seen[rows.stream] = before + len(rows.update)
-            block = self._derive(rows)
             if block is None:
                 # Counted with the other losses of this tick, by the pipeline.
                 passed.losses.append(LossRecord(rows.stream, rows.session, *rows.seqs, "the daemon failed on them"))
@@ -281,6 +281,14 @@ class Detection:
     def _listens(self, run: str, attempt: int) -> bool:
         """Whether a trainer is there: rows that were recorded earlier have nobody who could look closer."""
         return any(not session.hello.replay for session in self._sessions.of_attempt(run, attempt))
+
+    def _derive_all(self, joined: list[RowBlock]) -> list[SignalBlock | None]:
+        """Signals of all rows of a tick; None for those we fail on."""
+        try:
+            return [*self._deriver.derive_all(joined)]
+        except Exception:
+            LOG.exception("rows of %d sessions cannot be derived together; each is tried by itself", len(joined))
+            return [self._derive(rows) for rows in joined]
 
     def _derive(self, rows: RowBlock) -> SignalBlock | None:
         """Signals of rows; None when we fail on them: no other run suffers."""

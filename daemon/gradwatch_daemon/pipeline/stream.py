@@ -34,6 +34,11 @@ CHECKPOINT_UPDATES = 256
 """Rows between two checkpoints: a restart replays at most these, under 10 ms at 20 us a row."""
 
 
+SINGLY_ROWS = 3
+"""Up to so many rows are judged one by one: a block of 2 to 8 costs 0.9 to 1.3 ms, a single row 0.28. Verdicts and states are
+the same, however rows are split."""
+
+
 class StreamDetection:
     """The detectors and the anomalies of one (run, attempt, rank). A pure function of the rows and marks it was given."""
 
@@ -57,7 +62,8 @@ class StreamDetection:
         self.update_last = max(self.update_last, int(block.update[-1]))
         self._since_checkpoint += len(block)
         self._t_ns = int(block.t_ns[-1])
-        return [anomaly for part in end_whole(block) for anomaly in self._guarded(partial(self._judge, part))]
+        parts = [piece for part in end_whole(block) for piece in _cheapest(part)]
+        return [anomaly for part in parts for anomaly in self._guarded(partial(self._judge, part))]
 
     def _judge(self, block: SignalBlock) -> list[Anomaly]:
         return self._lifecycle.step(block, self._engine.check(self._state, block, self._updates_total))
@@ -185,3 +191,10 @@ class StreamDetection:
 
     def _new_lifecycle(self) -> Lifecycle:
         return Lifecycle(self.stream, self._engine.profile.rules, self._engine.profile.rules_hash)
+
+
+def _cheapest(block: SignalBlock) -> list[SignalBlock]:
+    """The rows as they are judged fastest."""
+    if not 1 < len(block) <= SINGLY_ROWS:
+        return [block]
+    return [block.select(slice(row, row + 1)) for row in range(len(block))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gradwatch_contracts.columns import Column, Kind, RankRule, Schema, Status
 from gradwatch_contracts.signals import SIGNALS
-from gradwatch_daemon.derive.derive import Deriver
+from gradwatch_daemon.derive.derive import SMALL_ROWS, Deriver
 from gradwatch_daemon.records import RowBlock, SignalKey
 from harness.blocks import STREAM, every_column, row_block
 
@@ -119,3 +121,23 @@ def test_derive_split_rows_give_the_same_bytes() -> None:
         )
     assert np.concatenate([part.values for part in parts], axis=1).tobytes() == whole.values.tobytes()
     assert np.concatenate([part.status for part in parts], axis=1).tobytes() == whole.status.tobytes()
+
+
+def test_derive_all_gives_what_each_block_gives_by_itself() -> None:
+    """Blocks of two schemas in turns, a large one among them, every status and what is no number: bit for bit, in order."""
+    deriver, rng = Deriver(), np.random.default_rng(3)
+    other = row_block({("policy.clipped", ""): [[3.0], [4.0]], ("user", "x"): [[np.nan], [1e300]]})
+    blocks = []
+    for number, n in enumerate((1, SMALL_ROWS, 3, 2)):
+        made = every_column(n)
+        values = np.where(rng.random(made.values.shape) < 0.05, np.inf, made.values * rng.normal(1, 0.1, made.values.shape))
+        status = rng.choice(np.arange(12, dtype=np.uint8), made.status.shape, p=[0.89, *[0.01] * 11])
+        blocks += [replace(made, stream=made.stream._replace(run=f"run-{number}"), values=values, status=status), other]
+    together = deriver.derive_all(blocks)
+    assert [block.stream for block in together] == [block.stream for block in blocks]
+    for block, alone in zip(together, map(deriver.derive, blocks), strict=True):
+        assert block.signals is alone.signals
+        assert block.update is alone.update
+        assert block.values.tobytes() == alone.values.tobytes()
+        assert block.status.tobytes() == alone.status.tobytes()
+        assert block.values.base is None, "keeps the rows of others alive"

@@ -368,6 +368,26 @@ def test_row_that_we_fail_on_costs_its_run_only_that(world: World, monkeypatch: 
         assert {(d.state, "failed on update 2" in d.reason) for d in view.detectors} == {("blind", True)}  # type: ignore[attr-defined]
 
 
+def test_pipeline_failing_on_rows_of_many_runs_together_tries_each_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of all runs are derived at once: what one of them breaks, the others do not lose."""
+    world.greet()
+    world.tick(hello("other", "s9"), peer=b"q")
+    world.tick(m.SchemaMessage(FULL.columns), peer=b"q")
+    together: list[int] = []
+
+    def fail(_: object, blocks: list[object]) -> None:
+        together.append(len(blocks))
+        raise KeyError("bug")
+
+    monkeypatch.setattr(Deriver, "_derive_joined", fail)
+    world.pipeline.tick([(b"p", encode(world.rows.samples(2))), (b"q", encode(RowMaker().samples(3)))])
+    assert together == [2]
+    assert [world.view(run).rows for run in ("ant-ppo", "other")] == [2, 3]  # type: ignore[attr-defined]
+    assert world.reader.losses("ant-ppo") == world.reader.losses("other") == []
+
+
 def test_process_of_an_older_attempt_neither_hears_nor_decides(world: World) -> None:
     """It may live on for a while beside its successor."""
     world.greet()
