@@ -101,6 +101,11 @@ class Frozen:
         """Whether it ever came."""
         return call in self._held
 
+    @property
+    def watching(self) -> bool:
+        """Whether any call ever came."""
+        return bool(self._held)
+
     def steps(self, call: str, values: F32, status: U8, whole: NDArray[np.bool_]) -> list[int]:
         """`step` for each `whole` row of values [signals, n], 0 elsewhere."""
         rows = np.flatnonzero(whole & came(status))

@@ -122,6 +122,11 @@ class Presence:
         """Whether nothing is missing."""
         return not self._missing
 
+    @property
+    def watching(self) -> bool:
+        """Whether any signal came, so that it could stop coming."""
+        return PRESENT in self._pattern or any(self._came.values())
+
     def _fold(self) -> None:
         for name, kind in zip(self._names, self._pattern, strict=True):
             if kind == PRESENT:

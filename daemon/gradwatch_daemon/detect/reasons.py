@@ -18,6 +18,13 @@ UPDATES_TOTAL_CALL = "pass updates_total to watch()"
 CUT_SHORT = "the last update was cut short"
 
 
+def nothing_sent(status: bytes) -> str:
+    """Why what watches the calls themselves has nothing to watch, from the statuses of a row."""
+    if int(Status.LEVEL) in status:
+        return "nothing is sent at this level, so nothing can stop; raise the level to normal"
+    return "no call has sent anything yet, so nothing can stop: call mon.rollout() and mon.ppo() in each update"
+
+
 def learning_words(learned: int | str) -> str:
     """How far learning is, from a count or from words."""
     return learned if isinstance(learned, str) else learning_reason(learned)

@@ -7,7 +7,7 @@ import pytest
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_daemon.detect.frozen import VARIED, Frozen
 from gradwatch_daemon.records import Verdict
-from harness.blocks import Watch, signal_block
+from harness.blocks import QUIET, Watch, signal_block
 
 ROWS, PAST = 24, 30
 KIND = "telemetry_frozen:ppo"
@@ -80,3 +80,23 @@ def test_state_that_is_restored_goes_on_counting() -> None:
         frozen.step("ppo", (float(change),) * 3, bytes(3))
     frozen.step("ppo", (float(VARIED),) * 3, bytes(3))
     assert Frozen.restored(frozen.state()).step("ppo", (float(VARIED),) * 3, bytes(3)) == 2
+
+
+@pytest.mark.parametrize("kind", ["telemetry_frozen", "telemetry_gap"])
+@pytest.mark.parametrize(
+    ("status", "words"), [(Status.LEVEL, "raise the level to normal"), (Status.NOT_CALLED, "call mon.rollout() and mon.ppo()")]
+)
+def test_detector_of_calls_before_any_has_sent_anything_is_blind_and_says_why(kind: str, status: Status, words: str) -> None:
+    """In a block and row by row; from the first update with something in it there is something to watch."""
+    nothing = signal_block(3, **{name.replace(".", "__"): status for name in QUIET})
+    whole, singly = Watch("default"), Watch("default")
+    found = whole.check(nothing)[kind]
+    assert found.code.tolist() == [Verdict.BLIND] * 3
+    assert words in found.reason
+    for row in range(3):
+        alone = singly.check(nothing.select(slice(row, row + 1)))[kind]
+        assert (alone.code.tolist(), alone.reason) == ([Verdict.BLIND], found.reason)
+    begun = signal_block(2, start=3, **{name.replace(".", "__"): [status, QUIET[name]] for name in QUIET})
+    after = whole.check(begun)[kind]
+    assert (after.code.tolist(), after.reason) == ([Verdict.BLIND, Verdict.CLEAR], "")
+    assert [singly.check(begun.select(slice(row, row + 1)))[kind].code[0] for row in range(2)] == after.code.tolist()

@@ -9,7 +9,7 @@ import numpy as np
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.frozen import MEASURED_LEAST, VARIED, Frozen, Group, came, groups_of
-from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts
+from gradwatch_daemon.detect.kinds.telemetry_gap import judge_counts, mark_idle
 from gradwatch_daemon.detect.spec import Spec, Variant
 from gradwatch_daemon.records.rules import Threshold, Vote
 
@@ -23,14 +23,25 @@ KIND = "telemetry_frozen"
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Updates with exactly the same numbers, by agent call."""
-    still: dict[str, list[int]] | None = view.shared.get(KIND)
-    if still is None:
-        frozen, groups = view.state.memory(Frozen, ""), view.layout.plan(KIND, groups_of)
-        met = [(_first(view, group), group.call) for group in groups if not frozen.knows(group.call)]
-        still = view.shared[KIND] = {group.call: _still(view, frozen, group) for group in groups}
-        for _, call in sorted(place for place in met if place[0] < view.n):  # in the order in which rows alone meet them
+    told: tuple[dict[str, list[int]], bytes] | None = view.shared.get(KIND)
+    if told is None:
+        told = view.shared[KIND] = _told(view)
+    still, idle = told
+    verdicts = judge_counts(view, rule, rule.threshold("updates").limit, still.get(view.subject))
+    return verdicts if view.subject else mark_idle(view, verdicts, idle)
+
+
+def _told(view: View) -> tuple[dict[str, list[int]], bytes]:
+    """Agent call → for each row, updates for which its numbers have stood still; and for each row whether none came yet."""
+    frozen, groups = view.state.memory(Frozen, ""), view.layout.plan(KIND, groups_of)
+    watching = frozen.watching
+    met = sorted((_first(view, group), group.call) for group in groups if not frozen.knows(group.call))
+    still = {group.call: _still(view, frozen, group) for group in groups}
+    for first, call in met:  # in the order in which rows alone meet them
+        if first < view.n:
             view.state.learn_subject(KIND, call)
-    return judge_counts(view, rule, rule.threshold("updates").limit, still.get(view.subject))
+    begun = 0 if watching else met[0][0] if met else view.n
+    return still, b"\1" * begun + b"\0" * (view.n - begun)
 
 
 def _first(view: View, group: Group) -> int:

@@ -12,8 +12,9 @@ from gradwatch_contracts.signals import Stage
 from gradwatch_daemon.detect.arrivals import RECORDS, Arrivals
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.presence import CLASS_ARRAY, STEADY, Presence, Watched
+from gradwatch_daemon.detect.reasons import nothing_sent
 from gradwatch_daemon.detect.spec import Spec, Variant
-from gradwatch_daemon.detect.view import BREACH, CLEAR, CODES, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, NOTHING
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.records.rules import Threshold, Vote
 
@@ -35,12 +36,14 @@ OTHER = "other"
 
 def check(view: View, rule: Rule) -> Verdicts:
     """Missing signals by agent call. Losses are no rows: `judge_loss` sees them; for them every row is clear."""
-    missing: dict[str, list[int]] | None = view.shared.get(KIND)
-    if missing is None:
-        missing = view.shared[KIND] = _missing(view)
-        for call in missing:
+    told: tuple[dict[str, list[int]], bytes] | None = view.shared.get(KIND)
+    if told is None:
+        told = view.shared[KIND] = _missing(view)
+        for call in told[0]:
             view.state.learn_subject(KIND, call)
-    return judge_counts(view, rule, rule.threshold("updates_missing").limit, missing.get(view.subject))
+    missing, idle = told
+    verdicts = judge_counts(view, rule, rule.threshold("updates_missing").limit, missing.get(view.subject))
+    return verdicts if view.subject else mark_idle(view, verdicts, idle)
 
 
 def judge_counts(view: View, rule: Rule, limit: float, counts: Sequence[int] | None) -> Verdicts:
@@ -51,6 +54,15 @@ def judge_counts(view: View, rule: Rule, limit: float, counts: Sequence[int] | N
         return _verdicts(view, rule, CODES[CLEAR] * view.n, None, limit)
     code = b"".join(CODES[BREACH if count > limit else CLEAR] for count in counts)
     return _verdicts(view, rule, code, counts, limit)
+
+
+def mark_idle(view: View, verdicts: Verdicts, idle: bytes) -> Verdicts:
+    """Blind in the rows whose byte in `idle` is not 0: nothing came yet that could be watched."""
+    if not any(idle):
+        return verdicts
+    code = bytes(BLIND if blind else said for blind, said in zip(idle, verdicts.code, strict=True))
+    status = view.row[1] if view.single else view.block.status[:, -1].tobytes()
+    return verdicts._replace(code=code, reason=nothing_sent(status) if idle[-1] else verdicts.reason)
 
 
 def _verdicts(view: View, rule: Rule, code: bytes, counts: Sequence[int] | None, limit: float) -> Verdicts:
@@ -66,34 +78,37 @@ def _verdicts(view: View, rule: Rule, code: bytes, counts: Sequence[int] | None,
     return Verdicts(kind, view.subject, code, severity, value, limits, nothing, constants.early, stage)
 
 
-def _missing(view: View) -> dict[str, list[int]]:
-    """Agent call → for each row, updates for which a signal of it that always came has been missing."""
+def _missing(view: View) -> tuple[dict[str, list[int]], bytes]:
+    """Agent call → for each row, updates for which a signal of it that always came has been missing; and for each row
+    whether there was nothing yet to watch."""
     presence, watched = view.state.memory(Presence, ""), view.layout.plan(KIND, Watched.of)
     if view.single:
         if view.whole is None:
             presence.step(watched, watched.pattern(view.row[1]), 1)
-        return {} if presence.complete else {call: [count] for call, count in presence.missing().items()}
+        idle = b"\0" if presence.watching else b"\1"
+        return ({} if presence.complete else {call: [count] for call, count in presence.missing().items()}), idle
     classes = CLASS_ARRAY[view.block.status[watched.rows]]
     whole = view.whole if view.whole is not None else np.ones(view.n, np.bool_)
     changed = classes[:, 1:] != classes[:, :-1]
     cut = whole[1:] != whole[:-1]
     changes = np.flatnonzero(changed.any(axis=0) | cut) + 1 if changed.any() or cut.any() else np.zeros(0, np.int64)
     found: dict[str, list[int]] = {}
-    edges = [0, *changes.tolist(), view.n]
+    edges, idle = [0, *changes.tolist(), view.n], b""
     for first, last in itertools.pairwise(edges):
         pattern = classes[:, first].tobytes()
         if not whole[first]:
             _extend(found, presence.missing(), first, last - first)
-            continue
-        presence.step(watched, pattern, 1)
-        if presence.complete:
-            presence.step(watched, pattern, last - first - 1)
-            continue
-        _extend(found, presence.missing(), first, 1)
-        for row in range(first + 1, last):
+        else:
             presence.step(watched, pattern, 1)
-            _extend(found, presence.missing(), row, 1)
-    return {call: counts + [0] * (view.n - len(counts)) for call, counts in found.items()}
+            if presence.complete:
+                presence.step(watched, pattern, last - first - 1)
+            else:
+                _extend(found, presence.missing(), first, 1)
+                for row in range(first + 1, last):
+                    presence.step(watched, pattern, 1)
+                    _extend(found, presence.missing(), row, 1)
+        idle += (b"\0" if presence.watching else b"\1") * (last - first)
+    return {call: counts + [0] * (view.n - len(counts)) for call, counts in found.items()}, idle
 
 
 def _extend(found: dict[str, list[int]], missing: dict[str, int], first: int, rows: int) -> None:
