@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gradwatch_contracts.signals import SIGNALS
+from gradwatch_daemon.detect.catalogue import CATALOGUE
+
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "daemon/gradwatch_daemon/web"
 VENDORED = WEB / "vendor"
@@ -46,6 +49,15 @@ def test_vendored_files_are_those_of_the_lock(place: Path) -> None:
     assert {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in files} == files
     for package in lock["packages"]:
         assert f"{package['name']} {package['version']} ({package['licence']})" in licences
+
+
+def test_every_signal_that_a_detector_reads_has_a_title() -> None:
+    """A panel of it is headed by words; `titles.js` is the only table, and it has no signal that there is not."""
+    titles = set(re.findall(r'^  "([a-z0-9_.]+)":', (WEB / "titles.js").read_text(encoding="utf-8"), re.MULTILINE))
+    read = {need.signal for spec in CATALOGUE for profile in spec.profiles for need in spec.rule(profile).needs}
+
+    assert sorted(read - titles) == []
+    assert sorted(titles - set(SIGNALS)) == []
 
 
 def test_page_refers_to_nothing_elsewhere() -> None:

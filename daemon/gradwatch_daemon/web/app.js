@@ -56,7 +56,7 @@ function Header() {
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the page</a>
     <a class="brand" href=${href([])}><span aria-hidden="true" class="mark"></span>gradwatch</a>
     <nav aria-label="Pages">${tab([], "", "Fleet")}${NAV.map(([name, text]) =>
-      tab([name], name, name === "anomalies" && waiting ? html`${text} <span class="badge" title="firing, not acknowledged">${waiting}</span>` : text))}</nav>
+      tab([name], name, name === "anomalies" && waiting ? html`${text} <span class="badge" title=${`${waiting} in all runs that fire and nobody has acknowledged`}>${waiting}</span>` : text))}</nav>
     <span class="spacer"></span>
     <${LiveDot} />
     <button class="quiet" onClick=${() => act("help")} aria-label="Keys and words" title="Keys and words (?)">?</button>

@@ -5,18 +5,17 @@ import { Feed } from "../chart/feed.js";
 import { amend, route } from "../route.js";
 import { handle } from "../keyboard.js";
 import { detectors } from "../store.js";
-import { keyOf, number } from "../words.js";
+import { titleOfSignal } from "../titles.js";
+import { keyOf, number, SEVERITIES } from "../words.js";
 import { EmptyPanel, Panel } from "./panel.js";
 import { Trouble } from "./state.js";
 
 /** What a run is judged by at a glance, in this order; the core ones stay when they are not sent, and say what to add. */
 export const VITALS = [
-  ["episode.return.mean", "Return", true], ["policy.kl.k3", "KL (k3)", true], ["policy.entropy.norm", "Entropy, share of its most", true],
-  ["policy.ratio.max", "Largest ratio", true], ["policy.clip_fraction", "Clip fraction", false], ["grad.norm.mean", "Gradient norm", true],
-  ["value.explained_variance", "Explained variance", true], ["value.error.rms", "Value error", false], ["rnn.h.rms", "Recurrent state", false],
-  ["grad.health", "Gradient health", false], ["loss.total", "Loss", false], ["opt.lr", "Learning rate", false], ["sys.update_ms", "Time of an update", false],
+  ["episode.return.mean", true], ["policy.kl.k3", true], ["policy.entropy.norm", true], ["policy.ratio.max", true], ["policy.clip_fraction", false],
+  ["grad.norm.mean", true], ["value.explained_variance", true], ["value.error.rms", false], ["rnn.h.rms", false], ["grad.health", false],
+  ["loss.total", false], ["opt.lr", false], ["sys.update_ms", false],
 ];
-const TITLES = new Map(VITALS.map(([name, title]) => [name, title]));
 const PANELS_MAX = 24;
 /** Heads, layers or keys of one signal in one panel: as many as there are colours with a dash of their own. */
 const SUBJECTS = 8;
@@ -26,7 +25,7 @@ const RANGES = [["", "all"], ["500", "last 500"], ["100", "last 100"], ["30", "l
 function chosen(query, signals, anomalies) {
   if (query.signals) return query.signals.split(",");
   const known = new Set(signals.map((item) => item.signal));
-  const names = VITALS.filter(([name, , core]) => core || known.has(name)).map(([name]) => name);
+  const names = VITALS.filter(([name, core]) => core || known.has(name)).map(([name]) => name);
   for (const anomaly of anomalies.filter((one) => one.state !== "resolved")) {
     const need = detectors.value.get(anomaly.kind)?.needs.find((one) => !one.optional && known.has(one.signal));
     if (need && !names.includes(need.signal)) names.push(need.signal);
@@ -34,16 +33,20 @@ function chosen(query, signals, anomalies) {
   return names.slice(0, PANELS_MAX);
 }
 
-/** Limits that are on a signal's own value, of rules that may fire. */
+/** Limits that are on a signal's own value, of rules that may fire. Those of several rules at one value are one line with all names. */
 function limitsOf(name) {
-  const found = [];
+  const found = new Map();
   for (const rule of detectors.value.values()) {
-    for (const one of rule.thresholds) {
-      if (one.signal !== name || !one.severity || typeof one.value !== "number") continue;
-      found.push({ value: one.value, severity: one.severity, text: `${rule.kind} ${one.comparison} ${number(one.value)}` });
+    for (const { signal, severity, value, comparison } of rule.thresholds) {
+      if (signal !== name || !severity || typeof value !== "number") continue;
+      const limit = `${comparison} ${number(value)}`;
+      const known = found.get(limit) || { value, severity, kinds: [] };
+      if (SEVERITIES[severity].rank > SEVERITIES[known.severity].rank) known.severity = severity;
+      if (!known.kinds.includes(rule.kind)) known.kinds.push(rule.kind);
+      found.set(limit, known);
     }
   }
-  return found;
+  return [...found].map(([limit, { value, severity, kinds }]) => ({ value, severity, text: `${kinds.join(", ")} ${limit}` }));
 }
 
 /** Kinds that look at a signal: their anomalies are bands on its panel. */
@@ -135,7 +138,7 @@ export function PanelGrid({ feed, names, signals, anomalies, levels, view, from 
   };
   const lines = (name) => (subjects(name).length ? subjects(name) : [""]).map((subject) => data.lines.get(keyOf(name, subject))).filter(Boolean);
   const one = (name) => {
-    const title = TITLES.get(name) || name;
+    const title = titleOfSignal(name);
     if (!data) return html`<figure class="panel waiting" key=${name} data-signal=${name}><figcaption><span class="panel-title">${title}</span></figcaption><div class="plot"></div></figure>`;
     const found = lines(name);
     if (!found.some((line) => line.status.some((status) => status === "measured"))) {
