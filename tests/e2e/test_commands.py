@@ -129,8 +129,12 @@ def test_level_of_a_living_trainer_is_pinned_raised_and_calmed(daemon: DaemonPro
     assert trainer.poll() is None
 
 
-def test_profile_of_a_living_trainer_comes_whole_and_one_at_a_time(daemon: DaemonProcess) -> None:
-    """A Chrome trace of the updates that were asked for, fetched by the command line; a second one meanwhile is refused."""
+def test_profile_of_a_living_trainer_comes_whole_and_one_at_a_time(
+    daemon: DaemonProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Chrome trace of the updates that were asked for, fetched by the command line; a second one meanwhile is refused, and no
+    file of either stays with the trainer."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     file, trace = str(daemon.home / "saved"), daemon.home / "trace.json.gz"
     trainer = python(daemon, obedient_trainer.__file__, RUN, "20", file, "torch", stderr=subprocess.PIPE)
     try:
@@ -142,6 +146,7 @@ def test_profile_of_a_living_trainer_comes_whole_and_one_at_a_time(daemon: Daemo
         done = cli(daemon, "profile", RUN, "--updates", "2", "--wait", "--json", "--output", str(trace))
         item = json.loads(done.stdout)
         fetched = cli(daemon, "commands", RUN, "--fetch", item["id"], "--output", str(daemon.home / "again.gz"))
+        wait_for(lambda: not [*tmp_path.glob("gradwatch-profile-*")], "the trainer to have tidied up")
     finally:
         trainer.kill()
         trainer.communicate()

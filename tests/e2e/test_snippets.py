@@ -82,6 +82,7 @@ def test_snippet_runs_as_it_stands(page: str, snippet: str, monkeypatch: pytest.
     """Against the installed library, without a daemon."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
     monkeypatch.setenv("GRADWATCH_ENDPOINT", f"ipc://{tmp_path}/none")
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
     monkeypatch.setattr("gradwatch_contracts.limits.CLOSE_S", 0.01)
     monkeypatch.chdir(tmp_path)
 

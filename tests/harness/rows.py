@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -133,3 +134,7 @@ def hello(run: str = "ant-ppo", session: str = "s1", **changed: object) -> m.Hel
 def updates_of(samples: Sequence[m.Samples]) -> list[int]:
     """All update numbers, in order."""
     return [u for s in samples for u in struct.unpack(f"<{s.n}q", s.update)]
+
+
+BROKEN = {"loss.total": (16.0, math.nan, math.nan), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
+"""Changes of a row whose losses are NaN from the first minibatch on."""

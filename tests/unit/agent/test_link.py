@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -28,6 +24,8 @@ from harness.router import FakeDaemon, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
 
 class Agent:
@@ -60,42 +58,12 @@ class Agent:
         return self
 
 
-def _descriptors() -> set[str]:
-    return {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")}
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No thread, socket or event descriptor outlives a test."""
-    monkeypatch.setenv("GRADWATCH_STRICT", "1")
-    gc.collect()
-    sockets = sum("socket" in name or "event" in name for name in _descriptors())
-    yield
-    gc.collect()
-    left = [thread.name for thread in threading.enumerate() if thread.name in ("gradwatch-link", "fake-daemon")]
-    assert left == []
-    eventually(lambda: sum("socket" in name or "event" in name for name in _descriptors()) <= sockets, "all sockets closed")
-
-
-@pytest.fixture
-def endpoint(tmp_path: Path) -> str:
-    """An ipc endpoint nobody listens at yet."""
-    return f"ipc://{tmp_path}/ingest.sock"
-
-
 @pytest.fixture
 def agent(endpoint: str) -> Iterator[Agent]:
     """An agent that is closed in the end."""
     made = Agent(endpoint)
     yield made
     made.link.close(0.0)
-
-
-@pytest.fixture
-def daemon(endpoint: str) -> Iterator[FakeDaemon]:
-    """A daemon that answers."""
-    with FakeDaemon(endpoint) as running:
-        yield running
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -338,86 +306,6 @@ def test_link_sends_a_row_within_its_interval_without_being_woken(agent: Agent, 
     agent.put(3, 4)
     eventually(lambda: agent.outbox.acked == 4, "an ack")
     assert agent.link._pause_s(time.monotonic()) == limits.SEND_INTERVAL_S
-
-
-def _script(body: str, endpoint: str, *, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-    """Run a trainer with a live link to `endpoint` in its own process."""
-    source = f"""
-import gc, os, sys, threading, time, warnings
-sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.dirname(__file__)))!r})
-from harness.outgoing import hello, row
-from harness.router import eventually
-from gradwatch_agent.desired import DesiredState
-from gradwatch_agent.link import Link
-from gradwatch_agent.outbox import Outbox
-from gradwatch_contracts.control import Level
-outbox = Outbox()
-link = Link({endpoint!r}, "", hello, outbox, DesiredState(Level.NORMAL))
-link.start()
-{body}
-"""
-    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def test_process_that_never_closes_its_link_exits_at_once(endpoint: str, daemon: FakeDaemon) -> None:
-    """With a live daemon, rows in flight, and no `close`: exit code 0, nothing on stderr."""
-    done = _script(
-        """
-eventually(lambda: link.state == "live", "live")
-for update in range(1000):
-    outbox.put_row(row(update))
-""",
-        endpoint,
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_process_without_a_daemon_exits_at_once(endpoint: str) -> None:
-    """While the thread is still starting."""
-    done = _script("outbox.put_row(row(0))", endpoint)
-
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_forked_child_has_a_dead_link_and_the_parent_a_live_one(endpoint: str, daemon: FakeDaemon) -> None:
-    """The child neither sends nor aborts at its garbage collection or exit; the parent loses nothing."""
-    done = _script(
-        """
-warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, from 3.12 on: what trainers do
-eventually(lambda: link.state == "live", "live")
-outbox.put_row(row(0))
-children = []
-for _ in range(3):
-    child = os.fork()
-    if child == 0:
-        assert link.state == "closed"
-        outbox.put_row(row(666))
-        link.start()
-        link.close(30.0)
-        link = None
-        gc.collect()
-        sys.exit(7)
-    children.append(child)
-codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-assert codes == [7, 7, 7], codes
-outbox.put_row(row(1))
-link.close(5.0)
-assert outbox.acked == 2, outbox.acked
-""",
-        endpoint,
-    )
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert daemon.updates() == [0, 1]
-    assert len(daemon.of(m.Hello)) == 1
-
-
-def test_link_module_does_not_load_zmq_until_the_thread_runs() -> None:
-    """Importing it costs 54 ms that `import gradwatch_agent` must not."""
-    code = "import sys, gradwatch_agent.link; sys.exit('zmq' in sys.modules)"
-
-    assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("act", [lambda link: link.start(), lambda link: link.close(0.0)], ids=["start", "close"])

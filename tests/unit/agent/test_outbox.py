@@ -8,34 +8,14 @@ import threading
 import pytest
 
 from gradwatch_agent.losses import Losses
-from gradwatch_agent.outbox import MESSAGES_PER_TAKE, OUTBOX_FULL, RECORD_BYTES, Outbox
+from gradwatch_agent.outbox import OUTBOX_FULL, RECORD_BYTES, Outbox
 from gradwatch_contracts import limits
-from gradwatch_contracts.columns import WIDTH
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
-from harness.outgoing import NARROW, WIDE, row
+from harness.outgoing import row, samples_of, seqs_of, take_all
 
 ROW_BYTES = RECORD_BYTES + 9
+
 WINDOW = 4096
-
-
-def _seqs(messages: list[Message]) -> list[int]:
-    """The seq of every record in the messages, losses included."""
-    found: list[int] = []
-    for message in messages:
-        if isinstance(message, Samples):
-            found += range(message.first_seq, message.first_seq + message.n)
-        elif isinstance(message, Loss):
-            found += range(message.first_seq, message.last_seq + 1)
-        elif isinstance(message, (Event, Table, Result)):
-            found.append(message.seq)
-    return found
-
-
-def _all(outbox: Outbox, window: int = 10**9) -> list[Message]:
-    messages: list[Message] = []
-    while taken := outbox.take(window):
-        messages += taken
-    return messages
 
 
 def _drained(outbox: Outbox) -> list[Message]:
@@ -45,10 +25,6 @@ def _drained(outbox: Outbox) -> list[Message]:
         messages += taken
         outbox.ack(outbox.last_seq)
     return messages
-
-
-def _samples(messages: list[Message]) -> list[Samples]:
-    return [message for message in messages if isinstance(message, Samples)]
 
 
 def _losses(messages: list[Message]) -> list[Loss]:
@@ -65,7 +41,7 @@ def test_outbox_full_of_rows_drops_the_oldest_and_says_so() -> None:
     messages = _drained(outbox)
 
     assert _losses(messages) == [Loss(0, 14, OUTBOX_FULL)]
-    updates = [update for samples in _samples(messages) for update in struct.unpack(f"<{samples.n}q", samples.update)]
+    updates = [update for samples in samples_of(messages) for update in struct.unpack(f"<{samples.n}q", samples.update)]
     assert updates == list(range(15, 25))
     assert (outbox.accepted, outbox.acked, outbox.pending, outbox.lost) == (25, 10, 0, 15)
 
@@ -85,7 +61,7 @@ def test_outbox_full_of_rows_keeps_the_last_words() -> None:
     assert [type(message) for message in messages] == [Event, Loss, SchemaMessage, Samples, Samples, Samples, Result]
     assert messages[0] == Event(0, "exception", 0, 5, "ValueError: nan", {"line": 7})
     assert messages[-1] == Result(51, "e1", "applied", 49)
-    assert _seqs(messages) == list(range(52))
+    assert seqs_of(messages) == list(range(52))
 
 
 def test_reserve_full_drops_tables_before_events() -> None:
@@ -101,7 +77,7 @@ def test_reserve_full_drops_tables_before_events() -> None:
     tables = [message for message in messages if isinstance(message, Table)]
     assert tables
     assert [table.update for table in tables] == list(range(20 - len(tables), 20))
-    assert _seqs(messages) == list(range(21))
+    assert seqs_of(messages) == list(range(21))
 
 
 def test_outbox_record_larger_than_its_room_pushes_nothing_out() -> None:
@@ -110,7 +86,7 @@ def test_outbox_record_larger_than_its_room_pushes_nothing_out() -> None:
     outbox.put_event("note", 0, 5, "kept")
     outbox.put_table("layers", 1, ("a",) * 100, ("norm",), bytes(800))
 
-    messages = _all(outbox)
+    messages = take_all(outbox)
 
     assert [type(message) for message in messages] == [Event, Loss]
     assert messages[1] == Loss(1, 1, "larger than the outbox")
@@ -125,8 +101,8 @@ def test_outbox_never_drained_stays_within_its_bytes() -> None:
 
     assert len(outbox._inbox) <= 20
     messages = _drained(outbox)
-    assert _seqs(messages) == list(range(5_000))
-    assert struct.unpack("<q", _samples(messages)[-1].update[-8:]) == (4_999,)
+    assert seqs_of(messages) == list(range(5_000))
+    assert struct.unpack("<q", samples_of(messages)[-1].update[-8:]) == (4_999,)
 
 
 def test_outbox_crowded_counts_the_rows_of_a_loss_it_drops() -> None:
@@ -136,7 +112,7 @@ def test_outbox_crowded_counts_the_rows_of_a_loss_it_drops() -> None:
     for update in range(30):
         outbox.put_row(row(update))
 
-    assert _seqs(_drained(outbox)) == list(range(37))
+    assert seqs_of(_drained(outbox)) == list(range(37))
 
 
 def test_malformed_row_is_lost_alone() -> None:
@@ -148,13 +124,13 @@ def test_malformed_row_is_lost_alone() -> None:
     outbox.put_row(row(3, level=9))
     outbox.put_row(row(4))
 
-    messages = _all(outbox)
+    messages = take_all(outbox)
 
     assert [(loss.first_seq, loss.last_seq, loss.reason) for loss in _losses(messages)] == [
         (1, 1, "row does not fit its schema"),
         (2, 3, "row number out of range"),
     ]
-    assert _seqs(messages) == [0, 1, 2, 3, 4]
+    assert seqs_of(messages) == [0, 1, 2, 3, 4]
 
 
 def test_lose_in_a_row_becomes_one_message() -> None:
@@ -165,7 +141,7 @@ def test_lose_in_a_row_becomes_one_message() -> None:
     outbox.lose(1, "other")
     outbox.lose(0, "nothing")
 
-    assert _all(outbox) == [Loss(0, 9, "device busy"), Loss(10, 10, "other")]
+    assert take_all(outbox) == [Loss(0, 9, "device busy"), Loss(10, 10, "other")]
 
 
 def test_losses_beyond_the_bound_join_only_neighbours() -> None:
@@ -191,7 +167,7 @@ def test_outbox_stopped_takes_nothing() -> None:
     outbox.put_event("note", 1, 5)
     outbox.lose(1, "late")
 
-    assert _seqs(_all(outbox)) == [0]
+    assert seqs_of(take_all(outbox)) == [0]
 
 
 def test_outbox_discarded_is_empty_and_stays_so() -> None:
@@ -206,155 +182,6 @@ def test_outbox_discarded_is_empty_and_stays_so() -> None:
     assert (outbox.pending, outbox.bytes_held, outbox.settled, outbox.take(WINDOW)) == (0, 0, True, [])
 
 
-def test_ack_of_what_was_never_sent_forgets_nothing() -> None:
-    """A daemon that acks the future cannot make us drop records."""
-    outbox = Outbox()
-    for update in range(6):
-        outbox.put_row(row(update))
-    outbox.take(2)
-    outbox.ack(2**64 - 1)
-
-    assert (outbox.acked, outbox.pending) == (2, 4)
-
-
-def test_ack_in_the_middle_of_a_loss_keeps_the_rest() -> None:
-    """The rest of the range is sent again after a reconnect."""
-    outbox = Outbox()
-    outbox.lose(10, "device busy")
-    _all(outbox)
-    outbox.ack(4)
-    outbox.rewind(4)
-
-    assert _all(outbox) == [Loss(5, 9, "device busy")]
-
-
-@pytest.mark.promise("accepted")
-def test_row_that_was_put_is_accepted_and_nowhere_but_in_memory() -> None:
-    """It is counted, held, and given to whoever sends."""
-    outbox = Outbox()
-    outbox.put_row(row(0))
-    outbox.absorb()
-
-    assert (outbox.accepted, outbox.pending, outbox.acked, outbox.lost, outbox.spooled) == (1, 1, 0, 0, 0)
-    assert _seqs(_all(outbox)) == [0]
-
-
-@pytest.mark.promise("window-bytes")
-def test_take_sends_nothing_while_the_window_of_bytes_is_full() -> None:
-    """The message that fills it is the last; an ack opens it again."""
-    outbox = Outbox()
-    for update in range(100):
-        outbox.put_row(row(update))
-    first = outbox.take(4096, 20 * (RECORD_BYTES + 9))
-    again = outbox.take(4096, 20 * (RECORD_BYTES + 9))
-    outbox.ack(31)
-
-    assert (_seqs(first), again) == (list(range(32)), [])
-    assert _seqs(outbox.take(4096, 20 * (RECORD_BYTES + 9))) == list(range(32, 64))
-
-
-@pytest.mark.promise("window-records")
-def test_take_respects_the_window() -> None:
-    """Never more unacked records than WELCOME allows."""
-    outbox = Outbox()
-    for update in range(10):
-        outbox.put_row(row(update))
-
-    assert _seqs(_all(outbox, window=3)) == [0, 1, 2]
-    assert outbox.take(3) == []
-    outbox.ack(1)
-    assert _seqs(_all(outbox, window=3)) == [3, 4]
-
-
-def test_take_batches_rows_behind_their_schema() -> None:
-    """32 rows a message, a new message when the schema changes, each schema once."""
-    outbox = Outbox()
-    for update in range(40):
-        outbox.put_row(row(update))
-    outbox.put_row(row(40, WIDE))
-    outbox.put_row(row(41))
-
-    messages = _all(outbox)
-
-    shape = [message.n if isinstance(message, Samples) else type(message).__name__ for message in messages]
-    assert shape == ["SchemaMessage", limits.ROWS_PER_MESSAGE, 8, "SchemaMessage", 1, 1]
-    assert [samples.schema for samples in _samples(messages)] == [NARROW.id, NARROW.id, WIDE.id, NARROW.id]
-
-
-def test_take_builds_few_messages_at_a_time() -> None:
-    """The bytes of a window are not held twice."""
-    outbox = Outbox()
-    for update in range(1_000):
-        outbox.put_row(row(update))
-
-    assert len(outbox.take(WINDOW)) <= MESSAGES_PER_TAKE + 1
-
-
-def test_samples_carry_every_field_of_their_rows() -> None:
-    """No field is dropped or swapped on the way."""
-    outbox = Outbox()
-    for update in (3, 4):
-        outbox.put_row(row(update, WIDE, level=3, flags=1))
-
-    (samples,) = _samples(_all(outbox))
-
-    assert samples == Samples(
-        first_seq=0,
-        n=2,
-        schema=WIDE.id,
-        update=struct.pack("<2q", 3, 4),
-        t_ns=struct.pack("<2q", 1_700_000_000_000_000_003, 1_700_000_000_000_000_004),
-        env_steps=struct.pack("<2q", 30, 40),
-        level=bytes([3, 3]),
-        flags=bytes([1, 1]),
-        values=struct.pack("<8d", 3, 3, 3, 3, 4, 4, 4, 4),
-        status=None,
-    )
-
-
-def test_samples_with_one_missing_value_carry_all_statuses() -> None:
-    """`status` is left out only when every value of every row was measured."""
-    outbox = Outbox()
-    outbox.put_row(row(0, WIDE))
-    outbox.put_row(row(1, WIDE, status=5))
-
-    (samples,) = _samples(_all(outbox))
-
-    assert samples.status == bytes([0, 0, 5, 5])
-
-
-@pytest.mark.promise("resend")
-def test_rewind_sends_everything_unacked_again_with_its_schema() -> None:
-    """A new connection knows neither the rows in flight nor the schema."""
-    outbox = Outbox()
-    for update in range(5):
-        outbox.put_row(row(update))
-    outbox.put_event("note", 5, 1)
-    first = _all(outbox)
-    outbox.rewind(1)
-
-    again = _all(outbox)
-
-    assert _seqs(first) == [0, 1, 2, 3, 4, 5]
-    assert _seqs(again) == [2, 3, 4, 5]
-    assert isinstance(again[0], SchemaMessage)
-
-
-def test_rewind_to_a_wiped_store_closes_the_gap() -> None:
-    """Records acked by a store that is gone cannot be sent again; without a LOSS the new daemon would wait for ever."""
-    outbox = Outbox()
-    for update in range(8):
-        outbox.put_row(row(update))
-    _all(outbox)
-    outbox.ack(4)
-
-    for _ in range(2):  # and once more, before the new daemon has acked anything
-        outbox.rewind(-1)
-        messages = _all(outbox)
-        assert messages[0] == Loss(0, 4, "acked by an earlier store")
-        assert _seqs(messages) == list(range(8))
-
-
 def test_outbox_whose_daemon_stopped_acking_keeps_what_is_new() -> None:
     """Half of the room may be in flight; the rest holds the newest rows, and nothing grows."""
     outbox = Outbox(bytes_max=8 * ROW_BYTES)
@@ -364,9 +191,9 @@ def test_outbox_whose_daemon_stopped_acking_keeps_what_is_new() -> None:
 
     assert outbox.bytes_held <= 8 * ROW_BYTES
     outbox.rewind(-1)
-    assert _seqs(_all(outbox)) == list(range(96))
+    assert seqs_of(take_all(outbox)) == list(range(96))
     outbox.ack(95)
-    assert (outbox.acked, outbox.lost, _seqs(_all(outbox))) == (4, 92, [96, 97, 98, 99])
+    assert (outbox.acked, outbox.lost, seqs_of(take_all(outbox))) == (4, 92, [96, 97, 98, 99])
 
 
 def test_reserve_full_of_unacked_tables_drops_them_for_an_event() -> None:
@@ -376,9 +203,9 @@ def test_reserve_full_of_unacked_tables_drops_them_for_an_event() -> None:
     outbox.take(WINDOW)
     outbox.put_event("exception", 1, 5, "x" * 600)
 
-    assert [type(message) for message in _all(outbox)] == [Event]
+    assert [type(message) for message in take_all(outbox)] == [Event]
     outbox.rewind(-1)
-    assert [type(message) for message in _all(outbox)] == [Loss, Event]
+    assert [type(message) for message in take_all(outbox)] == [Loss, Event]
 
 
 def test_spoil_leaves_a_loss_in_the_place_of_the_record() -> None:
@@ -391,7 +218,7 @@ def test_spoil_leaves_a_loss_in_the_place_of_the_record() -> None:
     assert outbox.spoil(bad, "no") == Loss(1, 1, "no")
     assert (outbox.pending, outbox.lost) == (1, 1)
     outbox.rewind(-1)
-    assert _seqs(_all(outbox)) == [0, 1]
+    assert seqs_of(take_all(outbox)) == [0, 1]
 
 
 def test_text_beyond_the_limit_is_cut() -> None:
@@ -403,11 +230,6 @@ def test_text_beyond_the_limit_is_cut() -> None:
 
     assert isinstance(event, Event)
     assert limits.BODY_STR_BYTES_MAX - 2 <= len(event.text.encode()) <= limits.BODY_STR_BYTES_MAX
-
-
-def test_largest_batch_fits_into_a_binary_field() -> None:
-    """Rows of the widest schema, batched, stay below what the decoder takes."""
-    assert 8 * limits.COLUMNS_MAX * max(WIDTH.values()) * limits.ROWS_PER_MESSAGE <= limits.BODY_BIN_BYTES_MAX
 
 
 @pytest.mark.parametrize("bytes_max", [1 << 24, 50 * ROW_BYTES])
@@ -425,8 +247,8 @@ def test_outbox_between_two_threads_accounts_for_every_row(bytes_max: int) -> No
     updates: list[int] = []
     while trainer.is_alive() or not outbox.settled:
         messages = outbox.take(256)
-        seen += _seqs(messages)
-        for samples in _samples(messages):
+        seen += seqs_of(messages)
+        for samples in samples_of(messages):
             updates += struct.unpack(f"<{samples.n}q", samples.update)
         outbox.ack(outbox.last_seq)
     trainer.join()

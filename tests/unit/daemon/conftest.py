@@ -1,4 +1,4 @@
-"""What several suites share: a store of each implementation, and the command line in front of a scripted daemon."""
+"""What several suites share: a store of each implementation, a pipeline, and the command line in front of a scripted daemon."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from harness.command_line import CommandLine
 from harness.daemon_stub import DaemonStub
 from harness.stores import PLACES, Opened
+from harness.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,14 @@ def reader(opened: Opened) -> Iterator[StoreReader]:
     reading = opened.store.reader()
     yield reading
     reading.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A daemon's pipeline on an empty directory."""
+    world = World(tmp_path)
+    yield world
+    world.close()
 
 
 @pytest.fixture

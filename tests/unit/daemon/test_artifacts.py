@@ -15,21 +15,14 @@ from gradwatch_daemon.ingest.gate import check_chunk
 from gradwatch_daemon.records.commands import CommandRecord, RequestCommand
 from gradwatch_daemon.store.artifacts import ArtifactFiles, safe_name
 from harness.rows import hello
-from harness.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from harness.world import World
 
 CHUNK = limits.ARTIFACT_CHUNK_BYTES
 FULL = b"a" * CHUNK
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
 
 
 @pytest.mark.parametrize(

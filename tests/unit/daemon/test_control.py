@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,55 +13,22 @@ from gradwatch_contracts.control import CANCEL, Level
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.limits import UPDATE_MAX
-from gradwatch_daemon.escalate.actions import Action
-from gradwatch_daemon.escalate.policy import Policy, Response
 from gradwatch_daemon.records.commands import (
-    Allowance,
-    Calm,
     CancelCommand,
     CommandRecord,
     RequestCommand,
     RequestEscalation,
-    SetLevel,
 )
-from harness.rows import hello
-from harness.world import World
+from harness.commanded import VERBS, kept, told, two_ranks
+from harness.rows import BROKEN, hello
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-VERBS = ("checkpoint", "dump", "stop")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    world.close()
+    from harness.world import World
 
 
 def want(id_: str = "c1", verb: str = "dump", rank: int | None = None, expires_s: float = 3600.0) -> RequestCommand:
     """A request of a person."""
     return RequestCommand("ant-ppo", id_, verb, {"n": 1}, "look", rank, expires_s)
-
-
-def told(world: World, peer: bytes = b"p") -> list[tuple[str, str, int]]:
-    """The commands that went out to a peer."""
-    return [(c.id, c.verb, c.not_before_update) for c in world.socket.of(m.Command, peer) if isinstance(c, m.Command)]
-
-
-def kept(world: World, id_: str = "c1") -> CommandRecord:
-    """As the store has it."""
-    record = world.store.command("ant-ppo", id_)
-    assert record is not None
-    return record
-
-
-def two_ranks(world: World) -> None:
-    """Two processes of one run, on peers p and q."""
-    world.greet(world=2, verbs=VERBS, launch_id="both")
-    world.tick(hello(session="s2", rank=1, world=2, verbs=VERBS, launch_id="both"), peer=b"q")
 
 
 @pytest.mark.parametrize(
@@ -266,9 +232,6 @@ def test_verbs_of_a_live_run_are_shown_and_follow_its_newest_greeting(world: Wor
     assert world.view().verbs == ()
 
 
-BROKEN = {"loss.total": (16.0, math.nan, math.nan), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
-
-
 def test_anomaly_that_fires_has_the_black_box_asked_for_once(world: World) -> None:
     """However many updates it goes on for, and over a restart; the origin says for which anomaly."""
     world.greet(verbs=VERBS)
@@ -293,157 +256,3 @@ def test_anomaly_of_a_trainer_without_a_black_box_asks_for_nothing(world: World)
     world.tick(world.rows.samples(1, changed=BROKEN))
     assert told(world) == []
     assert world.store.open_anomalies()
-
-
-def test_level_of_a_run_that_is_over_is_not_changed_but_a_pin_is_let_go(world: World) -> None:
-    """A pin outlives an attempt, so it must not outlive the wish to be rid of it."""
-    world.greet()
-    world.ask(SetLevel("ant-ppo", pin=Level.DEBUG))
-    world.tick(m.Bye(-1, "closed"))
-    for request in (SetLevel("ant-ppo", base=Level.OFF), SetLevel("ant-ppo", pin=Level.OFF)):
-        with pytest.raises(GradwatchError) as error:
-            world.ask(request)
-        assert error.value.code.slug == "run-not-live"
-    assert world.view().run.pin is Level.DEBUG
-    world.ask(SetLevel("ant-ppo", unpin=True))
-    assert world.view().run.pin is None
-
-
-def test_level_seen_before_another_changed_it_is_refused(world: World) -> None:
-    """Two operators at once: the second is told, and asks again with what holds now."""
-    world.greet()
-    seen = world.view().run.revision
-    world.ask(SetLevel("ant-ppo", base=Level.MINIMAL, revision=seen))
-    with pytest.raises(GradwatchError) as error:
-        world.ask(SetLevel("ant-ppo", base=Level.DEBUG, revision=seen))
-    assert error.value.code.slug == "level-changed"
-    assert world.view().run.base is Level.MINIMAL
-    world.ask(SetLevel("ant-ppo", base=Level.DEBUG, revision=world.view().run.revision))
-    assert world.view().run.base is Level.DEBUG
-
-
-def test_level_changed_is_told_to_the_trainer_and_kept_over_a_restart(world: World) -> None:
-    """Base and pin, each alone; a change to the same says nothing new."""
-    world.greet()
-    world.ask(SetLevel("ant-ppo", base=Level.MINIMAL))
-    world.ask(SetLevel("ant-ppo", pin=Level.OFF))
-    desired = world.socket.of(m.LevelMessage)[-1].desired
-    assert (desired.base, desired.pin) == (Level.MINIMAL, Level.OFF)
-    world.ask(SetLevel("ant-ppo", pin=Level.OFF))
-    assert world.socket.of(m.LevelMessage)[-1].desired == desired
-    world.restart()
-    world.greet()
-    (welcome,) = world.socket.of(m.Welcome)
-    assert (welcome.desired.base, welcome.desired.pin) == (Level.MINIMAL, Level.OFF)
-    assert world.view().run.revision == desired.revision
-
-
-def test_calm_ends_all_escalations_and_the_pin_of_one_run(world: World) -> None:
-    """Those of rules too; the base stays."""
-    world.greet()
-    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, ""))
-    world.ask(RequestEscalation("ant-ppo", "e2", Level.DEBUG, 5, ""))
-    world.ask(SetLevel("ant-ppo", Level.MINIMAL, Level.DEBUG))
-    view = world.ask(Calm("ant-ppo"))
-    desired = world.socket.of(m.LevelMessage)[-1].desired
-    assert (desired.base, desired.pin, desired.active) == (Level.MINIMAL, None, ())
-    assert (view.run.pin, view.run.revision) == (None, desired.revision)
-    assert {world.stored(id_).state for id_ in ("e1", "e2")} == {State.CANCELLED}
-
-
-def test_escalation_that_expires_is_taken_from_its_trainer(world: World) -> None:
-    """It must not raise the level tomorrow."""
-    world.greet()
-    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", 5.0))
-    world.now_s += 5.0
-    world.tick(m.Ping(1))
-    assert world.stored("e1").state is State.EXPIRED
-    assert world.socket.of(m.LevelMessage)[-1].desired.active == ()
-
-
-def test_escalation_of_two_ranks_shows_the_word_of_each(world: World) -> None:
-    """Applied when both have begun; a rank that died does not hold it up."""
-    two_ranks(world)
-    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, ""))
-    assert [one.rank for one in world.stored("e1").ranks] == [0, 1]
-    world.tick(m.Result(0, "e1", "applied", 7))
-    assert [one.state for one in world.stored("e1").ranks] == [State.APPLIED, State.DELIVERED]
-    assert world.stored("e1").state is State.DELIVERED
-    world.tick(m.Bye(-1, "closed"), peer=b"q")
-    assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.APPLIED, 7)
-
-
-def shadows(world: World) -> list[tuple[str, str]]:
-    """What would have been done: verb and anomaly."""
-    events = world.reader.events("ant-ppo", 100)
-    return [(str(e.detail["verb"]), str(e.detail["anomaly"])) for e in events if e.kind == "shadow"]
-
-
-def test_action_that_nobody_enabled_is_only_written_down_once(world: World) -> None:
-    """The trainer hears nothing of it; over updates and a restart it stays one."""
-    world.greet(verbs=("checkpoint", "stop"))
-    world.tick(world.rows.samples(20))
-    for _ in range(3):
-        world.tick(world.rows.samples(1, changed=BROKEN))
-    ((verb, id_), (other, same)) = shadows(world)
-    assert {verb, other} == {"checkpoint", "stop"}
-    assert id_ == same
-    world.restart()
-    world.greet(verbs=("checkpoint", "stop"))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    assert len(shadows(world)) == 2
-    assert told(world) == []
-    assert [item.verb for item in world.reader.commands("ant-ppo")] == []
-
-
-def test_action_that_is_enabled_asks_the_trainer_in_the_anomalys_name(tmp_path: Path) -> None:
-    """Once; of a trainer that does not take it nothing becomes, and detection goes on."""
-    world = World(tmp_path, actions=(Action("stop", enabled=True), Action("checkpoint", enabled=True)))
-    world.greet(verbs=("stop",))
-    world.tick(world.rows.samples(20))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    ((id_, verb, _),) = told(world)
-    assert verb == "stop"
-    assert kept(world, id_).origin.startswith("anomaly:")
-    assert kept(world, id_).reason.startswith("critical nonfinite: ")
-    assert shadows(world) == []
-    world.close()
-
-
-def test_action_of_other_kinds_or_severities_is_not_due(tmp_path: Path) -> None:
-    """Neither done nor written down."""
-    world = World(tmp_path, actions=(Action("stop", kinds=("kl_spike",), enabled=True), Action("checkpoint", kinds=("x",))))
-    world.greet(verbs=("stop",))
-    world.tick(world.rows.samples(20))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    assert told(world) == []
-    assert shadows(world) == []
-    world.close()
-
-
-def test_anomaly_that_is_spared_says_why_and_when_there_is_room(tmp_path: Path) -> None:
-    """Once an anomaly; the run shows it too."""
-    world = World(tmp_path, policy=Policy(Response(updates=6)))
-    world.greet()
-    world.tick(world.rows.samples(20))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    world.tick(world.rows.samples(1, changed=BROKEN))
-    ((text, refill),) = [(e.text, e.detail["refill_update"]) for e in world.reader.events("ant-ppo", 100) if e.kind == "spared"]
-    assert "0 of the 5 updates allowed" in text
-    assert refill == 59
-    assert world.view().allowance == Allowance(0, 5, 500, 59)
-
-
-def test_escalation_in_an_anomalys_name_is_held_to_the_budget_and_a_persons_is_not(world: World) -> None:
-    """A program that reacts to anomalies must not do what no rule may; nothing changes, and the hint names the update."""
-    world.greet()
-    world.tick(world.rows.samples(20))
-    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", origin="anomaly:a1"))
-    with pytest.raises(GradwatchError) as error:
-        world.ask(RequestEscalation("ant-ppo", "e2", Level.DEBUG, 5, "", origin="anomaly:a2"))
-    assert error.value.code.slug == "budget-spent"
-    assert "room for 5 again at update 99" in error.value.next_step
-    assert world.stored("e2") is None
-    world.ask(RequestEscalation("ant-ppo", "e3", Level.DEBUG, 400, ""))
-    assert world.stored("e3").origin == "operator"
