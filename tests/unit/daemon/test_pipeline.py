@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.derive.derive import Deriver
