@@ -3,13 +3,15 @@
 Each contestant is a process of its own that stays alive; all of them, and one that nobody watches, train the same thing
 update by update in an order that changes, so that update k is compared with the unwatched update k. gradwatch at NORMAL sees
 gradients, weights and, where it is PPO, every minibatch; the others are handed 40 ready numbers an update, and `wandb.watch`
-the gradients of every step. CPU is that of the trainer's process with its threads, without children. Needs the extra `bench`;
-what is not installed is said and left out. `--large` adds 100M parameters.
+the gradients of every step. Stable-Baselines3 trains by its own `learn`, watched by our callback. CPU is that of the trainer's
+process with its threads, without children. Needs the extra `bench`; what is not installed is said and left out. `--large` adds
+100M parameters; `--few` takes a third of the updates, where a machine is quiet for minutes only.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -36,8 +38,9 @@ CONTESTANTS = {
 }
 """Name → the module it needs."""
 
-SHAPES = {"PPO 64-64": 0, "64-64 MLP": 16, "CNN-LSTM 5M": 2, "100M": 1}
-"""Trainer → optimizer steps in an update (PPO: 16 minibatches of 128)."""
+SB3 = "SB3 PPO"
+SHAPES = {"PPO 64-64": 0, SB3: 0, "64-64 MLP": 16, "CNN-LSTM 5M": 2, "100M": 1}
+"""Trainer → optimizer steps in an update (PPO: 16 minibatches of 128; of Stable-Baselines3 32)."""
 
 SCALARS = 40
 
@@ -142,18 +145,67 @@ def make_update(name: str, shape: str, folder: str) -> Callable[[int], None]:
     return update
 
 
+class Turns:
+    """One update for every line on stdin; its seconds, wall and CPU, on stdout. Ends the process where stdin ends."""
+
+    def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)  # what a logger prints is no answer
+        self._begun = (0.0, 0.0)
+
+    def begin(self) -> None:
+        """Wait for the turn."""
+        if not sys.stdin.readline():
+            os._exit(0)  # the loggers' own ends are not measured
+        self._begun = time.perf_counter(), time.process_time()
+
+    def end(self) -> None:
+        """Say what it took."""
+        wall, cpu = self._begun
+        self._answers.write(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]) + "\n")
+
+
+def train_library(name: str, folder: str, turns: Turns) -> None:
+    """Stable-Baselines3's `learn`, whose updates begin and end where its rollouts begin."""
+    import torch  # noqa: PLC0415
+    from stable_baselines3 import PPO  # noqa: PLC0415
+    from stable_baselines3.common.callbacks import BaseCallback  # noqa: PLC0415
+    from stable_baselines3.common.env_util import make_vec_env  # noqa: PLC0415
+
+    from gradwatch_agent.adapters.sb3 import GradwatchCallback  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    env = make_vec_env("CartPole-v1", 4, seed=1)
+    model = PPO("MlpPolicy", env, n_steps=256, batch_size=128, n_epochs=4, seed=1, device="cpu")
+    ours = name == "gradwatch"
+    log = logger("unwatched" if ours else name, model.policy, model.policy.optimizer, folder)
+
+    class Pace(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            if self.num_timesteps:
+                log({f"loss/{key}": self.num_timesteps * 0.1 + key for key in range(SCALARS)})
+                turns.end()
+            turns.begin()
+
+        def _on_step(self) -> bool:
+            return True
+
+    # Ours is asked first, so that the end of its update is within the update.
+    model.learn(2**40, [*([GradwatchCallback(f"peers-{os.getpid()}", updates_total=None)] if ours else []), Pace()])
+
+
 def contestant(name: str, shape: str) -> None:
-    """One update for every line on stdin; its seconds, wall and CPU, on stdout."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a logger prints is no answer
+    """Train in turns."""
+    turns = Turns()
     with tempfile.TemporaryDirectory(prefix="gradwatch-bench-") as folder:
         os.environ |= {"TRACKIO_DIR": folder, "WANDB_DIR": folder}
+        if shape == SB3:
+            train_library(name, folder, turns)
         update = make_update(name, shape, folder)
-        for number, _ in enumerate(sys.stdin):
-            wall, cpu = time.perf_counter(), time.process_time()
+        for number in itertools.count():
+            turns.begin()
             update(number)
-            answers.write(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]) + "\n")
-        os._exit(0)  # the loggers' own ends are not measured
+            turns.end()
 
 
 def race(shape: str, names: list[str], updates: int, service: Service) -> dict[str, list[list[float]]]:
@@ -194,10 +246,11 @@ def main() -> None:
     if sys.argv[1:2] == ["--contestant"]:
         contestant(sys.argv[2], sys.argv[3])
         return
-    args = arguments(__doc__, large="add a model of 100M parameters (2.5 GB for each contestant)").parse_args()
+    large, few = "add a model of 100M parameters (2.5 GB for each contestant)", "a third of the updates"
+    args = arguments(__doc__, large=large, few=few).parse_args()
     there = [name for name, module in CONTESTANTS.items() if importlib.util.find_spec(module) is not None]
     absent = [name for name in CONTESTANTS if name not in there]
-    updates = 5 if args.quick else 30
+    updates = 5 if args.quick else 10 if args.few else 30
     figures, notes = [], [f"{updates} updates of each in turns, one torch thread; not installed: {', '.join(absent) or 'none'}"]
     with Service() as service:
         for shape in [shape for shape in SHAPES if args.large or shape != "100M"]:

@@ -114,7 +114,8 @@ def what_is_seen(blind: dict[str, list[str]], detectors: int, run: str) -> str:
         return seen
     calls = sorted(by_call(blind).items(), key=lambda item: -len(item[1]))
     lines = "; ".join(f"{call} for {', '.join(kinds) if len(kinds) <= NAMED_MAX else len(kinds)}" for call, kinds in calls)
-    return f"{seen}, {len(unseeing)} are blind. To add: {lines}. Which and why: gradwatch doctor {run}"
+    count = f"{len(unseeing)} {'is' if len(unseeing) == 1 else 'are'}"
+    return f"{seen}, {count} blind. To add: {lines}. Which and why: gradwatch doctor {run}"
 
 
 def by_call(blind: dict[str, list[str]]) -> dict[str, list[str]]:

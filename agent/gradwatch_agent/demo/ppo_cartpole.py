@@ -96,14 +96,16 @@ class Rollout:
         self.logp, self.rewards, self.dones, self.values = (torch.zeros(shape) for _ in range(4))
         self.returns = self.advantages = torch.zeros(shape)
         self.next_obs = torch.as_tensor(self.envs.reset(seed=args.seed)[0])
-        self.running = np.zeros(args.num_envs)
+        self.running, self.steps = np.zeros(args.num_envs), np.zeros(args.num_envs)
         self.episode_returns: list[float] = []
+        self.episode_lengths: list[float] = []
+        self.truncated: list[bool] = []
         self.total_steps = 0
 
     @torch.no_grad()
     def collect(self, agent: Agent) -> None:
         """Fill the buffers."""
-        self.episode_returns = []
+        self.episode_returns, self.episode_lengths, self.truncated = [], [], []
         for step in range(self.args.num_steps):
             self.obs[step] = self.next_obs
             self.actions[step], self.logp[step], _, self.values[step] = agent.evaluate(self.next_obs)
@@ -112,8 +114,11 @@ class Rollout:
             self.rewards[step], self.dones[step] = torch.as_tensor(reward), torch.as_tensor(done)
             self.next_obs = torch.as_tensor(obs)
             self.running += reward
+            self.steps += 1
             self.episode_returns += self.running[done].tolist()
-            self.running[done] = 0.0
+            self.episode_lengths += self.steps[done].tolist()
+            self.truncated += truncated[done].tolist()
+            self.running[done] = self.steps[done] = 0.0
         self.total_steps += self.args.num_steps * self.args.num_envs
         self._estimate(agent.evaluate(self.next_obs)[3])
 
@@ -190,20 +195,25 @@ def train(args: argparse.Namespace, output: IO[str] | None) -> None:
         config=vars(args),
         updates_total=args.updates,
         action_space=roll.envs.single_action_space,
+        labels={"env": "CartPole-v1"},
+        probe=agent.actor[:-1],
     )
     for update in range(args.updates):
         optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - update / args.updates)
         broken.before_update(update, agent, optimizer)
         level = int(mon.level)
-        roll.collect(agent)
+        with mon.phase("rollout"):
+            roll.collect(agent)
         mon.rollout(
             rewards=roll.rewards,
             values=roll.values,
             returns=roll.returns,
             advantages=roll.advantages,
             observations=roll.obs,
+            actions=roll.actions,
         )
-        record = learn(agent, optimizer, roll, mon)
+        with mon.phase("update"):
+            record = learn(agent, optimizer, roll, mon)
         mean = float(np.mean(roll.episode_returns)) if roll.episode_returns else None
         if output is not None:
             line = {"update": update, "level": level, "env_steps": roll.total_steps, "return_mean": mean, **record}
@@ -211,7 +221,12 @@ def train(args: argparse.Namespace, output: IO[str] | None) -> None:
             output.flush()
         else:
             print(f"update={update} global_step={roll.total_steps} episodic_return={mean} approx_kl={record['approx_kl']:.4f}")
-        mon.step(env_steps=roll.total_steps, episode_returns=roll.episode_returns)
+        mon.step(
+            env_steps=roll.total_steps,
+            episode_returns=roll.episode_returns,
+            episode_lengths=roll.episode_lengths,
+            truncated=roll.truncated,
+        )
         if args.pace_ms:
             time.sleep(args.pace_ms / 1000)
         if mon.should_stop:

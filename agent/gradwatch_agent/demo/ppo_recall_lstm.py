@@ -118,21 +118,27 @@ class Agent(nn.Module):
             nn.init.orthogonal_(layer.weight, gain)
             nn.init.zeros_(layer.bias)
 
-    def unroll(self, obs: torch.Tensor, begins: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden and cell states, each [T, B, hidden], over obs [T, B, :]; `begins` [T, B] is 1 where an episode begins."""
-        hidden, cell = [], []
+    def unroll(self, obs: torch.Tensor, begins: torch.Tensor, state: State) -> tuple[State, State]:
+        """What the cell makes of obs [T, B, :], and what it is given: hidden and cell states, each [T, B, hidden]. `begins`
+        [T, B] is 1 where an episode begins."""
+        made, given = [], []
         for x, begin in zip(obs, begins, strict=True):
             kept = (1.0 - begin)[:, None]
-            state = self.lstm(x, (kept * state[0], kept * state[1]))
-            hidden.append(state[0])
-            cell.append(state[1])
-        return torch.stack(hidden), torch.stack(cell)
+            given.append((kept * state[0], kept * state[1]))
+            state = self.lstm(x, given[-1])
+            made.append(state)
+        return _stack(made), _stack(given)
 
     def heads(self, hidden: torch.Tensor, action: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Action (sampled if None), its log-probability, entropy of the policy, value; each of hidden's leading shape."""
         policy: Any = Categorical(logits=self.actor(hidden))  # Any: torch leaves its distributions untyped
         action = policy.sample() if action is None else action
         return action, policy.log_prob(action), policy.entropy(), self.critic(hidden).squeeze(-1)
+
+
+def _stack(states: list[State]) -> State:
+    """Of steps, as [T, B, hidden]."""
+    return torch.stack([hidden for hidden, _ in states]), torch.stack([cell for _, cell in states])
 
 
 class Rollout:
@@ -146,35 +152,39 @@ class Rollout:
         self.obs = torch.zeros(*shape, Recall.CUES + 1)
         self.actions = torch.zeros(shape, dtype=torch.int64)
         self.logp, self.rewards, self.begins, self.values = (torch.zeros(shape) for _ in range(4))
-        self.hidden, self.cell = (torch.zeros(*shape, args.hidden) for _ in range(2))
+        self.hidden, self.cell, self.given_hidden, self.given_cell = (torch.zeros(*shape, args.hidden) for _ in range(4))
         self.returns = self.advantages = torch.zeros(shape)
         self.next_obs = torch.as_tensor(self.envs.observe())
         self.next_begin = torch.ones(args.num_envs)
         self.state: State = (torch.zeros(args.num_envs, args.hidden), torch.zeros(args.num_envs, args.hidden))
         self.first_state = self.state
-        self.running = np.zeros(args.num_envs)
+        self.running, self.steps = np.zeros(args.num_envs), np.zeros(args.num_envs)
         self.episode_returns: list[float] = []
+        self.episode_lengths: list[float] = []
         self.total_steps = 0
 
     @torch.no_grad()
     def collect(self, agent: Agent) -> None:
         """Fill the buffers; `first_state` is where the update unrolls from."""
-        self.episode_returns = []
+        self.episode_returns, self.episode_lengths = [], []
         self.first_state = self.state
         for step in range(self.args.num_steps):
             self.obs[step], self.begins[step] = self.next_obs, self.next_begin
-            hidden, cell = agent.unroll(self.next_obs[None], self.next_begin[None], self.state)
+            (hidden, cell), given = agent.unroll(self.next_obs[None], self.next_begin[None], self.state)
             self.hidden[step], self.cell[step] = self.state = hidden[0], cell[0]
+            self.given_hidden[step], self.given_cell[step] = given[0][0], given[1][0]
             self.actions[step], self.logp[step], _, self.values[step] = agent.heads(hidden[0])
             obs, reward, terminated, truncated, _ = self.broken.step(self.envs, self.actions[step].numpy())
             done = np.logical_or(terminated, truncated)
             self.rewards[step] = torch.as_tensor(reward)
             self.next_obs, self.next_begin = torch.as_tensor(obs), torch.as_tensor(done, dtype=torch.float32)
             self.running += reward
+            self.steps += 1
             self.episode_returns += self.running[done].tolist()
-            self.running[done] = 0.0
+            self.episode_lengths += self.steps[done].tolist()
+            self.running[done] = self.steps[done] = 0.0
         self.total_steps += self.args.num_steps * self.args.num_envs
-        hidden, _ = agent.unroll(self.next_obs[None], self.next_begin[None], self.state)
+        (hidden, _), _ = agent.unroll(self.next_obs[None], self.next_begin[None], self.state)
         self._estimate(agent.heads(hidden[0])[3])
 
     def _estimate(self, next_value: torch.Tensor) -> None:
@@ -197,7 +207,7 @@ def learn(agent: Agent, optimizer: torch.optim.Optimizer, roll: Rollout, mon: Mo
     for _ in range(args.update_epochs):
         for mb in torch.randperm(args.num_envs).chunk(args.num_minibatches):
             state = (roll.first_state[0][mb], roll.first_state[1][mb])
-            hidden, cell = agent.unroll(roll.obs[:, mb], roll.begins[:, mb], state)
+            (hidden, cell), _ = agent.unroll(roll.obs[:, mb], roll.begins[:, mb], state)
             _, logp, entropy, value = agent.heads(hidden, roll.actions[:, mb])
             old_logp, returns, adv = old_logps[:, mb], roll.returns[:, mb], roll.advantages[:, mb]
             ratio = (logp - old_logp).exp()
@@ -254,21 +264,26 @@ def train(args: argparse.Namespace, output: IO[str] | None) -> None:
         config=vars(args),
         updates_total=args.updates,
         action_space=roll.envs.single_action_space,
+        labels={"env": "Recall"},
     )
     for update in range(args.updates):
         optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - update / args.updates)
         broken.before_update(update, agent, optimizer)
         level = int(mon.level)
-        roll.collect(agent)
+        with mon.phase("rollout"):
+            roll.collect(agent)
         mon.rollout(
             rewards=roll.rewards,
             values=roll.values,
             returns=roll.returns,
             advantages=roll.advantages,
             observations=roll.obs,
+            actions=roll.actions,
         )
-        mon.recurrent(roll.hidden, roll.cell, phase="rollout")
-        record = learn(agent, optimizer, roll, mon)
+        given = roll.given_hidden.flatten(0, 1), roll.given_cell.flatten(0, 1)
+        mon.recurrent(*given, phase="rollout", reset=roll.begins.flatten())  # as it goes in: 0 where an episode begins
+        with mon.phase("update"):
+            record = learn(agent, optimizer, roll, mon)
         mean = float(np.mean(roll.episode_returns)) if roll.episode_returns else None
         if output is not None:
             line = {"update": update, "level": level, "env_steps": roll.total_steps, "return_mean": mean, **record}
@@ -276,7 +291,7 @@ def train(args: argparse.Namespace, output: IO[str] | None) -> None:
             output.flush()
         else:
             print(f"update={update} global_step={roll.total_steps} episodic_return={mean} approx_kl={record['approx_kl']:.4f}")
-        mon.step(env_steps=roll.total_steps, episode_returns=roll.episode_returns)
+        mon.step(env_steps=roll.total_steps, episode_returns=roll.episode_returns, episode_lengths=roll.episode_lengths)
         if args.pace_ms:
             time.sleep(args.pace_ms / 1000)
         if mon.should_stop:

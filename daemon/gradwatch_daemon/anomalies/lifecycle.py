@@ -16,6 +16,7 @@ from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.cause import AFTERMATH, find_consequence, find_root
 from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
+from gradwatch_daemon.anomalies.resting import Resting, Standing
 from gradwatch_daemon.anomalies.sentence import describe
 from gradwatch_daemon.anomalies.votes import Change, Track
 from gradwatch_daemon.records import Anomaly, Attached, DetectorState, Verdict, Verdicts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Numbers, SignalBlock, Stream
     from gradwatch_daemon.records.rules import Rule
 
-FORMAT = 2
+FORMAT = 3
 """Of `dump`. Another one is not read: the pipeline then replays from the store."""
 
 BREACH, PARTIAL = int(Verdict.BREACH), int(RowFlag.PARTIAL)
@@ -80,7 +81,8 @@ class Lifecycle:
         self._over: dict[str, OpenAnomaly] = {}
         """Resolved lately: a consequence, or the same again, opens them anew."""
         self._last: Sequence[Verdicts] = ()
-        self._stood: tuple[list[tuple[str, str, int, str]], list[tuple[str, str]], tuple[DetectorState, ...]] = [], [], ()
+        self._resting = Resting()
+        self._stood: tuple[list[Standing], list[tuple[str, str]], tuple[DetectorState, ...]] = [], [], ()
         """How the detectors last stood, and what that was made of: it hardly ever changes."""
 
     @property
@@ -98,6 +100,7 @@ class Lifecycle:
             return []
         tracks = self._tracks
         if not self._last or not int(block.flags[-1]) & PARTIAL:
+            self._resting.step(block, verdicts, self._last)
             self._last = verdicts
         if tracks:
             lanes = [self._lane(v) for v in verdicts if BREACH in v.code or (v.kind, v.subject) in tracks]
@@ -127,15 +130,16 @@ class Lifecycle:
     def detector_states(self) -> tuple[DetectorState, ...]:
         """How each detector stands after the last row: armed, learning, blind or firing, and why."""
         said = [(v.kind, v.subject, v.code[-1], v.reason) for v in self._last]
+        if self._resting.any:
+            said = [self._resting.standing(*standing) for standing in said]
         firing = [key for key, track in self._tracks.items() if track.firing]
         if (said, firing) != self._stood[:2]:
-            self._stood = said, firing, tuple([self._state_of(*standing) for standing in self._standing()])
+            self._stood = said, firing, tuple([self._state_of(*standing) for standing in self._ordered(said)])
         return self._stood[2]
 
-    def _standing(self) -> list[tuple[str, str, int, str]]:
+    def _ordered(self, said: list[Standing]) -> list[Standing]:
         """By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn."""
-        last = sorted(self._last, key=lambda verdicts: (self._order[verdicts.kind], verdicts.subject))
-        return [(v.kind, v.subject, v.code[-1], v.reason) for v in last]
+        return sorted(said, key=lambda standing: (self._order[standing[0]], standing[1]))
 
     def _state_of(self, kind: str, subject: str, code: int, reason: str) -> DetectorState:
         track = self._tracks.get((kind, subject))
@@ -146,8 +150,8 @@ class Lifecycle:
         """Canonical bytes: the same rows in any batches give the same bytes."""
         tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
         anomalies = [[anomaly.state() for anomaly in known.values()] for known in (self._open, self._over)]
-        standing = [list(item) for item in self._standing()]
-        return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing]))
+        standing = [list(item) for item in self._ordered([(v.kind, v.subject, v.code[-1], v.reason) for v in self._last])]
+        return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing, self._resting.state()]))
 
     def load(self, data: bytes) -> None:
         """Become the lifecycle that gave these bytes.
@@ -158,7 +162,8 @@ class Lifecycle:
         unpacked: list[Any] = msgpack.unpackb(data)
         if unpacked[0] != FORMAT:
             raise ValueError(f"anomaly state: expected format {FORMAT}, got {unpacked[0]!r}; replay the stream")
-        _, tracks, anomalies, standing = unpacked
+        _, tracks, anomalies, standing, resting = unpacked
+        self._resting = Resting.restored(resting)
         self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
         restored = [[OpenAnomaly.restored(state) for state in states] for states in anomalies]
         self._open, self._over = ({anomaly.id: anomaly for anomaly in known} for known in restored)

@@ -196,6 +196,28 @@ def test_lifecycle_detector_states_say_armed_learning_blind_firing() -> None:
     assert "relative part: 6 of 28" in states["ratio_explosion"].reason
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_lifecycle_detector_whose_input_is_thinned_rests_and_is_not_blind(size: int) -> None:
+    """It stands as it stood when it could judge last, whatever the rows are batched like; for too long it is blind. One whose
+    call is missing is blind at once, also behind an update that rests."""
+    watch = Watch()
+    rests = [index % 4 != 0 for index in range(20)]
+    given = {"policy__ratio__min": [Status.THINNED if rest else 0.5 for rest in rests], "opt__lr": Status.NOT_CALLED}
+    whole = signal_block(20, **given)
+    for start in range(0, 20, size):
+        watch.feed(whole.select(slice(start, start + size)))
+        last = start + size - 1
+        state = {state.kind: state for state in watch.lifecycle.detector_states()}["ratio_collapse"]
+        assert state.state in {"armed", "learning"}
+        assert (f"rests, judged last in update {last - last % 4}: " in state.reason) is rests[last]
+    restored = Lifecycle(STREAM, watch.profile.rules, watch.profile.rules_hash)
+    restored.load(watch.lifecycle.dump())
+    assert restored.detector_states() == watch.lifecycle.detector_states()
+    for start in range(20, 160, size):
+        watch.feed(signal_block(size, start=start, policy__ratio__min=Status.THINNED))
+    assert {state.kind: state.state for state in watch.lifecycle.detector_states()}["ratio_collapse"] == "blind"
+
+
 def test_lifecycle_ids_are_content() -> None:
     """Replaying the same rows gives the same ids; another stream does not."""
     block = signal_block(3, policy__kl__k3=0.9)
@@ -226,7 +248,7 @@ def test_lifecycle_after_load_goes_on_as_if_nothing_happened() -> None:
 def test_lifecycle_state_of_another_format_is_refused() -> None:
     """Bytes of another version are replayed from the store, not misread."""
     watch = Watch()
-    with pytest.raises(ValueError, match="expected format 2, got 0; replay the stream"):
+    with pytest.raises(ValueError, match="expected format 3, got 0; replay the stream"):
         watch.lifecycle.load(msgpack.packb([0, [], [], []]))
 
 
