@@ -35,12 +35,13 @@ class DesiredState:
     the daemon does meanwhile, unless it vanishes from what the daemon wants.
     """
 
-    __slots__ = ("_base", "_ended", "_left", "_level", "_running", "_wanted")
+    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_wanted")
 
     def __init__(self, base: Level) -> None:
         self._base = base
         self._level = base
         self._wanted = Desired(revision=0, base=base)
+        self._held: tuple[Level, Level | None] = base, None
         self._running: dict[str, Active] = {}
         self._left: dict[str, int] = {}
         self._ended: dict[str, None] = {}
@@ -60,22 +61,24 @@ class DesiredState:
 
         `applied` at U says that U is the first update collected wholly at the level; `ended` at V that V is the first
         one without, so V - U is `Active.updates` when the reason is `done`. `cancelled`: the daemon wants it no longer.
-        One waits for its `not_before`, so that all ranks begin with it alike; a rank that is past that begins at once. One
-        above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
+        One waits for its `not_before`, so that all ranks begin with it alike; a rank that is past that begins at once. So do
+        base and pin. One above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
         A revision of 0 says nothing of the base: then the one given at the start holds.
         """
         wanted = self._wanted
+        if update >= wanted.not_before:
+            self._held = wanted.base if wanted.revision > 0 else self._base, wanted.pin
+        base, pin = self._held
         listed = {active.id: active for active in wanted.active}
         notes = [ResultNote(id_, "ended", update, why) for id_, why in self._finish(listed).items()]
         for id_, active in listed.items():
             if id_ in self._running or id_ in self._ended or update < active.not_before:
                 continue
-            if wanted.pin is not None and wanted.pin < active.level:
+            if pin is not None and pin < active.level:
                 continue
             self._running[id_], self._left[id_] = active, active.updates
             notes.append(ResultNote(id_, "applied", update))
-        base = wanted.base if wanted.revision > 0 else self._base
-        self._level = effective_level(base, wanted.pin, [active.level for active in self._running.values()])
+        self._level = effective_level(base, pin, [active.level for active in self._running.values()])
         return self._level, notes
 
     def _finish(self, listed: Mapping[str, Active]) -> dict[str, str]:

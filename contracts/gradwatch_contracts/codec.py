@@ -174,6 +174,7 @@ def _desired(value: object, where: str) -> Desired:
         _level(base, f"{where}.base"),
         _optional(_level)(pin, f"{where}.pin"),
         _many(_active)(active, f"{where}.active"),
+        _integer(0)(later[0], f"{where}.not_before") if (later := _listed(value, where)[4:]) else 0,
     )
 
 
@@ -201,7 +202,8 @@ def _items(value: object, where: str, count: int) -> list[object]:
 def _plain(value: object) -> object:
     """Records inside messages travel as short lists, grown only at the end."""
     if isinstance(value, Desired):
-        return [value.revision, value.base, value.pin, [_escalation(active) for active in value.active]]
+        later = [value.not_before] if value.not_before else []  # as before there was a fifth, where it may be at once
+        return [value.revision, value.base, value.pin, [_escalation(active) for active in value.active], *later]
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Column):

@@ -100,12 +100,14 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What should hold for a run. `revision` grows with every change; the agent ignores an older one."""
+    """What should hold for a run. `revision` grows with every change; the agent ignores an older one. Base and pin hold from
+    update `not_before` on, so that all ranks change at the same one; until then what held before."""
 
     revision: int
     base: Level = Level.NORMAL
     pin: Level | None = None
     active: tuple[Active, ...] = ()
+    not_before: int = 0
 
 
 def effective_level(base: Level, pin: Level | None, active: Iterable[Level]) -> Level:

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 RUN = "odd"
 
 
+def _changed(daemon: DaemonProcess) -> dict[int, int]:
+    """Rank to the first update that it collected at the level MINIMAL."""
+    found = {}
+    for rank in (0, 1):
+        items = daemon.get(f"/api/v1/runs/{RUN}/timeline?rank={rank}")["items"]
+        firsts = [one["update"] for one in items if (one["what"], one["kind"]) == ("level", "minimal")]
+        found.update({rank: firsts[0]} if firsts else {})
+    return found
+
+
 @pytest.mark.timeout(300)
 def test_rank_that_is_slow_differs_or_is_missing_is_found_and_both_are_raised_at_one_update(tmp_path: Path) -> None:
     """The three kinds on the combined rows, events that say which rank, and an escalation that both begin at one update."""
@@ -40,6 +50,14 @@ def test_rank_that_is_slow_differs_or_is_missing_is_found_and_both_are_raised_at
             assert [one["state"] for one in ended["ranks"]] == ["ended", "ended"]
             assert {one["update"] for one in ended["ranks"]} == {ended["update_ended"]}
             assert ended["update_ended"] - ended["update_applied"] == 3
+            done = daemon.post(f"/api/v1/runs/{RUN}/commands", {"verb": "mark", "args": {}})
+            place = f"/api/v1/runs/{RUN}/commands/{done['id']}"
+            done = wait_for(lambda: (now := daemon.get(place))["state"] == "ended" and now, "the command", 60)
+            assert [(one["rank"], one["state"]) for one in done["ranks"]] == [(0, "ended"), (1, "ended")]
+            assert {one["reason"] for one in done["ranks"]} == {f"marked before update {done['update_applied']}"}
+            daemon.patch(f"/api/v1/runs/{RUN}", {"level": {"base": "minimal"}})
+            wait_for(lambda: len(set(_changed(daemon).values())) == 1 and len(_changed(daemon)) == 2, "the base on both", 60)
+            daemon.patch(f"/api/v1/runs/{RUN}", {"level": {"base": "normal"}})
             wait_for(lambda: found("rank_slow"), "the slow rank", 60)
             wait_for(lambda: found("rank_desync"), "ranks that differ", 60)
             (tmp_path / "gloo.store.quiet").touch()

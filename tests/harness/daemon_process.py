@@ -114,6 +114,10 @@ class DaemonProcess:
         """The answer to a request."""
         return self._ask(path, body, "POST")
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer of the API to a change."""
+        return self._ask(path, body, "PATCH")
+
     def delete(self, path: str) -> Any:
         """The answer to a cancellation."""
         return self._ask(path, None, "DELETE")

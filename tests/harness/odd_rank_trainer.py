@@ -30,6 +30,7 @@ def main() -> None:
     model: Any = DistributedDataParallel(nn.Linear(4, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     mon = watch(model, optimizer, run=sys.argv[1])
+    mon.on_command("mark", lambda args: f"marked before update {mon.update}")
     quiet = torch.zeros(1)
     left = 20
     for update in range(UPDATES_MAX):

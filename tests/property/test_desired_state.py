@@ -22,6 +22,7 @@ class AgentAgainstDaemon(RuleBasedStateMachine):
         self.state = DesiredState(base)
         self.own_base = base
         self.wanted = Desired(0, base)
+        self.held: tuple[Level, Level | None] = base, None
         self.update = 0
         self.level = base
         self.applied: dict[str, int] = {}
@@ -32,10 +33,12 @@ class AgentAgainstDaemon(RuleBasedStateMachine):
         base=LEVELS,
         pin=st.none() | LEVELS,
         step=st.integers(-2, 2),
+        wait=st.integers(-2, 3),
         welcome=st.booleans(),
     )
-    def receive(self, ids: set[str], base: Level, pin: Level | None, step: int, welcome: bool) -> None:
-        desired = Desired(max(0, self.wanted.revision + step), base, pin, tuple(KNOWN[id_] for id_ in sorted(ids)))
+    def receive(self, *, ids: set[str], base: Level, pin: Level | None, step: int, wait: int, welcome: bool) -> None:
+        active = tuple(KNOWN[id_] for id_ in sorted(ids))
+        desired = Desired(max(0, self.wanted.revision + step), base, pin, active, max(0, self.update + wait))
         self.state.receive(desired, welcome=welcome)
         if welcome or desired.revision > self.wanted.revision:
             self.wanted = desired
@@ -43,6 +46,9 @@ class AgentAgainstDaemon(RuleBasedStateMachine):
     @rule()
     def boundary(self) -> None:
         listed = {active.id for active in self.wanted.active}
+        if self.update >= self.wanted.not_before:
+            self.held = self.wanted.base if self.wanted.revision else self.own_base, self.wanted.pin
+        base, pin = self.held
         self.level, notes = self.state.boundary(self.update)
         for note in notes:
             assert note.update == self.update
@@ -67,10 +73,9 @@ class AgentAgainstDaemon(RuleBasedStateMachine):
             assert self.update - self.applied[id_] < KNOWN[id_].updates, "outlived its updates"
             assert id_ in listed, "runs although nobody wants it"
         held_back = listed - self.applied.keys()
-        assert all(self.wanted.pin is not None and KNOWN[id_].level > self.wanted.pin for id_ in held_back)
-        base = self.wanted.base if self.wanted.revision else self.own_base
+        assert all(pin is not None and KNOWN[id_].level > pin for id_ in held_back)
         raised = max([base, *(KNOWN[id_].level for id_ in running)])
-        assert self.level == (raised if self.wanted.pin is None else self.wanted.pin)
+        assert self.level == (raised if pin is None else pin)
         self.update += 1
 
     @invariant()

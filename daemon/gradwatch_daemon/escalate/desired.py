@@ -40,6 +40,7 @@ class Escalations:
         self._records: dict[str, Escalation] = {}
         self._taken_back: set[str] = set()
         self._not_before: dict[str, int] = {}
+        self._level_from = 0
 
     def load(self, records: Iterable[Escalation]) -> None:
         """Take over records from the store. An applied one that was cancelled before stays taken back."""
@@ -60,10 +61,12 @@ class Escalations:
         """What the agent shall hold: base, pin and every open escalation that was not taken back."""
         wanted = [record for record in self._records.values() if self._wanted(record)]
         active = tuple(Active(e.id, e.level, e.updates, self._not_before.get(e.id, 0)) for e in wanted)
-        return Desired(self._revision, self._base, self._pin, active)
+        return Desired(self._revision, self._base, self._pin, active, self._level_from)
 
     def resume(self, same_update: int) -> None:
-        """After a restart: what no rank has begun waits for `same_update` again; what one has, the others may begin too."""
+        """After a restart: what no rank has begun waits for `same_update` again; what one has, the others may begin too. A rank
+        at which base and pin hold already goes on with them meanwhile."""
+        self._level_from = same_update
         for record in self._open():
             begun = [one.applied for one in record.ranks if one.applied is not None]
             self._not_before[record.id] = min(begun, default=same_update)
@@ -168,9 +171,9 @@ class Escalations:
         why = "no update began with it before its deadline"
         return [self._keep(replace(record, state=State.EXPIRED, ended_why=why)) for record in late]
 
-    def calm(self, why: str) -> list[Escalation]:
+    def calm(self, why: str, same_update: int = 0) -> list[Escalation]:
         """Take back every one and let go of the pin. Returns the escalations that changed."""
-        self.set_pin(None)
+        self.set_pin(None, same_update)
         return [changed for record in self._open() for changed in self.cancel(record.id, why)]
 
     def _sum_up(self, record: Escalation, ranks: of_ranks.Ranks) -> list[Escalation]:
@@ -201,15 +204,23 @@ class Escalations:
         self._revision += bool(lost)
         return [self._keep(replace(record, state=State.LOST, ended_why=why)) for record in lost]
 
-    def set_base(self, base: Level) -> None:
-        """Change the level that holds without escalations."""
-        self._revision += base != self._base
-        self._base = base
+    def begin_attempt(self, base: Level) -> None:
+        """Another attempt, with the base its trainer asks for and the pin there is, both from its first update on."""
+        self.set_base(base)
+        self._level_from = 0
 
-    def set_pin(self, pin: Level | None) -> None:
-        """Hold one level whatever is active; None lets go."""
-        self._revision += pin != self._pin
-        self._pin = pin
+    def set_base(self, base: Level, same_update: int = 0) -> None:
+        """Change the level that holds without escalations, on no rank before `same_update`."""
+        self._change(base, self._pin, same_update)
+
+    def set_pin(self, pin: Level | None, same_update: int = 0) -> None:
+        """Hold one level whatever is active, on no rank before `same_update`; None lets go."""
+        self._change(self._base, pin, same_update)
+
+    def _change(self, base: Level, pin: Level | None, same_update: int) -> None:
+        if (base, pin) != (self._base, self._pin):
+            self._revision += 1
+            self._base, self._pin, self._level_from = base, pin, same_update
 
     def _open(self) -> list[Escalation]:
         return [record for record in self._records.values() if record.state.open]

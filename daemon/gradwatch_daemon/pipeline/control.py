@@ -123,7 +123,7 @@ class Control:
 
     def _level(self, state: RunState, request: Calm | SetLevel, work: Work) -> RunView:
         if isinstance(request, Calm):
-            work.escalated(state.escalations.calm("cancelled by an operator"))
+            work.escalated(state.escalations.calm("cancelled by an operator", state.same_update()))
             state.run = replace(state.run, pin=None)
             return state.view()
         if request.base is not None or request.pin is not None:
@@ -132,9 +132,9 @@ class Control:
         if request.revision is not None and request.revision != revision:
             raise GradwatchError("level-changed", where=request.run, expected=f"revision {revision}", got=str(request.revision))
         if request.base is not None:
-            state.escalations.set_base(request.base)
+            state.escalations.set_base(request.base, state.same_update())
         if request.pin is not None or request.unpin:
-            state.escalations.set_pin(request.pin)
+            state.escalations.set_pin(request.pin, state.same_update())
         desired = state.escalations.desired()
         state.run = replace(state.run, base=desired.base, pin=desired.pin, revision=desired.revision)
         return state.view()

@@ -181,7 +181,7 @@ class Runs:
             return state
         old, base = state.run, Level(hello.level)
         state.attempts += 1
-        state.escalations.set_base(base)
+        state.escalations.begin_attempt(base)
         state.run = replace(
             _described(hello, state.attempts, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )

@@ -56,6 +56,15 @@ def test_escalation_cancelled_ends_at_the_next_boundary() -> None:
     assert state.boundary(1) == (Level.NORMAL, [ResultNote("e1", "ended", 1, "cancelled")])
 
 
+def test_base_and_pin_wait_for_their_update_and_what_held_goes_on_until_then() -> None:
+    """So all ranks change at one update; a rank that is past it changes at once, and a pin that waits holds nothing back."""
+    state = DesiredState(Level.NORMAL)
+    state.receive(Desired(1, Level.MINIMAL, Level.OFF, (Active("e1", Level.DEBUG, 1),), not_before=6))
+    assert [state.boundary(update)[0] for update in (4, 5, 6, 7)] == [Level.DEBUG, Level.NORMAL, Level.OFF, Level.OFF]
+    state.receive(Desired(2, Level.MINIMAL, None, not_before=6))
+    assert state.boundary(8)[0] is Level.MINIMAL
+
+
 def test_pin_below_an_escalation_holds_it_back() -> None:
     """It is not called applied while it could not hold; without the pin it gets all its updates."""
     state = DesiredState(Level.NORMAL)

@@ -161,6 +161,20 @@ def test_escalation_base_and_pin_change_the_desired_state_once() -> None:
     assert escalations.desired() == Desired(2, Level.MINIMAL, Level.OFF, ())
 
 
+def test_base_and_pin_hold_from_the_update_that_all_ranks_reach_and_in_a_new_attempt_from_its_first() -> None:
+    """Two after the newest of any rank; what is set to what it is moves nothing."""
+    escalations = Escalations("run")
+    escalations.set_pin(Level.OFF, 12)
+    escalations.set_pin(Level.OFF, 90)
+    assert escalations.desired() == Desired(1, Level.NORMAL, Level.OFF, (), not_before=12)
+    escalations.calm("calm", 40)
+    assert escalations.desired() == Desired(2, Level.NORMAL, None, (), not_before=40)
+    escalations.resume(60)
+    assert escalations.desired().not_before == 60
+    escalations.begin_attempt(Level.NORMAL)
+    assert escalations.desired() == Desired(2, Level.NORMAL, None, ())
+
+
 def test_escalation_ended_ones_are_kept_up_to_a_bound_operators_going_first() -> None:
     """Memory is bounded, and what the rules spent outlives it."""
     escalations = Escalations("run")
