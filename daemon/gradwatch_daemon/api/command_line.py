@@ -177,6 +177,19 @@ class BackupDocument(Model):
     source: str
 
 
+class ErrorDocument(Model):
+    """What a verb with `--json` says on stderr, as its last line, when it ends with an exit code of 1 to 5."""
+
+    code: str = Field(
+        description="As of problem+json; `usage` for a mistake on the command line itself", examples=["run-not-found"]
+    )
+    what: str
+    why: str | None
+    next: str | None = Field(description="What to do")
+    did_you_mean: str | None
+    exit_code: int
+
+
 ASKED = control.CommandItem
 ANSWERS: dict[str, Any] = {
     "status": Union[StatusDocument, RunDetail],
@@ -213,10 +226,11 @@ ANSWERS: dict[str, Any] = {
 
 
 def command_schemas() -> dict[str, str]:
-    """Verb → the JSON schema (2020-12) of its document, as text."""
+    """Verb → the JSON schema (2020-12) of its document, as text; under `error` that of what any of them ends with."""
     made = {}
-    for verb, answer in ANSWERS.items():
+    for verb, answer in {**ANSWERS, "error": ErrorDocument}.items():
         schema = TypeAdapter(answer).json_schema(by_alias=True, mode="serialization")
-        head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"gradwatch {verb} --json"}
+        title = "the last line of stderr of a failure with --json" if answer is ErrorDocument else f"gradwatch {verb} --json"
+        head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
         made[verb] = json.dumps({**schema, **head}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradwatch_contracts.errors import GradwatchError
@@ -47,6 +47,17 @@ class CommandError(Exception):
         """The same refusal, as a command ends with it."""
         code = error.code
         return cls(code.title, why=error.detail, next_step=error.next_step, exit_code=code.exit, code=code.slug)
+
+    def document(self) -> dict[str, Any]:
+        """What a program reads instead of `lines`, with `--json`: texts that are not known are null."""
+        return {
+            "code": self.code or ("usage" if self.exit_code == EXIT_USAGE else "failed"),
+            "what": self.what,
+            "why": self.why or None,
+            "next": self.next_step or None,
+            "did_you_mean": self.did_you_mean or None,
+            "exit_code": self.exit_code,
+        }
 
     def lines(self) -> list[str]:
         """One line each for what, why, and what next; empty ones are left out."""

@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(given)
     except GradwatchError as error:
-        return _fail(CommandError.of(error))
+        return _fail(CommandError.of(error), given)
     except CommandError as failure:
-        return _fail(failure)
+        return _fail(failure, given)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -57,8 +57,15 @@ def _run(given: list[str]) -> int:
     return code
 
 
-def _fail(failure: CommandError) -> int:
-    print("\n".join(failure.lines()), file=sys.stderr)
+def _fail(failure: CommandError, given: Sequence[str]) -> int:
+    """Say why, in words or, as far as `--json` was asked for before anything else was understood, as one line of JSON."""
+    own = given[: given.index("--")] if "--" in given else given
+    if "--json" in own:
+        import json
+
+        print(json.dumps(failure.document(), ensure_ascii=False), file=sys.stderr)
+    else:
+        print("\n".join(failure.lines()), file=sys.stderr)
     return failure.exit_code
 
 

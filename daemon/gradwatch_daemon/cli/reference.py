@@ -15,7 +15,8 @@ INTRO = """\
 
 `gradwatch VERB --help` says the same. stdout is data, stderr is everything else. With `--json` a verb prints one JSON document
 with the keys of the REST API (`anomalies --follow` one a line), whose JSON schema is in `docs/cli-schemas`. A command
-that cannot do its work says what happened, why, and what to do next, and ends with a code that a script can tell apart.
+that cannot do its work says what happened, why, and what to do next, and ends with a code that a script can tell apart; with
+`--json` it says so as one line of JSON on stderr, see `docs/cli-schemas/error.json`.
 
 The daemon is found by `GRADWATCH_URL` and `GRADWATCH_TOKEN`, else by the `connection.json` that `gradwatch serve` wrote.
 

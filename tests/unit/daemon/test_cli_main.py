@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import jsonschema_rs
 import pytest
 
 from gradwatch_contracts import __version__
@@ -16,15 +17,45 @@ from gradwatch_daemon.cli.failure import CommandError
 from gradwatch_daemon.cli.parser import build_parser
 from harness.command_line import CommandLine
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 HEAVY = {"numpy", "pydantic", "fastapi", "starlette", "uvicorn", "zmq", "torch", "sqlite3", "asyncio"}
 NETWORK = {"urllib.request", "http.client", "ssl", "socket"}
 VERBS = (
     *("serve", "demo", "status", "health", "version", "runs", "signals", "series", "anomalies", "detectors", "escalate"),
     *("explain", "doctor", "token", "replay", "ack", "silence", "notify"),
 )
+
+
+ERROR = Path(__file__).parents[3] / "docs" / "cli-schemas" / "error.json"
+"""What is promised of the one line."""
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "exit_code", "said"),
+    [
+        (("runs", "--json"), "daemon-unreachable", 4, "gradwatch serve"),
+        (("runs", "--json", "--state", "lve"), "usage", 2, "--help"),
+        (("escalate", "--json", "ant-ppo", "--for", "5", "--level", "debgu"), "invalid-argument", 2, ""),
+        (("nonsense", "--json"), "usage", 2, "--help"),
+    ],
+)
+def test_failure_with_json_is_one_line_of_json_and_the_same_exit_code(
+    gradwatch: CommandLine, argv: tuple[str, ...], code: str, exit_code: int, said: str
+) -> None:
+    """A program that asked for JSON parses no sentence, whatever went wrong, and before what was understood of its words."""
+    ended = gradwatch(*argv)
+    assert (ended.code, ended.out) == (exit_code, "")
+    (line,) = ended.err.splitlines()
+    document = json.loads(line)
+    jsonschema_rs.validator_for(json.loads(ERROR.read_text(encoding="utf-8"))).validate(document)
+    assert (document["code"], document["exit_code"]) == (code, exit_code)
+    assert said in (document["next"] or "")
+
+
+def test_json_of_a_command_that_is_run_is_not_ours(gradwatch: CommandLine) -> None:
+    """Behind -- everything is the trainer's."""
+    ended = gradwatch("run", "--run", "NOT A NAME", "--", "train", "--json")
+    assert ended.code == 2
+    assert ended.err.startswith("gradwatch: ")
 
 
 @pytest.fixture
