@@ -178,6 +178,13 @@ _ALL = (
         413,
         5,
     ),
+    Code(
+        "export-too-large",
+        "The export is larger than the daemon does on request.",
+        "Narrow it with from and to, or use `gradwatch export` on the daemon's machine, which has no limit.",
+        413,
+        5,
+    ),
     Code("export-failed", "The file was not written.", "Choose another place; the store itself is as it was.", 500, 5),
     Code("backup-failed", "The backup was not written.", "Choose another place; the store itself is as it was.", 500, 5),
     Code("daemon-unreachable", "No daemon answers.", "Start one with `gradwatch serve`.", 503, 4),

@@ -32,6 +32,7 @@ from gradwatch_daemon.config import check_kinds, is_loopback
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.encryption import Encryption
+from gradwatch_daemon.exporting.apart import Exporter
 from gradwatch_daemon.ingest.socket import IngestSocket
 from gradwatch_daemon.listen import bind_http, check_certificate, host_to_open, split_address
 from gradwatch_daemon.notify.notifier import Notifier
@@ -158,6 +159,7 @@ class Daemon:
                     broken=_not_there(profile),
                     actions=[ActionInfo(one.verb, one.when, one.enabled) for one in actions_of(config)],
                     replay=Replayer(data_dir, config.profile, config.thresholds),
+                    export=Exporter(data_dir, config.profile, config.thresholds),
                     notifier=self._notifier,
                 )
             )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import resource
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from gradwatch_contracts import __version__
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
+from gradwatch_daemon.apart import refusal
 from gradwatch_daemon.api.anomalies import anomaly_document
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
@@ -42,7 +47,9 @@ if TYPE_CHECKING:
     Thresholds = Mapping[str, Mapping[str, float]]
 
 TEXTS = ("csv", "jsonl")
-FORMATS = ("html", "zip", "parquet", *TEXTS)
+
+NICE = 10
+"""Of a process that exports for the daemon: ingest goes first."""
 
 REPLAY_ROWS_MAX = 200_000
 """Stored updates that are replayed for a page: about 10 s."""
@@ -274,3 +281,26 @@ def _limits(rules: Profile) -> dict[str, list[tuple[str, float]]]:
             if one.measure is Measure.VALUE and one.signal and not one.series and one.severity and math.isfinite(one.limit):
                 found.setdefault(one.signal, []).append((f"{kind}.{one.key}", one.limit))
     return found
+
+
+def main() -> int:
+    """One export on request of the daemon: an order on stdin, one JSON document on stdout."""
+    os.nice(NICE)
+    order = json.load(sys.stdin)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (order["bytes_max"], order["bytes_max"]))
+    try:
+        answer = {"document": export_place(Path(order["path"]), Wanted(**order["wanted"]), Path(order["target"]))}
+    except GradwatchError as error:
+        large = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EFBIG
+        limit = {"where": "export", "expected": f"at most {order['bytes_max']} bytes", "got": "more"}
+        answer = refusal(GradwatchError("export-too-large", **limit) if large else error)
+    except ModuleNotFoundError as error:
+        got = f"{order['wanted']['format']}, which needs {error.name} where the daemon runs"
+        expected = "html, zip, csv or jsonl"
+        answer = refusal(GradwatchError("invalid-parameter", where="query/format", expected=expected, got=got))
+    json.dump(answer, sys.stdout, allow_nan=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.apart import refusal
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES
@@ -187,8 +188,7 @@ def main() -> int:
     try:
         answer = {"document": replay_stored(Path(order.pop("path")), **order)}
     except GradwatchError as error:
-        said = {"where": error.where, "expected": error.expected, "got": error.got, "next_step": error.next_step}
-        answer = {"error": {"slug": error.code.slug, **said}}
+        answer = refusal(error)
     json.dump(answer, sys.stdout, allow_nan=False)
     return 0
 

@@ -13,6 +13,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
 from gradwatch_daemon.records import RunView
+from gradwatch_daemon.records.exported import Exported, ExportOrder
 from gradwatch_daemon.records.notices import ChannelView, Tried
 from gradwatch_daemon.records.replayed import ReplayOrder
 from gradwatch_daemon.store.protocol import StoreReader
@@ -177,6 +178,15 @@ async def refuse_replay(order: ReplayOrder) -> dict[str, Any]:
     raise GradwatchError("not-ready", where="replay", expected="a daemon that replays", got=f"none for {order.run}")
 
 
+async def refuse_export(order: ExportOrder) -> Exported:
+    """Stands where no export was wired.
+
+    Raises:
+        GradwatchError: `not-ready`, always.
+    """
+    raise GradwatchError("not-ready", where="export", expected="a daemon that exports", got=f"none for {order.what}")
+
+
 def find_none(run: str, id_: str) -> Path | None:
     """Stands where no files are kept."""
     return None
@@ -200,8 +210,8 @@ class ApiContext:
     pipeline thread; its future gives the committed record or raises GradwatchError. `ready` lists why the daemon is
     not ready, empty when it is; /readyz shows these words without asking for a token. `health` looks at the disk, so it
     is called in a worker thread. `allowed_hosts` are names or addresses without brackets; one with a port (`name:port`,
-    `[v6]:port`) matches that port only. `replay` gives the document of a replay. `keyring` is None where ingest does not leave
-    this machine.
+    `[v6]:port`) matches that port only. `replay` gives the document of a
+    replay, `export` a new file. `keyring` is None where ingest does not leave this machine.
     """
 
     snapshots: Callable[[], Mapping[str, RunView]]
@@ -221,6 +231,7 @@ class ApiContext:
     actions: Sequence[ActionInfo] = ()
     artifact: Callable[[str, str], Path | None] = find_none  # the file of a command, by run and id
     replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
+    export: Callable[[ExportOrder], Awaitable[Exported]] = refuse_export
     notifier: Channels = NO_CHANNELS
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0

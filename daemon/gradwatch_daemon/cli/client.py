@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import stat
 import urllib.error
 import urllib.parse
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 10.0
 DOWNLOAD_TIMEOUT_S = 60.0
+DOWNLOAD_PART_BYTES = 256 * 1024
 STREAM_SILENCE_S = 45.0
 """Three missed heartbeats of the stream: the daemon sends one every 15 s."""
 
@@ -147,10 +147,20 @@ class Client:
         """The answer to the removal of a resource."""
         return self._document("DELETE", path, {}, None, timeout_s)
 
-    def download(self, path: str, file: IO[bytes]) -> None:
-        """Write what is at a path into a file."""
-        with closing(self._open(self._request("GET", path, {}, None, {}), DOWNLOAD_TIMEOUT_S)) as response:
-            shutil.copyfileobj(response, file)
+    def download(self, path: str, file: IO[bytes], timeout_s: float = DOWNLOAD_TIMEOUT_S, **query: object) -> HTTPMessage:
+        """Write what is at a path into a file; the headers of the answer. What ends early is a failure."""
+        with closing(self._open(self._request("GET", path, query, None, {}), timeout_s)) as response:
+            try:
+                written = 0
+                while part := response.read(DOWNLOAD_PART_BYTES):
+                    file.write(part)
+                    written += len(part)
+            except http.client.HTTPException as error:
+                self._unreachable(error)
+            announced = response.headers.get("Content-Length")
+            if announced is not None and int(announced) != written:
+                self._unreachable(ConnectionError(f"the answer ended after {written} of {announced} bytes"))
+            return response.headers
 
     def pages(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """The answers to a list, page by page, until it ends."""

@@ -1,15 +1,17 @@
-"""`gradwatch export`: what was recorded, as files of your own."""
+"""`gradwatch export`: what was recorded, as files of your own, from a store at hand or from the daemon of GRADWATCH_URL."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gradwatch_daemon.cli.client import local_daemon
+from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.cli.client import connect, local_daemon, segment
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.replay import data_dir_of
 from gradwatch_daemon.cli.serve import daemon_extra
@@ -17,22 +19,30 @@ from gradwatch_daemon.cli.serve import daemon_extra
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
+    from typing import IO
 
+    from gradwatch_daemon.cli.client import Client
     from gradwatch_daemon.cli.output import Output
     from gradwatch_daemon.config import Config
 
 SUFFIXES = {".html": "html", ".htm": "html", ".zip": "zip", ".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
 TEXTS = ("csv", "jsonl")
 
+FETCH_TIMEOUT_S = 180.0
+"""A daemon gives up an export after two minutes."""
+
 
 def run(args: Namespace, output: Output) -> int:
-    """Write one file from the store; a daemon may run on it.
+    """Write one file from the store; a daemon may run on it. Where GRADWATCH_URL names the daemon, it writes the file and sends
+    it, since its store may be anywhere.
 
     Raises:
         GradwatchError: `run-not-found`; `recording-unreadable` where there is no store; `export-failed`, `backup-failed`.
         CommandError: 2 for arguments that do not go together, or where the library of a format is not installed.
     """
     _check(args)
+    if args.what is not None and os.environ.get("GRADWATCH_URL") and args.data_dir is None:
+        return _fetch(args, output)
     with daemon_extra():
         from gradwatch_daemon.config import load_config
     config = load_config({"config": args.config, "data_dir": args.data_dir}, os.environ, Path.cwd())
@@ -66,14 +76,64 @@ def _back_up(args: Namespace, output: Output, source: Path) -> int:
     return 0
 
 
+def _fetch(args: Namespace, output: Output) -> int:
+    """Let the daemon write it.
+
+    Raises:
+        CommandError: what the daemon refuses, or 2 for a rules file, of which it has its own.
+        GradwatchError: `export-failed` where the file cannot be written here.
+    """
+    kind = _format(args)
+    _check_window(args, kind)
+    if args.config is not None:
+        raise CommandError(
+            "The daemon of GRADWATCH_URL judges by its own rules.", next_step="Leave --config out.", exit_code=EXIT_USAGE
+        )
+    client = connect(os.environ)
+    place = segment(args.what)
+    paths = (f"/api/v1/runs/{place}/export", f"/api/v1/anomalies/{place}/export")
+    query = {"format": kind, "from_": args.first, "to": args.last}
+    if args.out == "-":
+        about = _first_found(client, paths, sys.stdout.buffer, query)
+        output.note(f"{about['rows']} rows.")
+        return 0
+    target = Path(args.out or f"{args.what}.{kind}").absolute()
+    try:
+        with open(target, "xb") as file:
+            try:
+                about = _first_found(client, paths, file, query)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise GradwatchError(
+            "export-failed",
+            where=str(target),
+            expected="a file that does not exist yet, and room to write it",
+            got=error.strerror or str(error),
+        ) from error
+    _say({"file": str(target), **about}, target, output)
+    return 0
+
+
+def _first_found(client: Client, paths: tuple[str, str], file: IO[bytes], query: dict[str, object]) -> dict[str, Any]:
+    """Of a run, or of an anomaly where no run has that name; what the daemon says of the file."""
+    for place, path in enumerate(paths):
+        try:
+            headers = client.download(path, file, FETCH_TIMEOUT_S, **query)
+        except CommandError as refused:
+            if place == 0 and refused.code == "run-not-found":
+                unknown = refused
+                continue
+            raise unknown if place and refused.code == "anomaly-not-found" else refused from None
+        about: dict[str, Any] = json.loads(headers["gradwatch-export"])
+        return about
+    raise AssertionError("one of the two answers or raises")
+
+
 def _export(args: Namespace, output: Output, config: Config, source: Path) -> int:
     kind = _format(args)
-    if kind == "zip" and (args.first is not None or args.last is not None):
-        raise CommandError(
-            "A bundle holds the whole run, or it would not replay to the same.",
-            next_step="Leave --from and --to out, or choose another format.",
-            exit_code=EXIT_USAGE,
-        )
+    _check_window(args, kind)
     with daemon_extra():
         from gradwatch_daemon.exporter import Wanted, export_place, print_table
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -85,15 +145,30 @@ def _export(args: Namespace, output: Output, config: Config, source: Path) -> in
     target = Path(args.out or f"{args.what}.{kind}").absolute()
     with _format_extra():
         document = export_place(source, wanted, target)
+    _say(document, target, output)
+    return 0
+
+
+def _say(document: dict[str, Any], target: Path, output: Output) -> None:
+    """What was written."""
     if output.as_json:
         output.document(document)
-        return 0
+        return
     output.line(str(target))
     for note in document["notes"]:
         output.note(f"Note: {note}.")
     use = {"html": "Open it in a browser; it needs no network.", "zip": f"Replay it with `gradwatch replay {target}`."}
-    output.note(f"{document['rows']} rows, {document['bytes'] / 1e3:.0f} kB. {use.get(kind, '')}".rstrip())
-    return 0
+    said = f"{document['rows']} rows, {document['bytes'] / 1e3:.0f} kB. {use.get(document['format'], '')}"
+    output.note(said.rstrip())
+
+
+def _check_window(args: Namespace, kind: str) -> None:
+    if kind == "zip" and (args.first is not None or args.last is not None):
+        raise CommandError(
+            "A bundle holds the whole run, or it would not replay to the same.",
+            next_step="Leave --from and --to out, or choose another format.",
+            exit_code=EXIT_USAGE,
+        )
 
 
 def _format(args: Namespace) -> str:
