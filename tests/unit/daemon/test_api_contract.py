@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -21,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import Scope, TokenBook
+from gradwatch_daemon.records.exported import Exported
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.fake_api import HOST, TOKEN, make_daemon
 from harness.fake_records import make_run, make_view
@@ -29,6 +33,7 @@ from harness.stores import ANOMALY, ESCALATION, everything, fill
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gradwatch_daemon.records.exported import ExportOrder
     from gradwatch_daemon.records.replayed import ReplayOrder
     from gradwatch_daemon.store.protocol import StoreReader
 
@@ -69,6 +74,14 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreReader]:
     store.close()
 
 
+async def export(order: ExportOrder) -> Exported:
+    """Stands for an export, which has tests of its own."""
+    handle, path = tempfile.mkstemp()
+    os.write(handle, b"rows")
+    os.close(handle)
+    return Exported(Path(path), {"format": order.format, "bytes": 4, "rows": 1, "notes": ["⚠"]})
+
+
 async def refuse(order: ReplayOrder) -> dict[str, Any]:
     """Stands for a replay, which has tests of its own."""
     raise GradwatchError("run-not-found", where="run", got=order.run)
@@ -94,7 +107,7 @@ def test_answers_are_what_the_document_says(name: str, mode: str, reader: StoreR
     book = TokenBook(TOKEN)
     secrets = {"weak": book.add("reader", Scope.READ, None, time.time_ns())[1]}
     view = make_view(make_run(attempt=1, world=1))
-    daemon = make_daemon({"ant-ppo": view}, reader=reader, book=book, replay=refuse)
+    daemon = make_daemon({"ant-ppo": view}, reader=reader, book=book, replay=refuse, export=export)
     daemon.reader.raised = [ESCALATION]
     schema = SCHEMA
     schema.app = daemon.app
