@@ -50,8 +50,10 @@ def row_of(update: int, changed: Mapping[str, tuple[float, ...]] | None = None, 
 
 @dataclass(slots=True)
 class Link:
-    """Frames on their way, oldest first. `peer` is the identity of the connection, another one after each cut."""
+    """Frames on their way, oldest first. `peer` is the identity of the connection, another one after each cut; `name` is in
+    front of it where there is more than one link."""
 
+    name: bytes = b""
     up: list[tuple[bytes, bytes]] = field(default_factory=list)
     down: list[tuple[bytes, bytes]] = field(default_factory=list)
     cuts: int = 0
@@ -59,7 +61,7 @@ class Link:
     @property
     def peer(self) -> bytes:
         """Of the connection of now."""
-        return b"%d" % self.cuts
+        return b"%s%d" % (self.name, self.cuts)
 
     def cut(self) -> None:
         """The connection breaks, and the socket makes a new one by itself: what was on its way is gone, both ways."""

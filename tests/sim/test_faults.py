@@ -231,6 +231,13 @@ def bounded(examples: int, steps: int, *phases: Phase) -> settings:
     )
 
 
+def longer(machine: type[RuleBasedStateMachine]) -> None:
+    """Many runs of many steps, from a seed that is printed."""
+    chosen = int(os.environ.get("SIM_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"SIM_SEED={chosen}")
+    run_state_machine_as_test(seed(chosen)(machine), settings=bounded(300, 40))  # type: ignore[no-untyped-call]
+
+
 TestFaults = Faults.TestCase
 TestFaults.settings = settings(bounded(100, 12), derandomize=True)
 
@@ -239,6 +246,4 @@ TestFaults.settings = settings(bounded(100, 12), derandomize=True)
 @pytest.mark.timeout(1200)
 def test_faults_for_longer_and_from_another_seed_each_time() -> None:
     """`SIM_SEED=N pytest -m campaign tests/sim` runs the same again."""
-    chosen = int(os.environ.get("SIM_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"SIM_SEED={chosen}")
-    run_state_machine_as_test(seed(chosen)(Faults), settings=bounded(300, 40))  # type: ignore[no-untyped-call]
+    longer(Faults)
