@@ -225,10 +225,10 @@ class Board:
         gains[np.isnan(gains)] = 0.0
         sums = self._sums
         for gain, after in zip(gains, gathered, strict=True):
-            np.add(sums, gain, out=after)
-            np.maximum(after, 0.0, out=after)
-            sums = after
-        if (gathered > SUM_MOST).any():  # seldom, so that the rows are gone through again
+            sums = np.maximum(np.add(sums, gain, out=after), 0.0, out=after)
+        if len(x) == 1:
+            np.minimum(sums, SUM_MOST, out=sums)
+        elif (gathered > SUM_MOST).any():  # seldom, so that the rows are gone through again
             sums = self._sums
             for gain, after in zip(gains, gathered, strict=True):
                 np.minimum(np.maximum(sums + gain, 0.0), SUM_MOST, out=after)

@@ -108,7 +108,7 @@ def _row_operands(view: View, plan: Plan) -> tuple[F64, tuple[F64, F64, F64]]:
     signals = len(numbers)
     row[:signals] = numbers
     row[signals + 2 + ABSENT] = np.nan
-    if any(status):
+    if status.count(0) != signals:
         row[:signals][block.status[:, 0] != 0] = np.nan
     measured = row[signals + 2 : -2].reshape(len(SCORED), plan.columns)
     row.take(plan.signals, out=measured[0])
