@@ -46,12 +46,15 @@ class Resting:
         if len(block) == 1 and blind == self._blind:
             return
         earlier = {(v.kind, v.subject): (v.code[-1], last) for v in before if v.code[-1] != BLIND} | self._held
-        whole = [row for row, flags in enumerate(block.flags.tolist()) if not flags & PARTIAL]
+        flags = block.flags.tolist()
         held = {}
         for v in verdicts:
             if v.code[-1] != BLIND:
                 continue
-            row = next((row for row in reversed(whole) if v.code[row] != BLIND), None)
+            row = None
+            if v.code.count(BLIND) < len(v.code):  # most that are blind never saw anything
+                judged = (row for row in reversed(range(len(flags))) if v.code[row] != BLIND and not flags[row] & PARTIAL)
+                row = next(judged, None)
             found = earlier.get((v.kind, v.subject)) if row is None else (v.code[row], int(block.update[row]))
             if found is not None:
                 held[v.kind, v.subject] = found
