@@ -285,19 +285,19 @@ class Board:
         """Append what was taken to the history of each column; the oldest leave it."""
         past = self._history
         self._history = np.concatenate((past[:, REFRESH:], self._waiting.T), axis=1)
-        if taken.all():
+        partly = np.flatnonzero(~taken.all(axis=0))
+        if not len(partly):
             return
-        some = taken.any(axis=0)
-        none = ~some
-        self._history[none] = past[none]
-        for column in np.flatnonzero(some & ~taken.all(axis=0)).tolist():
-            fresh = self._waiting[taken[:, column], column]
-            self._history[column, : KEPT - len(fresh)] = past[column, len(fresh) :]
-            self._history[column, KEPT - len(fresh) :] = fresh
+        fresh = taken.T[partly]
+        both = np.concatenate((past[partly], self._waiting.T[partly]), axis=1)
+        kept = np.concatenate((np.arange(KEPT) >= np.count_nonzero(fresh, axis=1)[:, None], fresh), axis=1)
+        self._history[partly] = both[kept].reshape(-1, KEPT)
 
     def _refuse(self, column: int) -> None:
         """Follow the refusals of a column through what waits; enough of them in a row are the new usual."""
         refused = self._refused.pop(column, [])
+        if self._marks[-1, column] == _TAKEN:
+            return
         for mark, x in zip(self._marks[:, column].tolist(), self._waiting[:, column].tolist(), strict=True):
             if mark == _TAKEN:
                 refused = []
