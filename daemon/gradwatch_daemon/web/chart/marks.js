@@ -87,12 +87,12 @@ function drawAnomalies(u, marks) {
 /** Where the name of each limit stands: beside its line or at the edge it lies beyond, and never over another name. */
 function namesOf(u, limits, bbox) {
   const { min, max } = u.scales.y;
-  const [top, bottom] = [bbox.top + px(10), bbox.top + bbox.height - px(3)];
+  const [top, bottom] = [bbox.top + px(14), bbox.top + bbox.height - px(3)];
   const taken = [];
   return [...limits].sort((a, b) => a.value - b.value).map((limit) => {
     const beyond = limit.value > max ? "above" : limit.value < min ? "below" : "";
     const line = beyond ? null : u.valToPos(limit.value, "y", true);
-    let y = beyond ? (beyond === "above" ? top : bottom) : Math.max(top, line - px(4));
+    let y = beyond ? (beyond === "above" ? top : bottom) : Math.max(top, line - px(5));
     const step = y - px(LINE) < top ? px(1) : -px(1); // from the upper edge down, from anywhere else up
     while (taken.some((other) => Math.abs(other - y) < px(LINE)) && y + step >= top && y + step <= bottom) y += step;
     taken.push(y);
@@ -118,12 +118,15 @@ function drawLimits(u, marks) {
       ctx.stroke();
     }
     ctx.setLineDash([]);
-    for (const { limit, y, text } of names) { // after all lines, each on paper: a name that is crossed out cannot be read
+    // After all lines, and all paper before all names: what is crossed out or cut cannot be read.
+    ctx.globalAlpha = 0.82;
+    ctx.fillStyle = color("--surface");
+    for (const { y, text } of names) {
       const width = ctx.measureText(text).width;
-      ctx.globalAlpha = 0.82;
-      ctx.fillStyle = color("--surface");
-      ctx.fillRect(edge - width - px(2), y - px(9.5), width + px(4), px(LINE));
-      ctx.globalAlpha = 1;
+      ctx.fillRect(edge - width - px(2), y - px(9), width + px(4), px(LINE));
+    }
+    ctx.globalAlpha = 1;
+    for (const { limit, y, text } of names) {
       ctx.fillStyle = color(`--${limit.severity}-text`);
       ctx.fillText(text, edge, y);
     }

@@ -54,6 +54,6 @@ export function Silences() {
   const sorted = [...active, ...(list || []).filter((one) => one.state !== "active")];
   return html`<h1>Silences</h1><p class="sentence" id="sentence" role="status">${list === null ? "Asking…" : active.length ? html`<b>${count(active.length, "silence")} active</b>, which muted ${count(active.reduce((sum, one) => sum + one.muted, 0), "anomaly", "anomalies")}. What is muted stays in every list.` : "Nothing is silenced."}</p>
     ${problem && html`<${Trouble} problem=${problem} />`}<${Form} locked=${locked} onMade=${take} />
-    ${sorted.length > 0 && html`<div class="scroll after" tabindex="0" role="region" aria-label="Silences"><table><thead><tr><th scope="col">state</th><th scope="col">what</th><th scope="col">run</th><th scope="col">by</th><th scope="col">expires</th><th scope="col">muted</th><th scope="col"><span class="hidden">end</span></th></tr></thead>
+    ${sorted.length > 0 && html`<div class="scroll after" tabindex="0" role="region" aria-label="Silences"><table class="silences"><thead><tr><th scope="col">state</th><th scope="col">what</th><th scope="col">run</th><th scope="col">by</th><th scope="col">expires</th><th scope="col">muted</th><th scope="col"><span class="hidden">end</span></th></tr></thead>
       <tbody>${sorted.map((one) => html`<${Row} key=${one.id} one=${one} now=${now} locked=${locked} onEnd=${end} />`)}</tbody></table></div>`}`;
 }

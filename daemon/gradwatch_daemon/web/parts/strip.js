@@ -59,6 +59,6 @@ export function Strip({ run }) {
   const kinds = byKind(run.standings);
   const at = (one) => (one.state === "firing" ? -SEVERITIES[severityOf(one.kind, anomalies)].rank : ORDER.indexOf(one.state));
   const sorted = kinds.map((one, i) => [at(one), i, one]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, , one]) => one);
-  return html`<section class="strip" aria-label="Detectors"><div class="row"><span class="dim">detectors</span><${Counts} detectors=${run.detectors} /></div>
+  return html`<section class="strip" aria-label="Detectors"><div class="row"><span class="dim wide">detectors</span><${Counts} detectors=${run.detectors} /></div>
     <ul class="cells">${sorted.map((one) => html`<${Cell} key=${one.kind} one=${one} anomalies=${anomalies} />`)}</ul></section>`;
 }
