@@ -77,6 +77,16 @@ def test_each_step_is_an_update_with_what_was_logged_of_it(watching: Watching, t
     assert not watching.monitors[0].active
 
 
+def test_log_of_the_trainer_with_the_callback_is_what_it_is_alone(watching: Watching, tmp_path: Path) -> None:
+    """Entry by entry, but for what the clock says."""
+    logs = [fit(tmp_path / str(n), Model(), *([GradwatchCallback()] if n else [])).state.log_history for n in range(2)]
+    timed = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+    alone, watched = ([{k: v for k, v in entry.items() if k not in timed} for entry in log] for log in logs)
+
+    assert len(alone) == 5
+    assert watched == alone
+
+
 def test_faults_are_in_the_update_of_their_batch(watching: Watching, tmp_path: Path) -> None:
     """A loss a thousand times as large, and later one that is no number."""
     fit(tmp_path, Model({1: 1000.0, 3: math.nan}), GradwatchCallback(), steps=5, learning_rate=1e-6)

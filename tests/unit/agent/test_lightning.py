@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from gradwatch_agent.adapters import lightning
 from gradwatch_agent.adapters.lightning import GradwatchCallback
 from gradwatch_agent.monitor import Monitor
 from harness.adapters import Watching
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library advises on workers, loggers and much else
 
@@ -66,6 +70,19 @@ def fit(module: Module, *callbacks: Any, steps: int = 4, **given: Any) -> Traine
     data = torch.utils.data.DataLoader(torch.rand(32, 3), batch_size=4)
     trainer.fit(module, data, data)
     return trainer
+
+
+def test_logger_of_the_trainer_writes_with_the_callback_what_it_writes_alone(watching: Watching, tmp_path: Path) -> None:
+    """Line by line."""
+    written = []
+    for name in ("alone", "watched"):
+        torch.manual_seed(1)
+        logger = CSVLogger(str(tmp_path), name=name, version="", flush_logs_every_n_steps=1)
+        fit(Module(), *([GradwatchCallback("fit")] if name == "watched" else []), logger=logger, log_every_n_steps=1)
+        written.append((tmp_path / name / "metrics.csv").read_text().splitlines())
+
+    assert len(written[0]) > 4
+    assert written[1] == written[0]
 
 
 @pytest.mark.parametrize("clip", [0.05, None])

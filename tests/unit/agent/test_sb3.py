@@ -56,6 +56,22 @@ def test_ppo_every_update_the_last_too_has_what_its_own_train_logged(watching: W
     assert [dump.get("train/approx_kl") for dump in dumps.dumps] == [None, *kls[:3]]  # the trap, as installed
 
 
+@pytest.mark.parametrize("kind", [PPO, RecurrentPPO])
+def test_logger_of_the_library_writes_with_the_callback_what_it_writes_alone(watching: Watching, kind: type[Any]) -> None:
+    """Every dump, key by key, but for what the clock says."""
+    written = []
+    for callbacks in ([], [GradwatchCallback("walk")]):
+        dumps = Dumps()
+        keep = Act(lambda model, at, dumps=dumps: at or model.logger.output_formats.append(dumps))  # type: ignore[misc]
+        make_model(kind, EpisodeMonitor(Walk())).learn(3 * STEPS, [keep, *callbacks])
+        written.append([{key: value for key, value in dump.items() if key != "time/fps"} for dump in dumps.dumps])
+
+    alone, watched = ([{k: v for k, v in dump.items() if k != "time/time_elapsed"} for dump in one] for one in written)
+    assert len(alone) == 3
+    assert "train/loss" in alone[-1]
+    assert repr(watched) == repr(alone)  # NaN is NaN
+
+
 def test_ppo_signals_are_measured_over_the_whole_update(watching: Watching) -> None:
     """KL, clip fraction and entropy over all minibatches, with our signs; the library's own figures only beside them."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
