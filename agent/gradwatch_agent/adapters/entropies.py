@@ -1,55 +1,51 @@
-"""The entropy of the policy, as a script asks torch's distributions for it: in each minibatch, whatever it logs of that."""
+"""The entropy of the policy, as a script asks torch's distributions for it: in each minibatch, whatever it logs of that.
+
+Only where it asks once for each gradient: several may be heads of one policy, or steps of one that trains while it collects,
+and which of the two cannot be seen from outside.
+"""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEADS_MAX = 16
-"""Distributions asked between two gradients; with more of them they are no heads of one policy."""
 
-
+@dataclass(frozen=True, slots=True)
 class Choices:
-    """Stands for the action space that the distributions are over: `n` of one discrete head, `nvec` of several."""
+    """Stands for the space of a discrete action: `n` of them."""
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        if len(sizes) == 1:
-            self.n = sizes[0]
-        else:
-            self.nvec = list(sizes)
+    n: int
 
 
 class Entropies:
-    """What was asked since the last gradient, in order: with each gradient the same heads. Only what is trained counts."""
+    """What was asked since the last gradient. Only what is trained counts."""
 
     def __init__(self) -> None:
-        self._asked: list[tuple[Any, int | None]] = []
-        self._heads: int | None = None
+        self._asked: Any = None
+        self._times = 0
+        self.space: Choices | None = None
+        """Of the actions, where they are discrete."""
 
     def see(self, distribution: Any, entropy: Any) -> None:
         """An entropy was asked for. Without a gradient to come it is none of a minibatch."""
-        if getattr(entropy, "requires_grad", False) and len(self._asked) <= HEADS_MAX:
-            logits = vars(distribution).get("logits", vars(distribution).get("probs"))
-            self._asked.append((entropy.detach(), None if logits is None else int(logits.shape[-1])))
-
-    @property
-    def space(self) -> Choices | None:
-        """Of the actions, where all heads are discrete."""
-        sizes = tuple(size for _, size in self._asked if size is not None)
-        return Choices(sizes) if sizes and len(sizes) == len(self._asked) <= HEADS_MAX else None
+        if not getattr(entropy, "requires_grad", False):
+            return
+        self._times += 1
+        logits = vars(distribution).get("logits", vars(distribution).get("probs"))
+        self.space = None if logits is None else Choices(int(logits.shape[-1]))
+        # A Gaussian has an entropy for each dimension of an action; they add up to that of the action.
+        several = logits is None and entropy.dim() > 1
+        self._asked = entropy.detach().sum(-1) if several else entropy.detach()
 
     def take(self) -> Any:
-        """As `ppo(entropy=)` takes it: a tensor, or one for each head; None where nothing was asked, or not as at first. A
-        Gaussian has an entropy for each dimension of an action, which add up to that of the action."""
-        asked, self._asked = self._asked, []
-        if not asked or len(asked) > HEADS_MAX or self._heads not in {None, len(asked)}:
-            return None
-        self._heads = len(asked)
-        tensors = [entropy if size is not None or entropy.dim() < 2 else entropy.sum(-1) for entropy, size in asked]
-        return tensors[0] if len(tensors) == 1 else {str(head): tensor for head, tensor in enumerate(tensors)}
+        """As `ppo(entropy=)` takes it; None where it was not asked for once."""
+        asked, times = self._asked, self._times
+        self._asked, self._times = None, 0
+        return asked if times == 1 else None
 
 
 def look_at_entropies(see: Callable[[Any, Any], None]) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
-from gradwatch_agent.adapters.entropies import Entropies, look_at_entropies
+from gradwatch_agent.adapters.entropies import Choices, Entropies, look_at_entropies
 from gradwatch_agent.adapters.meanings import Meanings
 from gradwatch_agent.adapters.parameters import OptimizerParameters
 from gradwatch_agent.adapters.scalars import forward_scalars, parse_table
@@ -253,27 +253,25 @@ def asked() -> Iterator[Entropies]:
         kind.entropy = original  # type: ignore[method-assign]
 
 
-def test_entropy_is_that_of_the_minibatch_and_its_heads(asked: Entropies) -> None:
-    """What is asked while collecting is of no minibatch; a Gaussian's is summed over the dimensions of an action; anything but
-    the heads of before is none of this policy."""
+def test_entropy_is_that_of_the_minibatch(asked: Entropies) -> None:
+    """What is asked while collecting is of no minibatch; a Gaussian's is summed over the dimensions of an action. What is asked
+    several times for one gradient may be anything, and nothing is said of it."""
     logits = torch.zeros(4, 3, requires_grad=True)
     with torch.no_grad():
         torch.distributions.Categorical(logits=logits).entropy()
-    assert asked.take() is None
-    made = [torch.distributions.Categorical(logits=logits).entropy() for _ in range(2)]
-    assert asked.space is not None
-    assert asked.space.nvec == [3, 3]
-    heads = asked.take()
-    assert list(heads) == ["0", "1"]
-    assert torch.equal(heads["1"], made[1])
-    assert not heads["0"].requires_grad
-    torch.distributions.Normal(logits, torch.ones(4, 3)).entropy()
+    assert (asked.take(), asked.space) == (None, None)
+    made = torch.distributions.Categorical(logits=logits).entropy()
+    assert asked.space == Choices(3)
+    found = asked.take()
+    assert torch.equal(found, made)
+    assert not found.requires_grad
+    for _ in range(2):
+        torch.distributions.Categorical(logits=logits).entropy()
     assert asked.take() is None
 
-    alone = Entropies()
-    alone.see(torch.distributions.Normal(logits, 1.0), torch.ones(4, 3, requires_grad=True))
-    assert alone.space is None
-    assert alone.take().tolist() == [3.0] * 4
+    gaussian = torch.distributions.Normal(torch.zeros(4, 3), torch.ones(4, 3, requires_grad=True)).entropy()
+    assert asked.space is None
+    assert torch.equal(asked.take(), gaussian.sum(-1))
 
 
 @pytest.mark.campaign
