@@ -131,7 +131,7 @@ RL_GAMES = Dialect(
     },
     clock="losses/",
 )
-"""`rl_games/common/a2c_common.py`, 1.6: `write_stats`."""
+"""`rl_games/common/a2c_common.py`: `write_stats`."""
 
 _TRACKED = "mean over the write interval, which may hold several updates"
 SKRL = Dialect(
@@ -162,7 +162,7 @@ RLLIB = Dialect(
         "env_runners/episode_return_mean": Meaning(why="mean over a window of episodes, and episode.return is of this update"),
     },
 )
-"""`rllib/algorithms/ppo/torch/ppo_torch_learner.py`, 2.40, new stack: metrics of window 1 keep the last minibatch."""
+"""`rllib/algorithms/ppo/torch/ppo_torch_learner.py`, new stack: metrics of window 1 keep the last minibatch."""
 
 _WINDOW = "mean over micro-batches since the last log, NaN left out"
 TRL = Dialect(
