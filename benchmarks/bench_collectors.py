@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from gradwatch_agent import watch
-from gradwatch_agent.collect.collectors import COLLECTORS
+from gradwatch_contracts.collectors import COLLECTORS
 from table import Figure, arguments, print_table
 
 if TYPE_CHECKING:

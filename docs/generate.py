@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gradwatch_agent.collect.collectors import COLLECTORS
+from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.keyboard import KEYBOARD, Where
 from gradwatch_contracts.signals import COLUMNS, SIGNALS, Stage
 from gradwatch_daemon import __version__

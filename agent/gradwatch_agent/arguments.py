@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from gradwatch_agent.collect.collectors import COLLECTORS, Switches
+from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.host import Hints, to_float
 from gradwatch_agent.governor import SHARES
 from gradwatch_contracts import limits
+from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.connection import ENV_SPOOL, state_dir
 from gradwatch_contracts.control import Level, parse_level
 from gradwatch_contracts.errors import GradwatchError

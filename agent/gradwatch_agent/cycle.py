@@ -23,6 +23,7 @@ from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
 from gradwatch_agent.tracing import Tracing
 from gradwatch_contracts import limits
+from gradwatch_contracts.collectors import COST, COSTS
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
@@ -235,6 +236,17 @@ class UpdateCycle:
             detail.update({f"every.{name}": every for name, every in thinning.every.items()})
             t_ns = self._clock_ns + time.monotonic_ns()
             self._outbox.put_event("overhead", self.update, t_ns, thinning.sentence, detail)
+        told = self._governor.costs()
+        if told is not None:
+            self._tell_costs(*told)
+
+    def _tell_costs(self, updates: int, costs: Mapping[str, float]) -> None:
+        level = self._collected
+        said = ", ".join(f"{name} {share:.2%}" for name, share in costs.items())
+        detail: dict[str, Scalar] = {"level": int(level), "updates": updates}
+        detail.update({f"{COST}{name}": share for name, share in costs.items()})
+        text = f"at {level.name.lower()}, of the trainer's own time: {said}"
+        self._outbox.put_event(COSTS, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
 
     def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""

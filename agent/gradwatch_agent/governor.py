@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts.collectors import CORE
 from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ JUDGED_MIN = 3
 
 REMEMBERED = 8
 """Updates that a median is taken over."""
+
+TELL_FIRST, TELL_TIMES = 4, 16
+"""Updates at a level after which its costs are told, and how many times as many until the next time: a short look tells once,
+and a run of months some six times."""
 
 EVERY_MAX = 64
 """The slowest pace: every 64th update, and of a collector that runs by itself now and then every 64th time."""
@@ -80,6 +85,7 @@ class Pace:
     periods: dict[str, int] = field(default_factory=dict)
     every: dict[str, int] = field(default_factory=dict)
     calm: int = 0
+    tell_at: int = TELL_FIRST
 
     def remember(self, whole: float, costs: Mapping[str, float], periods: Mapping[str, int]) -> None:
         """Take in one update. Shares, not times: what slows the machine down slows the trainer down as well."""
@@ -138,6 +144,16 @@ class Governor:
             return None
         pace.every = wanted
         return Thinning(pace.predict(wanted), _median(pace.whole), budget, dict(wanted))
+
+    def costs(self) -> tuple[int, dict[str, float]] | None:
+        """What the level of the last update took where that is due to be told: updates seen at it, and the mean share of the
+        trainer's own time by collector, `core` for all that is not timed apart."""
+        pace = self._pace
+        if pace.seen < pace.tell_at or not pace.core:
+            return None
+        while pace.tell_at <= pace.seen:
+            pace.tell_at *= TELL_TIMES
+        return pace.seen, {CORE: _median(pace.core), **{name: pace.mean(name, pace.every) for name in sorted(pace.costs)}}
 
 
 def _tighten(pace: Pace, budget: float) -> dict[str, int]:

@@ -45,7 +45,19 @@ def run_detail(**changes: Any) -> Document:
         "launch_id": "slurm-7",
         "agent_version": __version__,
         "verbs": ["checkpoint", "stop"],
-        "levels": [{"level": "debug", "signals": ["layer.grad_norm"], "updates": 12, "share": 0.021}],
+        "levels": [
+            {
+                "level": "debug",
+                "collectors": [
+                    {"name": "core", "cost": "the rest", "share": 0.013},
+                    {"name": "exemplars", "cost": "a pass", "share": 0.008},
+                    {"name": "ranges", "cost": "a few kernels", "share": None},
+                ],
+                "signals": ["layer.grad_norm"],
+                "updates": 12,
+                "share": 0.021,
+            }
+        ],
         "allowance": {"spent": 10, "may": 12, "window": 500, "refill_update": 131},
         "actions": [{"verb": "stop", "when": "critical nonfinite", "enabled": False, "declared": True, "would_have": 2}],
         "row_last": {"made_at": "2026-01-31T12:05:00.240Z", "received_at": "2026-01-31T12:05:00.250Z"},

@@ -1,16 +1,18 @@
 """What of a run is under somebody's control: what each level costs, what rules may still do, what actions would have done."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
 
+from gradwatch_contracts.collectors import COLLECTORS, CORE, COST, COSTS
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.api.context import ActionInfo, ApiContext
 from gradwatch_daemon.api.numbers import medians_by_level
 from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
-from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
+from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
 from gradwatch_daemon.records.commands import Allowance
 
 COSTS_UPDATES = 512
@@ -19,7 +21,7 @@ COSTS_UPDATES = 512
 SHARE = SignalKey("sys.agent_share")
 
 
-async def read_control(context: ApiContext, view: RunView) -> dict[str, Any]:
+async def read_control(context: ApiContext, view: RunView, events: Sequence[EventRecord]) -> dict[str, Any]:
     """The fields `levels`, `allowance` and `actions` of a run."""
     shares: Mapping[int, tuple[int, float]] = {}
     if view.update_last is not None:
@@ -28,17 +30,33 @@ async def read_control(context: ApiContext, view: RunView) -> dict[str, Any]:
         blocks = await anyio.to_thread.run_sync(context.reader.blocks_between, stream, *bounds, COSTS_UPDATES)
         shares = medians_by_level(blocks, SHARE)
     return {
-        "levels": [level_cost(level, shares.get(int(level))) for level in Level],
+        "levels": [level_cost(level, shares.get(int(level)), newest_costs(view, events, level)) for level in Level],
         "allowance": None if view.allowance is None else allowance_view(view.allowance),
         "actions": action_views(context.actions, view, await anyio.to_thread.run_sync(context.reader.shadows, view.run.run)),
     }
 
 
-def level_cost(level: Level, measured: tuple[int, float] | None) -> LevelCost:
-    """One level; `measured` are the updates at it and the median share of their time."""
+def newest_costs(view: RunView, events: Iterable[EventRecord], level: Level) -> dict[str, float]:
+    """The newest word of the present attempt about what a level took, by collector; `events` come newest first."""
+    attempt = view.run.attempt
+    for event in events:
+        if event.kind == COSTS and event.stream.attempt == attempt and event.detail.get("level") == int(level):
+            told = {name.removeprefix(COST): share for name, share in event.detail.items() if name.startswith(COST)}
+            # An event is what a trainer says.
+            return {name: share for name, share in told.items() if isinstance(share, float) and math.isfinite(share)}
+    return {}
+
+
+def level_cost(level: Level, measured: tuple[int, float] | None, costs: Mapping[str, float]) -> LevelCost:
+    """One level; `measured` are the updates at it and the median share of their time, `costs` the shares of collectors."""
+    running = {CORE: "what cannot be switched off but by the level"}
+    running |= {name: collector.cost.value for name, collector in COLLECTORS.items() if collector.level <= level}
+    collectors = [{"name": name, "cost": words, "share": costs.get(name)} for name, words in running.items()]
     updates, share = measured if measured is not None else (0, None)
     added = [signal.name for signal in SIGNALS.values() if max(COLUMNS[name].level for name in signal.columns) is level]
-    return LevelCost.model_validate({"level": level.name.lower(), "signals": added, "updates": updates, "share": share})
+    return LevelCost.model_validate(
+        {"level": level.name.lower(), "collectors": collectors, "signals": added, "updates": updates, "share": share}
+    )
 
 
 def allowance_view(allowance: Allowance) -> AllowanceView:

@@ -68,10 +68,21 @@ class ActionView(Model):
     would_have: int = Field(description="Times it would have been asked for in this run")
 
 
+class CollectorCost(Model):
+    """One collector at one level."""
+
+    name: str = Field(description="As in watch(collect=...); core: all that cannot be switched off", examples=["probe"])
+    cost: str = Field(description="What it takes, in words")
+    share: float | None = Field(
+        description="Mean share of the trainer's own time that it took at it; null where not timed, or a part of core"
+    )
+
+
 class LevelCost(Model):
-    """One level: the signals that come with it, beside those of the levels below, and what it cost on this run."""
+    """One level: its collectors, the signals that it adds to the levels below, and what it cost on this run."""
 
     level: LevelName
+    collectors: list[CollectorCost] = Field(description="All that run at it")
     signals: list[str] = Field(description="What it adds to the level below")
     updates: int = Field(description="Updates measured at it, of the newest 512")
     share: float | None = Field(

@@ -237,7 +237,7 @@ async def get_run(request: Request, run: RunName) -> Answer:
     context, view = find_run(request, run)
     losses = await anyio.to_thread.run_sync(context.reader.losses, run)
     events = await anyio.to_thread.run_sync(context.reader.events, run, OVERHEAD_READ_MAX)
-    control = await read_control(context, view)
+    control = await read_control(context, view, events)
     return Answer(run_detail(view, losses, events, context.catalogue, control).model_dump())
 
 

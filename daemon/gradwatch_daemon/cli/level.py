@@ -62,6 +62,13 @@ def show_levels(item: dict[str, Any], output: Output) -> None:
         ],
         "No level is known.",
     )
+    now = next((one for one in item["levels"] if one["level"] == item["level"]["effective"]), None)
+    if now is not None:
+        shares = {one["name"]: one["share"] for one in now["collectors"]}
+        timed = [f"{name} {share:.2%}" for name, share in shares.items() if share is not None]
+        output.line(printable(f"at {now['level']}: {', '.join(shares)}"))
+        if timed:
+            output.line(printable(f"of the trainer's own time: {', '.join(timed)}; the others are within core"))
     room = item["allowance"]
     if room is not None:
         again = "" if room["refill_update"] is None else f"; room again at update {room['refill_update']}"

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from gradwatch_agent import arguments
-from gradwatch_agent.collect.collectors import COLLECTORS, Switches
+from gradwatch_agent.collect.collectors import Switches
+from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError

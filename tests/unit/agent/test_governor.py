@@ -51,6 +51,25 @@ class Agent:
         return sum(self.taken_ms[-updates:]) / updates
 
 
+def test_governor_tells_what_a_level_took_after_4_and_64_updates_at_it_and_a_short_look_too() -> None:
+    """The core, and each collector at the pace it has; nothing between, and nothing of a level that was not measured."""
+    agent = Agent(0.3, {"cheap": 0.1, "rare": 0.8}, {"rare": 4})
+    told = {}
+    for update in range(64):
+        agent.run(1)
+        found = agent.governor.costs()
+        if found is not None:
+            told[update + 1] = found
+    agent.run(3, Level.DEBUG)
+    assert agent.governor.costs() is None
+    agent.run(1, Level.DEBUG)
+    assert agent.governor.costs() is not None
+
+    assert [(at, updates) for at, (updates, _) in told.items()] == [(4, 4), (64, 64)]
+    costs = told[64][1]
+    assert costs == {"core": pytest.approx(0.003), "cheap": pytest.approx(0.001), "rare": pytest.approx(0.002)}
+
+
 def test_governor_slow_collector_is_under_budget_within_ten_updates() -> None:
     """Five times the budget; the cheap ones go on as before."""
     agent = Agent(0.3, {"slow": 5.0, "cheap": 0.1})

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch_agent.collect.collectors import COLLECTORS
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.probe import Probe
 from gradwatch_agent.device.reduce import Reducer
 from gradwatch_agent.governor import SHARES
+from gradwatch_contracts.collectors import COLLECTORS, CORE, COST, COSTS
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
@@ -147,6 +147,20 @@ def test_debug_collector_without_columns_rests_too(clock: Clock, monkeypatch: py
         every = next(detail["every.exemplars"] for kind, _, _, detail in record.events if kind == "overhead")
         told = [table[1] for table in record.tables if table[0] == "exemplars"]
         assert told == [update for update in range(42) if update < 5 or update % every == 0]
+
+
+def test_costs_of_a_level_are_told_by_collector(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `gradwatch level` shows: of this run, of this level, and the slow one is named."""
+    monkeypatch.setattr(ExemplarCollector, "observe", clock.slow_down(ExemplarCollector.observe, SLOW_NS))
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with monitoring(modules=(model,), optimizers=(optimizer,), overhead=SHARES, level=Level.DEBUG) as (monitor, record):
+        train(monitor, clock, 5, model, optimizer)
+        (told,) = [detail for kind, _, _, detail in record.events if kind == COSTS]
+    assert (told["level"], told["updates"]) == (int(Level.DEBUG), 4)
+    shares = {name.removeprefix(COST): share for name, share in told.items() if name.startswith(COST)}
+    assert shares.keys() <= {CORE, *COLLECTORS}
+    assert max(shares, key=lambda name: shares[name]) == "exemplars"
 
 
 def test_without_a_budget_nothing_rests(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

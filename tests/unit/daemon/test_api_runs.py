@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.control import Level, Severity
 from gradwatch_daemon.api import models, run_models
 from gradwatch_daemon.api.sentences import run_sentence
@@ -51,6 +54,13 @@ async def test_run_detail_round_trips_every_field() -> None:
     )
     daemon = make_daemon({"ant-ppo": view})
     stream = Stream("ant-ppo", 2, 0)
+    told = {"level": 2, "updates": 64, "cost.core": 0.004, "cost.probe": 0.001, "cost.ranges": math.nan}
+    older = {"level": 2, "updates": 4, "cost.core": 0.5}
+    daemon.reader.happened = [
+        EventRecord(stream._replace(attempt=1), "s", 9, 90, 5, "costs", "", {"level": 3, "cost.core": 0.9}),
+        EventRecord(stream, "s", 8, 64, 4, "costs", "", told),
+        EventRecord(stream, "s", 7, 4, 3, "costs", "", older),
+    ]
     daemon.reader.lost = [LossRecord(stream, "s", 5, 5, "device busy"), LossRecord(stream, "s", 7, 9, "outbox full")]
 
     answer = await daemon.get("/runs/ant-ppo")
@@ -60,6 +70,10 @@ async def test_run_detail_round_trips_every_field() -> None:
     assert document.pop("sentence").startswith("Training more slowly than usual, update 120 of 500.")
     levels = document.pop("levels")
     assert [(one["level"], one["updates"], one["share"]) for one in levels[:2]] == [("off", 0, None), ("minimal", 0, None)]
+    shares = [{one["name"]: one["share"] for one in level["collectors"]} for level in levels]
+    assert [found["core"] for found in shares] == [None, None, 0.004, None]
+    assert (shares[2]["probe"], shares[2]["ranges"]) == (0.001, None)
+    assert shares[0].keys() < shares[1].keys() < shares[2].keys() < shares[3].keys() == {"core", *COLLECTORS}
     standings = document.pop("standings")
     assert standings[7] == {"kind": "kind-7", "subject": "", "state": "blind", "reason": "reason 7", "add": ""}
     assert document == {

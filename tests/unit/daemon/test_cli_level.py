@@ -34,6 +34,8 @@ def test_level_alone_is_shown(stub: DaemonStub, gradwatch: CommandLine) -> None:
     assert "ant-ppo: base normal, not pinned; the newest update was collected at debug." in ended.out
     assert "debug" in ended.out
     assert "2.10%" in ended.out
+    assert "at debug: core, exemplars, ranges" in ended.out
+    assert "of the trainer's own time: core 1.30%, exemplars 0.80%; the others are within core" in ended.out
     assert "10 of 12 updates of the last 500; room again at update 131" in ended.out
     assert "stop on critical nonfinite: a shadow, would have been done 2 times" in ended.out
     assert {seen.method for seen in stub.requests} == {"GET"}
