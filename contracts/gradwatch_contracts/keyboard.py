@@ -43,6 +43,7 @@ KEYBOARD: tuple[Key, ...] = (
     Key("g a", "anomalies", "all anomalies"),
     Key("g d", "detectors", "detectors of the run"),
     Key("e", "escalate", "raise the level of the run"),
+    Key("c", "command", "ask the trainer for something", Where.TOP),
     Key("a", "acknowledge", "acknowledge the anomaly"),
     Key("n", "note", "write a note on the anomaly"),
     Key("s", "silence", "silence this kind", Where.WEB),

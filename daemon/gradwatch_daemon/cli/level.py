@@ -28,7 +28,7 @@ def run(args: Namespace, output: Output) -> int:
     if args.base is not None:
         change["base"] = parse_level(args.base, "--base").name.lower()
     if args.pin is not None:
-        change["pin"] = None if args.pin == "none" else parse_level(args.pin, "--pin").name.lower()
+        change["pin"] = None if args.pin.lower() == "none" else parse_level(args.pin, "--pin").name.lower()
     client, path = connect(os.environ), f"/api/v1/runs/{segment(args.run)}"
     if change:
         wait = min(args.wait or 0.0, WAIT_MAX_S)

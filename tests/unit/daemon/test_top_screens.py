@@ -125,6 +125,29 @@ async def test_read_only_view_refuses_to_escalate_and_says_why(stub: DaemonStub)
     assert not [seen for seen in stub.requests if seen.method != "GET"]
 
 
+async def test_command_is_shown_as_the_daemon_answers_and_then_as_the_trainer_does(stub: DaemonStub) -> None:
+    """Asked with its arguments; a later word of the trainer replaces the first answer, one of another command does not."""
+    stream = script_daemon(stub)
+    told = {
+        **documents.command(),
+        "verb": "save",
+        "state": "delivered",
+        "sentence": "The trainer was told to save and has not begun.",
+    }
+    stub.answer("POST", f"{RUN}/commands", told, status=202)
+    app = make_app(stub, run="ant-ppo")
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("c")
+        check_golden("top/command-prompt.txt", await until(pilot, "checkpoint"))
+        await pilot.press(*["backspace"] * len("checkpoint"), *"save", "space", *"tag=7", "enter")
+        await until(pilot, "has not begun")
+        stream.send(sse("command", {**told, "id": "other", "sentence": "Another."}, "e-2"))
+        stream.send(sse("command", {**told, "state": "ended", "sentence": "The trainer did it at update 122: saved."}, "e-3"))
+        check_golden("top/commanded.txt", await until(pilot, "did it at update 122"))
+    (posted,) = [seen for seen in stub.requests if seen.method == "POST"]
+    assert (posted.body["verb"], posted.body["args"]) == ("save", {"tag": 7})
+
+
 async def test_acknowledging_shows_what_the_daemon_answers(stub: DaemonStub) -> None:
     """Who, and the note; before the answer it only says that it asks."""
     script_daemon(stub)

@@ -180,7 +180,7 @@ class TopApp(App[None]):
             self.exit()
         elif action == "filter":
             self._ask("filter: ", self.view.filter, self._filter)
-        elif action in ("escalate", "acknowledge", "note"):
+        elif action in ("escalate", "command", "acknowledge", "note"):
             self._request(action)
         else:
             if action == "pause":
@@ -233,17 +233,22 @@ class TopApp(App[None]):
             self._say("Read-only: started with --readonly.")
         elif action == "escalate" and run:
             self._ask(f"escalate {run}: LEVEL UPDATES [REASON]", acts.ESCALATE, self._escalation_of(run))
-        elif action != "escalate" and anomaly is not None:
+        elif action == "command" and run:
+            self._ask(f"command {run}: VERB [NAME=VALUE ...]", acts.COMMAND, self._command_of(run))
+        elif action in ("acknowledge", "note") and anomaly is not None:
             id_ = str(anomaly["id"])
             note = (anomaly["acknowledged"] or {"note": ""})["note"] if action == "note" else ""
             do = acts.acknowledge if action == "acknowledge" else acts.write_note
             what = "acknowledge" if action == "acknowledge" else "note on"
             self._ask(f"{what} {anomaly['kind']}: a note, or nothing", note, self._anomaly_act(id_, do))
         else:
-            self._say("There is no run here." if action == "escalate" else "There is no anomaly here.")
+            self._say("There is no anomaly here." if action in ("acknowledge", "note") else "There is no run here.")
 
     def _escalation_of(self, run: str) -> Callable[[str], None]:
         return lambda words: self._send(lambda client: acts.escalate(client, run, words), "escalation")
+
+    def _command_of(self, run: str) -> Callable[[str], None]:
+        return lambda words: self._send(lambda client: acts.command(client, run, words), "command")
 
     def _anomaly_act(self, id_: str, do: Callable[[Client, str, str], dict[str, Any]]) -> Callable[[str], None]:
         return lambda words: self._send(lambda client: do(client, id_, words), "anomaly")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Picture], Picture]
 
-TOPICS = "run,anomaly,escalation"
+TOPICS = "run,anomaly,escalation,command"
 REREAD_S = 1.0
 """Between two readings of the run that is looked at: a dozen series cost the daemon about 10 ms."""
 

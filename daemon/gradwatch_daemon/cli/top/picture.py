@@ -66,6 +66,8 @@ def with_event(picture: Picture, name: str, document: Document) -> Picture:
         if picture.about == document["id"]:
             picture = replace(picture, said=_acknowledged(document))
         return replace(picture, anomalies=newest_first(_put(picture.anomalies, document, "id")))
+    if name == "command" and picture.about == document["id"]:
+        return replace(picture, said=f"{document['run']}: {document['verb']}: {document['sentence']}")
     return _with_escalation(picture, document) if name == "escalation" else picture
 
 
