@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+from harness import obedient_trainer
 from harness.browser import opened
-from harness.daemon_process import DaemonProcess, wait_for
+from harness.daemon_process import DaemonProcess, python, wait_for
 from harness.recorded_trainer import RecordedTrainer, recording
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from playwright.sync_api import Browser, Route
 
     from conftest import Fleet
@@ -156,6 +160,36 @@ def test_commands_are_offered_only_where_the_trainer_takes_them(fleet: Fleet, br
         assert page.locator("[aria-label=Commands] > button").count() == 0
 
     assert offered == ["Stop…", "Checkpoint…"]
+
+
+def test_profile_asked_for_on_the_page_is_fetched_there_as_a_trace(
+    fleet: Fleet, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a trainer that trains: from the button to a file with what its updates did."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    arguments = ("profiled", "20", str(tmp_path / "saved"), "torch")
+    trainer = python(fleet.daemon, obedient_trainer.__file__, *arguments, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: "profile" in (fleet.daemon.run("profiled") or {}).get("verbs", ()), "the verb", 60.0)
+        with opened(browser, fleet.daemon) as tab:
+            page = tab.go("/runs/profiled", "[aria-label=Commands]")
+            page.click("button:has-text('Profile…')")
+            page.fill("dialog[open] input[name=updates]", "2")
+            page.click("dialog[open] button.primary")
+            page.wait_for_selector("[aria-label=Commands] .life")
+            page.wait_for_selector("a[download]", timeout=60_000)
+            with page.expect_download() as download:
+                page.click("a[download]")
+            trace = tmp_path / "trace.json.gz"
+            download.value.save_as(trace)
+            name = download.value.suggested_filename
+    finally:
+        trainer.kill()
+        trainer.wait(10)
+
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any("aten::mm" in str(event.get("name")) for event in events)
+    assert name.startswith("trace-profiled-updates-")
 
 
 def test_crashed_run_shows_the_exception_and_how_it_is_known(fleet: Fleet, browser: Browser) -> None:
