@@ -143,14 +143,15 @@ class Commands:
             return [self._keep(replace(record, ended_why=why))]
         return [self._close(record, State.CANCELLED, why)]
 
-    def expire(self, now_ns: int) -> list[CommandRecord]:
-        """Give up what nobody has begun by its deadline. Returns it."""
-        late = [
-            record
-            for record in self.open()
-            if record.expires_ns <= now_ns and not any(one.state is State.APPLIED for one in record.ranks)
+    def expire(self, now_ns: int, *, heard: bool = True) -> list[CommandRecord]:
+        """Give up what nobody has begun by its deadline; where no trainer is `heard`, what one has begun too. Returns it."""
+        late = [record for record in self.open() if record.expires_ns <= now_ns]
+        begun = [record for record in late if any(one.state is State.APPLIED for one in record.ranks)]
+        waiting = [record for record in late if record not in begun]
+        return [
+            *(self._close(record, State.EXPIRED, of_ranks.NOT_BEGUN) for record in waiting),
+            *(self._close(record, State.LOST, of_ranks.NOT_HEARD) for record in ([] if heard else begun)),
         ]
-        return [self._close(record, State.EXPIRED, "the trainer had not begun it by its deadline") for record in late]
 
     def lose_rank(self, rank: int, why: str) -> list[CommandRecord]:
         """A process ended: it will not answer any more. Returns what changed."""

@@ -160,16 +160,17 @@ class Escalations:
             changed += self._sum_up(record, of_ranks.gone(record.ranks, rank, why))
         return changed
 
-    def expire(self, now_ns: int) -> list[Escalation]:
-        """Give up what no rank has begun by its deadline. Returns it."""
-        late = [
-            record
-            for record in self._open()
-            if 0 < record.expires_ns <= now_ns and not any(one.applied is not None for one in record.ranks)
+    def expire(self, now_ns: int, *, heard: bool = True) -> list[Escalation]:
+        """Give up what no rank has begun by its deadline; where no trainer is `heard`, what one has begun too. Returns it."""
+        late = [record for record in self._open() if 0 < record.expires_ns <= now_ns]
+        begun = [record for record in late if any(one.applied is not None for one in record.ranks)]
+        waiting = [record for record in late if record not in begun]
+        lost = [] if heard else begun
+        self._revision += bool(waiting or lost)
+        return [
+            *(self._keep(replace(record, state=State.EXPIRED, ended_why=of_ranks.NOT_BEGUN)) for record in waiting),
+            *(self._keep(replace(record, state=State.LOST, ended_why=of_ranks.NOT_HEARD)) for record in lost),
         ]
-        self._revision += bool(late)
-        why = "no update began with it before its deadline"
-        return [self._keep(replace(record, state=State.EXPIRED, ended_why=why)) for record in late]
 
     def calm(self, why: str, same_update: int = 0) -> list[Escalation]:
         """Take back every one and let go of the pin. Returns the escalations that changed."""

@@ -14,6 +14,10 @@ State = ControlState
 Ranks = tuple[RankState, ...]
 
 
+NOT_BEGUN = "no trainer began with it before its deadline"
+NOT_HEARD = "the trainer was not heard of again before its deadline"
+
+
 def asked(ranks: Iterable[int]) -> Ranks:
     """Ranks that are to be told."""
     return tuple(RankState(rank, State.REQUESTED) for rank in sorted(set(ranks)))

@@ -228,13 +228,15 @@ class Control:
             work.commanded(state.commands.received(chunk.id, ArtifactRecord(safe_name(chunk.name), size)))
 
     def expire(self, work: Work, now: Now) -> None:
-        """Give up what no trainer has begun by its deadline; looks once in `EXPIRE_S`."""
+        """Give up what no trainer has begun by its deadline, and what one began that was not heard of since; looks once in
+        `EXPIRE_S`."""
         if now.mono_s - self._looked_s < EXPIRE_S:
             return
         self._looked_s = now.mono_s
         for state in self._runs.states.values():
-            work.commanded(state.commands.expire(now.unix_ns))
-            late = state.escalations.expire(now.unix_ns)
+            heard = state.run.state != "lost"
+            work.commanded(state.commands.expire(now.unix_ns, heard=heard))
+            late = state.escalations.expire(now.unix_ns, heard=heard)
             if late:
                 work.escalated(late)
                 work.redeliver.add(state.run.run)

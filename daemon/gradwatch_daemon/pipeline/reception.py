@@ -11,6 +11,7 @@ from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.anomalies.liveness import Vital, describe_end, judge_silent
 from gradwatch_daemon.ingest.session import LiveSession
+from gradwatch_daemon.pipeline.runs import PROCESS_ENDED, PROCESS_GONE, Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +75,9 @@ class Reception:
             state = self._runs.states[session.stream.run]
             self._pace.leave(state.judged(session.stream), session.stream.rank)
             if session.stream.attempt == state.run.attempt:
-                if how != "lost":
-                    work.commanded(state.commands.lose_rank(session.stream.rank, "its process ended"))
-                    work.escalated(state.escalations.lose_rank(session.stream.rank, "its process ended"))
                 self._leave(state, session, how, work, now)
+                if how != "lost" or session.gone:
+                    state.lose(session.stream.rank, PROCESS_GONE if session.gone else PROCESS_ENDED, work)
             if session.id not in state.silent:
                 self._processes.forget(session.id)
 
@@ -88,7 +88,7 @@ class Reception:
         state.crashed |= how == "crashed"
         heard_ns = now.unix_ns - int((now.mono_s - session.heard_s) * 1e9)
         if how == "lost" and not session.gone and self._processes.state(session.id):
-            state.silent[session.id] = session.hello.pid, heard_ns
+            state.silent[session.id] = Silent(session.hello.pid, heard_ns, session.stream.rank)
         if state.live == 0:
             how = "crashed" if state.crashed else how
             if how == "lost":
@@ -96,9 +96,6 @@ class Reception:
                 state.end(judge_silent("gone" if session.gone else "", session.hello.pid, heard_ns), now.unix_ns)
             else:
                 state.end(Vital(how, describe_end(how, state.update_last, state.exception, now.unix_ns)), now.unix_ns)
-            if how != "lost":
-                work.escalated(state.escalations.lose_all("the run ended"))
-                work.commanded(state.commands.lose_all("the run ended"))
         work.runs[run] = state.run
         work.changed.add(run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.limits import UPDATE_MAX
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gradwatch_contracts.messages import Hello
+    from gradwatch_daemon.pipeline.work import Work
     from gradwatch_daemon.records import Anomaly, DetectorState, Newest
     from gradwatch_daemon.records.commands import Allowance
 
@@ -26,6 +27,17 @@ PAST_MAX = 64
 
 UNSEEN = Vital("", "")
 
+PROCESS_ENDED = "its process ended"
+PROCESS_GONE = "its process is gone, without a last word"
+
+
+class Silent(NamedTuple):
+    """A process that does not answer: which, since when in unix ns, and the rank it was."""
+
+    pid: int
+    since_ns: int
+    rank: int
+
 
 @dataclass(slots=True)
 class RunState:
@@ -34,7 +46,7 @@ class RunState:
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
     whether one of them ended by an exception, `exception` by which; `attempts` is the highest number given, `past` the attempts
     that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
-    word. `vital` is how it is; `silent` are sessions that do not answer: pid, and since when in unix ns. `looked_back` are the
+    word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
     open anomalies for which the black box was asked for, `acted` the actions they asked for, `spared` those whose raise was
     refused, `refill` and `allowance` what is shown of that.
     """
@@ -59,7 +71,7 @@ class RunState:
     newest: Newest | None = None
     exception: str = ""
     vital: Vital = UNSEEN
-    silent: dict[str, tuple[int, int]] = field(default_factory=dict)
+    silent: dict[str, Silent] = field(default_factory=dict)
     spared: dict[str, None] = field(default_factory=dict)
     refill: int | None = None
     allowance: Allowance | None = None
@@ -104,6 +116,15 @@ class RunState:
                 self.open.pop(anomaly.id, None)
             else:
                 self.open[anomaly.id] = anomaly
+
+    def lose(self, rank: int, why: str, work: Work) -> None:
+        """A process is known to have ended: nothing it was asked for can come about. With the last of the attempt, what
+        nobody was told of yet is lost too."""
+        work.commanded(self.commands.lose_rank(rank, why))
+        work.escalated(self.escalations.lose_rank(rank, why))
+        if self.live == 0 and not self.silent:
+            work.commanded(self.commands.lose_all(why))
+            work.escalated(self.escalations.lose_all(why))
 
     def close_anomalies(self, why: str) -> list[Anomaly]:
         """Resolve what is open because nothing can be said of it any more; returns the closed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gradwatch_daemon.anomalies.liveness import Pulse, Vital, judge, judge_silent
+from gradwatch_daemon.pipeline.runs import PROCESS_GONE
 
 if TYPE_CHECKING:
     from gradwatch_daemon.ingest.processes import Processes
@@ -43,13 +44,15 @@ class Vitals:
     def watch_silent(self, work: Work) -> None:
         """Say of runs that do not answer whether their process is still there; one that goes is watched no more."""
         for state in self._runs.states.values():
-            for session, (pid, since_ns) in list(state.silent.items()):
+            for session, silent in list(state.silent.items()):
                 seen = self._processes.state(session)
                 if seen in {"", "gone"}:
                     del state.silent[session]
                     self._processes.forget(session)
+                if seen == "gone":
+                    state.lose(silent.rank, PROCESS_GONE, work)
                 if state.run.state == "lost":
-                    self._set(state, judge_silent(seen, pid, since_ns), work)
+                    self._set(state, judge_silent(seen, silent.pid, silent.since_ns), work)
 
     def _pulse(self, state: RunState, stream: Stream, now: Now) -> Pulse:
         waited_s, moved = self._pace.waited(stream, now)

@@ -12,6 +12,7 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.escalate.actions import Action
 from gradwatch_daemon.escalate.policy import Policy, Response
+from gradwatch_daemon.escalate.ranks import NOT_HEARD
 from gradwatch_daemon.records.commands import (
     Allowance,
     Calm,
@@ -90,6 +91,19 @@ def test_escalation_that_expires_is_taken_from_its_trainer(world: World) -> None
     world.tick(m.Ping(1))
     assert world.stored("e1").state is State.EXPIRED
     assert world.socket.of(m.LevelMessage)[-1].desired.active == ()
+
+
+def test_escalation_of_a_trainer_that_is_never_heard_of_again_is_lost_at_its_deadline(world: World) -> None:
+    """Begun or not: it is not shown as applied for ever. Before the deadline the trainer may yet come back."""
+    world.greet()
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", 60.0))
+    world.tick(m.Result(0, "e1", "applied", 7))
+    world.now_s += 30.0
+    world.tick()
+    assert world.stored("e1").state is State.APPLIED
+    world.now_s += 31.0
+    world.tick()
+    assert (world.stored("e1").state, world.stored("e1").ended_why) == (State.LOST, NOT_HEARD)
 
 
 def test_escalation_of_two_ranks_shows_the_word_of_each(world: World) -> None:

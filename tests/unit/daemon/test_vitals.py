@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gradwatch_contracts import messages as m
+from gradwatch_contracts.control import ControlState as State
+from gradwatch_contracts.control import Level
 from gradwatch_daemon.records import RunView
+from gradwatch_daemon.records.commands import RequestEscalation
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.router import eventually
 from harness.world import World
@@ -109,11 +112,13 @@ def test_process_that_does_not_answer_is_lost_and_the_sentence_survives_a_restar
 
 
 def test_killed_process_of_this_machine_is_found_at_once(tmp_path: Path) -> None:
-    """A quarter of a second after its last word, not after three heartbeats; lost and not crashed."""
+    """A quarter of a second after its last word, not after three heartbeats: lost, not crashed, and so is what it was asked."""
     world = World(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         world.greet(host=socket.gethostname(), pid=child.pid, started_unix_ns=time.time_ns())
         world.tick(world.rows.samples(3))
+        world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 50, ""))
+        world.tick(m.Result(world.rows.seq, "e1", "applied", 3))
         child.kill()
     eventually(lambda: world.pipeline._processes.gone() == ["s1"], "it to be gone")
     world.tick()
@@ -122,6 +127,7 @@ def test_killed_process_of_this_machine_is_found_at_once(tmp_path: Path) -> None
     world.tick()
     assert shown(world)[0] == "lost"
     assert f"Process {child.pid} is gone" in shown(world)[1]
+    assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.LOST, 3)
     world.pipeline._processes.close()
     world.close()
 
@@ -132,14 +138,17 @@ def test_silent_process_that_still_exists_is_stalled_until_it_is_gone(tmp_path: 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         world.greet(host=socket.gethostname(), pid=child.pid, started_unix_ns=time.time_ns())
         world.tick(world.rows.samples(3))
+        world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 50, ""))
         world.now_s += 7.0
         world.tick()
         assert shown(world)[0] == "stalled"
+        assert world.stored("e1").state is State.DELIVERED
         assert f"process {child.pid} still exists" in shown(world)[1]
         child.kill()
     eventually(lambda: world.pipeline._processes.gone() == ["s1"], "it to be gone")
     world.tick()
     assert shown(world)[0] == "lost"
+    assert world.stored("e1").state is State.LOST
     world.pipeline._processes.close()
     world.close()
 
