@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.collectors import Switches
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.staging import Layout
-    from gradwatch_agent.device.reduce import BlockFacts
+    from gradwatch_agent.device.plan import BlockFacts
 
 LOGRATIO, ADVANTAGE, REWARD = "policy.logratio", "adv.used", "reward.step"
 
@@ -40,7 +40,6 @@ EXTRA: dict[str, tuple[str, ...]] = {
 
 
 COLLECTOR_OF = {
-    "weights": "sample_size",
     "ranges": "ranges",
     "zeros": "reward_zeros",
     "shape": "advantage_shape",
@@ -73,12 +72,12 @@ def tell_extra(tally: Tally, layout: Layout, facts: BlockFacts) -> None:
         if not facts.n[place]:
             for column in EXTRA.get(name, ()):
                 tally.refuse(column, Status.UNDEFINED)
-        elif facts.ranges is not None:
-            low, high = facts.ranges[place]
+        elif facts.low and name in EXTRA:
+            low, high = facts.range_of(place)
             if name in RANGES:
                 tally.add(RANGES[name][0], (low,))
                 tally.add(RANGES[name][1], (high,))
-            elif name in SIZES:
+            else:
                 tally.add(SIZES[name], (math.nan if math.isnan(low) or math.isnan(high) else max(abs(low), abs(high)),))
     if facts.zeros is not None and layout.plan.zeros is not None and facts.n[layout.plan.zeros]:
         tally.add(ZEROS, (facts.zeros,))

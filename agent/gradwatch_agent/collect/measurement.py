@@ -297,6 +297,7 @@ class Measurement:
         for packed in parts.values():
             vectors.append(torch.cat([vector for vector, _ in packed]))
             underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
+        self.staging.release()
         return vectors, underway
 
     def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader]], sliced: SlicedRows) -> None:

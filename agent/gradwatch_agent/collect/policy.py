@@ -16,7 +16,8 @@ from gradwatch_agent.collect.recipe import Given, Recipe
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
-from gradwatch_agent.device.reduce import Plan, set_grad
+from gradwatch_agent.device.plan import Plan
+from gradwatch_agent.device.reduce import set_grad
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import Source

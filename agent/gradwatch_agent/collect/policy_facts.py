@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.collect.block_facts import tell_extra
-from gradwatch_agent.device.reduce import least
+from gradwatch_agent.device.plan import least
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.staging import Segment
-    from gradwatch_agent.device.reduce import RatioFacts
+    from gradwatch_agent.device.plan import RatioFacts
 
 LOGRATIO, K3, ENTROPY = "policy.logratio", "policy.kl.k3", "policy.entropy"
 PPO_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "ppo" and not spec.per)
@@ -58,10 +58,8 @@ def tell_segment(tally: Tally, segment: Segment, values: Sequence[float], sliced
         return
     _tell_ratio(tally, facts.ratio)
     if facts.ratio.weights is not None:
-        # One pass is enough: r lies about 1, so there is nothing to cancel, and where it does not M2 is small beside mean^2.
-        n, (excess, squares) = facts.n[0], facts.ratio.weights
-        m2 = squares - excess * excess / n
-        tally.add("policy.ratio", (n, 1.0 + excess / n, 0.0 if m2 < 0 else m2))
+        n, (excess, m2) = facts.n[0], facts.ratio.weights
+        tally.add("policy.ratio", (n, 1.0 + excess / n, m2))
     rows = [(mean, minibatch) for mean, minibatch in zip(facts.ratio.k3, segment.minibatches, strict=True) if mean is not None]
     if segment.whole:
         _tell_k3(tally, [mean for mean, _ in rows], [minibatch for _, minibatch in rows])

@@ -9,7 +9,8 @@ import torch
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.collect.tensors import REALS, fault_of, is_plain
-from gradwatch_agent.device.reduce import Plan, set_grad
+from gradwatch_agent.device.plan import Plan
+from gradwatch_agent.device.reduce import set_grad
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
 

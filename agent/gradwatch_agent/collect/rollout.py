@@ -12,7 +12,7 @@ from gradwatch_agent.collect.block_facts import EXTRA, tell_extra, want
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.collect.tensors import REALS
-from gradwatch_agent.device.reduce import Plan
+from gradwatch_agent.device.plan import Plan
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
 

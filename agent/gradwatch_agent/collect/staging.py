@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from gradwatch_agent.device.reduce import BlockFacts, Plan, Reducer, read_block
+from gradwatch_agent.device.plan import BlockFacts, Plan, read_block
+from gradwatch_agent.device.reduce import Reducer
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 ROWS_START = 16
 """Rows of a first block; the next update's block has the rows this one needed."""
 
-NUMBERS_MAX = 262_144
-"""Numbers one update may send to the host (2 MB, some 10,000 minibatches), the second half of them kept for `finish`. A
+NUMBERS_MAX = 524_288
+"""Numbers one update may send to the host (4 MB, some 10,000 minibatches), the second half of them kept for `finish`. A
 trainer that never calls `step` must not fill the device."""
 
 OPEN_BLOCKS_MAX = 256
@@ -122,7 +123,8 @@ class Segment:
 
 @dataclass(slots=True)
 class Block:
-    """Rows of one shape: the buffer [rows, channels, samples], a view of each row, and the minibatches in it."""
+    """Rows of one shape: the buffer [rows, channels, samples] as [channels, rows, samples], a view of each row, and the
+    minibatches in it."""
 
     buffer: Tensor
     rows: tuple[Tensor, ...]
@@ -180,6 +182,11 @@ class Staging:
             found = self._reducers[device] = Reducer(device)
         return found
 
+    def release(self) -> None:
+        """What `finish` returned was copied."""
+        for reducer in self._reducers.values():
+            reducer.release()
+
     def take_spent_ns(self) -> dict[str, int]:
         """What the optional parts of all reductions took since the last call, by field of `Plan`."""
         spent: dict[str, int] = {}
@@ -228,14 +235,15 @@ class Staging:
         samples = tensors[0].shape[0]
         size = max(1, self.scratch // (8 * len(tensors)))
         if samples <= size:
-            self._reduce(torch.stack(tensors).unsqueeze(0), layout, [minibatch], int(before), whole=True)
+            self._reduce(torch.stack(tensors).unsqueeze(1), layout, [minibatch], int(before), whole=True)
             return
         for start in range(0, samples, size):
-            sliced = torch.stack([tensor[start : start + size] for tensor in tensors]).unsqueeze(0)
+            sliced = torch.stack([tensor[start : start + size] for tensor in tensors]).unsqueeze(1)
             self._reduce(sliced, layout, [minibatch], int(before), whole=False)
 
     def finish(self) -> dict[torch.device, list[Part]]:
-        """Reduce what is staged; return every reduced vector of the update by device, and begin anew.
+        """Reduce what is staged; return every reduced vector of the update by device, and begin anew. The vectors hold until
+        `release`.
 
         `overflowed` says that some were left out; the caller reads it and clears it.
         """
@@ -290,7 +298,7 @@ class Staging:
             return None
         with torch.inference_mode(False):  # a buffer made inside inference mode could not be written outside it
             buffer = torch.empty((rows, channels, samples), dtype=dtype, device=device)
-        block = Block(buffer, tuple(buffer.unbind(0)))
+        block = Block(buffer.permute(1, 0, 2), tuple(buffer.unbind(0)))
         self.bytes_staged += block.nbytes
         return block
 
@@ -315,8 +323,8 @@ class Staging:
         self._rows_used[shape] = self._rows_used.get(shape, 0) + len(done)
         size = max(1, self.scratch // (8 * samples * layout.plan.channels))
         for start in range(0, len(done), size):
-            rows = block.buffer[start : min(start + size, len(done))]
             chunk = done[start : start + size]
+            rows = block.buffer if len(chunk) == len(block.rows) else block.buffer[:, start : start + len(chunk)]
             self._reduce(rows, layout, chunk, max(0, min(before - start, len(chunk))), whole=True)
         block.minibatches, block.before_step = [], 0
 

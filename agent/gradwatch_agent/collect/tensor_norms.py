@@ -18,7 +18,7 @@ import torch
 from gradwatch_agent.blackbox import BROKEN, GRADIENT, LAYERS_MAX, Norms
 from gradwatch_agent.collect.host import add_series
 from gradwatch_agent.collect.tensors import META
-from gradwatch_agent.device.reduce import least
+from gradwatch_agent.device.plan import least
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:

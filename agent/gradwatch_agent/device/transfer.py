@@ -112,6 +112,11 @@ def host_value(number: Tensor) -> float | None:
     return value if isinstance(value, float) else value[0]
 
 
+def host_values(vector: Tensor) -> list[float] | None:
+    """The values of a vector that is on the CPU already, where nothing waits; None for any other."""
+    return vector.tolist() if vector.is_cpu else None
+
+
 def _host_buffer(vector: Tensor) -> Tensor:
     """A host vector with room to grow; pinned for CUDA, as a copy into pageable memory waits for the device."""
     length = 1 << max(8, vector.numel().bit_length())

@@ -12,7 +12,7 @@ from torch import nn
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.probe import Probe
-from gradwatch_agent.device.reduce import Reducer
+from gradwatch_agent.device.block import BlockReduction
 from gradwatch_agent.governor import SHARES
 from gradwatch_contracts.collectors import COLLECTORS, CORE, COST, COSTS
 from gradwatch_contracts.columns import Status
@@ -90,7 +90,7 @@ def test_slow_collector_is_under_budget_within_ten_updates_and_the_run_says_so(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It rests, its columns say why, everything else is there in every update."""
-    monkeypatch.setattr(Reducer, "_ranges", clock.slow_down(Reducer._ranges, SLOW_NS))
+    monkeypatch.setattr(BlockReduction, "_take_ranges", clock.slow_down(BlockReduction._take_ranges, SLOW_NS))
     rows, events = run(clock, 80)
 
     ((_, update, text, detail),) = events
@@ -123,13 +123,13 @@ def test_invariants_are_in_no_collector() -> None:
 
 def test_collector_that_is_cheap_again_comes_back(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the run says that nothing rests any more."""
-    honest = Reducer._ranges
-    monkeypatch.setattr(Reducer, "_ranges", clock.slow_down(honest, 2_000_000))
+    honest = BlockReduction._take_ranges
+    monkeypatch.setattr(BlockReduction, "_take_ranges", clock.slow_down(honest, 2_000_000))
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with monitoring(modules=(model,), optimizers=(optimizer,), overhead=SHARES) as (monitor, record):
         train(monitor, clock, 10, model, optimizer)
-        monkeypatch.setattr(Reducer, "_ranges", honest)
+        monkeypatch.setattr(BlockReduction, "_take_ranges", honest)
         train(monitor, clock, 300, model, optimizer)
         details = [detail for kind, _, _, detail in record.events if kind == "overhead"]
         assert details[0]["every.ranges"] > 1
@@ -165,7 +165,7 @@ def test_costs_of_a_level_are_told_by_collector(clock: Clock, monkeypatch: pytes
 
 def test_without_a_budget_nothing_rests(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """`overhead=None`: however slow."""
-    monkeypatch.setattr(Reducer, "_ranges", clock.slow_down(Reducer._ranges, SLOW_NS))
+    monkeypatch.setattr(BlockReduction, "_take_ranges", clock.slow_down(BlockReduction._take_ranges, SLOW_NS))
     rows, events = run(clock, 30, overhead=None)
     assert events == []
     assert all(not isinstance(row["value.pred.min"], Status) for row in rows)
@@ -173,7 +173,7 @@ def test_without_a_budget_nothing_rests(clock: Clock, monkeypatch: pytest.Monkey
 
 def test_updates_that_collect_every_leaves_out_are_not_judged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """They cost next to nothing, and would hide what the others cost."""
-    monkeypatch.setattr(Reducer, "_ranges", clock.slow_down(Reducer._ranges, SLOW_NS))
+    monkeypatch.setattr(BlockReduction, "_take_ranges", clock.slow_down(BlockReduction._take_ranges, SLOW_NS))
     rows, events = run(clock, 30, collect_every=3)
     assert len(events) == 1
     assert sum(isinstance(row["value.pred.min"], tuple | float) for row in rows) >= 5

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from gradwatch_agent.device.reduce import Plan, Reducer, copy_all, foreach_norm, least, read_block, subtract_all
+from gradwatch_agent.device.plan import Plan, least, read_block
+from gradwatch_agent.device.reduce import Reducer, copy_all, foreach_norm, subtract_all
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,7 @@ def test_reducer_on_a_device_without_float64_uses_float32(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch, "ones", no_float64)
     reducer = Reducer(CPU)
     assert reducer.dtype is torch.float32
-    vector = reducer.block(torch.tensor([[[1.0, 2.0]], [[3.0, 6.0]]]), Plan(1))
+    vector = reducer.block(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]), Plan(1))
     assert vector.dtype is torch.float32
     facts = read_block([float(value) for value in vector], Plan(1), 2, 2, 0)
     assert (facts.n, facts.total, facts.m2) == ([4.0], [12.0], [14.0])
@@ -58,13 +59,13 @@ def test_reducer_on_a_device_without_float64_uses_float32(monkeypatch: pytest.Mo
 def test_block_length_is_what_the_plan_says(masked: bool, clip: float | None, rows: int) -> None:
     """The packed vector is cut by these lengths on the host."""
     plan = Plan(5, ratio=True, errors=((3, 2),), clip=clip, masked=masked)
-    staged = torch.ones(rows, plan.channels, 4)
+    staged = torch.ones(plan.channels, rows, 4)
     assert Reducer(CPU).block(staged, plan).shape == (plan.numbers(rows),)
 
 
 def test_block_leaves_the_staged_rows_alone() -> None:
     """They may be reduced while the trainer goes on; a second pass gives the same."""
-    staged = torch.randn(2, 3, 5)
+    staged = torch.randn(3, 2, 5)
     before = staged.clone()
     Reducer(CPU).block(staged, Plan(3, ratio=True, clip=0.2))
     assert torch.equal(staged, before)

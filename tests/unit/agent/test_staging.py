@@ -9,7 +9,7 @@ import torch
 
 from gradwatch_agent.collect import staging as staging_module
 from gradwatch_agent.collect.staging import ROWS_START, Channel, Layout, Staging
-from gradwatch_agent.device.reduce import Plan
+from gradwatch_agent.device.plan import Plan
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import Source
 from harness.recording import monitoring
