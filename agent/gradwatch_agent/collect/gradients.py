@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.compiler import is_compiling
 
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.groups import ParameterGroups
@@ -20,7 +21,8 @@ from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
 from gradwatch_agent.collect.tensors import META, is_plain
 from gradwatch_agent.collect.weights import WeightReader, Weights
 from gradwatch_agent.device.clip import CLIP_WATCH
-from gradwatch_agent.device.reduce import copy_all, is_overflow, subtract_all
+from gradwatch_agent.device.reduce import copy_all, subtract_all
+from gradwatch_agent.device.transfer import host_value
 from gradwatch_agent.guard import is_strict, note_own_error
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.staging import Staging
     from gradwatch_agent.collect.tensor_norms import Runs
     from gradwatch_agent.device.clip import Clip
+
+NORMAL = Level.NORMAL
 
 COPY_BYTES_MAX = 64 * 1024 * 1024
 """Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
@@ -138,7 +142,7 @@ class GradientCollector:
 
     def minibatch(self) -> None:
         """`ppo()` is called."""
-        if self._optimizers:
+        if self._optimizers and not self._skipped.used_clip:
             self._skipped.minibatch()
         if self.compiled:
             self._policy.stepped = True
@@ -147,7 +151,9 @@ class GradientCollector:
         """Take the norms that clipping is about to use; of another order than 2, compute the L2 norms."""
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep
-            self._take_norms(clip)
+            self.clips += 1
+            if self.level >= NORMAL:
+                self._take_norms(clip)
         except Exception as error:
             if is_strict():
                 raise
@@ -155,34 +161,31 @@ class GradientCollector:
         self.spent_ns += time.perf_counter_ns() - begin
 
     def _take_norms(self, clip: Clip) -> None:
-        self.clips += 1
-        if self.level < Level.NORMAL:
-            return
-        self._note_clipped(clip.parameters)
-        self._skipped.clip(clip.parameters)
-        if self._cuda and _capturing(clip.total, self.tally):
-            return
-        given, norm_type, bound = self._bound
-        if given is not clip.max_norm or norm_type != clip.norm_type:
-            bound = self._limit(clip)
-            self._bound = (clip.max_norm, clip.norm_type, bound)
-        if clip.empty:
-            _refuse(self.tally, Status.NO_GRADIENT)
-        elif clip.norm_type != 2.0:
-            self._measure(clip.parameters, None, None)
-        elif is_overflow(clip.total):
-            self._measure(clip.parameters, None, bound)
-        elif clip.parts is not None and not self._has_empty:
-            self._hold(clip.total, clip.parts, clip.parameters, bound)
-        else:
-            self._measure(clip.parameters, None, bound, total=clip.total)
-
-    def _note_clipped(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Whose gradients were clipped: these steps need not measure them again, and would find what clipping left."""
+        parameters, total, parts, max_norm, norm_type, empty = clip
+        # These steps need not measure the gradients again, and would find what clipping left.
         if len(self._optimizers) == 1:
             self._clipped.add(id(self._optimizers[0]))
         else:
             self._clipped.update([self._groups.owners.get(id(parameter)) for parameter in parameters])
+        self._skipped.clip(parameters)
+        if self._cuda and _capturing(total, self.tally):
+            return
+        given, order, bound = self._bound
+        if given is not max_norm or order != norm_type:
+            bound = self._limit(clip)
+            self._bound = (max_norm, norm_type, bound)
+        if empty:
+            _refuse(self.tally, Status.NO_GRADIENT)
+            return
+        known = host_value(total)
+        if norm_type != 2.0:
+            self._measure(parameters, None, None)
+        elif known is not None and not math.isfinite(known):
+            self._measure(parameters, None, bound)
+        elif parts is not None and not self._has_empty:
+            self._hold(total if known is None else known, parts, parameters, bound)
+        else:
+            self._measure(parameters, None, bound, total=total)
 
     def _limit(self, clip: Clip) -> float | None:
         """The norm that clipping allows; None, with the reason told, when there is none. Trainers clip to infinity just to
@@ -207,20 +210,21 @@ class GradientCollector:
 
     def _see_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the step; measure the gradients when nothing clipped them."""
-        if torch.compiler.is_compiling():
+        if is_compiling():
             self.compiled = True  # the one thing of ours in the compiled step: it is done again whenever that runs
             return
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep
-            if self.level >= Level.NORMAL:
-                self._skipped.step(id(optimizer))
-                if id(optimizer) in self._clipped:
-                    self._clipped.discard(id(optimizer))
+            if self.level >= NORMAL:
+                name = id(optimizer)
+                self._skipped.step(name)
+                if name in self._clipped:
+                    self._clipped.discard(name)
                 else:
                     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                     if not (self._cuda and any(_capturing(parameter, self.tally) for parameter in held)):
                         self._measure(held, getattr(optimizer, "grad_scale", None), None)
-            if self.level >= Level.DEBUG and not self.steps and self._switches.on("second_moments"):
+            if not self.steps and self.level >= Level.DEBUG and self._switches.on("second_moments"):
                 before = time.perf_counter_ns()
                 self._second.observe(self.tally, optimizer)
                 self._switches.charge("second_moments", time.perf_counter_ns() - before)
@@ -266,8 +270,12 @@ class GradientCollector:
                 total = torch.linalg.vector_norm(norms, 2, dtype=self.staging.reducer(device).dtype)
         self._hold(total, norms, owners, bound)
 
-    def _hold(self, total: torch.Tensor, norms: torch.Tensor, parameters: Sequence[torch.Tensor], bound: float | None) -> None:
-        if not self._norms.add(total, max(0, self._policy.minibatches - 1), bound):
+    def _hold(
+        self, total: torch.Tensor | float, norms: torch.Tensor, parameters: Sequence[torch.Tensor], bound: float | None
+    ) -> None:
+        """Keep the norms of one call; `total` as a number where it is known on the host."""
+        minibatch = self._policy.minibatches - 1
+        if not self._norms.add(total, minibatch if minibatch > 0 else 0, bound):
             _refuse(self.tally, Status.INCOMPLETE)
             return
         groups: Runs = ()
@@ -300,7 +308,7 @@ class GradientCollector:
             self._skipped.tell(self.tally)
         debug = self.level >= Level.DEBUG
         layers = Layers(self.names) if debug else None
-        for device, part in self._norms.finish().items():
+        for device, part in self._norms.finish(self.tally).items():
             parts.setdefault(device, []).append(part)
         for device, tensor_parts in self._tensors.finish(layers).items():
             parts.setdefault(device, []).extend(tensor_parts)

@@ -10,14 +10,15 @@ import torch
 
 from gradwatch_agent.collect.block_facts import EXTRA, want
 from gradwatch_agent.collect.collectors import Switches
-from gradwatch_agent.collect.host import Tally, add_series, to_float
+from gradwatch_agent.collect.host import Tally, to_float
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
 from gradwatch_agent.collect.recipe import Given, Recipe
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.staging import Channel, Layout
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.plan import Plan
-from gradwatch_agent.device.reduce import set_grad
+from gradwatch_agent.device.reduce import is_grad_enabled, set_grad
+from gradwatch_agent.device.transfer import host_value
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import Source
@@ -82,7 +83,6 @@ class PolicyCollector:
         "_resting",
         "_series",
         "_switches",
-        "host_losses",
         "minibatches",
         "off_policy",
         "staging",
@@ -115,7 +115,6 @@ class PolicyCollector:
         self.tally = tally
         self.minibatches = 0
         self.stepped = self._limit_told = False
-        self.host_losses: tuple[list[float], list[int]] = ([], [])
         self._series: dict[tuple[str, str], Series] = {}
         if self._resting != self._switches.resting:
             self._resting, self._recipe = self._switches.resting, None
@@ -141,7 +140,7 @@ class PolicyCollector:
         minibatch = self.minibatches
         self.minibatches = minibatch + 1
         given = (new_logp, old_logp, values, returns, advantages, entropy, mask)
-        enabled = torch.is_grad_enabled()
+        enabled = is_grad_enabled()
         try:
             set_grad(False)
             if not self._observe_again(given, clip, minibatch):
@@ -157,19 +156,18 @@ class PolicyCollector:
         `stack` itself refuses tensors of different shapes or devices; then the examination says what is wrong.
         """
         recipe = self._recipe
-        if recipe is None or not recipe.fits(given, clip):
+        tensors = None if recipe is None else recipe.tensors(given, clip)
+        if recipe is None or tensors is None:
             return False
-        tensors = [tensor for tensor in given if tensor is not None]
-        layout = recipe.key[0]
-        before = layout.plan.ratio and self._before(minibatch)
+        before = recipe.ratio and self._before(minibatch)
         try:
-            if not self.staging.stage_again(recipe.key, tensors, minibatch, before):
-                self.staging.stage(layout, tensors, recipe.key[2], minibatch, before)
+            if not self.staging.stage_again(recipe, tensors, minibatch, before):
+                self.staging.stage(recipe.key[0], tensors, recipe.key[2], minibatch, before)
         except RuntimeError:
             return False
         if not self._limit_told:
             self._limit_told = True
-            if given[5] is not None:
+            if recipe.entropy:
                 self._tell_limit(self.tally, "")
         return True
 
@@ -267,21 +265,22 @@ class PolicyCollector:
 
     def _take_loss(self, loss: object, minibatch: int) -> None:
         fault: Status | None = Status.DTYPE
+        number: torch.Tensor | float | None = None
         if is_plain(loss):
             if loss.dtype in FLOATS and loss.layout is torch.strided:
                 fault = None if loss.numel() == 1 else Status.SHAPE
             if fault is None:
-                self._add(LOSS[0], "", loss, minibatch)
-                return
-        number = to_float(loss)
+                number = host_value(loss)
+                number = loss if number is None else number
+        else:
+            number = to_float(loss)
         if number is not None:
-            self.host_losses[0].append(number)
-            self.host_losses[1].append(minibatch)
+            self._add(LOSS[0], "", number, minibatch)
             return
         for name in LOSS:
             self.tally.refuse(name, fault or Status.DTYPE)
 
-    def _add(self, name: str, subject: str, number: torch.Tensor, minibatch: int) -> None:
+    def _add(self, name: str, subject: str, number: torch.Tensor | float, minibatch: int) -> None:
         series = self._series.get((name, subject))
         if series is None:
             series = self._series[name, subject] = Series(self.staging, name, subject)
@@ -339,14 +338,13 @@ class PolicyCollector:
 
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """Return the vectors of losses and entropies by device; what was known on the host goes into the tally."""
-        add_series(self.tally, LOSS[0], *self.host_losses)
         if self.minibatches:
             self.tally.add("policy.minibatches", (float(self.minibatches),))
         if self.off_policy and self.minibatches:
             self.tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for (name, subject), series in self._series.items():
-            for device, part in series.finish().items():
+            for device, part in series.finish(self.tally).items():
                 parts.setdefault(device, []).append(part)
             for column in (LOSS if name == LOSS[0] else (name,)) if series.overwritten else ():
                 self.tally.refuse(column, Status.INCOMPLETE, subject)

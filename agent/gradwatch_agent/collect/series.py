@@ -39,24 +39,29 @@ class Series:
     """The numbers of column `name`, `subject` in the running update.
 
     A number is a tensor of one element that torch has just made. Keeping it costs a tenth of copying it; its version
-    tells whether anybody wrote to it since, and then the series is INCOMPLETE.
+    tells whether anybody wrote to it since, and then the series is INCOMPLETE. One that lies on the host is taken as what it
+    is: nothing waits, and nothing is to be copied.
     """
 
-    __slots__ = ("_chunks", "_held", "_name", "_room", "_staging", "_subject", "overwritten")
+    __slots__ = ("_chunks", "_held", "_known", "_name", "_room", "_staging", "_subject", "overwritten")
 
     def __init__(self, staging: Staging, name: str, subject: str = "") -> None:
         self._staging = staging
         self._name, self._subject = name, subject
         self._chunks: dict[torch.device, Chunk] = {}
         self._held: list[Held] = []
+        self._known: list[tuple[float, int, float | None]] = []
         self._room = NUMBERS_MAX
         self.overwritten = False
 
-    def add(self, number: torch.Tensor, minibatch: int, bound: float | None = None) -> bool:
+    def add(self, number: torch.Tensor | float, minibatch: int, bound: float | None = None) -> bool:
         """Take a number, and the bound it is compared with, if any; False when the series is full."""
         if not self._room:
             return False
         self._room -= 1
+        if isinstance(number, float):
+            self._known.append((number, minibatch, bound))
+            return True
         try:
             self._held.append((number.detach(), number._version, minibatch, bound))
         except RuntimeError:  # an inference tensor has no version
@@ -65,9 +70,15 @@ class Series:
             self._gather()
         return True
 
-    def finish(self) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
-        """The vector of each device, and what it is; then the series is empty. Gradients must be off."""
-        self._gather()
+    def finish(self, tally: Tally) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
+        """The vector of each device, and what it is; then the series is empty. Gradients must be off. What is on the host is
+        told at once."""
+        if self._known:
+            values, minibatches, bounds = map(list, zip(*self._known, strict=True))
+            SeriesReader(self._name, self._subject, minibatches, bounds).tell(tally, values)
+            self._known = []
+        if self._held:
+            self._gather()
         found: dict[torch.device, tuple[torch.Tensor, Reader]] = {}
         for device, chunk in self._chunks.items():
             vector = chunk.gathered[0] if len(chunk.gathered) == 1 else self._staging.reducer(device).join(chunk.gathered)

@@ -40,7 +40,7 @@ class SkippedSteps:
         "_parameters",
         "_seen",
         "_used",
-        "_used_clip",
+        "used_clip",
     )
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -64,14 +64,14 @@ class SkippedSteps:
         self._missed = self._dropped = 0
         self._seen: Gradient | None = None
         self._kept: Gradient | None = None
-        self._open = self._used_clip = False
+        self._open = self.used_clip = False
 
     def clip(self, parameters: Sequence[torch.Tensor]) -> None:
         """Gradients of `parameters` were clipped; these are a set apart from those that begin with another one."""
         gradient = _first(parameters)
         if gradient is None:
             return
-        self._used_clip = True
+        self.used_clip = True
         key = id(parameters[0])
         waiting = self._clipped.get(key)
         if waiting is not None and waiting() is not gradient:
@@ -79,9 +79,8 @@ class SkippedSteps:
         self._clipped[key] = weakref.ref(gradient)
 
     def minibatch(self) -> None:
-        """A minibatch begins. Of no account once anything was clipped: then clips alone are counted."""
-        if self._used_clip:
-            return
+        """A minibatch begins. Not to be called any more in an update in which anything was clipped (`used_clip`): then clips
+        alone are counted."""
         gradient = _first(self._parameters)
         if self._open:
             self._settle(gradient)
@@ -90,9 +89,10 @@ class SkippedSteps:
 
     def step(self, optimizer: int) -> None:
         """The optimizer with this id uses the gradients of its parameters."""
-        for key in list(self._clipped):
-            if self._owners.get(key, optimizer) == optimizer:
-                del self._clipped[key]
+        clipped, owners = self._clipped, self._owners
+        for key in tuple(clipped):
+            if owners.get(key, optimizer) == optimizer:
+                del clipped[key]
         self._see_kept(optimizer)
         if self._kept is not None and self._kept() is not _first(self._parameters):
             self._dropped += 1
@@ -100,7 +100,7 @@ class SkippedSteps:
 
     def tell(self, tally: Tally) -> None:
         """Add the count of this update; that there was none is UNDEFINED where some could be hidden."""
-        if self._used_clip:
+        if self.used_clip:
             count = self._missed + len(self._clipped)
         else:
             if self._open:

@@ -18,12 +18,16 @@ from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
     from gradwatch_agent.collect.host import Key, Tally
+    from gradwatch_agent.collect.recipe import Recipe
     from gradwatch_contracts.signals import Source
+
+stack: Callable[..., Tensor] = torch.stack
+"""A name less to look for in torch at every minibatch."""
 
 ROWS_START = 16
 """Rows of a first block; the next update's block has the rows this one needed."""
@@ -130,6 +134,18 @@ class Block:
     rows: tuple[Tensor, ...]
     minibatches: list[int] = field(default_factory=list)
     before_step: int = 0
+    key: BlockKey | None = None
+    """Of whoever asked for it last; None while it is not open."""
+
+    def put(self, tensors: Sequence[Tensor], minibatch: int, before: bool) -> None:
+        """Copy a minibatch into the next row, of which there is one.
+
+        Raises:
+            RuntimeError: the tensors differ in shape or device; nothing was copied.
+        """
+        stack(tensors, out=self.rows[len(self.minibatches)])
+        self.minibatches.append(minibatch)
+        self.before_step += before
 
     @property
     def nbytes(self) -> int:
@@ -201,41 +217,48 @@ class Staging:
         """Whether nothing was staged or reduced since `finish`."""
         return not self._open and not self._parts
 
-    def stage(self, layout: Layout, tensors: list[Tensor], dtype: torch.dtype, minibatch: int, before: bool) -> None:
+    def stage(self, layout: Layout, tensors: Sequence[Tensor], dtype: torch.dtype, minibatch: int, before: bool) -> None:
         """Copy one minibatch: a 1-D tensor per channel, all of one length of at least 1. Gradients must be off.
 
         `before`: no optimizer step was taken yet. What exceeds the scratch area is reduced at once.
         """
         first = tensors[0]
         key = (layout, first.shape[0], dtype, first.device)
-        if not self.stage_again(key, tensors, minibatch, before):
+        block = self._open.get(key)
+        if block is None or len(block.minibatches) == len(block.rows):
             if 8 * key[1] * len(tensors) > self.scratch:
                 self.reduce_now(layout, tensors, minibatch, before)
-            elif self._make_room(key) is None:
-                self.overflowed = True
-            else:
-                self.stage_again(key, tensors, minibatch, before)
+                return
+            block = self._make_room(key)
+        if block is None:
+            self.overflowed = True
+        else:
+            block.put(tensors, minibatch, before)
 
-    def stage_again(self, key: BlockKey, tensors: list[Tensor], minibatch: int, before: bool) -> bool:
+    def stage_again(self, recipe: Recipe, tensors: Sequence[Tensor], minibatch: int, before: bool) -> bool:
         """Copy one more minibatch of a shape that was staged before; False when there is no room yet.
 
         Raises:
             RuntimeError: the tensors differ in shape or device; nothing was staged.
         """
-        block = self._open.get(key)
-        if block is None or len(block.minibatches) == len(block.rows):
+        block = recipe.block
+        if block is None or block.key is not recipe.key:
+            block = recipe.block = self._open.get(recipe.key)
+            if block is None:
+                return False
+            block.key = recipe.key
+        if len(block.minibatches) == len(block.rows):
+            recipe.block = None
             return False
-        torch.stack(tensors, out=block.rows[len(block.minibatches)])
-        block.minibatches.append(minibatch)
-        block.before_step += before
+        block.put(tensors, minibatch, before)
         return True
 
-    def reduce_now(self, layout: Layout, tensors: list[Tensor], minibatch: int, before: bool = False) -> None:
+    def reduce_now(self, layout: Layout, tensors: Sequence[Tensor], minibatch: int, before: bool = False) -> None:
         """Reduce one minibatch without staging it, in slices that fit the scratch area."""
         samples = tensors[0].shape[0]
         size = max(1, self.scratch // (8 * len(tensors)))
         if samples <= size:
-            self._reduce(torch.stack(tensors).unsqueeze(1), layout, [minibatch], int(before), whole=True)
+            self._reduce(stack(tensors).unsqueeze(1), layout, [minibatch], int(before), whole=True)
             return
         for start in range(0, samples, size):
             sliced = torch.stack([tensor[start : start + size] for tensor in tensors]).unsqueeze(1)
@@ -268,6 +291,7 @@ class Staging:
                 self._flush(key, block)
                 return block
             self._full.append((key, block))
+            block.key = None
         else:
             if len(self._open) >= OPEN_BLOCKS_MAX:
                 self._flush_all()
@@ -306,6 +330,7 @@ class Staging:
         """Reduce every block and keep the largest of each shape."""
         for key, block in (*self._full, *self._open.items()):
             self._flush(key, block)
+            block.key = None
             layout, samples, dtype, device = key
             shape = (layout.plan.channels, samples, dtype, device)
             idle = self._free.get(shape)

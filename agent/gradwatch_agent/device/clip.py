@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
+from torch.compiler import is_compiling
 from torch.nn.utils import clip_grad
 
 from gradwatch_agent.device.total_norm import is_same, total_with_parts
@@ -135,7 +136,7 @@ def _wrap_total(original: Callable[..., Any], note: Callable[..., None], watch: 
     def _get_total_norm(
         tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
     ) -> Any:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return original(tensors, norm_type, error_if_nonfinite, foreach)
         found = None
         if watch.keeps_parts:
@@ -152,7 +153,7 @@ def _wrap_total(original: Callable[..., Any], note: Callable[..., None], watch: 
 
 def _wrap_scale(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
     def _clip_grads_with_norm_(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             note(parameters, max_norm, total_norm)
         return original(parameters, max_norm, total_norm, *args, **kwargs)
 

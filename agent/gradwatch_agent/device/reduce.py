@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 REDUCTIONS_MAX = 64
 """Shapes of blocks whose reduction is kept: with minibatches of any length, each update has others."""
 
+is_grad_enabled = torch.is_grad_enabled
 set_grad: Callable[[bool], object] = getattr(torch._C, "_set_grad_enabled", torch.set_grad_enabled)
 """Switch gradients without the context manager, which costs 3 microseconds a call. Inside the `try` that switches them back:
 before it, Ctrl-C could leave a notebook without gradients."""

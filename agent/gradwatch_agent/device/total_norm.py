@@ -31,6 +31,12 @@ PROBE_SIZES = (1, 3, 64, 1023, 4096)
 """Lengths around those of vector registers, where an order of summation shows."""
 
 PLAIN = {torch.Tensor}
+
+# Looked up once: each name that is looked for in torch at every clip costs as much as an addition there.
+is_grad_enabled, stack, vector_norm = torch.is_grad_enabled, torch.stack, torch.linalg.vector_norm
+group: Any = getattr(torch._C, GROUP, None) or getattr(clip_grad, GROUP, None)
+foreach_norm: Any = getattr(torch, FOREACH, None)
+
 Parts = tuple["Tensor", "Tensor"]
 """(total norm, norm of each tensor)."""
 
@@ -45,19 +51,19 @@ def total_with_parts(tensors: Any, norm_type: Any, error_if_nonfinite: Any, fore
         return None
     if type(tensors) is not list or not tensors or set(map(type, tensors)) != PLAIN:
         return None
-    enabled = torch.is_grad_enabled()
+    enabled = is_grad_enabled()
     try:
         set_grad(False)
-        groups: Any = getattr(clip_grad, GROUP)([tensors])
+        groups = group([tensors], False)  # what torch's function calls, without its own switch of gradients
         if len(groups) != 1:
             return None
-        (device, _), ((listed,), _) = next(iter(groups.items()))
-        if getattr(clip_grad, SUPPORT)(listed, device):
-            norms = list(torch._foreach_norm(listed, 2.0))
+        ((device, _),) = groups
+        if getattr(clip_grad, SUPPORT)((), device):  # what it asks of tensors is that they are plain
+            norms = foreach_norm(tensors, 2.0)
         else:
-            norms = [torch.linalg.vector_norm(tensor, 2.0) for tensor in listed]
-        parts = torch.stack(norms)
-        return torch.linalg.vector_norm(parts, 2.0), parts
+            norms = [vector_norm(tensor, 2.0) for tensor in tensors]
+        parts = stack(norms)
+        return vector_norm(parts, 2.0), parts
     finally:
         set_grad(enabled)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from gradwatch_agent.collect import policy as policy_module
 from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -176,8 +177,19 @@ def test_ppo_nan_loss_is_found_on_device_and_host() -> None:
         assert math.isnan(row["loss.total"][1])
 
 
-def test_ppo_loss_written_to_afterwards_is_incomplete() -> None:
-    """Losses are kept by reference: one that changed since is not what was passed."""
+def test_ppo_loss_on_the_host_written_to_afterwards_is_what_was_passed() -> None:
+    """Where nothing waits for it, the number is read at once."""
+    loss = torch.tensor(1.0)
+    with monitoring() as (monitor, record):
+        monitor.ppo(loss=loss)
+        loss.mul_(2)
+        monitor.step()
+        assert record.last["loss.total"] == (1.0, 1.0, 0.0)
+
+
+def test_ppo_loss_on_a_device_written_to_afterwards_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses there are kept by reference: one that changed since is not what was passed."""
+    monkeypatch.setattr(policy_module, "host_value", lambda number: None)
     loss = torch.tensor(1.0)
     with monitoring() as (monitor, record):
         monitor.ppo(loss=loss)
