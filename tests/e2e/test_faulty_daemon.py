@@ -71,7 +71,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Own errors are raised; a small outbox; a short close."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
     monkeypatch.setattr("gradwatch_contracts.limits.CLOSE_S", CLOSE_S)
-    monkeypatch.setattr("gradwatch_agent.entry.Outbox", lambda: Outbox(OUTBOX_BYTES, OUTBOX_BYTES))
+    monkeypatch.setattr("gradwatch_agent.wiring.Outbox", lambda: Outbox(OUTBOX_BYTES, OUTBOX_BYTES))
 
 
 def watched(endpoint: str, level: str = "minimal") -> Monitor:
@@ -157,7 +157,7 @@ def test_trainer_of_a_real_daemon_finishes_unharmed(tmp_path: Path, act: str, mo
     with DaemonProcess(tmp_path) as daemon:
         monkeypatch.setenv("GRADWATCH_RUNTIME_DIR", str(daemon.runtime_dir))
         if act == "none":
-            monkeypatch.setattr("gradwatch_agent.entry.Outbox", Outbox)
+            monkeypatch.setattr("gradwatch_agent.wiring.Outbox", Outbox)
             monkeypatch.setattr("gradwatch_contracts.limits.CLOSE_S", 10.0)
         mon = watched("auto")
         wait_for(lambda: mon._link is not None and mon._link.state == "live", "a session")

@@ -18,7 +18,7 @@ from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.series import Series
 from gradwatch_agent.collect.skipped import SkippedSteps
 from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
-from gradwatch_agent.collect.tensors import META, is_plain
+from gradwatch_agent.collect.tensors import META, as_real, by_device, is_dense
 from gradwatch_agent.collect.weights import WeightReader, Weights
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
@@ -249,7 +249,7 @@ class GradientCollector:
             gradient = parameter.grad
             if gradient is None or not gradient.numel():
                 continue
-            if not _is_dense(gradient):  # the norm of the others must not pass for that of all
+            if not is_dense(gradient):  # the norm of the others must not pass for that of all
                 fault = Status.DTYPE
                 break
             fault = Status.DEVICE
@@ -263,7 +263,7 @@ class GradientCollector:
             return
         ((device, (owners, tensors)),) = usable.items()
         with torch.no_grad():
-            norms = self.staging.reducer(device).norms(_real(tensors))
+            norms = self.staging.reducer(device).norms(as_real(tensors))
             if isinstance(scale, torch.Tensor):
                 norms = norms / scale
             if total is None:
@@ -284,7 +284,7 @@ class GradientCollector:
         self._tensors.add(norms, bound, groups, self._members.of(parameters, norms.shape[0]))
 
     def _copy_parameters(self) -> None:
-        parameters = _by_device(self.parameters)
+        parameters = by_device(self.parameters)
         nbytes = sum(tensor.numel() * tensor.element_size() for tensors in parameters.values() for tensor in tensors)
         if nbytes > COPY_BYTES_MAX:
             self._ratio_status = Status.THINNED
@@ -328,16 +328,16 @@ class GradientCollector:
     def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
         """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
         weights, nowhere = Weights(self.names, self._broken, layers), Weights(self.names, Broken(), None)
-        for device, tensors in _by_device(self.parameters).items():
+        for device, tensors in by_device(self.parameters).items():
             told = nowhere if device.type == META else weights
             parts.setdefault(device, []).append(self._weigh(device, tensors, told))
-        if not all(map(_is_dense, self.parameters)):
+        if not all(map(is_dense, self.parameters)):
             for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
                 self.tally.refuse(name, Status.DTYPE)
 
     def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
         reducer = self.staging.reducer(device)
-        norms = reducer.norms(_real(tensors))
+        norms = reducer.norms(as_real(tensors))
         weights.waiting += 1
         members = tuple([self._members.number(tensor) for tensor in tensors])
         before = self._before.pop(device, None)
@@ -345,7 +345,7 @@ class GradientCollector:
             return norms, WeightReader(weights, members)
         begin = time.perf_counter_ns()
         # One difference at a time: all of them together would be a third copy of the model.
-        moved = [reducer.norms(_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
+        moved = [reducer.norms(as_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
         self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
@@ -381,22 +381,3 @@ def _capturing(tensor: torch.Tensor, tally: Tally) -> bool:
         return False
     _refuse(tally, Status.CAPTURING)
     return True
-
-
-def _by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch.Tensor]]:
-    """Dense plain tensors by where they are now; a model may move between updates."""
-    grouped: dict[torch.device, list[torch.Tensor]] = {}
-    for tensor in tensors:
-        if _is_dense(tensor):
-            grouped.setdefault(tensor.device, []).append(tensor)
-    return grouped
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    """Whether its norm is that of its elements: a subclass, a DTensor for one, does with our calls what it likes."""
-    return tensor.layout is torch.strided and is_plain(tensor)
-
-
-def _real(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Complex tensors as real ones of the same norm."""
-    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]

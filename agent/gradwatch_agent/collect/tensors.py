@@ -9,6 +9,7 @@ import torch
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeGuard
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -37,3 +38,22 @@ def fault_of(tensor: object) -> Status | None:
     if not is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
         return Status.DTYPE
     return None if tensor.numel() else Status.UNDEFINED
+
+
+def by_device(tensors: Sequence[torch.Tensor]) -> dict[torch.device, list[torch.Tensor]]:
+    """Dense plain tensors by where they are now; a model may move between updates."""
+    grouped: dict[torch.device, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        if is_dense(tensor):
+            grouped.setdefault(tensor.device, []).append(tensor)
+    return grouped
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether its norm is that of its elements: a subclass, a DTensor for one, does with our calls what it likes."""
+    return tensor.layout is torch.strided and is_plain(tensor)
+
+
+def as_real(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Complex tensors as real ones of the same norm."""
+    return [torch.view_asas_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from pathlib import Path
@@ -178,3 +179,8 @@ def test_overhead_that_is_none_is_refused_by_name(given: object) -> None:
         check_overhead(given, {})
     with pytest.raises(GradwatchError, match="GRADWATCH_OVERHEAD"):
         check_overhead("auto", {"GRADWATCH_OVERHEAD": "plenty"})
+
+
+def test_watch_stages_as_much_by_default_as_the_checks_say() -> None:
+    """`watch` is told without loading what checks its arguments."""
+    assert inspect.signature(watch).parameters["max_staged_bytes"].default == arguments.STAGED_BYTES
