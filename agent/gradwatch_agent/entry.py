@@ -58,28 +58,7 @@ def watch(
     Raises:
         GradwatchError: `invalid-argument`: which argument, what was expected, what came.
     """
+    given = locals()
     from gradwatch_agent.wiring import open_monitor
 
-    return open_monitor(
-        model=model,
-        optimizer=optimizer,
-        run=run,
-        group=group,
-        tags=tags,
-        labels=labels,
-        config=config,
-        updates_total=updates_total,
-        update_start=update_start,
-        action_space=action_space,
-        endpoint=endpoint,
-        level=level,
-        mode=mode,
-        off_policy=off_policy,
-        max_staged_bytes=max_staged_bytes,
-        collect_every=collect_every,
-        collect=collect,
-        overhead=overhead,
-        probe=probe,
-        agree=agree,
-        spool=spool,
-    )
+    return open_monitor(given)

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent import arguments
 from gradwatch_agent.collect.host import Hints
@@ -35,54 +35,31 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Command
 
 
-def open_monitor(
-    *,
-    model: object,
-    optimizer: object,
-    run: str | None,
-    group: str,
-    tags: object,
-    labels: object,
-    config: object,
-    updates_total: int | None,
-    update_start: int,
-    action_space: object,
-    endpoint: str,
-    level: object,
-    mode: str,
-    off_policy: bool,
-    max_staged_bytes: int,
-    collect_every: int,
-    collect: Mapping[str, bool] | None,
-    overhead: object,
-    probe: object,
-    agree: object,
-    spool: object,
-) -> Monitor:
-    """See `entry.watch`, whose arguments these are."""
+def open_monitor(given: Mapping[str, Any]) -> Monitor:
+    """The monitor for these arguments of `watch`, by name; see there."""
     settings = arguments.Settings(
-        run=arguments.check_run(run, os.environ, sys.argv[0] if sys.argv else ""),
-        modules=arguments.check_modules(model),
-        optimizers=arguments.check_optimizers(optimizer),
-        group=arguments.check_group(group),
-        tags=arguments.check_tags(tags),
-        config=arguments.check_config(config, Hints()),
-        labels=arguments.check_labels(labels, arguments.check_modules(model)),
-        updates_total=arguments.check_count(updates_total, "updates_total", 1, optional=True),
-        update_start=arguments.check_count(update_start, "update_start", 0) or 0,
-        action_space=action_space,
-        level=arguments.check_level(level, os.environ),
-        sync=arguments.check_mode(mode),
-        off_policy=bool(off_policy),
-        max_staged_bytes=arguments.check_count(max_staged_bytes, "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
-        collect_every=arguments.check_count(collect_every, "collect_every", 1) or 1,
-        switches=arguments.check_collect(collect),
-        overhead=arguments.check_overhead(overhead, os.environ),
-        probe=arguments.check_probe(probe),
-        agree=arguments.check_agree(agree),
-        spool=arguments.check_spool(spool, os.environ),
+        run=arguments.check_run(given["run"], os.environ, sys.argv[0] if sys.argv else ""),
+        modules=arguments.check_modules(given["model"]),
+        optimizers=arguments.check_optimizers(given["optimizer"]),
+        group=arguments.check_group(given["group"]),
+        tags=arguments.check_tags(given["tags"]),
+        config=arguments.check_config(given["config"], Hints()),
+        labels=arguments.check_labels(given["labels"], arguments.check_modules(given["model"])),
+        updates_total=arguments.check_count(given["updates_total"], "updates_total", 1, optional=True),
+        update_start=arguments.check_count(given["update_start"], "update_start", 0) or 0,
+        action_space=given["action_space"],
+        level=arguments.check_level(given["level"], os.environ),
+        sync=arguments.check_mode(given["mode"]),
+        off_policy=bool(given["off_policy"]),
+        max_staged_bytes=arguments.check_count(given["max_staged_bytes"], "max_staged_bytes", arguments.STAGED_BYTES_MIN) or 0,
+        collect_every=arguments.check_count(given["collect_every"], "collect_every", 1) or 1,
+        switches=arguments.check_collect(given["collect"]),
+        overhead=arguments.check_overhead(given["overhead"], os.environ),
+        probe=arguments.check_probe(given["probe"]),
+        agree=arguments.check_agree(given["agree"]),
+        spool=arguments.check_spool(given["spool"], os.environ),
     )
-    return _open(settings, endpoint, os.environ)
+    return _open(settings, given["endpoint"], os.environ)
 
 
 def _open(settings: Settings, endpoint: str, env: Mapping[str, str]) -> Monitor:

@@ -56,4 +56,4 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 def as_real(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Complex tensors as real ones of the same norm."""
-    return [torch.view_asas_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
