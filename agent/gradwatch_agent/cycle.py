@@ -173,7 +173,7 @@ class UpdateCycle:
             self._let_go()
             return
         self.level, notes = self._desired.boundary(self.update)
-        self._collected = Level(min(self.level, MINIMAL)) if self._settings.thins(self.update, self.level) else self.level
+        self._collected = min(self.level, MINIMAL) if self._settings.thins(self.update, self.level) else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
         switches = self._settings.switches
@@ -202,12 +202,13 @@ class UpdateCycle:
             underway, lost = self._bring_over(tally)
             if self._memory is not None and self._settings.switches.on("host_memory"):
                 begin = time.perf_counter_ns()
-                self._memory.tell(tally)
+                self._memory.tell(tally, now_ns)
                 self._settings.switches.charge("host_memory", time.perf_counter_ns() - begin)
             self._settings.switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)
-            self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
+            if not UNFIT.isdisjoint(tally.reasons.values()):
+                self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
             if self._measurement is not None and self._measurement.idle and not flags:
                 flags = RowFlag.SKIPPED
             update_ms = (now_ns - self._stepped_ns) / 1e6

@@ -35,7 +35,7 @@ class DesiredState:
     the daemon does meanwhile, unless it vanishes from what the daemon wants.
     """
 
-    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_wanted")
+    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_settled", "_wanted")
 
     def __init__(self, base: Level) -> None:
         self._base = base
@@ -45,6 +45,8 @@ class DesiredState:
         self._running: dict[str, Active] = {}
         self._left: dict[str, int] = {}
         self._ended: dict[str, None] = {}
+        self._settled: Desired | None = None
+        """What was wanted at the last boundary, while that asks for no escalation and none runs: then nothing can change."""
 
     @property
     def level(self) -> Level:
@@ -66,6 +68,8 @@ class DesiredState:
         A revision of 0 says nothing of the base: then the one given at the start holds.
         """
         wanted = self._wanted
+        if wanted is self._settled:
+            return self._level, []
         if update >= wanted.not_before:
             self._held = wanted.base if wanted.revision > 0 else self._base, wanted.pin
         base, pin = self._held
@@ -79,6 +83,8 @@ class DesiredState:
             self._running[id_], self._left[id_] = active, active.updates
             notes.append(ResultNote(id_, "applied", update))
         self._level = effective_level(base, pin, [active.level for active in self._running.values()])
+        quiet = update >= wanted.not_before and not (wanted.active or self._running)
+        self._settled = wanted if quiet else None
         return self._level, notes
 
     def _finish(self, listed: Mapping[str, Active]) -> dict[str, str]:

@@ -44,6 +44,8 @@ RELIEF = 0.7
 
 CALM = 16
 
+NOBODY: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Thinning:
@@ -92,7 +94,10 @@ class Pace:
         self.whole.append(whole)
         self.core.append(max(0.0, whole - sum(costs.values())))
         for name, cost in costs.items():
-            self.costs.setdefault(name, _recent()).append(cost)
+            seen = self.costs.get(name)
+            if seen is None:
+                seen = self.costs[name] = _recent()
+            seen.append(cost)
             self.periods[name] = periods.get(name, 1)
 
     def predict(self, every: Mapping[str, int]) -> float:
@@ -120,8 +125,11 @@ class Governor:
 
     def begin(self, update: int, level: Level) -> frozenset[str]:
         """The collectors that rest in `update`, which runs at `level`; each level has its own paces."""
-        self._level, self._pace = level, self._paces.setdefault(level, Pace())
-        return frozenset([name for name, every in self._pace.every.items() if update % every])
+        pace = self._paces.get(level)
+        if pace is None:
+            pace = self._paces[level] = Pace()
+        self._level, self._pace = level, pace
+        return frozenset([name for name, every in pace.every.items() if update % every]) if pace.every else NOBODY
 
     def end(
         self, update_ms: float, agent_ms: float, costs_ms: Mapping[str, float], periods: Mapping[str, int] | None = None
@@ -137,6 +145,8 @@ class Governor:
         if len(pace.whole) < JUDGED_MIN:
             return None
         budget = self._shares[self._level]
+        if not pace.every and max(pace.whole) + sum(costs_ms.values()) / own_ms <= budget:
+            return None  # nobody rests, and nobody has to: predicting that would take longer than `step()` may
         wanted = _relax(pace, budget)
         if wanted is None:
             wanted = _tighten(pace, budget)

@@ -233,10 +233,14 @@ class Monitor(UpdateCycle):
                 if self.level >= MINIMAL:
                     if scalars:
                         self._user.put(scalars)
-                    self._tell_numbers("episode.return", episode_returns)
-                    self._tell_numbers("episode.length", episode_lengths)
-                    self._tell_numbers("episode.truncated", truncated)
-                    self._tell_numbers("episode.eval_return", eval_return)
+                    if episode_returns is not None:
+                        self._tell_numbers("episode.return", episode_returns)
+                    if episode_lengths is not None:
+                        self._tell_numbers("episode.length", episode_lengths)
+                    if truncated is not None:
+                        self._tell_numbers("episode.truncated", truncated)
+                    if eval_return is not None:
+                        self._tell_numbers("episode.eval_return", eval_return)
             finally:  # the row goes out, whatever was wrong with these
                 try:
                     self._finish(begin, 0, env_steps)
@@ -282,10 +286,9 @@ class Monitor(UpdateCycle):
 
     def _tell_numbers(self, column: str, values: object) -> None:
         """Take numbers from wherever they are."""
-        if values is not None:
-            here = to_float(values) is not None or sys.modules.get("torch") is None
-            if here or not self._measure().numbers(column, values):
-                tell_numbers(self._tally, column, values)
+        here = to_float(values) is not None or sys.modules.get("torch") is None
+        if here or not self._measure().numbers(column, values):
+            tell_numbers(self._tally, column, values)
 
     def _tell_profile(self, text: str, detail: dict[str, Scalar]) -> None:
         """Say how a capture ended."""

@@ -52,4 +52,6 @@ class Switches:
     @property
     def resting_columns(self) -> frozenset[str]:
         """The columns that rest with their collectors, whatever their subjects."""
+        if not self.resting:
+            return self.resting
         return frozenset([column for name in self.resting - self.off for column in COLLECTORS[name].columns])

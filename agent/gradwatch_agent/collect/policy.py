@@ -161,7 +161,7 @@ class PolicyCollector:
             return False
         before = recipe.ratio and self._before(minibatch)
         try:
-            if not self.staging.stage_again(recipe, tensors, minibatch, before):
+            if not self.staging.stage_again(recipe.key, tensors, minibatch, before):
                 self.staging.stage(recipe.key[0], tensors, recipe.key[2], minibatch, before)
         except RuntimeError:
             return False

@@ -10,7 +10,7 @@ from gradwatch_agent.collect.tensors import is_plain
 if TYPE_CHECKING:
     import torch
 
-    from gradwatch_agent.collect.staging import Block, BlockKey
+    from gradwatch_agent.collect.staging import BlockKey
 
 DTYPE = attrgetter("dtype")
 
@@ -21,7 +21,7 @@ Given = tuple[Any, Any, Any, Any, Any, Any, Any]
 class Recipe:
     """Type of each argument, dtype of the tensors among them, the shape and clip they had, and the block they went to."""
 
-    __slots__ = ("_clip", "_dtypes", "_pick", "_shape", "_types", "block", "entropy", "key", "ratio")
+    __slots__ = ("_clip", "_dtypes", "_pick", "_shape", "_types", "entropy", "key", "ratio")
 
     def __init__(self, given: Given, clip: object, key: BlockKey) -> None:
         places = [place for place, tensor in enumerate(given) if tensor is not None]
@@ -31,8 +31,6 @@ class Recipe:
         self._types, self._dtypes = tuple(map(type, given)), tuple(map(DTYPE, tensors))
         self._shape, self._clip = tensors[0].shape, clip
         self.key, self.ratio, self.entropy = key, key[0].plan.ratio, given[5] is not None
-        self.block: Block | None = None
-        """The open block of the key, as far as known."""
 
     @classmethod
     def of(cls, given: Given, clip: object, key: BlockKey) -> Recipe | None:

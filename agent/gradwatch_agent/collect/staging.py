@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gradwatch_agent.collect.host import Key, Tally
-    from gradwatch_agent.collect.recipe import Recipe
     from gradwatch_contracts.signals import Source
 
 stack: Callable[..., Tensor] = torch.stack
@@ -134,8 +133,6 @@ class Block:
     rows: tuple[Tensor, ...]
     minibatches: list[int] = field(default_factory=list)
     before_step: int = 0
-    key: BlockKey | None = None
-    """Of whoever asked for it last; None while it is not open."""
 
     def put(self, tensors: Sequence[Tensor], minibatch: int, before: bool) -> None:
         """Copy a minibatch into the next row, of which there is one.
@@ -165,6 +162,7 @@ class Staging:
     __slots__ = (
         "_free",
         "_full",
+        "_last",
         "_numbers",
         "_open",
         "_parts",
@@ -185,6 +183,8 @@ class Staging:
         self._parts: dict[torch.device, list[Part]] = {}
         self._reducers: dict[torch.device, Reducer] = {}
         self._open: dict[BlockKey, Block] = {}
+        self._last: tuple[BlockKey | None, Block | None] = None, None
+        """Whose open block was asked for last."""
         self._full: list[tuple[BlockKey, Block]] = []
         self._free: dict[ShapeKey, Block] = {}
         self._rows_used: dict[ShapeKey, int] = {}
@@ -235,20 +235,17 @@ class Staging:
         else:
             block.put(tensors, minibatch, before)
 
-    def stage_again(self, recipe: Recipe, tensors: Sequence[Tensor], minibatch: int, before: bool) -> bool:
+    def stage_again(self, key: BlockKey, tensors: Sequence[Tensor], minibatch: int, before: bool) -> bool:
         """Copy one more minibatch of a shape that was staged before; False when there is no room yet.
 
         Raises:
             RuntimeError: the tensors differ in shape or device; nothing was staged.
         """
-        block = recipe.block
-        if block is None or block.key is not recipe.key:
-            block = recipe.block = self._open.get(recipe.key)
-            if block is None:
-                return False
-            block.key = recipe.key
-        if len(block.minibatches) == len(block.rows):
-            recipe.block = None
+        last, block = self._last
+        if last is not key:  # comparing keys would take longer than all else here but the copy
+            block = self._open.get(key)
+            self._last = key, block
+        if block is None or len(block.minibatches) == len(block.rows):
             return False
         block.put(tensors, minibatch, before)
         return True
@@ -280,6 +277,7 @@ class Staging:
 
     def _make_room(self, key: BlockKey) -> Block | None:
         """Return a block of `key` with a free row: a new one, else an old one after reducing it; None when full."""
+        self._last = None, None
         if self._numbers > NUMBERS_MAX // 2:
             return None
         layout, samples, dtype, device = key
@@ -291,7 +289,6 @@ class Staging:
                 self._flush(key, block)
                 return block
             self._full.append((key, block))
-            block.key = None
         else:
             if len(self._open) >= OPEN_BLOCKS_MAX:
                 self._flush_all()
@@ -328,9 +325,9 @@ class Staging:
 
     def _flush_all(self) -> None:
         """Reduce every block and keep the largest of each shape."""
+        self._last = None, None
         for key, block in (*self._full, *self._open.items()):
             self._flush(key, block)
-            block.key = None
             layout, samples, dtype, device = key
             shape = (layout.plan.channels, samples, dtype, device)
             idle = self._free.get(shape)

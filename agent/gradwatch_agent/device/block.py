@@ -184,8 +184,8 @@ class BlockReduction:
         sums = host_values(self._finite)
         if sums is not None and math.isfinite(sum(sums)):
             if self._counted:
-                self._counted = False
                 self._bad.zero_()
+                self._counted = False
             return
         self._counted = True
         found = torch.count_nonzero(self._moments - self._moments, (1, 2))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from gradwatch_agent.collect.memory import HostMemory
+from gradwatch_agent.collect.host import Tally
+from gradwatch_agent.collect.memory import FRESH_NS, HostMemory
 from gradwatch_agent.collect.phases import TIMED, Phase, PhaseTimes
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -104,8 +105,21 @@ def test_every_phase_is_documented_in_its_method() -> None:
     assert all(f'"{name}"' in str(Monitor.phase.__doc__) for name in TIMED)
 
 
-def test_host_memory_grows_with_what_is_allocated() -> None:
+def test_host_memory_just_read_is_told_again_and_then_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that makes hundreds of updates a second waits for the kernel in ten of them."""
+    memory, told = HostMemory(), []
+    for pages, now_ns in ((3, 0), (5, FRESH_NS - 1), (7, FRESH_NS)):
+        monkeypatch.setattr(os, "pread", lambda file, size, at, pages=pages: b"9 %d 9" % pages)
+        tally = Tally()
+        memory.tell(tally, now_ns)
+        told.append(tally.parts["sys.host_bytes", ""][0] / os.sysconf("SC_PAGE_SIZE"))
+    memory.close()
+    assert told == [3, 3, 7]
+
+
+def test_host_memory_grows_with_what_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB more are seen, in bytes."""
+    monkeypatch.setattr("gradwatch_agent.collect.memory.FRESH_NS", 0)
     with monitoring() as (monitor, record):
         monitor.step()
         held = np.ones(8 * 1024 * 1024)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gradwatch_agent.collect import staging as staging_module
-from gradwatch_agent.collect.recipe import Recipe
 from gradwatch_agent.collect.staging import ROWS_START, Channel, Layout, Staging
 from gradwatch_agent.device.plan import Plan
 from gradwatch_contracts.columns import Status
@@ -96,8 +95,7 @@ def test_staging_of_unequal_tensors_stages_nothing() -> None:
     """The short way relies on `stack` to refuse them."""
     staging = Staging(MEGA)
     stage(staging, 1)
-    given = (torch.zeros(4), torch.zeros(4), None, None, None, None, None)
-    recipe = Recipe(given, None, (LAYOUT, 4, torch.float32, torch.device("cpu")))
+    key = (LAYOUT, 4, torch.float32, torch.device("cpu"))
     with pytest.raises(RuntimeError):
-        staging.stage_again(recipe, [torch.zeros(4), torch.zeros(5)], 1, before=False)
+        staging.stage_again(key, [torch.zeros(4), torch.zeros(5)], 1, before=False)
     assert rows_of(staging.finish()) == [1]
