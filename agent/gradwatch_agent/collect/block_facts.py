@@ -43,6 +43,7 @@ COLLECTOR_OF = {
     "ranges": "ranges",
     "zeros": "reward_zeros",
     "shape": "advantage_shape",
+    "batch": "diversity",
 }
 """Field of a `Plan` → the collector that asks for it."""
 

@@ -175,9 +175,11 @@ class BlockReduction:
         if absent is not None and plan.slots.flags:
             self._flags.masked_fill_(absent, 0.0)
         if self._batch is not None:
+            begin = time.perf_counter_ns()
             layers, between = self._batch
             sums = torch.mul(self._reducer.one, math.nan) if layers is None else layers.sum(2)
             torch.linalg.vector_norm(sums, out=between)
+            self._reducer.spend("batch", begin)
 
     def _count_nonfinite(self) -> None:
         """Non-finite elements of each channel. On the CPU they are counted only when a sum says that there are some."""
