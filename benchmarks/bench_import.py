@@ -1,7 +1,7 @@
 """What `import gradwatch_agent` costs, without torch: ms, wall and CPU, in fresh processes that take turns.
 
-The baseline is the import of the standard modules and msgpack that it needs; a trainer has nearly all of them anyway, as
-torch does. With torch imported first, ours is what is left.
+The baseline is the import of the standard modules and msgpack that `watch` needs; a trainer has nearly all of them anyway, as
+torch does. They and our own come with the first call of `watch`, which is timed as well, without torch and after it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ CONTESTANTS = {
     "import gradwatch_agent": ("", "import gradwatch_agent"),
     "what it needs": ("", f"import {NEEDED}"),
     "import gradwatch_agent after torch": ("import torch", "import gradwatch_agent"),
+    "what the first watch() loads": ("import gradwatch_agent", "import gradwatch_agent.wiring"),
+    "the same after torch": ("import torch, gradwatch_agent", "import gradwatch_agent.wiring"),
 }
 CODE = """
 import json, sys, time
