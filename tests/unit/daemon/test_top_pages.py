@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gradwatch_contracts.keyboard import KEYBOARD, Where, keys_of
+from gradwatch_daemon.cli.top.frame import Frame
 from gradwatch_daemon.cli.top.lines import ASCII, UNICODE, cut, text_of, width, wrapped
-from gradwatch_daemon.cli.top.pages import Frame, draw
+from gradwatch_daemon.cli.top.pages import draw
 from gradwatch_daemon.cli.top.picture import Closeup, Picture, with_event
 from gradwatch_daemon.cli.top.spark import extent, sparkline
 from gradwatch_daemon.cli.top.view import SPANS, Page, View, listed, step

@@ -9,8 +9,8 @@ from gradwatch_daemon.cli.top.lines import BLANK, Span, joined, line, marked, pa
 from gradwatch_daemon.cli.top.view import listed
 
 if TYPE_CHECKING:
+    from gradwatch_daemon.cli.top.frame import Frame
     from gradwatch_daemon.cli.top.lines import Line
-    from gradwatch_daemon.cli.top.pages import Frame
     from gradwatch_daemon.cli.top.picture import Picture
     from gradwatch_daemon.cli.top.view import View
 

@@ -17,7 +17,8 @@ from gradwatch_contracts.keyboard import Where, keys_of
 from gradwatch_daemon.cli.failure import CommandError
 from gradwatch_daemon.cli.top import acts
 from gradwatch_daemon.cli.top.feed import Feed, Wanted
-from gradwatch_daemon.cli.top.pages import Frame, draw
+from gradwatch_daemon.cli.top.frame import Frame
+from gradwatch_daemon.cli.top.pages import draw
 from gradwatch_daemon.cli.top.picture import with_event
 from gradwatch_daemon.cli.top.run_page import spark_cells
 from gradwatch_daemon.cli.top.view import SPANS, Page, View, anomaly_at, run_at, step

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from gradwatch_daemon.cli.client import connect
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.top.feed import Wanted, first_picture, read_closeup
+from gradwatch_daemon.cli.top.frame import Frame
 from gradwatch_daemon.cli.top.lines import ASCII, UNICODE
-from gradwatch_daemon.cli.top.pages import Frame, draw_once
+from gradwatch_daemon.cli.top.pages import draw_once
 from gradwatch_daemon.cli.top.run_page import spark_cells
 from gradwatch_daemon.cli.top.view import Page, View
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.keyboard import KEYBOARD, Where
@@ -15,7 +14,8 @@ from gradwatch_daemon.cli.top.view import Page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_daemon.cli.top.lines import Glyphs, Line
+    from gradwatch_daemon.cli.top.frame import Frame
+    from gradwatch_daemon.cli.top.lines import Line
     from gradwatch_daemon.cli.top.picture import Picture
     from gradwatch_daemon.cli.top.view import View
 
@@ -27,18 +27,6 @@ _SHOWN = {
     Page.ANOMALY: "a acknowledge  n note  e escalate  [ ] other anomalies  h back  ? keys",
     Page.HELP: "h back",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The terminal: its size in cells, its characters, whether acts are refused here, and what the clock says (text, s)."""
-
-    cells: int
-    rows: int
-    glyphs: Glyphs
-    readonly: bool
-    time: str
-    now: float
 
 
 def draw(picture: Picture, view: View, frame: Frame) -> list[Line]:

@@ -16,8 +16,8 @@ from gradwatch_daemon.cli.top.view import SPANS, listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gradwatch_daemon.cli.top.frame import Frame
     from gradwatch_daemon.cli.top.lines import Line
-    from gradwatch_daemon.cli.top.pages import Frame
     from gradwatch_daemon.cli.top.picture import Closeup, Picture
     from gradwatch_daemon.cli.top.view import View
 

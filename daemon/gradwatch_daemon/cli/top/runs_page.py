@@ -10,8 +10,8 @@ from gradwatch_daemon.cli.top.lines import BLANK, Span, line, marked, pad, wrapp
 from gradwatch_daemon.cli.top.view import chosen, listed
 
 if TYPE_CHECKING:
+    from gradwatch_daemon.cli.top.frame import Frame
     from gradwatch_daemon.cli.top.lines import Line
-    from gradwatch_daemon.cli.top.pages import Frame
     from gradwatch_daemon.cli.top.picture import Picture
     from gradwatch_daemon.cli.top.view import View
 
