@@ -25,10 +25,13 @@ class ServerEvent:
 class StreamClient:
     """Reads GET stream straight from the ASGI application (httpx collects a whole body before it hands out any)."""
 
-    def __init__(self, daemon: FakeDaemon, query: str = "", last_event_id: str | None = None) -> None:
+    def __init__(
+        self, daemon: FakeDaemon, query: str = "", last_event_id: str | None = None, *, token: str = TOKEN, cookie: str = ""
+    ) -> None:
         self._daemon = daemon
         self._query = query
         self._last = last_event_id
+        self._proof = (b"cookie", cookie.encode()) if cookie else (b"authorization", f"Bearer {token}".encode())
         self._parts: asyncio.Queue[bytes] = asyncio.Queue()
         self._leaving = asyncio.Event()
         self.reading = asyncio.Event()
@@ -40,7 +43,7 @@ class StreamClient:
         self.task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> StreamClient:
-        headers = [(b"host", HOST.encode()), (b"authorization", f"Bearer {TOKEN}".encode())]
+        headers = [(b"host", HOST.encode()), self._proof]
         if self._last is not None:
             headers.append((b"last-event-id", self._last.encode()))
         scope = {

@@ -242,6 +242,11 @@ class Sessions:
         entry = self._open.get(digest_of(secret))
         return None if entry is None else entry[1]
 
+    def ends_ns(self, secret: str) -> int:
+        """When a session ends, with its token at the latest (unix ns); 0 for one that is not open (any more)."""
+        principal, until_ns = self._open.get(digest_of(secret), (None, 0))
+        return 0 if principal is None else min(until_ns, self._book.ends_ns(principal))
+
     def open(self, principal: Principal, now_ns: int) -> str:
         """A new cookie for `principal`, good for `SESSION_S` or as long as its token; see `until`. Its oldest one gives way
         beyond `SESSIONS_MAX`."""

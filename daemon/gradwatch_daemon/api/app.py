@@ -1,5 +1,6 @@
 """The HTTP application: routes, the middlewares around them, and the error handlers behind them."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -161,6 +162,7 @@ def create_api(context: ApiContext) -> FastAPI:
     )
     app.state.context = context
     app.state.sessions = Sessions(context.book)
+    app.state.trying = asyncio.Lock()
     app.state.web = web.shipped_files()
     bodies = (EscalationBody, CommandBody, RunBody, LevelBody, TokenBody, ReplayBody, AnomalyBody, SilenceBody, TestBody)
     app.state.body_fields = tuple(field.alias or name for body in bodies for name, field in body.model_fields.items())

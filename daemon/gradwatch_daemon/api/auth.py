@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -121,8 +122,9 @@ def required_scope(method: str, path: str) -> Scope:
 class Door:
     """ASGI middleware: 421 for a wrong Host, 401 for nobody's token, 403 for a scope or an origin, 429 for too many changes.
 
-    Whoever passes is `scope["gradwatch.principal"]`. Every request that would change something is told to `audit`, with
-    its outcome; of those refused here as many as `REFUSALS_NOTED_PER_S` lets through, and how many were not.
+    Whoever passes is `scope["gradwatch.principal"]`; `scope["gradwatch.ends_ns"]` says when that ends, for what lasts. Every
+    request that would change something is told to `audit`, with its outcome; of those refused here as many as
+    `REFUSALS_NOTED_PER_S` lets through, and how many were not.
     """
 
     def __init__(
@@ -218,8 +220,12 @@ class Door:
             return
         change = scope["method"] not in SAFE_METHODS
         opening = scope["method"] == "POST" and scope["path"] == SESSION_PATH
-        principal, by_cookie = self._identify(headers, hosts[0], opening)
+        principal, cookie = self._identify(headers, hosts[0], opening)
+        by_cookie = bool(cookie)
         scope["gradwatch.principal"] = principal
+        scope["gradwatch.ends_ns"] = (
+            partial(self._sessions.ends_ns, cookie) if cookie else partial(self._book.ends_ns, principal)
+        )
         if by_cookie and change and scope["method"] == "POST" and scope["path"] in (SESSION_PATH, CODES_PATH):
             # Or a cookie that was stolen once would renew itself for ever.
             got = "a session, which opens no other one"
@@ -244,8 +250,8 @@ class Door:
                 headers={"Retry-After": str(math.ceil(wait_s))},
             )
 
-    def _identify(self, headers: Headers, host: str, opening: bool) -> tuple[Principal, bool]:
-        """Who asks, and whether it was the cookie that said so. An Authorization header wins over a cookie.
+    def _identify(self, headers: Headers, host: str, opening: bool) -> tuple[Principal, str]:
+        """Who asks, and the cookie when that said so, else ''. An Authorization header wins over a cookie.
 
         Where a session is to be opened, and nowhere else, a one-time code stands for the token it was made with.
         """
@@ -256,7 +262,7 @@ class Door:
             if principal is None:
                 got = "a session that is over" if cookie else "none"
                 raise ApiError("unauthenticated", where="Authorization", expected="Bearer TOKEN", got=got, headers=CHALLENGE)
-            return principal, True
+            return principal, cookie
         bearer = bearer_of(given[0]) if len(given) == 1 else ""
         principal = self._book.find(bearer, now_ns)
         if principal is None and opening and bearer:
@@ -270,7 +276,7 @@ class Door:
                 got="another token or scheme, or one that expired",
                 headers=wrong,
             )
-        return principal, False
+        return principal, ""
 
 
 def _check_origin(headers: Headers, host: str, scheme: str, required: bool) -> None:
@@ -282,6 +288,5 @@ def _check_origin(headers: Headers, host: str, scheme: str, required: bool) -> N
     origins = headers.getlist("origin")
     if origins == [f"{scheme}://{host}"] or (not origins and not required):
         return
-    got = repr(", ".join(origins)[:80]) if origins else "none"
     got = repr(", ".join(origins)[:80]) if origins else "none"
     raise ApiError("origin-not-allowed", where="Origin", expected=f"{scheme}://{host}", got=got)

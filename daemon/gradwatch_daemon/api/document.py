@@ -23,7 +23,7 @@ _OWN: dict[str, tuple[str, ...]] = {
     "change_anomaly": ("anomaly-not-found", "invalid-body", "overloaded"),
     "create_silence": ("invalid-body", "idempotency-mismatch", "too-many-silences", "overloaded"),
     "get_silence": ("silence-not-found",),
-    "test_notify": ("invalid-body", "channel-not-found"),
+    "test_notify": ("invalid-body", "channel-not-found", "overloaded"),
     "end_silence": ("silence-not-found", "overloaded"),
     "get_escalation": ("escalation-not-found",),
     "cancel_escalation": ("escalation-not-found", "run-not-live", "overloaded"),

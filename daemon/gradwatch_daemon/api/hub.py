@@ -13,10 +13,11 @@ each.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.api.access import NEVER_NS, OWNER
 from gradwatch_daemon.api.events import Event, Recent, event_of
 from gradwatch_daemon.records import Published
 
@@ -36,6 +37,15 @@ QUEUE_MAX = 1024
 CLIENTS_MAX = 256
 """Streams at once: each holds a connection and some more than `QUEUE_MAX` references."""
 
+STREAMS_OF_OTHERS_MAX = 192
+"""Streams at once of all tokens but the owner's, so that the owner always gets one."""
+
+STREAMS_OF_TOKEN_MAX = 64
+"""Streams at once of one token that is not the owner's: a screen on the wall of each room, and no token starves another."""
+
+OVER = "token over"
+"""Why a stream ended whose token or browser session was revoked, closed or expired."""
+
 REST_S = 0.02
 REST_S_A_CLIENT = 1e-3
 REST_S_AN_EVENT = 5e-4
@@ -51,12 +61,22 @@ class Cut:
     events: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose stream it is: the id of the token, and when what it came in with ends (unix ns, 0 once it was taken back)."""
+
+    token: str
+    ends_ns: Callable[[], int]
+
+
 @dataclass(slots=True, eq=False)
 class Client:
-    """One subscriber. `ended` is why its stream is over, '' while it is not; `over` is set with it."""
+    """One subscriber. `holder` is whose stream it is, None for a request that waits. `ended` is why its stream is over, ''
+    while it is not; `over` is set with it."""
 
     topics: frozenset[str]
     runs: frozenset[str] | None
+    holder: Holder | None = None
     waiting: deque[Event | Cut] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,6 +105,13 @@ class Client:
                 else:
                     self.waiting.append(event)
         self.wake.set()
+
+    def end_if_over(self, now_ns: int) -> float:
+        """Finish the stream of a token or session that has ended; else the seconds until it does."""
+        left_ns = self.holder.ends_ns() - now_ns if self.holder is not None else NEVER_NS
+        if left_ns <= 0:
+            self.end(OVER)
+        return left_ns / 1e9
 
     def end(self, why: str) -> None:
         """Finish the stream; what waits is not sent, a client that comes back gets it from the ring."""
@@ -214,19 +241,36 @@ class Hub:
             if wanted:
                 client.offer(wanted)
 
-    def subscribe(self, topics: Collection[str], runs: Collection[str] | None = None, limit: int | None = None) -> Client:
-        """A new client; `runs` None means all. Give it back with `unsubscribe`.
+    def subscribe(self, topics: Collection[str], runs: Collection[str] | None = None, holder: Holder | None = None) -> Client:
+        """A new client; `runs` None means all. With a `holder` it is a stream and counts as one. Give it back with
+        `unsubscribe`.
 
         Raises:
-            GradwatchError: `overloaded` when `limit` clients are there already.
+            GradwatchError: `overloaded` when there are as many streams as there may be, of this token or of all.
         """
-        if limit is not None and len(self._clients) >= limit:
-            raise GradwatchError("overloaded", where="streams", expected=f"at most {limit}", got="one more")
-        client = Client(frozenset(topics), None if runs is None else frozenset(runs))
+        if holder is not None:
+            self._check_room(holder)
+        client = Client(frozenset(topics), None if runs is None else frozenset(runs), holder)
         if self.closed:
             client.end("shutdown")
         self._clients.add(client)
         return client
+
+    def _check_room(self, holder: Holder) -> None:
+        tokens = [client.holder.token for client in self._clients if client.holder is not None]
+        bounds = [("streams", len(tokens), CLIENTS_MAX)]
+        if holder.token != OWNER:
+            others = sum(token != OWNER for token in tokens)
+            bounds.append(("streams of all tokens but the owner's", others, STREAMS_OF_OTHERS_MAX))
+            bounds.append(("streams of this token", tokens.count(holder.token), STREAMS_OF_TOKEN_MAX))
+        for where, count, most in bounds:
+            if count >= most:
+                raise GradwatchError("overloaded", where=where, expected=f"at most {most}", got="one more")
+
+    def end_over(self, now_ns: int) -> None:
+        """End every stream whose token or session has ended: one was just taken back."""
+        for client in self._clients:
+            client.end_if_over(now_ns)
 
     def unsubscribe(self, client: Client) -> None:
         """Forget a client; harmless when it is forgotten already."""

@@ -12,6 +12,7 @@ from gradwatch_daemon.api.context import context_of
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, time_text
 from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word
+from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.records.notices import Delivery
 
 STATES = ("pending", "delivered", "failed", "dropped", "muted")
@@ -35,8 +36,13 @@ async def list_channels(request: Request) -> Answer:
 
 @router.post("/notify/test", response_model=models.TriedList, operation_id="test_notify", summary="Send a test notification")
 async def test_notify(request: Request, body: models.TestBody) -> Answer:
-    """Sends it now, past what is pending, and says what came back. It is not in the log."""
-    tried = await anyio.to_thread.run_sync(context_of(request).notifier.test, body.channel)
+    """Sends it now, past what is pending, and says what came back. It is not in the log. One at a time: a receiver that hangs
+    holds a thread of those that all requests share."""
+    trying = request.app.state.trying
+    if trying.locked():
+        raise ApiError("overloaded", where="notify/test", expected="one test at a time", got="another under way")
+    async with trying:
+        tried = await anyio.to_thread.run_sync(context_of(request).notifier.test, body.channel)
     items = [models.TriedItem.model_validate(asdict(one)) for one in tried]
     return Answer(models.TriedList(items=items, next=None).model_dump())
 

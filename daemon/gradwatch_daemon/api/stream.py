@@ -14,7 +14,7 @@ from gradwatch_daemon.api.commands import command_item
 from gradwatch_daemon.api.context import ApiContext, context_of
 from gradwatch_daemon.api.escalations import escalation_item
 from gradwatch_daemon.api.events import Event, frame
-from gradwatch_daemon.api.hub import CLIENTS_MAX, EVIDENCE, TOPICS, Client, Cut, Resume
+from gradwatch_daemon.api.hub import EVIDENCE, TOPICS, Client, Cut, Holder, Resume
 from gradwatch_daemon.api.parameters import split_words
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.runs import run_summary
@@ -98,10 +98,13 @@ class EventStream(Response):
         self._client.end("disconnected")
 
     async def _beat(self) -> None:
-        """A wait without a timeout of its own costs the stream half as much."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            self._client.wake.set()
+        """Also the end of a stream whose token or session ends. A wait without a timeout of its own costs the stream half as
+        much."""
+        while (left_s := self._client.end_if_over(time.time_ns())) > 0:
+            # A little more than what is left: the two clocks differ.
+            await asyncio.sleep(min(HEARTBEAT_S, left_s + 1e-3))
+            if self._client.end_if_over(time.time_ns()) > 0:
+                self._client.wake.set()
 
     async def _serve(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -167,11 +170,13 @@ async def stream(
     runs: Annotated[str | None, Query(description="Names of runs, with commas; all when not given")] = None,
     last_event_id: Annotated[str | None, Header(description="Id of the last event seen: what came since is sent first")] = None,
 ) -> Response:
-    """`hello`, then events of the topics; `gap` where some are missing, `bye` at the end."""
+    """`hello`, then events of the topics; `gap` where some are missing, `bye` at the end, which comes with the end of the token
+    or the browser session at the latest."""
     context = context_of(request)
     wanted = split_words("topics", topics, sorted(TOPICS)) or TOPICS
     of_runs = split_words("runs", runs)
     if context.hub.closed:
         raise ApiError("not-ready", where="stream", expected="a running daemon", got="one that shuts down")
-    client = context.hub.subscribe(wanted, of_runs, CLIENTS_MAX)
+    holder = Holder(request.scope["gradwatch.principal"].token, request.scope["gradwatch.ends_ns"])
+    client = context.hub.subscribe(wanted, of_runs, holder)
     return EventStream(context, client, context.hub.resume(last_event_id, client))

@@ -67,8 +67,11 @@ async def create_token(request: Request, body: models.TokenBody) -> Answer:
 
 @router.delete("/tokens/{name}", response_model=models.TokenItem, operation_id="revoke_token", summary="Take a token back")
 async def revoke_token(request: Request, name: TokenName) -> Answer:
-    """It is refused from the next request on, and so is every browser session that was opened with it."""
-    return Answer(token_item(context_of(request).book.revoke(name)).model_dump())
+    """It is refused from the next request on, and so is every browser session that was opened with it; their streams end."""
+    context = context_of(request)
+    revoked = context.book.revoke(name)
+    context.hub.end_over(time.time_ns())
+    return Answer(token_item(revoked).model_dump())
 
 
 @router.get("/audit", response_model=models.AuditList, operation_id="list_audit", summary="Who changed what, newest first")
@@ -96,9 +99,10 @@ async def open_session(request: Request) -> Response:
 
 @outside.delete(SESSION_PATH, status_code=204, operation_id="close_session", summary="Sign the browser out")
 async def close_session(request: Request) -> Response:
-    """Forgets the cookie here and in the browser."""
+    """Forgets the cookie here and in the browser; its streams end."""
     name = cookie_name(request.headers["host"])
     request.app.state.sessions.close(cookie_of(request.headers.get("cookie", ""), name))
+    context_of(request).hub.end_over(time.time_ns())
     answer = Response(status_code=204)
     answer.delete_cookie(name, httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer

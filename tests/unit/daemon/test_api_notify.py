@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +47,40 @@ async def test_unknown_channel_and_field_are_refused() -> None:
         wrong = await client.post("/api/v1/notify/test", json={"chanel": "ops"})
     assert problem_of(missing)["code"] == "channel-not-found"
     assert problem_of(wrong)["did_you_mean"] == "channel"
+
+
+class HangingChannels(FakeChannels):
+    """A receiver that takes a test and says nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.tests = 0
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def test(self, name: str | None) -> Sequence[Tried]:
+        """Hang."""
+        self.tests += 1
+        self.asked.set()
+        self.let_go.wait(60)
+        return super().test(name)
+
+
+async def test_second_test_beside_one_that_hangs_is_refused_and_reading_goes_on() -> None:
+    """Each holds a thread, and whoever reads the store waits for one too."""
+    channels = HangingChannels()
+    daemon = make_daemon(notifier=channels)
+    async with daemon.client() as client:
+        first = asyncio.create_task(client.post("/api/v1/notify/test", json={}))
+        while not channels.asked.is_set():
+            await asyncio.sleep(0)
+        more = [asyncio.create_task(client.post("/api/v1/notify/test", json={})) for _ in range(45)]
+        refused = await asyncio.wait_for(asyncio.gather(*more), 30)
+        read = await asyncio.wait_for(client.get("/api/v1/deliveries"), 30)
+        channels.let_go.set()
+        done = await first
+        again = await client.post("/api/v1/notify/test", json={})
+
+    assert {problem_of(answer)["code"] for answer in refused} == {"overloaded"}
+    assert (read.status_code, done.status_code, again.status_code, channels.tests) == (200, 200, 200, 2)
 
 
 async def test_channels_are_listed_with_how_their_deliveries_stand() -> None:

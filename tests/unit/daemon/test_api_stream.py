@@ -12,7 +12,8 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api import hub as hub_module
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api import stream as stream_module
-from gradwatch_daemon.api.hub import CLIENTS_MAX, QUEUE_DROPPABLE, QUEUE_MAX, Hub
+from gradwatch_daemon.api.access import NEVER_NS, OWNER
+from gradwatch_daemon.api.hub import CLIENTS_MAX, QUEUE_DROPPABLE, QUEUE_MAX, Holder, Hub
 from gradwatch_daemon.records import Published, SignalBlock, SignalKey, Stream
 from harness.fake_api import make_daemon, problem_of
 from harness.fake_records import make_anomaly, make_escalation, make_run, make_view
@@ -75,7 +76,7 @@ async def test_stream_of_unknown_topics_is_refused(query: str, pointer: str, nea
 async def test_stream_beyond_the_limit_is_overloaded() -> None:
     """The one that came too late, not the ones that are served."""
     daemon = make_daemon()
-    clients = [daemon.hub.subscribe({"rows"}) for _ in range(CLIENTS_MAX)]
+    clients = [daemon.hub.subscribe({"rows"}, holder=Holder(OWNER, lambda: NEVER_NS)) for _ in range(CLIENTS_MAX)]
 
     answer = await daemon.get("/stream")
     daemon.hub.unsubscribe(clients[0])
