@@ -35,13 +35,19 @@ class DaemonAndTrainer(RuleBasedStateMachine):
         self.words: list[tuple[str, str, int]] = []
         self.seen: dict[str, ControlState] = {}
 
-    @rule(id_=IDS, verb=VERBS, origin=st.sampled_from(["operator", "anomaly:a"]), expires_s=st.sampled_from([1.0, 99.0]))
-    def ask(self, id_: str, verb: str, origin: str, expires_s: float) -> None:
+    @rule(
+        id_=IDS,
+        verb=VERBS,
+        origin=st.sampled_from(["operator", "anomaly:a"]),
+        expires_s=st.sampled_from([1.0, 99.0]),
+        ranks=st.sampled_from([[0], [0, 1]]),
+    )
+    def ask(self, id_: str, verb: str, origin: str, expires_s: float, ranks: list[int]) -> None:
         if id_ in self.used:
             return
         before = self.daemon.records()
         try:
-            self.daemon.request(RequestCommand("run", id_, verb, expires_s=expires_s), origin, self.now_ns, [0])
+            self.daemon.request(RequestCommand("run", id_, verb, expires_s=expires_s), origin, self.now_ns, ranks)
             self.used.add(id_)
         except GradwatchError:
             assert self.daemon.records() == before
@@ -82,10 +88,29 @@ class DaemonAndTrainer(RuleBasedStateMachine):
     def cancel(self, id_: str) -> None:
         self.daemon.cancel(id_, "no")
 
-    @rule(seconds=st.integers(0, 3))
-    def wait(self, seconds: int) -> None:
+    @rule(seconds=st.integers(0, 3), heard=st.booleans())
+    def wait(self, seconds: int, heard: bool) -> None:
         self.now_ns += seconds * SECOND_NS
-        self.daemon.expire(self.now_ns)
+        self.daemon.expire(self.now_ns, {0} if heard else ())
+        late = [record for record in self.daemon.open() if record.expires_ns <= self.now_ns]
+        assert all(one.state is ControlState.APPLIED and heard for record in late for one in record.ranks if one.state.open)
+        assert all(any(one.state.open for one in record.ranks) for record in late), "nobody is left who could end it"
+
+    @rule(word=st.sampled_from(["applied", "ended", "rejected"]), id_=IDS)
+    def hear_other(self, word: str, id_: str) -> None:
+        """A second rank, of which nothing is simulated but its words."""
+        self.daemon.delivered(id_, 1)
+        self.daemon.result(id_, 1, word, self.update, "")
+
+    @rule(rank=st.sampled_from([0, 1]))
+    def lose_rank(self, rank: int) -> None:
+        """It falls silent; what it does meanwhile it still says."""
+        self.daemon.lose_rank(rank, "it does not answer")
+        assert all(one.rank != rank or not one.state.open for record in self.daemon.open() for one in record.ranks)
+
+    @rule(rank=st.sampled_from([0, 1]))
+    def rejoin(self, rank: int) -> None:
+        self.daemon.rejoin(rank)
 
     @rule()
     def restart(self) -> None:
@@ -97,6 +122,8 @@ class DaemonAndTrainer(RuleBasedStateMachine):
         """Left alone, everything comes to an end."""
         if not hasattr(self, "daemon"):
             return
+        self.daemon.rejoin(0)
+        self.daemon.lose_rank(1, "it is gone")
         for _ in range(3):
             self.connect()
             self.boundary(finish=True)

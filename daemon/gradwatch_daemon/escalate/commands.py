@@ -16,7 +16,7 @@ from gradwatch_daemon.escalate import ranks as of_ranks
 from gradwatch_daemon.records.commands import OPERATOR, ArtifactRecord, CommandRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from gradwatch_daemon.records.commands import RequestCommand
 
@@ -143,15 +143,21 @@ class Commands:
             return [self._keep(replace(record, ended_why=why))]
         return [self._close(record, State.CANCELLED, why)]
 
-    def expire(self, now_ns: int, *, heard: bool = True) -> list[CommandRecord]:
-        """Give up what nobody has begun by its deadline; where no trainer is `heard`, what one has begun too. Returns it."""
-        late = [record for record in self.open() if record.expires_ns <= now_ns]
-        begun = [record for record in late if any(one.state is State.APPLIED for one in record.ranks)]
-        waiting = [record for record in late if record not in begun]
-        return [
-            *(self._close(record, State.EXPIRED, of_ranks.NOT_BEGUN) for record in waiting),
-            *(self._close(record, State.LOST, of_ranks.NOT_HEARD) for record in ([] if heard else begun)),
-        ]
+    def rejoin(self, rank: int) -> list[CommandRecord]:
+        """A rank that was given up has greeted again, and is asked anew. Returns what changed."""
+        joined = [(record, of_ranks.back(record.ranks, rank)) for record in self.open()]
+        return [self._keep(replace(record, ranks=ranks)) for record, ranks in joined if ranks != record.ranks]
+
+    def expire(self, now_ns: int, heard: Container[int]) -> list[CommandRecord]:
+        """Give up at its deadline what no rank has begun, and of what one has, the ranks that have not or are not `heard` (the
+        connected ones). Returns what changed."""
+        changed = []
+        for record in [record for record in self.open() if record.expires_ns <= now_ns]:
+            if any(one.applied is not None for one in record.ranks):
+                changed += self._sum_up(record, of_ranks.overdue(record.ranks, heard))
+            else:
+                changed.append(self._close(record, State.EXPIRED, of_ranks.NOT_BEGUN))
+        return changed
 
     def lose_rank(self, rank: int, why: str) -> list[CommandRecord]:
         """A process ended: it will not answer any more. Returns what changed."""
@@ -170,6 +176,7 @@ class Commands:
         changed = replace(record, ranks=ranks)
         if record.state.open:
             state, applied, ended, why = of_ranks.summary(ranks)
+            state, applied = of_ranks.onward(record.state, state), record.update_applied if applied is None else applied
             changed = replace(
                 changed, state=state, update_applied=applied, update_ended=ended, ended_why=record.ended_why or why
             )

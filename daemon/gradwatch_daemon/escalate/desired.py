@@ -17,7 +17,7 @@ from gradwatch_daemon.escalate import ranks as of_ranks
 from gradwatch_daemon.records import Escalation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from gradwatch_daemon.records.commands import RequestEscalation
 
@@ -160,17 +160,22 @@ class Escalations:
             changed += self._sum_up(record, of_ranks.gone(record.ranks, rank, why))
         return changed
 
-    def expire(self, now_ns: int, *, heard: bool = True) -> list[Escalation]:
-        """Give up what no rank has begun by its deadline; where no trainer is `heard`, what one has begun too. Returns it."""
-        late = [record for record in self._open() if 0 < record.expires_ns <= now_ns]
-        begun = [record for record in late if any(one.applied is not None for one in record.ranks)]
-        waiting = [record for record in late if record not in begun]
-        lost = [] if heard else begun
-        self._revision += bool(waiting or lost)
-        return [
-            *(self._keep(replace(record, state=State.EXPIRED, ended_why=of_ranks.NOT_BEGUN)) for record in waiting),
-            *(self._keep(replace(record, state=State.LOST, ended_why=of_ranks.NOT_HEARD)) for record in lost),
-        ]
+    def rejoin(self, rank: int) -> list[Escalation]:
+        """A rank that was given up has greeted again, and is told the desired state. Returns what changed."""
+        joined = [(record, of_ranks.back(record.ranks, rank)) for record in self._open()]
+        return [self._keep(replace(record, ranks=ranks)) for record, ranks in joined if ranks != record.ranks]
+
+    def expire(self, now_ns: int, heard: Container[int]) -> list[Escalation]:
+        """Give up at its deadline what no rank has begun, and of what one has, the ranks that have not or are not `heard` (the
+        connected ones). Returns what changed."""
+        changed = []
+        for record in [record for record in self._open() if 0 < record.expires_ns <= now_ns]:
+            if any(one.applied is not None for one in record.ranks):
+                changed += self._sum_up(record, of_ranks.overdue(record.ranks, heard))
+            else:
+                self._revision += self._wanted(record)
+                changed.append(self._keep(replace(record, state=State.EXPIRED, ended_why=of_ranks.NOT_BEGUN)))
+        return changed
 
     def calm(self, why: str, same_update: int = 0) -> list[Escalation]:
         """Take back every one and let go of the pin. Returns the escalations that changed."""
@@ -181,8 +186,7 @@ class Escalations:
         if ranks == record.ranks:
             return []
         state, applied, ended, why = of_ranks.summary(ranks)
-        if record.state is State.APPLIED and state in (State.REQUESTED, State.DELIVERED):
-            state = State.APPLIED  # a rank that joined later has not begun yet
+        state = of_ranks.onward(record.state, state)
         changed = replace(
             record,
             ranks=ranks,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.control import ControlState, RankState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 State = ControlState
 Ranks = tuple[RankState, ...]
@@ -36,8 +36,10 @@ def told(ranks: Ranks, rank: int) -> Ranks:
 
 
 def heard(ranks: Ranks, rank: int, state: State, update: int, reason: str) -> Ranks:
-    """A rank's own word: applied, ended or rejected. A word never goes back, and a rank nobody asked says nothing."""
-    before = (State.REQUESTED, State.DELIVERED) if state is State.APPLIED else (State.REQUESTED, State.DELIVERED, State.APPLIED)
+    """A rank's own word: applied, ended or rejected. A word never goes back, a rank nobody asked says nothing, and one that was
+    given up and speaks was not lost."""
+    before = (State.REQUESTED, State.DELIVERED, State.LOST)
+    before = before if state is State.APPLIED else (*before, State.APPLIED)
     applied = {"applied": update} if state is State.APPLIED else {}
     return _put(ranks, rank, before, state=state, update=update, reason=reason, **applied)
 
@@ -45,6 +47,27 @@ def heard(ranks: Ranks, rank: int, state: State, update: int, reason: str) -> Ra
 def gone(ranks: Ranks, rank: int, why: str) -> Ranks:
     """A rank ended before it had answered."""
     return _put(ranks, rank, (State.REQUESTED, State.DELIVERED, State.APPLIED), state=State.LOST, reason=why)
+
+
+def back(ranks: Ranks, rank: int) -> Ranks:
+    """A rank that was given up has greeted again: it is told anew, or goes on with what it had begun."""
+    began = any(one.rank == rank and one.applied is not None for one in ranks)
+    return _put(ranks, rank, (State.LOST,), state=State.APPLIED if began else State.DELIVERED, reason="")
+
+
+def overdue(ranks: Ranks, heard: Container[int]) -> Ranks:
+    """At the deadline: a rank that has not begun is waited for no longer, nor one that has and is not `heard` any more."""
+    for one in ranks:
+        if one.state in (State.REQUESTED, State.DELIVERED):
+            ranks = gone(ranks, one.rank, NOT_BEGUN)
+        elif one.state is State.APPLIED and one.rank not in heard:
+            ranks = gone(ranks, one.rank, NOT_HEARD)
+    return ranks
+
+
+def onward(was: State, state: State) -> State:
+    """The state of all together, which never goes back: a rank that came later has not begun yet."""
+    return was if was.open and state.open and _ORDER.index(state) < _ORDER.index(was) else state
 
 
 def summary(ranks: Ranks) -> tuple[State, int | None, int | None, str]:

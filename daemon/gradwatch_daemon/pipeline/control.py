@@ -228,15 +228,20 @@ class Control:
             work.commanded(state.commands.received(chunk.id, ArtifactRecord(safe_name(chunk.name), size)))
 
     def expire(self, work: Work, now: Now) -> None:
-        """Give up what no trainer has begun by its deadline, and what one began that was not heard of since; looks once in
+        """Give up what no rank has begun by its deadline, and the ranks that hold up what others began; looks once in
         `EXPIRE_S`."""
         if now.mono_s - self._looked_s < EXPIRE_S:
             return
         self._looked_s = now.mono_s
-        for state in self._runs.states.values():
-            heard = state.run.state != "lost"
-            work.commanded(state.commands.expire(now.unix_ns, heard=heard))
-            late = state.escalations.expire(now.unix_ns, heard=heard)
+        connected: dict[str, set[int]] = {}
+        for session in self._sessions.by_id.values():
+            stream = session.stream
+            if stream.attempt == self._runs.states[stream.run].run.attempt and not session.hello.replay:
+                connected.setdefault(stream.run, set()).add(stream.rank)
+        for run, state in self._runs.states.items():
+            heard = connected.get(run, set())
+            work.commanded(state.commands.expire(now.unix_ns, heard))
+            late = state.escalations.expire(now.unix_ns, heard)
             if late:
                 work.escalated(late)
                 work.redeliver.add(state.run.run)

@@ -11,7 +11,7 @@ from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.anomalies.liveness import Vital, describe_end, judge_silent
 from gradwatch_daemon.ingest.session import LiveSession
-from gradwatch_daemon.pipeline.runs import PROCESS_ENDED, PROCESS_GONE, Silent
+from gradwatch_daemon.pipeline.runs import NO_ANSWER, PROCESS_ENDED, PROCESS_GONE, Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,12 @@ class Reception:
                     state.lose(session.stream.rank, PROCESS_GONE if session.gone else PROCESS_ENDED, work)
             if session.id not in state.silent:
                 self._processes.forget(session.id)
+        for session, how in ended:
+            # All of a run may fall silent at once, with their network; they may yet do what they were asked for.
+            state = self._runs.states[session.stream.run]
+            unseen = how == "lost" and not session.gone and session.id not in state.silent
+            if unseen and state.live and session.stream.attempt == state.run.attempt:
+                state.lose(session.stream.rank, NO_ANSWER, work)
 
     def _leave(self, state: RunState, session: LiveSession, how: str, work: Work, now: Now) -> None:
         """One process of the present attempt is gone. The run ends with the last, as badly as the worst of them."""
@@ -131,6 +137,9 @@ class Reception:
         self._processes.watch(opened.id, hello.host, hello.pid, hello.started_unix_ns)
         self._pace.greet(state.judged(session.stream), session.stream.rank, now)
         state.silent.pop(opened.id, None)
+        if not hello.replay and session.stream.attempt == state.run.attempt:
+            work.escalated(state.escalations.rejoin(hello.rank))
+            work.commanded(state.commands.rejoin(hello.rank))
         if hello.replay and session.stream.attempt == state.run.attempt:
             state.vital = Vital("live", "Records of an earlier time come in.")
         state.live = len(self._sessions.of_attempt(hello.run, state.run.attempt))

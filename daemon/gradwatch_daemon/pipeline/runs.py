@@ -29,6 +29,7 @@ UNSEEN = Vital("", "")
 
 PROCESS_ENDED = "its process ended"
 PROCESS_GONE = "its process is gone, without a last word"
+NO_ANSWER = "it does not answer, and its process cannot be seen from here"
 
 
 class Silent(NamedTuple):
@@ -118,8 +119,8 @@ class RunState:
                 self.open[anomaly.id] = anomaly
 
     def lose(self, rank: int, why: str, work: Work) -> None:
-        """A process is known to have ended: nothing it was asked for can come about. With the last of the attempt, what
-        nobody was told of yet is lost too."""
+        """A process ended, or is waited for no longer beside others that live. With the last of the attempt, what nobody was
+        told of yet is lost too."""
         work.commanded(self.commands.lose_rank(rank, why))
         work.escalated(self.escalations.lose_rank(rank, why))
         if self.live == 0 and not self.silent:

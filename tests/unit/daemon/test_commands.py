@@ -161,13 +161,43 @@ def test_command_expires_at_its_deadline_unless_it_began() -> None:
     """Just before it does not."""
     commands = opened()
     deadline = commands.records()[0].expires_ns
-    assert commands.expire(deadline - 1) == []
-    expired = only(commands.expire(deadline))
+    assert commands.expire(deadline - 1, {0}) == []
+    expired = only(commands.expire(deadline, {0}))
     assert expired.state is State.EXPIRED
     assert is_taken_back(expired)
+    begun = opened()
+    begun.result("c1", 0, "applied", 3, "")
+    assert begun.expire(deadline, {0}) == []
+
+
+def test_command_that_one_rank_did_goes_by_it_at_the_deadline_and_not_by_the_one_that_never_began() -> None:
+    """Not expired: it was done. A rank that began and is not there any more is not waited for either."""
+    commands = opened(0, 1)
+    deadline = commands.records()[0].expires_ns
+    commands.result("c1", 0, "applied", 3, "")
+    commands.result("c1", 0, "ended", 4, "saved")
+    done = only(commands.expire(deadline, {0, 1}))
+    assert (done.state, done.update_ended, done.ranks[1].state) == (State.ENDED, 4, State.LOST)
     begun = opened(0, 1)
     begun.result("c1", 0, "applied", 3, "")
-    assert begun.expire(deadline) == []
+    begun.result("c1", 1, "applied", 3, "")
+    assert [one.state for one in only(begun.expire(deadline, {0})).ranks] == [State.APPLIED, State.LOST]
+    lost = only(begun.expire(deadline, ()))
+    assert lost.state is State.LOST
+
+
+def test_rank_that_was_given_up_and_greets_again_is_asked_again_and_takes_nothing_back() -> None:
+    """One that had begun goes on; the state of all together stays where it was."""
+    commands = opened(0, 1)
+    commands.result("c1", 0, "applied", 3, "")
+    assert only(commands.lose_rank(1, "it does not answer")).state is State.APPLIED
+    (back,) = commands.rejoin(1)
+    assert (back.state, back.ranks[1].state, back.ranks[1].reason) == (State.APPLIED, State.DELIVERED, "")
+    assert commands.waiting_for(1) == [back]
+    assert only(commands.result("c1", 0, "ended", 4, "saved")).state is State.APPLIED
+    assert only(commands.result("c1", 1, "applied", 5, "")).state is State.APPLIED
+    commands.lose_rank(1, "it does not answer")
+    assert only(commands.result("c1", 1, "ended", 6, "saved")).ranks[1].state is State.ENDED
 
 
 def test_commands_of_an_attempt_that_is_over_are_lost() -> None:

@@ -16,11 +16,12 @@ from gradwatch_daemon.escalate.ranks import NOT_HEARD
 from gradwatch_daemon.records.commands import (
     Allowance,
     Calm,
+    RequestCommand,
     RequestEscalation,
     SetLevel,
 )
-from harness.commanded import kept, told, two_ranks
-from harness.rows import BROKEN
+from harness.commanded import VERBS, kept, told, two_ranks
+from harness.rows import BROKEN, hello
 from harness.world import World
 
 if TYPE_CHECKING:
@@ -116,6 +117,42 @@ def test_escalation_of_two_ranks_shows_the_word_of_each(world: World) -> None:
     assert world.stored("e1").state is State.DELIVERED
     world.tick(m.Bye(-1, "closed"), peer=b"q")
     assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.APPLIED, 7)
+
+
+def test_rank_of_another_machine_that_falls_silent_holds_nothing_up_and_rejoins(world: World) -> None:
+    """Its process cannot be seen: after its patience the others decide, or no rule could ever raise again. When it greets again
+    it is told the desired state and the command anew."""
+    two_ranks(world)
+    world.tick(world.rows.samples(1))
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, ""))
+    world.ask(RequestCommand("ant-ppo", "c1", "checkpoint"))
+    world.tick(m.Result(1, "e1", "applied", 7), m.Result(2, "c1", "applied", 7))
+    assert (world.stored("e1").state, kept(world, "c1").state) == (State.DELIVERED, State.DELIVERED)
+    for _ in range(7):
+        world.now_s += 1.0
+        world.tick(m.Ping(1))
+    assert (world.stored("e1").state, kept(world, "c1").state) == (State.APPLIED, State.APPLIED)
+    assert [one.state for one in world.stored("e1").ranks] == [State.APPLIED, State.LOST]
+    sent = len(world.socket.sent)
+    world.tick(hello(session="s2", rank=1, world=2, verbs=VERBS, launch_id="both"), peer=b"q")
+    assert [one.state for one in world.stored("e1").ranks] == [State.APPLIED, State.DELIVERED]
+    told_again = [message for peer, message in world.socket.sent[sent:] if peer == b"q"]
+    assert [one.id for one in told_again if isinstance(one, m.Command)] == ["c1"]
+    assert ["e1"] in [[e.id for e in one.desired.active] for one in told_again if isinstance(one, m.LevelMessage)]
+    world.tick(m.Result(0, "e1", "applied", 9), peer=b"q")
+    assert (world.stored("e1").state, world.stored("e1").update_applied) == (State.APPLIED, 9)
+
+
+def test_ranks_that_all_fall_silent_at_once_are_waited_for_until_the_deadline(world: World) -> None:
+    """Their network broke, or the daemon's did: they may yet do what they were asked for."""
+    two_ranks(world)
+    world.ask(RequestEscalation("ant-ppo", "e1", Level.DEBUG, 5, "", 60.0))
+    world.now_s += 7.0
+    world.tick()
+    assert [one.state for one in world.stored("e1").ranks] == [State.DELIVERED, State.DELIVERED]
+    world.now_s += 60.0
+    world.tick()
+    assert world.stored("e1").state is State.EXPIRED
 
 
 def shadows(world: World) -> list[tuple[str, str]]:

@@ -212,13 +212,13 @@ def test_escalation_nobody_begins_expires_at_its_deadline_and_is_wanted_no_longe
     escalations.delivered()
     deadline = escalations.records()[0].expires_ns
     revision = escalations.desired().revision
-    assert escalations.expire(deadline - 1) == []
-    (expired,) = escalations.expire(deadline)
+    assert escalations.expire(deadline - 1, {0}) == []
+    (expired,) = escalations.expire(deadline, {0})
     assert (expired.state, escalations.desired().active) == (STATE.EXPIRED, ())
     assert escalations.desired().revision > revision
     begun = opened("e1")
     begun.result("e1", "applied", 3, "")
-    assert begun.expire(deadline) == []
+    assert begun.expire(deadline, {0}) == []
 
 
 def test_escalations_calmed_are_all_taken_back_and_the_pin_is_let_go() -> None:
