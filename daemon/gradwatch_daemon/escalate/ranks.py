@@ -38,8 +38,8 @@ def told(ranks: Ranks, rank: int) -> Ranks:
 def heard(ranks: Ranks, rank: int, state: State, update: int, reason: str) -> Ranks:
     """A rank's own word: applied, ended or rejected. A word never goes back, a rank nobody asked says nothing, and one that was
     given up and speaks was not lost."""
-    before = (State.REQUESTED, State.DELIVERED, State.LOST)
-    before = before if state is State.APPLIED else (*before, State.APPLIED)
+    waits = (State.REQUESTED, State.DELIVERED, State.LOST)
+    before = waits if state is State.APPLIED else (*waits, State.APPLIED)
     applied = {"applied": update} if state is State.APPLIED else {}
     return _put(ranks, rank, before, state=state, update=update, reason=reason, **applied)
 
