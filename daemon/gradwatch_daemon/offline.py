@@ -14,6 +14,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.apart import refusal
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
+from gradwatch_daemon.config import check_kinds
 from gradwatch_daemon.detect.catalogue import PROFILES
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.exporting.bundle import DATABASE, is_bundle, read_manifest, unpack_database
@@ -26,6 +27,8 @@ from gradwatch_daemon.store.recording import RecordingReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gradwatch_daemon.config import Config
 
 LIVE = "live"
 NICE = 10
@@ -167,13 +170,15 @@ def _only_run(reader: RecordingReader) -> str:
     )
 
 
-def rules_hash_of(profile: str, thresholds: Mapping[str, Mapping[str, float]]) -> str:
+def rules_hash_of(config: Config) -> str:
     """The hash of the rules that a configuration means.
 
     Raises:
-        GradwatchError: `config-invalid` for a threshold that is none, naming the nearest.
+        GradwatchError: `config-invalid` for a threshold or a kind that is none, naming the nearest.
     """
-    return load_rules(profile, thresholds).rules_hash
+    rules = load_rules(config.profile, config.thresholds)
+    check_kinds(config, rules.rules)
+    return rules.rules_hash
 
 
 def back_up_store(source: Path, target: Path) -> int:

@@ -52,12 +52,19 @@ def test_fleet_lists_runs_worst_first_and_says_what_is_wrong(fleet: Fleet, brows
         page.wait_for_selector("tr[data-run=young]")
         said = page.inner_text("#sentence")
         names = page.locator("table.fleet tbody th a").all_inner_texts()
+        cut = page.evaluate(
+            "(() => { const box = document.querySelector('.scroll'); return box.scrollWidth - box.clientWidth; })()"
+        )
+        assert page.get_attribute("tr[data-run=healthy] .count.firing", "class") != page.get_attribute(
+            "tr[data-run=ratex100] .count.firing", "class"
+        )
         page.fill("#filter", "nan")
         page.wait_for_selector("tr[data-run=healthy]", state="detached")
         assert "text=nan" in page.url
         page.wait_for_selector("tr[data-run=nan-obs] .spark .bad")
         assert page.title().startswith("(")
 
+    assert cut == 0, "a column is beyond the edge of the window"
     assert re.search(r"\d+ open anomalies, \d critical", said)
     assert "some detectors are blind" in said
     assert names.index("ratex100") < names.index("healthy")

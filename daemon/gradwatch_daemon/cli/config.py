@@ -25,7 +25,7 @@ def run(args: Namespace, output: Output) -> int:
         from gradwatch_daemon.config import load_config
         from gradwatch_daemon.offline import rules_hash_of
     config = load_config({"config": args.config}, os.environ, Path.cwd())
-    rules_hash = rules_hash_of(config.profile, config.thresholds)
+    rules_hash = rules_hash_of(config)
     values: dict[str, Any] = config.model_dump(mode="json")
     thresholds = values.pop("thresholds")
     rows = [(key, value, config.origins[key]) for key, value in values.items()]

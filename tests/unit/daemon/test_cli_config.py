@@ -29,6 +29,8 @@ def gradwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         ("[thresholds.kl_extrem]\nk3 = 1", "kl_extreme"),
         ("[thresholds.kl_extreme]\nk4 = 1", "k3"),
         ("http = '0.0.0.0:1'", "--tls-cert"),
+        ("[escalation.defalt]\nlevel = 'debug'", "default"),
+        ("[actions.checkpoint]\nkinds = ['kl_spke']", "kl_spike"),
     ],
 )
 def test_config_that_cannot_be_used_exits_2_and_says_which_key(

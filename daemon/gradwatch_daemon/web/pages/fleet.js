@@ -75,12 +75,12 @@ function Row({ run, selected }) {
     <td><${State} state=${run.state} title=${run.evidence || run.sentence} /></td>
     <th scope="row"><a class="mono" href=${href(["runs", run.run])}>${run.run}</a>${run.attempt > 1 && html` <span class="dim">#${run.attempt}</span>`}
       <div class="sub">${run.live ? run.group : `${run.group ? `${run.group}, ` : ""}${ago(run.last_seen_at)}`}</div></th>
+    <td class="worst">${worst ? html`<${Severity} severity=${worst.severity} state=${worst.state} /> <a href=${href(["anomalies", worst.id])}>${titleOf(worst.kind)}</a>${anomalies.length > 1 && html` <span class="dim">+${anomalies.length - 1}</span>`}`
+      : html`<span class="dim">none open</span>`}</td>
     <td><${Progress} run=${run} /></td>
     ${SPARKS.map(([name, label]) => html`<td key=${name} class="sparkcell" data-label=${label}><${Spark} line=${lines?.get(name)} label=${label} /></td>`)}
     <td><span class=${`level ${run.level.effective || ""}`}>${run.live ? run.level.effective || "–" : "–"}</span></td>
-    <td><${Counts} detectors=${run.detectors} /></td>
-    <td class="worst">${worst ? html`<${Severity} severity=${worst.severity} state=${worst.state} /> <a href=${href(["anomalies", worst.id])}>${titleOf(worst.kind)}</a>${anomalies.length > 1 && html` <span class="dim">+${anomalies.length - 1}</span>`}`
-      : html`<span class="dim">none open</span>`}</td></tr>`;
+    <td><${Counts} detectors=${run.detectors} worst=${worst?.severity} /></td></tr>`;
 }
 
 export function Fleet() {
@@ -120,8 +120,8 @@ export function Fleet() {
       <label>state <select value=${query.state || ""} onChange=${(event) => amend({ state: event.target.value })}>${option("", "all")}${states.map((state) => option(state, STATES[state]?.word || state))}</select></label>
       ${groups.length > 0 && html`<label>group <select value=${query.group || ""} onChange=${(event) => amend({ group: event.target.value })}>${option("", "all")}${groups.map((group) => option(group, group))}</select></label>`}
       <span class="spacer"></span><span class="dim">worst first</span></div>
-    <div class="scroll" tabindex="0" role="region" aria-label="Runs"><table class="fleet"><thead><tr><th scope="col">state</th><th scope="col">run</th><th scope="col">update</th>
-      ${SPARKS.map(([name, label]) => html`<th scope="col" key=${name} title=${name}>${label}</th>`)}<th scope="col">level</th><th scope="col">detectors</th><th scope="col">open anomalies</th></tr></thead>
+    <div class="scroll" tabindex="0" role="region" aria-label="Runs"><table class="fleet"><thead><tr><th scope="col">state</th><th scope="col">run</th><th scope="col">open anomalies</th><th scope="col">update</th>
+      ${SPARKS.map(([name, label]) => html`<th scope="col" key=${name} title=${name}>${label}</th>`)}<th scope="col">level</th><th scope="col">detectors</th></tr></thead>
       <tbody>${shown.map((run, i) => html`<${Row} key=${run.run} run=${run} selected=${i === at} />`)}</tbody></table></div>
     ${!listed.length && html`<p>No run matches. <button class="small" onClick=${() => amend({ text: "", state: "", group: "" })}>show all ${all.length}</button></p>`}
     ${listed.length > SHOWN && html`<p class="dim">${SHOWN} of ${listed.length} runs shown: filter to see others.</p>`}`;

@@ -44,13 +44,15 @@ function Cell({ one, anomalies }) {
     <span aria-hidden="true">${severity ? SEVERITIES[severity].glyph : glyph}</span>${one.state === "firing" && html`<span class="name">${title}</span>`}</a></li>`;
 }
 
-/** How many are in which state, in words: the strip for who cannot see it, and the short form of lists. */
-export function Counts({ detectors }) {
+/** How many are in which state, in words: the strip for who cannot see it, and the short form of lists. What fires is as grave as
+ * the `worst` open anomaly. */
+export function Counts({ detectors, worst = "" }) {
   const named = { firing: detectors.firing, blind: detectors.blind, learning: detectors.learning, armed: detectors.armed };
   const total = Object.values(named).reduce((sum, n) => sum + n, 0);
   if (!total) return html`<span class="dim">no detector has judged yet</span>`;
-  return html`<span class="counts">${Object.entries(named).map(([state, n]) => html`<span key=${state} class=${`count ${state} ${n ? "" : "none"}`}
-    title=${`${n} of ${total} ${STANDINGS[state].word}`}><span aria-hidden="true">${STANDINGS[state].glyph}</span> ${n}<span class="word"> ${STANDINGS[state].word}</span></span>`)}</span>`;
+  const glyphOf = (state) => (state === "firing" && SEVERITIES[worst] ? SEVERITIES[worst] : STANDINGS[state]).glyph;
+  return html`<span class="counts">${Object.entries(named).map(([state, n]) => html`<span key=${state} class=${`count ${state} ${n ? "" : "none"} ${state === "firing" ? worst : ""}`}
+    title=${`${n} of ${total} ${STANDINGS[state].word}`}><span aria-hidden="true">${glyphOf(state)}</span> ${n}<span class="word"> ${STANDINGS[state].word}</span></span>`)}</span>`;
 }
 
 export function Strip({ run }) {
@@ -59,6 +61,6 @@ export function Strip({ run }) {
   const kinds = byKind(run.standings);
   const at = (one) => (one.state === "firing" ? -SEVERITIES[severityOf(one.kind, anomalies)].rank : ORDER.indexOf(one.state));
   const sorted = kinds.map((one, i) => [at(one), i, one]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(([, , one]) => one);
-  return html`<section class="strip" aria-label="Detectors"><div class="row"><span class="dim wide">detectors</span><${Counts} detectors=${run.detectors} /></div>
+  return html`<section class="strip" aria-label="Detectors"><div class="row"><span class="dim wide">detectors</span><${Counts} detectors=${run.detectors} worst=${anomalies[0]?.severity} /></div>
     <ul class="cells">${sorted.map((one) => html`<${Cell} key=${one.kind} one=${one} anomalies=${anomalies} />`)}</ul></section>`;
 }
