@@ -11,7 +11,8 @@ import math
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_agent.guard import is_strict, note_own_error
 from gradwatch_agent.process import disable_in_child
@@ -60,6 +61,16 @@ FAILURES_MAX = 8
 """Own errors in a row after which the link gives up."""
 
 
+class Locates(Protocol):
+    """Where the daemon is. See `process.Locator`."""
+
+    def __call__(self) -> tuple[str, str] | None:
+        """Endpoint and secret when they may have changed."""
+
+    def gone(self) -> bool:
+        """Whether it is known to be gone."""
+
+
 class Link:
     """The connection of one process to its daemon.
 
@@ -72,7 +83,8 @@ class Link:
         on_own_error: called on the link thread with (place, traceback) at the first failure of each place.
         delivery: of what earlier attempts left in a spool; the HELLO waits for it, for a while.
         each_turn: called on the link thread while connected, with the count of connections; must be quick.
-        locate: asked once a second while no daemon answers; gives (endpoint, secret) when they may have changed.
+        locate: asked once a second while no daemon answers; gives (endpoint, secret) when they may have changed, and says
+            before each HELLO whether the daemon of the secret is gone.
     """
 
     def __init__(
@@ -86,7 +98,7 @@ class Link:
         on_refused: Callable[[str], None] | None = None,
         on_command: Callable[[Command], None] | None = None,
         on_own_error: Callable[[str, str], None] | None = None,
-        locate: Callable[[], tuple[str, str] | None] | None = None,
+        locate: Locates | None = None,
         delivery: Delivery | None = None,
         each_turn: Callable[[int], None] | None = None,
     ) -> None:
@@ -95,7 +107,7 @@ class Link:
         self._outbox, self._delivery = outbox, delivery
         self._on_refused, self._own_error, self._each_turn = on_refused, on_own_error, each_turn
         self._secret, self._locate, self._located_at = secret, locate, time.monotonic()
-        self._session = Session(lambda: replace(hello(), secret=self._secret), outbox, desired, on_command, time.monotonic())
+        self._session = Session(partial(self._greeting, hello), outbox, desired, on_command, time.monotonic())
         self._thread: threading.Thread | None = None
         self._ended = self._disabled = False
         self._reason = ""
@@ -309,6 +321,12 @@ class Link:
         hopeless = self.warned_absent and not session.welcomed and self._close_at != math.inf
         nothing_to_say = not session.welcomed and self._outbox.settled
         return hopeless or nothing_to_say or now >= self._close_at - LINGER_S
+
+    def _greeting(self, hello: Callable[[], Hello]) -> Hello | None:
+        """The HELLO with the secret; None while whoever listens at the endpoint can be no daemon of ours."""
+        if self._secret and self._locate is not None and self._locate.gone():
+            return None
+        return replace(hello(), secret=self._secret)
 
     def _relocate(self, socket: zmq.Socket[bytes], now: float) -> None:
         """A daemon that was started after us, or elsewhere again, says in its file where it is."""

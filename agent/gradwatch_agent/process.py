@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
 from gradwatch_contracts import names
-from gradwatch_contracts.connection import FILE_NAME, TCP_DEFAULT, Connection, read_endpoint, runtime_dir
+from gradwatch_contracts.connection import FILE_NAME, LOCK_FILE, TCP_DEFAULT, Connection, read_endpoint, runtime_dir
 from gradwatch_contracts.errors import GradwatchError
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
 
     `auto` is GRADWATCH_ENDPOINT, else what `connection.json` of this user says, else TCP on loopback. The secret is
     used for no other endpoint than the one it is written beside. A runtime directory or file that others own or can
-    read is not believed: one warning says so.
+    read is not believed: one warning says so. Neither is one whose daemon is known to be gone, where it has a secret that
+    whoever listens there now would be told: then it is the socket in the runtime directory, which nobody else can bind.
 
     Raises:
         GradwatchError: `invalid-argument` when it is no ipc or tcp endpoint.
@@ -112,7 +114,10 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
     if wanted.startswith("ipc:"):
         return wanted, ""
     owner = os.getuid() if uid is None else uid
-    found = _read_connection(runtime_dir(env, owner), owner)
+    directory = runtime_dir(env, owner)
+    found = _read_connection(directory, owner)
+    if found is not None and found.secret and is_abandoned(directory):
+        return wanted or f"ipc://{directory}/ingest.ipc", ""
     if not wanted:
         return (found.ingest, found.secret) if found else (TCP_DEFAULT, "")
     return wanted, found.secret if found and found.ingest == wanted else ""
@@ -127,8 +132,13 @@ class Locator:
 
     def __init__(self, endpoint: str, env: Mapping[str, str]) -> None:
         self._endpoint, self._env = endpoint, dict(env)
-        self._path = f"{runtime_dir(env, os.getuid())}/{FILE_NAME}"
+        self._directory = runtime_dir(env, os.getuid())
+        self._path = f"{self._directory}/{FILE_NAME}"
         self._seen = self._written()
+
+    def gone(self) -> bool:
+        """Whether the daemon of this user is known to be gone: its secret is then told to nobody."""
+        return is_abandoned(self._directory)
 
     def again(self) -> Locator:
         """Another one of the same, for another connection."""
@@ -172,6 +182,22 @@ def _read_connection(directory: str, uid: int) -> Connection | None:
         LOGGER.warning("gradwatch does not use %s: %s", path, error)
         return None
     return found
+
+
+def is_abandoned(directory: str) -> bool:
+    """Whether the daemon of a runtime directory is known to be gone: its lock is there and nobody holds it. False where that
+    cannot be known."""
+    try:
+        lock = os.open(f"{directory}/{LOCK_FILE}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def _check_private(path: str, facts: os.stat_result, uid: int) -> None:

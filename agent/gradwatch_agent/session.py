@@ -99,7 +99,7 @@ class Session:
     """The machine. The link calls `frame`, sends it, says `sent`, and hands in every frame that came by `receive`.
 
     Args:
-        hello: makes the HELLO, anew each time, with the same `session`.
+        hello: makes the HELLO, anew each time, with the same `session`; None while none is to be said.
         outbox: where data is taken from and acked.
         desired: told what should hold.
         on_command: takes a COMMAND; None answers each with a RESULT `rejected`.
@@ -108,7 +108,7 @@ class Session:
 
     def __init__(
         self,
-        hello: Callable[[], m.Hello],
+        hello: Callable[[], m.Hello | None],
         outbox: Outgoing,
         desired: DesiredState,
         on_command: Callable[[m.Command], None] | None,

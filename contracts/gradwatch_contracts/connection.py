@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILE_NAME = "connection.json"
+LOCK_FILE = "daemon.lock"
+"""Beside it. A daemon holds it (`flock`) for as long as it lives, however it ends: one that is there and free says that whoever
+wrote the file is gone, and that something else may listen where it did. Where there is none, nothing is known."""
 TCP_DEFAULT = "tcp://127.0.0.1:9471"
 """Where an agent looks when it has neither environment nor file; such a connection needs the secret."""
 

@@ -112,6 +112,7 @@ class Daemon:
             self._data_dir = data_dir = private_directory(Path(config.data_dir), "--data-dir")
             lock = DirectoryLock(self._runtime_dir, "GRADWATCH_RUNTIME_DIR")
             undo.callback(lock.release)
+            remove_connection(self._runtime_dir)  # of a daemon that was killed: with our lock it would be believed
             self._store = SqliteStore.open(data_dir, synced=config.ack == "synced")
             undo.callback(self._store.close)
             host, port = split_address(config.http, "--http")

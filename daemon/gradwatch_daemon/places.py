@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import stat
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gradwatch_contracts.connection import FILE_NAME
+from gradwatch_contracts.connection import FILE_NAME, LOCK_FILE
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import Key, Scope, Token
 
@@ -26,7 +27,9 @@ KEYS_FILE = "keys.json"
 INGEST_KEY_FILE = "ingest-key"
 LOCAL_KEY_FILE = "local-agent-key"
 SECRET_FILE = "ingest-secret"
-LOCK_FILE = "daemon.lock"
+
+LOCK_S = 0.5
+"""A lock that is held this long is a daemon's: whoever looks whether one is there holds it for microseconds."""
 
 Entry = TypeVar("Entry")
 
@@ -75,7 +78,7 @@ class DirectoryLock:
     def __init__(self, directory: Path, flag: str) -> None:
         self._file = open(directory / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the daemon
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(time.monotonic() + LOCK_S)
         except OSError as error:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
@@ -90,6 +93,16 @@ class DirectoryLock:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    def _take(self, until_s: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    raise
+            time.sleep(0.01)
 
     def release(self) -> None:
         """Let another daemon have the directory."""

@@ -50,6 +50,26 @@ def test_serve_on_a_taken_port_says_by_whom_and_which_flag(tmp_path: Path) -> No
     assert not (tmp_path / "run" / "connection.json").exists()
 
 
+def test_command_line_beside_a_killed_daemon_gives_its_token_to_nobody(tmp_path: Path) -> None:
+    """Something else listens at its port by then. After a restart everything is as before."""
+    with DaemonProcess(tmp_path) as daemon:
+        port = int(daemon.connection.url.rpartition(":")[2])
+        assert _cli(daemon, "status").returncode == 0
+        daemon.kill()
+        with socket.socket() as impostor:
+            impostor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            impostor.bind(("127.0.0.1", port))
+            impostor.listen()
+            impostor.settimeout(0.1)
+            told = _cli(daemon, "status")
+            with pytest.raises(TimeoutError):
+                impostor.accept()
+        assert told.returncode == 4
+        assert "is gone" in told.stderr
+        daemon.start()
+        assert _cli(daemon, "status").returncode == 0
+
+
 def test_serve_with_an_unusable_data_directory_refuses_to_start(tmp_path: Path) -> None:
     """A record that cannot be kept is not begun."""
     (tmp_path / "file").write_text("")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gradwatch_contracts.connection import FILE_NAME, Connection, runtime_dir
+from gradwatch_contracts.connection import FILE_NAME, LOCK_FILE, Connection, runtime_dir
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.cli.failure import EXIT_BUG, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, CommandError
+from gradwatch_daemon.cli.presence import is_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -48,28 +49,44 @@ def find_daemon(env: Mapping[str, str], uid: int) -> Address:
     The token of the file goes to the URL of the file only, never to another one.
 
     Raises:
-        GradwatchError: `daemon-unreachable` when neither names one; `config-invalid` for a file that is not ours.
+        GradwatchError: `daemon-unreachable` when neither names one, or the one of the file is known to be gone: whoever listens
+            there now must not get its token; `config-invalid` for a file that is not ours.
     """
     path = Path(runtime_dir(env, uid)) / FILE_NAME
     url = env.get("GRADWATCH_URL", "").rstrip("/")
     if not url:
-        found = _read_connection(path, uid)
+        found = _living(path, uid)
         return Address(found.url, env.get("GRADWATCH_TOKEN") or _read_token(found), str(path))
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise GradwatchError("config-invalid", where="GRADWATCH_URL", expected="http://HOST:PORT", got=repr(url[:80]))
     token = env.get("GRADWATCH_TOKEN", "")
     if not token and path.exists():
         found = _read_connection(path, uid)
-        token = _read_token(found) if found.url == url else ""
+        token = _read_token(_living(path, uid)) if found.url == url else ""
     return Address(url, token, "GRADWATCH_URL")
 
 
 def local_daemon(env: Mapping[str, str], uid: int) -> Connection | None:
     """The daemon that runs on this machine, None where none does."""
     try:
-        return _read_connection(Path(runtime_dir(env, uid)) / FILE_NAME, uid)
+        return _living(Path(runtime_dir(env, uid)) / FILE_NAME, uid)
     except GradwatchError:
         return None
+
+
+def _living(path: Path, uid: int) -> Connection:
+    """What the file says, unless its daemon is known to be gone."""
+    found = _read_connection(path, uid)
+    if is_abandoned(path.parent):
+        raise GradwatchError(
+            "daemon-unreachable",
+            where=str(path),
+            expected=f"a daemon that holds {LOCK_FILE} beside it",
+            got=f"nobody: the daemon with pid {found.pid} is gone",
+            next_step="Start one with `gradwatch serve`. Is it one whose lock is not seen from here (the shared folder of a"
+            " virtual machine)? Set GRADWATCH_URL and GRADWATCH_TOKEN.",
+        )
+    return found
 
 
 def _read_token(connection: Connection) -> str:

@@ -52,7 +52,7 @@ def _unreachable(failure: CommandError) -> Ailment:
         return Ailment(
             "connection-stale",
             "The daemon that wrote connection.json is gone.",
-            f"no process {pid} here, and nothing answers: {failure.why}",
+            f"its pid was {pid}, and nobody answers: {failure.why}",
             "Start one with `gradwatch serve`; trainers find it by themselves.",
         )
     return Ailment(failure.code or "daemon-unreachable", failure.what, failure.why, failure.next_step)

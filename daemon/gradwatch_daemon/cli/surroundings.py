@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gradwatch_contracts.connection import FILE_NAME, Connection, runtime_dir
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.cli.ailments import Ailment
+from gradwatch_daemon.cli.presence import is_abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -48,13 +49,16 @@ def check_surroundings(env: Mapping[str, str], uid: int, elsewhere: Iterable[Pat
 
 
 def is_gone(env: Mapping[str, str], uid: int) -> int | None:
-    """The pid in `connection.json` when this machine has no such process; None when it has, or there is no such file.
+    """The pid in `connection.json` when the daemon's lock is free, or this machine has no such process; None when it has, or
+    there is no such file.
 
-    In a container the pid means another process, or none: only a daemon that does not answer either is gone.
+    In a container the pid means another process, or none: without a lock only a daemon that does not answer either is gone.
     """
+    directory = Path(runtime_dir(env, uid))
     try:
-        text = (Path(runtime_dir(env, uid)) / FILE_NAME).read_text(encoding="utf-8")
-        pid = Connection.from_json(text).pid
+        pid = Connection.from_json((directory / FILE_NAME).read_text(encoding="utf-8")).pid
+        if is_abandoned(directory):
+            return pid
         os.kill(pid, 0)
     except ProcessLookupError:
         return pid

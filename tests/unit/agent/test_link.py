@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from gradwatch_agent.link import Locates
+
 pytestmark = pytest.mark.usefixtures("nothing_leaks")
 
 
 class Agent:
     """A link with what it needs, as the monitor holds it."""
 
-    def __init__(self, endpoint: str, secret: str = "") -> None:
+    def __init__(self, endpoint: str, secret: str = "", locate: Locates | None = None) -> None:
         self.outbox = Outbox()
         self.desired = DesiredState(Level.NORMAL)
         self.refused: list[str] = []
@@ -44,6 +46,7 @@ class Agent:
             self.desired,
             on_refused=self.refused.append,
             on_own_error=lambda place, text: self.own_errors.append(place),
+            locate=locate,
         )
 
     def put(self, first: int, last: int) -> None:
@@ -87,6 +90,38 @@ def test_link_without_a_daemon_warns_once_and_closes_at_once(
     assert agent.link.endpoint in line
     assert "gradwatch serve" in line
     assert agent.link.state == "closed"
+
+
+class Killed:
+    """Where a daemon was, until somebody starts it again."""
+
+    def __init__(self) -> None:
+        self.asked, self.back = 0, False
+
+    def __call__(self) -> None:
+        """It will be where it was."""
+
+    def gone(self) -> bool:
+        """Until it is back."""
+        self.asked += 1
+        return not self.back
+
+
+def test_link_says_nothing_to_whoever_listens_where_a_killed_daemon_was(endpoint: str) -> None:
+    """HELLO holds the secret, and the configuration of the run. It goes out once the daemon is there again."""
+    killed = Killed()
+    agent = Agent(endpoint, "s3cret", killed)
+    agent.put(0, 3)
+    with FakeDaemon(endpoint) as impostor:
+        agent.link.start()
+        eventually(lambda: killed.asked > 3, "the link to look a few times")
+        said = impostor.of(m.Hello)
+        killed.back = True
+        eventually(lambda: impostor.of(m.Hello), "a HELLO")
+        agent.link.close(0.2)
+
+    assert said == []
+    assert impostor.of(m.Hello)[0].secret == "s3cret"
 
 
 @pytest.mark.promise("close-bounded")

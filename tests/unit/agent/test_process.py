@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from dataclasses import replace
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gradwatch_agent.process import Identity, identify, resolve_endpoint
-from gradwatch_contracts.connection import FILE_NAME, TCP_DEFAULT, Connection
+from gradwatch_agent.process import Identity, Locator, identify, resolve_endpoint
+from gradwatch_contracts.connection import FILE_NAME, LOCK_FILE, TCP_DEFAULT, Connection
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import ID
 
@@ -119,6 +120,27 @@ def test_endpoint_of_another_kind_raises_before_training(endpoint: str) -> None:
 
 def test_endpoint_auto_finds_the_daemon_of_this_user(directory: Path) -> None:
     """Endpoint and secret come from one file."""
+    assert resolve_endpoint("auto", _env(directory)) == (FOUND.ingest, "s3cret")
+
+
+def test_endpoint_of_a_daemon_that_was_killed_is_not_believed(directory: Path) -> None:
+    """Whoever binds its port next would be told the secret. The socket in the runtime directory nobody else can bind."""
+    lock = directory / LOCK_FILE
+    lock.touch(mode=0o600)
+    locator = Locator("auto", _env(directory))
+    with open(lock, encoding="ascii") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert resolve_endpoint("auto", _env(directory)) == (FOUND.ingest, "s3cret")
+        assert not locator.gone()
+
+    assert resolve_endpoint("auto", _env(directory)) == (f"ipc://{directory}/ingest.ipc", "")
+    assert resolve_endpoint(TCP, _env(directory)) == (TCP, "")
+    assert locator.gone()
+
+
+def test_endpoint_of_a_daemon_without_a_lock_is_believed(directory: Path) -> None:
+    """Where only the file was brought to us, nothing is known of the daemon."""
+    assert not Locator("auto", _env(directory)).gone()
     assert resolve_endpoint("auto", _env(directory)) == (FOUND.ingest, "s3cret")
 
 

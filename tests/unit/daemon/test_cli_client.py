@@ -14,8 +14,9 @@ from gradwatch_contracts.connection import Connection
 from gradwatch_contracts.errors import CODES, GradwatchError
 from gradwatch_daemon.api import attention_models, control_models, models, run_models, service_models
 from gradwatch_daemon.api.problem_models import Problem
-from gradwatch_daemon.cli.client import Address, Client, ServerEvent, find_daemon, read_events
+from gradwatch_daemon.cli.client import Address, Client, ServerEvent, find_daemon, local_daemon, read_events
 from gradwatch_daemon.cli.failure import CommandError
+from gradwatch_daemon.places import DirectoryLock
 from harness import api_documents as documents
 from harness.command_line import CommandLine
 from harness.daemon_stub import TOKEN, DaemonStub, Reply
@@ -73,6 +74,31 @@ def test_find_daemon_broken_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(GradwatchError, match=r"connection\.json"):
         find_daemon({"GRADWATCH_RUNTIME_DIR": str(tmp_path)}, UID)
+
+
+def test_find_daemon_file_of_a_killed_daemon_gives_its_token_to_nobody(tmp_path: Path) -> None:
+    """Whoever binds its port next would be the owner: also when the variable names that port."""
+    path = _write_connection(tmp_path)
+    env = {"GRADWATCH_RUNTIME_DIR": str(tmp_path)}
+    DirectoryLock(tmp_path, "").release()
+
+    for asked in (env, {**env, "GRADWATCH_URL": "http://127.0.0.1:9470"}):
+        with pytest.raises(GradwatchError, match=r"pid 7 is gone") as caught:
+            find_daemon(asked, UID)
+        assert caught.value.code.slug == "daemon-unreachable"
+        assert "gradwatch serve" in caught.value.next_step
+    assert local_daemon(env, UID) is None
+    assert find_daemon({**env, "GRADWATCH_URL": "http://gpu7:9470"}, UID).token == ""
+    assert path.exists()
+
+
+def test_find_daemon_file_of_a_daemon_that_holds_its_lock_is_believed(tmp_path: Path) -> None:
+    """Whatever its pid means here: in a container it is another process, or none."""
+    _write_connection(tmp_path)
+    lock = DirectoryLock(tmp_path, "")
+
+    assert find_daemon({"GRADWATCH_RUNTIME_DIR": str(tmp_path)}, UID).token == "file-token"
+    lock.release()
 
 
 def test_find_daemon_reads_the_file(tmp_path: Path) -> None:

@@ -91,6 +91,17 @@ def test_doctor_finds_a_connection_of_a_daemon_that_is_gone(alone: CommandLine, 
     assert _codes(alone) == (10, ["connection-stale"])
 
 
+def test_doctor_finds_that_a_daemon_was_killed_though_something_answers(
+    alone: CommandLine, runtime: Path, stub: DaemonStub
+) -> None:
+    """Its lock is free: what answers there is asked nothing, and told no token."""
+    _connect(runtime, stub.url)
+    (runtime / "daemon.lock").touch()
+
+    assert _codes(alone) == (10, ["connection-stale"])
+    assert stub.requests == []
+
+
 def test_doctor_with_a_living_pid_and_no_answer_finds_the_daemon_unreachable(alone: CommandLine, runtime: Path) -> None:
     """The file is not stale: something hangs, or listens elsewhere."""
     _connect(runtime, "http://127.0.0.1:1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +66,18 @@ def test_second_daemon_on_a_directory_is_refused_naming_the_first(tmp_path: Path
         DirectoryLock(tmp_path, "GRADWATCH_RUNTIME_DIR")
     lock.release()
     DirectoryLock(tmp_path, "GRADWATCH_RUNTIME_DIR").release()
+
+
+def test_lock_that_somebody_looks_at_is_no_other_daemon(tmp_path: Path) -> None:
+    """Agents and the command line hold it for a moment to see whether it is free."""
+    (tmp_path / "daemon.lock").touch()
+    looking = os.open(tmp_path / "daemon.lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ending = threading.Timer(0.05, os.close, [looking])
+    ending.start()
+
+    DirectoryLock(tmp_path, "GRADWATCH_RUNTIME_DIR").release()
+    ending.join()
 
 
 def test_token_is_private_and_stays(tmp_path: Path) -> None:
