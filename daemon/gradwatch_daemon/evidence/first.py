@@ -29,6 +29,10 @@ OURS = frozenset({Stage.SYS, Stage.TELEM, Stage.USER})
 """Stages that are not a part of learning: what of them moves says nothing of where a fault in it began."""
 
 
+SET = frozenset({"opt.lr", "grad.clip_limit"})
+"""What the trainer sets and no learning moves: where it left its usual in one update with others, they followed from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class FirstLayer:
     """Where in the model it began. `layers` deviated at the same place, the most deviating first; `layer` is that of them which
@@ -177,7 +181,7 @@ def first_signal(blocks: Sequence[SignalBlock], onset: int) -> FirstSignal | str
         return "no signal left what was usual for it by enough, and for longer than an update"
     at = int(lasting.any(axis=1).argmax())
     score = judged.score[at]
-    number = min(np.flatnonzero(lasting[at]).tolist(), key=lambda place: (_stage(keys[place]).order, -abs(score[place])))
+    number = min(np.flatnonzero(lasting[at]).tolist(), key=lambda place: (*_order(keys[place]), -abs(score[place])))
     value = float(values[base + at, number])
     broken = bool(np.isinf(score[number]))
     return FirstSignal(
@@ -207,6 +211,11 @@ def _join(blocks: Sequence[SignalBlock]) -> tuple[list[SignalKey], I64, F64, Mas
     shape = len(rows), len(keys)
     joined = np.array([rows[one][0] for one in sorted(rows)], np.float64).reshape(shape)
     return keys, update, joined, np.array([rows[one][1] for one in sorted(rows)], np.bool_).reshape(shape)
+
+
+def _order(key: SignalKey) -> tuple[bool, int]:
+    """What may cause others within an update comes first: what is set, then stage by stage."""
+    return key.name not in SET, _stage(key).order
 
 
 def _stage(key: SignalKey) -> Stage:

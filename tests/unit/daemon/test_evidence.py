@@ -158,8 +158,9 @@ def noisy(seed: int, n: int = 60) -> list[float]:
 
 
 def signal(changed: Mapping[str, Mapping[int, float]]) -> FirstSignal | str:
-    """The first of four signals that scatter, single values of which are changed."""
-    signals = {name: noisy(at) for at, name in enumerate(("grad.norm.mean", "loss.total", "policy.kl.k3", "sys.update_ms"))}
+    """The first of five signals that scatter, single values of which are changed."""
+    names = ("grad.norm.mean", "loss.total", "policy.kl.k3", "sys.update_ms", "opt.lr")
+    signals = {name: noisy(at) for at, name in enumerate(names)}
     for name, values in changed.items():
         for at, value in values.items():
             signals[name][at] = value
@@ -191,6 +192,16 @@ def test_first_signal_is_the_earliest_and_of_one_update_the_causally_first() -> 
     other = signal({"grad.norm.mean": dict.fromkeys(range(38, 60), 50.0), "loss.total": near})
     assert isinstance(other, FirstSignal)
     assert other.key.name == "grad.norm.mean"
+
+
+def test_first_signal_is_what_the_trainer_set_where_it_moved_with_others() -> None:
+    """A learning rate that somebody raised is the beginning of what the policy does in the same update, not its end."""
+    raised = signal({"opt.lr": dict.fromkeys(range(39, 60), 60.0), "policy.kl.k3": dict.fromkeys(range(39, 60), 50.0)})
+    assert isinstance(raised, FirstSignal)
+    assert (raised.key.name, raised.update) == ("opt.lr", 39)
+    later = signal({"opt.lr": dict.fromkeys(range(40, 60), 60.0), "policy.kl.k3": dict.fromkeys(range(39, 60), 50.0)})
+    assert isinstance(later, FirstSignal)
+    assert later.key.name == "policy.kl.k3"
 
 
 def test_first_signal_that_is_not_finite_need_not_last() -> None:
