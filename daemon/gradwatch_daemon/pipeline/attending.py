@@ -66,6 +66,10 @@ class Attending:
         covers = (s for s in self._overlay.active if s.run in {None, run} and s.kind in {None, kind} and not s.subject)
         return next((silence.id for silence in covers), "")
 
+    def silence_over(self, anomaly: str) -> str:
+        """Id of the silence that mutes an open anomaly, '' for none."""
+        return self._overlay.of(anomaly).silence
+
     def follow(self, work: Work, now: Now) -> None:
         """Mute what changed in this tick, and everything open anew where silences came or went."""
         for over in self._overlay.expire(now.unix_ns):

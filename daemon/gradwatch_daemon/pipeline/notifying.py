@@ -1,7 +1,8 @@
 """Which notifications are made, in the transaction of what they are about: none is lost, and none tells what was not stored.
 
 A channel is told once that something fires, again when it got worse or when a silence over it ends, and that it is resolved if
-it was ever told that it fires. What a silence covers is recorded as muted in place of being sent.
+it was ever told that it fires. What a silence covers is recorded as muted in place of being sent. Nothing of a run that is over
+fires for ever: its channels are told that it is over, and the record of the anomaly stays as it is.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.payload import anomaly_body, run_body, write
+from gradwatch_daemon.pipeline.work import Work
 from gradwatch_daemon.records.notices import RUN_DOWN, Delivery
 
 if TYPE_CHECKING:
     from gradwatch_daemon.pipeline.attending import Attending
     from gradwatch_daemon.pipeline.runs import Runs, RunState
-    from gradwatch_daemon.pipeline.work import Now, Work
+    from gradwatch_daemon.pipeline.work import Now
+    from gradwatch_daemon.records import Anomaly
     from gradwatch_daemon.records.notices import Outcome
     from gradwatch_daemon.store.protocol import Store
 
@@ -28,6 +31,9 @@ PENDING_MAX = 256
 
 AWAY_S = 60.0
 """After a start: a run that was live and whose trainer does not come back within this time is told of as lost."""
+
+FINAL = ("crashed", "finished", "stopped", "imported")
+"""States in which a run is over: what it was told of then is resolved. A lost one is over when away for `AWAY_S`."""
 
 NOBODY = Notifier((), lambda outcome: None)
 """No channel is configured."""
@@ -67,13 +73,18 @@ class Notifying:
         self._told: dict[tuple[str, str], Told] = {}
         self._pending: dict[str, OrderedDict[str, Delivery]] = {name: OrderedDict() for name in self._least}
         self._away = dict.fromkeys(away, now.mono_s + AWAY_S)
+        self._down: dict[str, set[int]] = {}
+        self._ends_s: dict[str, float] = {}
+        self._over: set[str] = set()
         self._count = 0
-        self._restore(store)
+        if self._least:
+            self._restore(store)
+            for state in runs.states.values():
+                self._watch_end(state, Work(), now)
 
     def _restore(self, store: Store) -> None:
         """Go on with what was pending, and with what each channel was told of that is still open."""
         open_now = {anomaly.id for state in self._runs.states.values() for anomaly in state.open.values()}
-        open_now |= {_subject(state) for state in self._runs.states.values()}
         standing: dict[tuple[str, str], Delivery] = {}
         for delivery in reversed(store.deliveries()):
             if delivery.channel not in self._least:
@@ -81,10 +92,13 @@ class Notifying:
             if delivery.state == "pending":
                 self._pending[delivery.channel][delivery.id] = delivery
                 self._notifier.put(delivery)
-            if delivery.subject in open_now:
+            if delivery.subject in open_now or _attempt_of(delivery):
                 self._learn(delivery)
                 standing[delivery.channel, delivery.subject] = delivery
         for delivery in standing.values():
+            attempt = _attempt_of(delivery)
+            if attempt and delivery.event == "firing":
+                self._down.setdefault(delivery.run, set()).add(attempt)
             if delivery.state == "delivered":
                 self._notifier.put(delivery)
 
@@ -103,22 +117,60 @@ class Notifying:
             return
         for id_, anomaly in {**work.shown, **work.anomalies}.items():
             silence = work.attention_of[id_].silence if id_ in work.attention_of else ""
-            over = anomaly.state == "resolved"
-            body = anomaly_body(anomaly, "resolved" if over else "firing", self._notifier.url)
-            self._tell(Matter(id_, anomaly.run, anomaly.severity, over, silence, body), work, now)
+            over = anomaly.state == "resolved" or (id_ not in work.anomalies and anomaly.run in self._over)
+            self._tell(self._matter_of_anomaly(anomaly, over, silence), work, now)
         late = {run for run, until_s in self._away.items() if now.mono_s >= until_s}
         for run in {*work.changed, *late}:
             state = self._runs.states[run]
             if run not in self._away or run in late or state.vital.state != "lost":
                 self._away.pop(run, None)
-                self._tell(self._matter_of(state), work, now)
+                self._tell_run(state, work, now)
+            self._watch_end(state, work, now)
+        self._close_ended(work, now)
 
-    def _matter_of(self, state: RunState) -> Matter:
-        """How a run is, as something to tell."""
-        vital, run, over = state.vital, state.run, state.vital.state not in ALARMING
-        said, event = f"{vital.state}: {vital.evidence}", "resolved" if over else "firing"
-        body = run_body(run.run, run.attempt, said, event, self._notifier.url)
-        return Matter(_subject(state), run.run, Severity.CRITICAL, over, self._attending.silencing(run.run, RUN_DOWN), body)
+    def _tell_run(self, state: RunState, work: Work, now: Now) -> None:
+        """How a run is; and of the attempts before, that another one has begun."""
+        run, attempt, over = state.run.run, state.run.attempt, state.vital.state not in ALARMING
+        down = self._down.pop(run, set())
+        for before in sorted(down - {attempt}):
+            self._tell(self._matter_of_run(run, before, True, f"attempt {attempt} began"), work, now)
+        self._tell(self._matter_of_run(run, attempt, over, f"{state.vital.state}: {state.vital.evidence}"), work, now)
+        if not over:
+            self._down[run] = {attempt}
+
+    def _matter_of_run(self, run: str, attempt: int, over: bool, said: str) -> Matter:
+        body = run_body(run, attempt, said, "resolved" if over else "firing", self._notifier.url)
+        return Matter(body["id"], run, Severity.CRITICAL, over, self._attending.silencing(run, RUN_DOWN), body)
+
+    def _matter_of_anomaly(self, anomaly: Anomaly, over: bool, silence: str) -> Matter:
+        if over and anomaly.state != "resolved":
+            anomaly = replace(anomaly, sentence=f"{anomaly.sentence} It was firing when the run ended.")
+        body = anomaly_body(anomaly, "resolved" if over else "firing", self._notifier.url)
+        return Matter(anomaly.id, anomaly.run, anomaly.severity, over, silence, body)
+
+    def _watch_end(self, state: RunState, work: Work, now: Now) -> None:
+        """Note when a run is over; of one that is there again, tell anew what fires."""
+        run, how = state.run.run, state.vital.state
+        if how == "lost":
+            self._ends_s.setdefault(run, now.mono_s + AWAY_S)
+        elif how in FINAL:
+            self._ends_s[run] = now.mono_s
+        else:
+            self._ends_s.pop(run, None)
+            if run in self._over:
+                self._over.remove(run)
+                self._tell_open(state, work, now)
+
+    def _close_ended(self, work: Work, now: Now) -> None:
+        for run in [run for run, ends_s in self._ends_s.items() if ends_s <= now.mono_s]:
+            del self._ends_s[run]
+            self._over.add(run)
+            self._tell_open(self._runs.states[run], work, now)
+
+    def _tell_open(self, state: RunState, work: Work, now: Now) -> None:
+        for anomaly in state.open.values():
+            over = state.run.run in self._over
+            self._tell(self._matter_of_anomaly(anomaly, over, self._attending.silence_over(anomaly.id)), work, now)
 
     def _tell(self, matter: Matter, work: Work, now: Now) -> None:
         for channel, least in self._least.items():
@@ -188,5 +240,7 @@ class Notifying:
                 self._notifier.drop(delivery)
 
 
-def _subject(state: RunState) -> str:
-    return f"{state.run.run}/{state.run.attempt}"
+def _attempt_of(delivery: Delivery) -> int:
+    """The attempt that a delivery is about, 0 where it is about an anomaly."""
+    run, _, attempt = delivery.subject.rpartition("/")
+    return int(attempt) if run == delivery.run and attempt.isdecimal() else 0

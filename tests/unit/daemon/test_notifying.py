@@ -16,6 +16,7 @@ from gradwatch_daemon.pipeline.mailbox import REQUESTS_MAX
 from gradwatch_daemon.records.attention import CreateSilence, EndSilence
 from gradwatch_daemon.records.commands import Calm
 from gradwatch_daemon.records.notices import Delivery, Outcome
+from harness.rows import hello
 from harness.world import World
 
 if TYPE_CHECKING:
@@ -173,6 +174,65 @@ def test_run_that_crashes_or_is_lost_is_told_and_its_return_too(world: NotifiedW
     assert world.recorder.told()[1:] == [("resolved", "run_down", "pending")]
     world.tick(m.Bye(world.rows.seq - 1, "exception"))
     assert world.recorder.told()[2:] == [("firing", "run_down", "pending")]
+
+
+def test_run_that_is_started_again_resolves_what_was_told_of_the_attempt_before(world: NotifiedWorld) -> None:
+    """By the name of that attempt, also after a restart of the daemon in between; and nothing is kept of each attempt."""
+    for attempt in range(1, 4):
+        world.tick(m.Bye(world.rows.seq - 1, "exception"), peer=f"p{attempt}".encode() if attempt > 1 else b"p")
+        (down,) = log(world, channel="ops", event="firing", subject=f"ant-ppo/{attempt}")
+        settle(world, down)
+        if attempt == 2:
+            world.restart()
+        world.tick(hello(session=f"s{attempt + 1}", launch_id=f"l{attempt + 1}"), peer=f"p{attempt + 1}".encode())
+        (over,) = log(world, channel="ops", event="resolved", subject=f"ant-ppo/{attempt}")
+        assert f'"sentence":"attempt {attempt + 1} began"' in over.body
+    assert [subject for _, subject in world.pipeline._notifying._told if subject.startswith("ant-ppo/")] == []
+
+
+@pytest.mark.parametrize("how", ["closed", "exception", "interrupted"])
+def test_anomaly_that_fires_when_its_run_ends_is_told_to_be_over_and_stays_as_it_is_recorded(
+    world: NotifiedWorld, how: str
+) -> None:
+    """An Alertmanager would be told of it for ever. Nothing that is done about it later tells that it fires again."""
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.tick(m.Bye(world.rows.seq - 1, how))
+    told = [told for told in world.recorder.told() if told[1] == "nonfinite"]
+    assert told == [("firing", "nonfinite", "pending"), ("resolved", "nonfinite", "pending")]
+    over = next(d for d in world.recorder.handed if d.event == "resolved")
+    assert "It was firing when the run ended." in over.body
+    (open_one,) = world.view().open_anomalies
+    assert open_one.state == "firing"
+    for made in log(world, state="pending"):
+        settle(world, made)
+    handed = len(world.recorder.handed)
+    world.ask(CreateSilence("s1", None, None, None, "night", "owner", HOUR))
+    world.ask(EndSilence("s1"))
+    world.now_s += 1000.0
+    world.tick()
+    assert len(world.recorder.handed) == handed
+    world.restart()
+    world.tick()
+    assert [(d.event, d.state) for d in world.recorder.handed if "nonfinite" in d.body] == [("resolved", "delivered")] * 2
+
+
+def test_anomaly_of_a_lost_run_is_over_after_a_minute_and_fires_again_when_the_run_is_back(world: NotifiedWorld) -> None:
+    """A network that breaks for seconds tells nobody that what fires is over."""
+    world.tick(world.rows.samples(1, changed=BROKEN))
+
+    def told() -> list[str]:
+        return [event for event, kind, _ in world.recorder.told() if kind == "nonfinite"]
+
+    world.now_s += 7.0
+    world.tick()
+    world.now_s += 59.0
+    world.tick()
+    assert (world.view().state, told()) == ("lost", ["firing"])
+    world.now_s += 2.0
+    world.tick()
+    assert told() == ["firing", "resolved"]
+    world.greet()
+    assert told() == ["firing", "resolved", "firing"]
 
 
 def test_run_that_ended_in_order_tells_nobody(world: NotifiedWorld) -> None:
