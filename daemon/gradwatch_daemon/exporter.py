@@ -20,6 +20,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.apart import refusal
 from gradwatch_daemon.api.anomalies import anomaly_document
+from gradwatch_daemon.api.coverage import covered
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.detect.catalogue import PROFILES
@@ -100,7 +101,14 @@ def export_place(path: Path, wanted: Wanted, target: Path) -> dict[str, Any]:
     run = source.recording.run.run
     anomaly = source.anomaly.id if source.anomaly is not None else None
     said = {"file": str(target), "format": wanted.format, "bytes": target.stat().st_size, "rows": rows}
-    return {**said, "run": run, "anomaly": anomaly, "rules_hash": source.rules.rules_hash, "notes": source.notes}
+    return {
+        **said,
+        "run": run,
+        "anomaly": anomaly,
+        "rules_hash": source.rules.rules_hash,
+        "notes": source.notes,
+        "coverage": _coverage(source),
+    }
 
 
 def print_table(path: Path, wanted: Wanted, out: TextIO) -> int:
@@ -112,6 +120,11 @@ def print_table(path: Path, wanted: Wanted, out: TextIO) -> int:
     with closing(RecordingReader(path)) as reader:
         source = _find(reader, wanted)
         return _write_text(source, wanted, out)
+
+
+def _coverage(source: Source) -> dict[str, Any]:
+    found = source.recording
+    return covered(found.received, found.lost, found.thinned)
 
 
 def _find(reader: RecordingReader, wanted: Wanted) -> Source:
@@ -227,6 +240,7 @@ def _write_zip(source: Source, wanted: Wanted, draft: Path) -> int:
             "hash": source.rules.rules_hash,
         },
         "notes": source.notes,
+        "coverage": _coverage(source),
     }
     with tempfile.TemporaryDirectory(prefix="gradwatch-", dir=draft.parent) as home:
         database = Path(home) / "gradwatch.db"
@@ -236,7 +250,7 @@ def _write_zip(source: Source, wanted: Wanted, draft: Path) -> int:
 
 
 def _report(source: Source, wanted: Wanted) -> Report:
-    recording, rules, anomaly = source.recording, source.rules, source.anomaly
+    recording, rules, anomaly, coverage = source.recording, source.rules, source.anomaly, _coverage(source)
     catalogue = describe(rules)
     rows = sum(recorded.end_row - recorded.first_row for recorded in recording.streams)
     replayed = None
@@ -260,8 +274,8 @@ def _report(source: Source, wanted: Wanted) -> Report:
         run=recording.run,
         stream=stream,
         rows=rows,
-        about=None if anomaly is None else anomaly_document(anomaly, catalogue, {}),
-        anomalies=[anomaly_document(one, catalogue, {}) for one in newest],
+        about=None if anomaly is None else {**anomaly_document(anomaly, catalogue, {}), "coverage": coverage},
+        anomalies=[{**anomaly_document(one, catalogue, {}), "coverage": coverage} for one in newest],
         series=series,
         limits=_limits(rules),
         events=events,

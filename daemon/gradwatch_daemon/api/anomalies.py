@@ -14,6 +14,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.attention_models import AnomalyBody
 from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
+from gradwatch_daemon.api.coverage import covered, of_views
 from gradwatch_daemon.api.cursors import Key, cut_page, read_cursor
 from gradwatch_daemon.api.evidence import evidence_document
 from gradwatch_daemon.api.evidence_models import AnomalyDetail
@@ -55,12 +56,6 @@ def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, 
 def _limit(value: float | None) -> float | None:
     """A limit or baseline is never measured as NaN: NaN stands for a rule without one."""
     return None if value is None or math.isnan(value) else value
-
-
-def _coverage(received: int, lost: int, thinned: int) -> dict[str, Any]:
-    """The plain document of `models.Coverage`."""
-    made = received + lost
-    return {"received": received, "lost": lost, "share": received / made if made else None, "thinned": thinned}
 
 
 def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
@@ -123,8 +118,7 @@ def anomaly_document(
 ) -> dict[str, Any]:
     """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
     view = views.get(anomaly.run)
-    coverage = _coverage(view.rows, view.lost, view.thinned) if view else None
-    return {**_facts(anomaly, catalogue), **_attended(attention), "coverage": coverage}
+    return {**_facts(anomaly, catalogue), **_attended(attention), "coverage": of_views([view]) if view else None}
 
 
 _UNATTENDED = encode(_attended(None))[1:-1]
@@ -182,9 +176,7 @@ class Writer:
         counts = self._count(listed, views)
         rest = {
             "next": following,
-            "coverage": _coverage(
-                sum(view.rows for view in listed), sum(view.lost for view in listed), sum(view.thinned for view in listed)
-            ),
+            "coverage": of_views(listed),
             "detectors": {state: counts[state] for state in models.DetectorCounts.model_fields},
         }
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
@@ -193,7 +185,7 @@ class Writer:
         return encode(_facts(same.record, self._catalogue))[:-1] + b","
 
     def _write_covered(self, received: int, lost: int, thinned: int) -> bytes:
-        return encode(_coverage(received, lost, thinned))
+        return encode(covered(received, lost, thinned))
 
     def _count(self, listed: list[RunView], views: Mapping[str, RunView]) -> Counter[str]:
         """Detectors by state, counted anew only for the runs where they changed."""

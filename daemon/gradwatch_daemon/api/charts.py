@@ -10,10 +10,10 @@ from gradwatch_contracts.limits import NAME_CHARS_MAX
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api import chart_models as models
 from gradwatch_daemon.api.axis import Axis, Points, on_one_axis
+from gradwatch_daemon.api.coverage import of_views
 from gradwatch_daemon.api.numbers import Answer, number, time_text
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
-from gradwatch_daemon.api.runs import coverage
 from gradwatch_daemon.api.series import STATUS_NAMES, Attempt, Rank, Window, meaning, stream_of, unknown_signal
 from gradwatch_daemon.records import RunView, SignalKey, Stream
 from gradwatch_daemon.store.protocol import Series, StoreReader
@@ -58,7 +58,7 @@ def chart_document(found: list[Series], absent: list[SignalKey], stream: Stream,
         "series": [_line(series.key, line, axis.bucket) for series, line in zip(found, lines, strict=True)],
         "absent": [f"{key.name}/{key.subject}" if key.subject else key.name for key in absent],
         "rows": max((series.rows for series in found), default=0),
-        "coverage": coverage([view]).model_dump(),
+        "coverage": of_views([view]),
     }
 
 

@@ -15,7 +15,7 @@ from gradwatch_daemon.api import models
 from gradwatch_daemon.api import notify_models as notify
 from gradwatch_daemon.api import service_models as service
 from gradwatch_daemon.api.evidence_models import AnomalyDetail
-from gradwatch_daemon.api.models import Model, Time
+from gradwatch_daemon.api.models import Coverage, Model, Time
 from gradwatch_daemon.api.replay_models import ReplayAnswer
 from gradwatch_daemon.api.run_models import RunDetail
 
@@ -167,6 +167,7 @@ class ExportDocument(Model):
     anomaly: str | None = Field(description="null for a run")
     rules_hash: str
     notes: list[str]
+    coverage: Coverage
 
 
 class BackupDocument(Model):

@@ -7,13 +7,14 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
 
 from gradwatch_daemon.api.context import ApiContext, context_of
+from gradwatch_daemon.api.coverage import HEADER, HEADERS, header
 from gradwatch_daemon.api.files import FileAnswer
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.records.exported import EXPORT_FORMATS, Exported, ExportOrder
 
 ABOUT = "gradwatch-export"
-"""Header with what is in the file, as JSON: rows, run, anomaly, rules_hash, notes."""
+"""Header with what is in the file, as JSON: rows, run, anomaly, rules_hash, notes, coverage."""
 
 Format = Annotated[str, Query(alias="format", description=f"{', '.join(EXPORT_FORMATS[:-1])} or {EXPORT_FORMATS[-1]}")]
 First = Annotated[int | None, Query(alias="from", ge=0, le=UPDATE_MAX, description="First update of tables and plots")]
@@ -25,9 +26,10 @@ _FILE = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {
             ABOUT: {
-                "description": "What is in it, as JSON: format, bytes, rows, run, anomaly, rules_hash, notes",
+                "description": "What is in it, as JSON: format, bytes, rows, run, anomaly, rules_hash, notes, coverage",
                 "schema": {"type": "string"},
-            }
+            },
+            **HEADERS,
         },
     }
 }
@@ -89,6 +91,7 @@ async def _answer(context: ApiContext, name: str, order: ExportOrder) -> FileAns
     file = await anyio.to_thread.run_sync(_take, exported)
     answer = FileAnswer(file, f"{name}.{order.format}")
     answer.headers[ABOUT] = json.dumps(dict(exported.document))
+    answer.headers[HEADER] = header(exported.document["coverage"])
     return answer
 
 

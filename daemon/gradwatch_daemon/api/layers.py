@@ -10,9 +10,9 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 
 from gradwatch_daemon.api import moment_models as models
+from gradwatch_daemon.api.coverage import of_views
 from gradwatch_daemon.api.numbers import Answer, JsonNumber, number
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
-from gradwatch_daemon.api.runs import coverage
 from gradwatch_daemon.api.series import Attempt, stream_of
 from gradwatch_daemon.records import RunView, Stream, TableRecord
 from gradwatch_daemon.store.protocol import StoreReader
@@ -61,7 +61,7 @@ def layers_document(
         **{metric: [[column.get(metric, {}).get(name) for name in named] for column in columns] for metric in METRICS},
         "updates": list(updates),
         "sentence": _sentence(kept, updates, asked, len(named)),
-        "coverage": coverage([view]).model_dump(),
+        "coverage": of_views([view]),
     }
 
 

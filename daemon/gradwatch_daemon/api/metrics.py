@@ -13,6 +13,7 @@ from gradwatch_contracts import PROTOCOL_MAJOR
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.api.context import ApiContext, DaemonHealth, context_of
+from gradwatch_daemon.api.coverage import share
 from gradwatch_daemon.api.exposition import CONTENT_TYPE, Family, Kind, expose
 from gradwatch_daemon.api.runs import STATES
 from gradwatch_daemon.records import Newest, RunView
@@ -69,7 +70,7 @@ FIGURES = (
         "gradwatch_run_coverage_ratio",
         "gauge",
         "Share of the updates made that were received.",
-        lambda v: v.rows / (v.rows + v.lost) if v.rows + v.lost else None,
+        lambda v: share(v.rows, v.lost),
     ),
     Figure(
         "gradwatch_run_level",

@@ -11,6 +11,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import replay_models as models
 from gradwatch_daemon.api.anomalies import anomaly_document
 from gradwatch_daemon.api.context import DetectorInfo
+from gradwatch_daemon.api.coverage import covered
 from gradwatch_daemon.api.numbers import Answer
 from gradwatch_daemon.api.parameters import find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault
@@ -24,6 +25,7 @@ router = APIRouter(tags=["replay"])
 def replay_document(replayed: Replayed, catalogue: Sequence[DetectorInfo]) -> dict[str, Any]:
     """The plain document of `models.ReplayAnswer`."""
     counts = Counter(state.state for state in replayed.detectors)
+    coverage = covered(replayed.received, replayed.lost, replayed.thinned)
     return {
         "run": replayed.run,
         "profile": replayed.profile,
@@ -34,10 +36,11 @@ def replay_document(replayed: Replayed, catalogue: Sequence[DetectorInfo]) -> di
         "verdict": verdict(replayed),
         "inconclusive": list(replayed.inconclusive),
         "notes": list(replayed.notes),
-        "items": _items(replayed.anomalies, catalogue),
+        "coverage": coverage,
+        "items": _items(replayed.anomalies, catalogue, coverage),
         "detectors": {state: counts[state] for state in ("armed", "learning", "blind", "firing")},
         "streams": [_stream(stream, catalogue) for stream in replayed.streams],
-        "difference": None if replayed.difference is None else _difference(replayed.difference, catalogue),
+        "difference": None if replayed.difference is None else _difference(replayed.difference, catalogue, coverage),
     }
 
 
@@ -49,8 +52,8 @@ def verdict(replayed: Replayed) -> str:
     return "inconclusive" if blind or replayed.inconclusive or not replayed.detectors else "clean"
 
 
-def _items(anomalies: Iterable[Anomaly], catalogue: Sequence[DetectorInfo]) -> list[dict[str, Any]]:
-    return [anomaly_document(anomaly, catalogue, {}) for anomaly in anomalies]
+def _items(anomalies: Iterable[Anomaly], catalogue: Sequence[DetectorInfo], coverage: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{**anomaly_document(anomaly, catalogue, {}), "coverage": coverage} for anomaly in anomalies]
 
 
 def _stream(replayed: StreamReplay, catalogue: Sequence[DetectorInfo]) -> dict[str, Any]:
@@ -68,17 +71,18 @@ def _stream(replayed: StreamReplay, catalogue: Sequence[DetectorInfo]) -> dict[s
     }
 
 
-def _difference(difference: Difference, catalogue: Sequence[DetectorInfo]) -> dict[str, Any]:
+def _difference(difference: Difference, catalogue: Sequence[DetectorInfo], coverage: dict[str, Any]) -> dict[str, Any]:
+    def listed(anomalies: Iterable[Anomaly]) -> list[dict[str, Any]]:
+        return _items(anomalies, catalogue, coverage)
+
     def paired(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-        return [
-            {"before": anomaly_document(pair.before, catalogue, {}), "after": anomaly_document(pair.after, catalogue, {})}
-            for pair in pairs
-        ]
+        both = [listed((pair.before, pair.after)) for pair in pairs]
+        return [{"before": before, "after": after} for before, after in both]
 
     return {
         "against": difference.against,
-        "new": _items(difference.new, catalogue),
-        "lost": _items(difference.lost, catalogue),
+        "new": listed(difference.new),
+        "lost": listed(difference.lost),
         "moved": paired(difference.moved),
         "changed": paired(difference.changed),
         "same": difference.same,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gradwatch_daemon.api.models import AnomalyItem, DetectorCounts, DetectorStanding, Model
+from gradwatch_daemon.api.models import AnomalyItem, Coverage, DetectorCounts, DetectorStanding, Model
 
 
 class ReplayBody(BaseModel):
@@ -67,6 +67,7 @@ class ReplayAnswer(Model):
     rules_hash: str
     rows: int
     lost: int = Field(description="Records of the run that never came")
+    coverage: Coverage = Field(description="Of the whole run as stored, whatever part of it was replayed")
     seconds: float = Field(description="Time the replay took, reading included")
     verdict: Literal["findings", "clean", "inconclusive"] = Field(
         description="findings: an anomaly of warning or above; clean: none, and every detector could see all of it"

@@ -14,6 +14,7 @@ from gradwatch_contracts.control import Level, RankState
 from gradwatch_contracts.limits import NAME_CHARS_MAX
 from gradwatch_daemon.api import control_models, models, run_models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
+from gradwatch_daemon.api.coverage import coverage
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
@@ -44,14 +45,6 @@ def rank_items(ranks: Iterable[RankState]) -> list[control_models.RankItem]:
     return [
         control_models.RankItem(rank=one.rank, state=one.state.value, update=one.update, reason=one.reason) for one in ranks
     ]
-
-
-def coverage(views: Iterable[RunView]) -> models.Coverage:
-    """Rows received against rows made, over one or more runs."""
-    listed = list(views)
-    received, lost = sum(view.rows for view in listed), sum(view.lost for view in listed)
-    made, thinned = received + lost, sum(view.thinned for view in listed)
-    return models.Coverage(received=received, lost=lost, share=received / made if made else None, thinned=thinned)
 
 
 def detector_counts(states: Iterable[DetectorState]) -> models.DetectorCounts:

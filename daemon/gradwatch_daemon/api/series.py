@@ -14,11 +14,12 @@ from gradwatch_contracts.columns import STATUS_REASON, Status
 from gradwatch_contracts.limits import NAME_CHARS_MAX
 from gradwatch_contracts.signals import SIGNALS, Stage
 from gradwatch_daemon.api import models
+from gradwatch_daemon.api.coverage import HEADER, HEADERS, coverage, header, of_views
 from gradwatch_daemon.api.cursors import LIMIT_MAX, page
 from gradwatch_daemon.api.numbers import Answer, integers, number, numbers, time_text, times, words
 from gradwatch_daemon.api.parameters import UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.problems import ApiError, FieldFault, refuse_word
-from gradwatch_daemon.api.runs import coverage, level_name
+from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.records import ALL_RANKS, RunView, SignalKey, Stream
 from gradwatch_daemon.store.protocol import Point, Series, SignalSummary, StoreReader
 
@@ -110,7 +111,7 @@ def series_document(series: Series, stream: Stream, view: RunView) -> dict[str, 
         "end": None if series.end is None else _end(series.end),
         "rows": series.rows,
         "thinned": series.thinned,
-        "coverage": coverage([view]).model_dump(),
+        "coverage": of_views([view]),
     }
 
 
@@ -145,11 +146,10 @@ def series_csv(document: Mapping[str, Any]) -> Response:
     writer = csv.writer(page, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     writer.writerows(zip(*(document[name] for name in CSV_COLUMNS), strict=True))
-    share = document["coverage"]["share"]
     headers = {
         "Gradwatch-Bucket": str(document["bucket"]),
         "Gradwatch-Unit": document["unit"],
-        "Gradwatch-Coverage": "" if share is None else repr(share),
+        HEADER: header(document["coverage"]),
         "Content-Disposition": 'inline; filename="series.csv"',
         "Vary": "Accept",
     }
@@ -236,7 +236,7 @@ async def list_signals(
     response_model=models.SeriesAnswer,
     operation_id="get_series",
     summary="One signal",
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE}}}},
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": CSV_EXAMPLE}}, "headers": HEADERS}},
 )
 async def get_series(
     request: Request,

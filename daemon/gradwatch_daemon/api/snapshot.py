@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query, Request
 from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.api import moment_models as models
+from gradwatch_daemon.api.coverage import of_views
 from gradwatch_daemon.api.numbers import Answer, JsonNumber, integers, numbers, times, words
 from gradwatch_daemon.api.parameters import UPDATE_MAX, RunName, find_run
-from gradwatch_daemon.api.runs import coverage, level_name
+from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.api.series import STATUS_NAMES, Attempt, Rank, meaning, stream_of
 from gradwatch_daemon.records import RunView, SignalBlock, SignalKey, Stream
 from gradwatch_daemon.store.protocol import StoreReader
@@ -76,7 +77,7 @@ def snapshot_document(
             for key, (values, status) in sorted(unite(blocks).items())
         ],
         "truncated": more > 0,
-        "coverage": coverage([view]).model_dump(),
+        "coverage": of_views([view]),
     }
 
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from gradwatch_daemon.api.anomalies import anomaly_document
 from gradwatch_daemon.api.commands import command_item
 from gradwatch_daemon.api.context import ApiContext, context_of
+from gradwatch_daemon.api.coverage import of_views
 from gradwatch_daemon.api.escalations import escalation_item
 from gradwatch_daemon.api.events import Event, frame
 from gradwatch_daemon.api.hub import EVIDENCE, TOPICS, Client, Cut, Holder, Resume
@@ -39,7 +40,8 @@ data: {"version":"0.1.0","epoch":"6b1d9c02","topics":["rows"],"runs":null,"repla
 
 id: 6b1d9c02-42
 event: rows
-data: {"run":"ant-ppo","attempt":1,"rank":0,"update_first":118,"update_last":120,"n":3}
+data: {"run":"ant-ppo","attempt":1,"rank":0,"update_first":118,"update_last":120,"n":3,\
+"coverage":{"received":118,"lost":2,"share":0.9833333333333333,"thinned":0}}
 """
 
 router = APIRouter(tags=["stream"])
@@ -58,7 +60,8 @@ def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
         return run_summary(payload).model_dump()
     if isinstance(payload, Silence):
         return silence_item(payload, time.time_ns()).model_dump()
-    return payload
+    view = context.snapshots().get(event.run)
+    return {**payload, "coverage": of_views([view]) if view else None}
 
 
 class EventStream(Response):

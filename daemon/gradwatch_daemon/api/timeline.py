@@ -11,10 +11,11 @@ from fastapi import APIRouter, Query, Request
 
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.api import moment_models as models
+from gradwatch_daemon.api.coverage import coverage
 from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, find_run, split_words
-from gradwatch_daemon.api.runs import coverage, level_name
+from gradwatch_daemon.api.runs import level_name
 from gradwatch_daemon.api.series import Attempt, Rank, stream_of
 from gradwatch_daemon.records import Anomaly, EventRecord, Stream
 from gradwatch_daemon.store.protocol import AnomalyFilter, StoreReader, Stretch

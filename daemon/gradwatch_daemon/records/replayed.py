@@ -78,7 +78,8 @@ class Difference:
 class Replayed:
     """A whole run replayed under one profile.
 
-    `lost` records of it never came. `inconclusive` says why finding nothing would not mean that there was nothing;
+    `received` rows of the whole run had come, in all attempts and ranks; `lost` records of it never came, and of `thinned` rows
+    only roll-ups are left. `inconclusive` says why finding nothing would not mean that there was nothing;
     `notes` what else to know. `seconds` is the time it took, reading included.
     """
 
@@ -91,6 +92,8 @@ class Replayed:
     notes: tuple[str, ...]
     seconds: float
     difference: Difference | None = None
+    received: int = 0
+    thinned: int = 0
 
     @property
     def rows(self) -> int:

@@ -33,7 +33,7 @@ def replay_run(
     that were left out; `clock` gives seconds."""
     began = clock()
     streams = tuple(_replay_stream(recording, recorded, blocks, profile, window) for recorded in recording.streams)
-    lost = sum(loss.last_seq - loss.first_seq + 1 for loss in recording.losses)
+    lost = recording.lost
     return Replayed(
         recording.run.run,
         profile.name,
@@ -43,6 +43,8 @@ def replay_run(
         tuple(_inconclusive(recording, streams, lost)),
         tuple(_notes(recording, streams, window, unknown)),
         clock() - began,
+        received=recording.received,
+        thinned=recording.thinned,
     )
 
 

@@ -18,10 +18,12 @@ from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.records import ALL_RANKS, SignalBlock, Stream
 from gradwatch_daemon.store import directory, rows
 from gradwatch_daemon.store.chunks import blocks
+from gradwatch_daemon.store.events import count_lost
 from gradwatch_daemon.store.schema import APPLICATION_ID, VERSION
+from gradwatch_daemon.store.thinning import thinned_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from gradwatch_daemon.records import Anomaly, EventRecord, LossRecord, Run
@@ -42,12 +44,18 @@ class RecordedStream:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One run at one moment: the streams that were judged, in order of attempt and rank, what live found, what was lost."""
+    """One run at one moment: the streams that were judged, in order of attempt and rank, what live found, what was lost.
+
+    `received`, `lost` and `thinned` count over all attempts and ranks, as coverage does: a loss that was told twice once.
+    """
 
     run: Run
     streams: tuple[RecordedStream, ...]
     anomalies: tuple[Anomaly, ...]
     losses: tuple[LossRecord, ...]
+    received: int = 0
+    lost: int = 0
+    thinned: int = 0
 
 
 class RecordingReader:
@@ -103,6 +111,7 @@ class RecordingReader:
                 tuple(self._stream(number, stream) for number, stream in judged),
                 tuple(self._anomalies(run)),
                 tuple(loss for number, stream in streams for loss in self._losses(number, stream)),
+                *self._arrived(run, [number for number, stream in streams if stream.rank != ALL_RANKS]),
             )
 
     def blocks(self, recorded: RecordedStream) -> Iterator[SignalBlock]:
@@ -155,6 +164,11 @@ class RecordingReader:
         )
         marks = tuple(rows.event_of(row, stream) for row in self._db.execute(query, (number,)))
         return RecordedStream(stream, blocks.row_begin(self._db, number), blocks.row_end(self._db, number), marks)
+
+    def _arrived(self, run: str, numbers: Sequence[int]) -> tuple[int, int, int]:
+        thinned = thinned_rows(self._db)
+        received = sum(blocks.row_end(self._db, number) for number in numbers)
+        return received, count_lost(self._db, run), sum(thinned.get(number, 0) for number in numbers)
 
     def _anomalies(self, run: str) -> list[Anomaly]:
         query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE run = ? ORDER BY t_ns, id"

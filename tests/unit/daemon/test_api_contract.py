@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import Scope, TokenBook
+from gradwatch_daemon.api.coverage import covered
 from gradwatch_daemon.records.exported import Exported
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.fake_api import HOST, TOKEN, make_daemon
@@ -79,7 +80,7 @@ async def export(order: ExportOrder) -> Exported:
     handle, path = tempfile.mkstemp()
     os.write(handle, b"rows")
     os.close(handle)
-    return Exported(Path(path), {"format": order.format, "bytes": 4, "rows": 1, "notes": ["⚠"]})
+    return Exported(Path(path), {"format": order.format, "bytes": 4, "rows": 1, "notes": ["⚠"], "coverage": covered(1, 0, 0)})
 
 
 async def refuse(order: ReplayOrder) -> dict[str, Any]:

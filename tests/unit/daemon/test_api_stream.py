@@ -137,7 +137,9 @@ async def test_stream_sends_each_topic_as_get_answers_it() -> None:
         ("anomaly", "cafe-3"),
         ("escalation", "cafe-4"),
     ]
-    assert events[0].data == {"run": "ant-ppo", "attempt": 2, "rank": 1, "update_first": 10, "update_last": 12, "n": 3}
+    rows = {"run": "ant-ppo", "attempt": 2, "rank": 1, "update_first": 10, "update_last": 12, "n": 3}
+    assert events[0].data == {**rows, "coverage": events[1].data["coverage"]}
+    assert events[0].data["coverage"] == events[2].data["coverage"]
     got = (await daemon.get("/anomalies/a1")).json()
     assert events[2].data == {**got, "evidence": events[2].data["evidence"]}
     assert got["evidence"].items() >= events[2].data["evidence"].items()
