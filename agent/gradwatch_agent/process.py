@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("gradwatch")
 ENDPOINT = re.compile(r"(ipc|tcp)://\S+")
+LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\])(:[^;]*)?")
+"""Where what is sent stays on this machine. Without `;`, behind which ZeroMQ reads another address."""
 CONNECTION_BYTES_MAX = 64 * 1024
 """connection.json has five short fields."""
 
@@ -103,14 +105,14 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
     whoever listens there now would be told: then it is the socket in the runtime directory, which nobody else can bind.
 
     Raises:
-        GradwatchError: `invalid-argument` when it is no ipc or tcp endpoint.
+        GradwatchError: `invalid-argument` when it is no ipc or tcp endpoint, or one beyond this machine without keys.
     """
     wanted = env.get("GRADWATCH_ENDPOINT", "") if endpoint == "auto" else endpoint
     if wanted and not ENDPOINT.fullmatch(wanted):
         raise GradwatchError(
             "invalid-argument", where="endpoint", expected="auto, ipc://PATH or tcp://HOST:PORT", got=repr(wanted)[:80]
         )
-    read_endpoint(wanted)  # its keys, if it has any, are whole
+    _check_readers(wanted)
     if wanted.startswith("ipc:"):
         return wanted, ""
     owner = os.getuid() if uid is None else uid
@@ -175,13 +177,26 @@ def _read_connection(directory: str, uid: int) -> Connection | None:
             found = Connection.from_json(file.read(CONNECTION_BYTES_MAX).decode("utf-8", "replace"))
         if not ENDPOINT.fullmatch(found.ingest):
             raise GradwatchError("config-invalid", where=path, expected="an ipc or tcp endpoint", got=found.ingest[:80])
-        read_endpoint(found.ingest)
+        _check_readers(found.ingest)
     except FileNotFoundError:
         return None
     except (OSError, GradwatchError) as error:
         LOGGER.warning("gradwatch does not use %s: %s", path, error)
         return None
     return found
+
+
+def _check_readers(endpoint: str) -> None:
+    """Refuse keys that are not whole, and to speak in clear where others can listen."""
+    address, keys = read_endpoint(endpoint)
+    if address.startswith("tcp:") and keys is None and not LOOPBACK.fullmatch(address):
+        raise GradwatchError(
+            "invalid-argument",
+            where=f"endpoint {address[:80]}",
+            expected="keys, since it leaves this machine: tcp://HOST:PORT?server=KEY&public=KEY&secret=KEY",
+            got="none",
+            next_step="Run `gradwatch keys add NAME` beside the daemon and copy the whole line it prints, in quotes.",
+        )
 
 
 def is_abandoned(directory: str) -> bool:

@@ -271,7 +271,11 @@ class Daemon:
         )
 
     def _ipc(self, ingest: str) -> str:
-        return f"ipc://{self._runtime_dir}/ingest.ipc" if ingest == "auto" else ingest
+        """Permissions are what keeps others out of a socket without a secret, so its directory must be private."""
+        if ingest == "auto":
+            return f"ipc://{self._runtime_dir}/ingest.ipc"
+        private_directory(Path(ingest.removeprefix("ipc://")).parent, "--ingest", others=0o077)
+        return ingest
 
 
 def _url(scheme: str, host: str, port: int) -> str:

@@ -118,6 +118,42 @@ def test_endpoint_of_another_kind_raises_before_training(endpoint: str) -> None:
         resolve_endpoint("auto", {"GRADWATCH_ENDPOINT": endpoint})
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://192.0.2.2:9471",
+        "tcp://gpu7:9471",
+        "tcp://127.0.0.1:0;192.0.2.2:9471",
+        "tcp://127.0.0.1.evil.example:1",
+        "tcp://[::2]:1",
+    ],
+)
+def test_endpoint_beyond_this_machine_without_keys_raises_before_training(directory: Path, endpoint: str) -> None:
+    """HELLO has the configuration of the run, for whoever listens on the way."""
+    with pytest.raises(GradwatchError, match="gradwatch keys add") as caught:
+        resolve_endpoint("auto", _env(directory, GRADWATCH_ENDPOINT=endpoint))
+
+    assert caught.value.code.slug == "invalid-argument"
+    keys = f"?server={'a' * 64}&public={'b' * 64}&secret={'c' * 64}"
+    assert resolve_endpoint(endpoint + keys, _env(directory)) == (endpoint + keys, "")
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:9471", "tcp://127.8.0.1:1", "tcp://localhost:9471", "tcp://[::1]:9471"])
+def test_endpoint_of_this_machine_needs_no_keys(directory: Path, endpoint: str) -> None:
+    """Nobody else reads it."""
+    assert resolve_endpoint(endpoint, _env(directory)) == (endpoint, "")
+
+
+def test_connection_file_that_leads_beyond_this_machine_in_clear_is_refused(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a file is none of a daemon's; training goes on with one warning."""
+    _write(directory, replace(FOUND, ingest="tcp://192.0.2.2:9471"))
+
+    assert resolve_endpoint("auto", _env(directory)) == (TCP_DEFAULT, "")
+    assert len(_warnings(caplog)) == 1
+
+
 def test_endpoint_auto_finds_the_daemon_of_this_user(directory: Path) -> None:
     """Endpoint and secret come from one file."""
     assert resolve_endpoint("auto", _env(directory)) == (FOUND.ingest, "s3cret")
@@ -157,7 +193,7 @@ def test_secret_is_given_to_its_own_endpoint_only(directory: Path) -> None:
     _write(directory, replace(FOUND, ingest=TCP))
 
     assert resolve_endpoint(TCP, _env(directory)) == (TCP, "s3cret")
-    assert resolve_endpoint("tcp://10.0.0.9:7777", _env(directory)) == ("tcp://10.0.0.9:7777", "")
+    assert resolve_endpoint("tcp://127.0.0.9:7777", _env(directory)) == ("tcp://127.0.0.9:7777", "")
 
 
 @pytest.mark.parametrize(

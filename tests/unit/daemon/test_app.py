@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import app
 from gradwatch_daemon.config import load_config
+from gradwatch_daemon.ingest.socket import IngestSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +27,32 @@ def untouched() -> Iterator[None]:
     yield
     sys.setswitchinterval(interval)
     logging.root.handlers[:], logging.root.level = handlers, level
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
+def test_daemon_on_a_socket_in_a_directory_open_to_others_refuses_to_start(tmp_path: Path, mode: int) -> None:
+    """Such a socket asks for no secret: whoever can enter the directory could send as a trainer, or bind it next."""
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(mode)
+    given = {"data_dir": "d", "http": "127.0.0.1:0", "ingest": f"ipc://{place}/i.ipc"}
+    config = load_config(given, {"GRADWATCH_RUNTIME_DIR": str(tmp_path / "r")}, tmp_path)
+
+    with pytest.raises(GradwatchError, match=r"open to others.*--ingest") as caught:
+        app.Daemon(config)
+
+    assert str(place) in str(caught.value)
+    assert list(place.iterdir()) == []
+
+
+def test_ingest_socket_is_of_this_user_alone(tmp_path: Path) -> None:
+    """Whatever the umask."""
+    before = os.umask(0)
+    try:
+        with IngestSocket(f"ipc://{tmp_path}/i.ipc"):
+            assert stat.S_IMODE((tmp_path / "i.ipc").stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.usefixtures("untouched")
