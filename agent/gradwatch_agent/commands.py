@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts import limits
 from gradwatch_contracts.control import CANCEL, Verb
 from gradwatch_contracts.messages import Command
 
@@ -103,7 +104,8 @@ class Commands:
             self._inbox.append(command)
 
     def due(self, update: int, now_unix_ns: int, verbs: Verbs) -> Due:
-        """What is to be done before `update` begins; each id at most once in the life of this object."""
+        """What is to be done before `update` begins; each id at most once in the life of this object. What is more than a
+        daemon may have open is refused, so at most `INBOX_MAX` at a time."""
         if not self._inbox and not self._waiting:
             return NOTHING
         # The thread that packs a trace may end one between a look and a pop.
@@ -116,6 +118,8 @@ class Commands:
                 refused.append((command.id, "expired: it came, or its update came, after its deadline"))
             elif command.verb not in verbs:
                 refused.append((command.id, f"this trainer has no {command.verb}"))
+            elif len(waiting) + len(self._running) >= limits.COMMANDS_OPEN_MAX:
+                refused.append((command.id, f"more than {limits.COMMANDS_OPEN_MAX} commands at once"))
             elif command.not_before_update > update:
                 waiting.append(command)
             else:

@@ -5,21 +5,24 @@ The link thread stores what should hold; the trainer thread makes it hold, only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts import limits
 from gradwatch_contracts.control import Active, Desired, Level, effective_level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENDED_MAX = 4096
-"""Ids of ended escalations remembered, newest kept: 64 can be open at once, so an old one cannot come back by then."""
+"""Ids of ended and refused escalations remembered, newest kept: 64 can be open at once, so none comes back by then."""
+
+TOO_MANY = f"more than {limits.ESCALATIONS_ACTIVE_MAX} escalations at once"
 
 
 @dataclass(frozen=True, slots=True)
 class ResultNote:
-    """What became of escalation `id` at `update`, for `Outbox.put_result`: `applied`, or `ended` with the reason."""
+    """What became of escalation `id` at `update`, for `Outbox.put_result`: `applied`, `ended` or `rejected`, and the reason."""
 
     id: str
     state: str
@@ -30,17 +33,18 @@ class ResultNote:
 class DesiredState:
     """The level of this process.
 
-    `receive` belongs to the link thread, `boundary` to the trainer thread; they meet in one attribute, assigned whole.
+    `receive` belongs to the link thread, `boundary` to the trainer thread; they meet in attributes, each assigned whole.
     An id is applied at most once in the life of this object and lasts exactly `Active.updates` boundaries, whatever
     the daemon does meanwhile, unless it vanishes from what the daemon wants.
     """
 
-    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_settled", "_wanted")
+    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_settled", "_too_many", "_wanted")
 
     def __init__(self, base: Level) -> None:
         self._base = base
         self._level = base
         self._wanted = Desired(revision=0, base=base)
+        self._too_many: tuple[str, ...] = ()
         self._held: tuple[Level, Level | None] = base, None
         self._running: dict[str, Active] = {}
         self._left: dict[str, int] = {}
@@ -54,9 +58,14 @@ class DesiredState:
         return self._level
 
     def receive(self, desired: Desired, *, welcome: bool = False) -> None:
-        """Take over what should hold, if it is newer; that of a WELCOME always, since a new store counts from 0 again."""
+        """Take over what should hold, if it is newer; that of a WELCOME always, since a new store counts from 0 again.
+
+        Escalations beyond `limits.ESCALATIONS_ACTIVE_MAX`, which no honest daemon has, are refused, as many of them at a time.
+        """
         if welcome or desired.revision > self._wanted.revision:
-            self._wanted = desired
+            most = limits.ESCALATIONS_ACTIVE_MAX
+            self._too_many = tuple(active.id for active in desired.active[most : 2 * most])
+            self._wanted = replace(desired, active=desired.active[:most])
 
     def boundary(self, update: int) -> tuple[Level, list[ResultNote]]:
         """Return the level that `update`, about to begin, is collected at, and what changed with it.
@@ -75,6 +84,7 @@ class DesiredState:
         base, pin = self._held
         listed = {active.id: active for active in wanted.active}
         notes = [ResultNote(id_, "ended", update, why) for id_, why in self._finish(listed).items()]
+        notes += self._refuse(update)
         for id_, active in listed.items():
             if id_ in self._running or id_ in self._ended or update < active.not_before:
                 continue
@@ -98,7 +108,20 @@ class DesiredState:
                 over[id_] = "cancelled"
         for id_ in over:
             del self._running[id_], self._left[id_]
-            self._ended[id_] = None
-            if len(self._ended) > ENDED_MAX:
-                del self._ended[next(iter(self._ended))]
+            self._remember(id_)
         return over
+
+    def _refuse(self, update: int) -> list[ResultNote]:
+        """Answer for what is too many, each once."""
+        if not self._too_many:
+            return []
+        refused = [id_ for id_ in dict.fromkeys(self._too_many) if id_ not in self._running and id_ not in self._ended]
+        self._too_many = ()
+        for id_ in refused:
+            self._remember(id_)
+        return [ResultNote(id_, "rejected", update, TOO_MANY) for id_ in refused]
+
+    def _remember(self, id_: str) -> None:
+        self._ended[id_] = None
+        if len(self._ended) > ENDED_MAX:
+            del self._ended[next(iter(self._ended))]

@@ -1,21 +1,17 @@
 """Records on their way to the daemon: bounded in bytes, in order, and every loss told.
 
-Two threads meet here without a lock. The trainer appends to `_inbox` (`deque.append` is atomic). The link thread alone
-owns everything else: it takes records from the inbox, numbers them, drops what is too much, batches, and forgets what
-is acked. Numbers are given there and not at `put`, so a record that the trainer never finished appending (Ctrl-C between
-two bytecodes) cannot leave a hole.
-
-Should the link thread not keep up, `put_row` itself drops the oldest of the inbox, by an estimate: `_inbox_bytes` is
-added to by whoever puts, lowered by the link thread, and set to 0 when that finds the inbox empty. A race between the two
-makes it wrong by a record until then; the exact accounting is the link thread's.
+Two threads meet in the inbox. The link thread alone owns everything else: it takes records from there, numbers them, drops
+what is too much, batches, and forgets what is acked. Numbers are given here and not at `put`, so a record that the trainer
+never finished appending (Ctrl-C between two bytecodes) cannot leave a hole.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Union
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from gradwatch_agent.inbox import TOO_LARGE, Inbox, Lost, size_of
 from gradwatch_agent.lane import Lane
 from gradwatch_agent.losses import Losses
 from gradwatch_agent.row import Row, pack_rows, row_fault
@@ -25,30 +21,15 @@ from gradwatch_contracts.messages import Artifact, Event, Loss, Message, Result,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gradwatch_agent.inbox import Note, Record
     from gradwatch_agent.uploads import Upload
     from gradwatch_contracts.messages import Scalar
-
-RECORD_BYTES = 400
-"""Charged for each record besides its payload: objects, numbers and slots in queues (measured with tracemalloc)."""
 
 MESSAGES_PER_TAKE = 8
 """Messages built at a time, so that the bytes of a full window are never held twice."""
 
 OUTBOX_FULL = "outbox full"
-TOO_LARGE = "larger than the outbox"
 OTHER_STORE = "acked by an earlier store"
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """Stands in the inbox for records that never became bytes."""
-
-    count: int
-    reason: str
-
-
-Note = Union[Event, Result, Artifact]
-Record = Union[Row, Table, Note, _Lost]
 
 
 class Outbox:
@@ -62,9 +43,8 @@ class Outbox:
 
     def __init__(self, bytes_max: int = limits.OUTBOX_BYTES, reserve_bytes: int = limits.OUTBOX_RESERVE_BYTES) -> None:
         self._bytes_max, self._reserve_bytes = bytes_max, reserve_bytes
-        self._inbox: deque[Record] = deque()
-        self._inbox_bytes = 0
-        self._crowded = 0  # records the trainer thread dropped from the inbox; only that thread writes it
+        # So much above what may be numbered that what is numbered gives way first, being older.
+        self._inbox = Inbox(bytes_max + reserve_bytes, reserve_bytes)
         self._open = True
         self._uploads: deque[Upload] = deque()
         # From here on: the link thread only.
@@ -84,20 +64,20 @@ class Outbox:
     durable = False
     """What is not acked at the end is lost, and has to be told."""
 
+    def save(self) -> None:
+        """There is no place that outlives the process."""
+
     # Any thread; `put_row` and `lose` only the trainer's.
 
     def put_row(self, row: Row) -> None:
         """Queue a row. Takes less than a microsecond and no lock, and never fails; after `stop` it does nothing."""
         if self._open:
-            self._inbox.append(row)
-            self._inbox_bytes += len(row.values) + len(row.status) + RECORD_BYTES
-            if self._inbox_bytes + self._rows.bytes > self._bytes_max + self._reserve_bytes:
-                self._crowd()
+            self._inbox.put_row(row, self._rows.bytes)
 
     def lose(self, count: int, reason: str) -> None:
         """Say that `count` rows never became bytes, and why, e.g. `device busy`."""
-        if count > 0:
-            self._put(_Lost(count, reason))
+        if count > 0 and self._open:
+            self._inbox.lose(Lost(count, reason), self._rows.bytes)
 
     def put_event(self, kind: str, update: int, t_ns: int, text: str = "", detail: Mapping[str, Scalar] | None = None) -> None:
         """Queue an event; `t_ns` is unix time. The text is cut to what may travel."""
@@ -122,20 +102,9 @@ class Outbox:
         """Close the intake: from now on nothing that is put is kept."""
         self._open = False
 
-    def _put(self, record: Record) -> None:
+    def _put(self, record: Table | Note) -> None:
         if self._open:
-            self._inbox.append(record)
-            self._inbox_bytes += _size(record)
-
-    def _crowd(self) -> None:
-        """The link thread does not keep up: drop the oldest of the inbox until it fits."""
-        while self._inbox_bytes + self._rows.bytes > self._bytes_max + self._reserve_bytes:
-            try:
-                oldest = self._inbox.popleft()
-            except IndexError:
-                return
-            self._crowded += oldest.count if isinstance(oldest, _Lost) else 1
-            self._inbox_bytes -= _size(oldest)
+            self._inbox.put(record)
 
     # The link thread.
 
@@ -177,24 +146,17 @@ class Outbox:
     @property
     def settled(self) -> bool:
         """Whether everything put so far is acked, losses included."""
-        crowded = self._crowded != self._crowded_seen
+        crowded = self._inbox.crowded != self._crowded_seen
         return not (self._inbox or crowded or self.pending or self._losses or self._losses_sent)
 
     def absorb(self) -> int:
         """Number what was put, drop what is too much; return how many records came. To be called without a daemon too."""
         before = self._next_seq
-        crowded = self._crowded
+        crowded = self._inbox.crowded
         self._lose_new(crowded - self._crowded_seen, OUTBOX_FULL)
         self._crowded_seen = crowded
-        for _ in range(len(self._inbox)):  # not `while`: a trainer that puts faster than this would hold us here
-            try:
-                record = self._inbox.popleft()
-            except IndexError:  # the trainer crowded it out
-                break
-            self._inbox_bytes -= _size(record)
+        for record in self._inbox.take():
             self._number(record)
-        if not self._inbox:
-            self._inbox_bytes = 0
         if self._uploads and not self._notes.holds(Artifact):
             for record in self._uploads[0].next():
                 self._number(record)
@@ -305,8 +267,8 @@ class Outbox:
         return sum(lane.sent_bytes for lane in self._lanes)
 
     def _number(self, record: Record) -> None:
-        size = _size(record)
-        if isinstance(record, _Lost):
+        size = size_of(record)
+        if isinstance(record, Lost):
             self._lose_new(record.count, record.reason)
         elif isinstance(record, Row):
             fault = row_fault(record) or (TOO_LARGE if size > self._bytes_max else "")
@@ -370,17 +332,3 @@ def _fit(text: str) -> str:
     """The text as it may travel: UTF-8 of at most `limits.BODY_STR_BYTES_MAX` bytes."""
     data = text.encode("utf-8", "replace")[: limits.BODY_STR_BYTES_MAX]
     return data.decode("utf-8", "ignore")
-
-
-def _size(record: Record) -> int:
-    """Bytes a record is charged."""
-    if isinstance(record, Row):
-        return RECORD_BYTES + len(record.values) + len(record.status)
-    if isinstance(record, Table):
-        texts = (*record.index, *record.names)
-        return RECORD_BYTES + len(record.values) + sum(map(len, texts)) + 60 * len(texts)
-    if isinstance(record, Event):
-        return RECORD_BYTES + len(record.text) + sum(100 + len(str(value)) for value in record.detail.values())
-    if isinstance(record, Artifact):
-        return RECORD_BYTES + len(record.data)
-    return RECORD_BYTES + len(record.reason)

@@ -82,6 +82,9 @@ class Outgoing(Protocol):
     def stop(self) -> None:
         """Close the intake."""
 
+    def save(self) -> None:
+        """The end is near: put what is not acked where it can be sent from later. `durable` says whether that worked."""
+
     def discard(self, reason: str = "") -> None:
         """The end: free everything; `reason` is that of the BYE."""
 
@@ -214,7 +217,9 @@ class Session:
 
     def hurry(self) -> None:
         """Say BYE now, whatever is still on its way."""
-        self._closing = self._hurry = True
+        if not self._hurry:
+            self._closing = self._hurry = True
+            self._outbox.save()
 
     def refuse(self, sentence: str) -> None:
         """End for good: the daemon will not have us, or cannot be reached at all. The outbox is emptied and closed."""

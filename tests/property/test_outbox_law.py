@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gradwatch_agent.outbox import RECORD_BYTES, Outbox
+from gradwatch_agent.inbox import RECORD_BYTES
+from gradwatch_agent.outbox import Outbox
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
 from harness.outgoing import NARROW, WIDE, row
 

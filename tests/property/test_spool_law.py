@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gradwatch_agent.outbox import RECORD_BYTES, Outbox
+from gradwatch_agent.inbox import RECORD_BYTES
+from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_agent.spool.leftover import Leftover
 from gradwatch_agent.spool.spilling import RETRY_S, SpillingOutbox

@@ -56,7 +56,7 @@ class Spool:
         self._next: deque[m.Message] = deque()
         self._read = 0  # segments that are in `_next` or were sent since the last rewind
         self._sent: deque[tuple[int, int, int]] = deque()  # last seq, records, bytes of each message in flight
-        self.unacked = self._unacked_bytes = 0
+        self.unacked = self.unacked_bytes = 0
         self.bytes_held = 0
         self._told: set[str] = set()
         self._taken_seq = self._acked_seq = -1
@@ -205,7 +205,7 @@ class Spool:
     def take(self, window: int, window_bytes: int = limits.WINDOW_BYTES, messages_max: int = 8) -> list[m.Message]:
         """The next messages in order of seq, with at most so many records and bytes in flight after them."""
         messages: list[m.Message] = []
-        while len(messages) < messages_max and self.unacked < window and self._unacked_bytes < window_bytes:
+        while len(messages) < messages_max and self.unacked < window and self.unacked_bytes < window_bytes:
             message = self._front()
             if message is None:
                 break
@@ -228,10 +228,10 @@ class Spool:
 
     def _send(self, message: m.Message, first: int, last: int) -> None:
         count = 1 if isinstance(message, m.Loss) else last - first + 1
-        size = len(message.values) if isinstance(message, (m.Samples, m.Table)) else 0
+        size = len(encode(message))
         self._sent.append((last, count, size))
         self.unacked += count
-        self._unacked_bytes += size
+        self.unacked_bytes += size
         self._taken_seq = last
 
     def _front(self) -> m.Message | None:
@@ -269,7 +269,7 @@ class Spool:
         while self._sent and self._sent[0][0] <= self._acked_seq:
             _, count, size = self._sent.popleft()
             self.unacked -= count
-            self._unacked_bytes -= size
+            self.unacked_bytes -= size
         while self._read and self._segments and self._segments[0].last_seq <= self._acked_seq:
             self._read -= 1
             self._remove(self._segments.popleft())
@@ -278,7 +278,7 @@ class Spool:
         """A new connection, on which the daemon has everything up to `seq`: send what follows again, schemas too."""
         for part in (self._sent, self._next, self._told):
             part.clear()
-        self._read = self.unacked = self._unacked_bytes = 0
+        self._read = self.unacked = self.unacked_bytes = 0
         self._taken_seq = self._acked_seq = seq
         while self._segments and self._segments[0].last_seq <= seq:
             self._remove(self._segments.popleft())

@@ -46,6 +46,9 @@ class Leftover:
     def tend(self, live: bool, now: float) -> None:
         """Nothing waits in memory."""
 
+    def save(self) -> None:
+        """It is where it was."""
+
     def take(self, window: int, window_bytes: int = limits.WINDOW_BYTES) -> list[m.Message]:
         """The next messages."""
         return self._disk.take(window, window_bytes)

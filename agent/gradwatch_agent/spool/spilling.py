@@ -39,10 +39,19 @@ class SpillingOutbox:
         self._acked_seq = -1
         self._moved_at = now
         self._retry_at = now
-        self._warned = self._ended = False
+        self._warned = self._ended = self._failed = False
 
-    durable = True
-    """What is not acked at the end is not lost, so nobody has to be told that it is."""
+    @property
+    def durable(self) -> bool:
+        """Whether what is not acked at the end is on the disk, so that nobody has to be told it is lost: not while the last
+        write failed. Then what the disk did take is told as lost with the rest, which overstates and hides nothing."""
+        return not self._failed
+
+    def save(self) -> None:
+        """Write what is not acked, before the daemon may be told the last word."""
+        self._memory.absorb()
+        while self._spill(0.0):
+            pass
 
     def tend(self, live: bool, now: float) -> None:
         """Write to the disk what waited for too long or is too much; called each turn. `live`: a daemon takes what we send."""
@@ -62,8 +71,10 @@ class SpillingOutbox:
             return False
         try:
             self._memory.release(self._disk.store(messages))
+            self._failed = False
         except OSError as error:
             self._memory.keep()
+            self._failed = True
             self._retry_at = now + RETRY_S
             if not self._warned:
                 self._warned = True
@@ -114,7 +125,7 @@ class SpillingOutbox:
         self._memory.absorb()
         if not self._disk.drained:
             return self._disk.take(window, window_bytes)
-        return self._memory.take(window - self._disk.unacked, window_bytes)
+        return self._memory.take(window - self._disk.unacked, window_bytes - self._disk.unacked_bytes)
 
     def ack(self, seq: int) -> None:
         """Forget everything up to `seq`."""
@@ -144,9 +155,9 @@ class SpillingOutbox:
         self._ended = True
         self._memory.stop()
         if not self.settled:
-            self._retry_at = 0.0
-            while self._spill(0.0):
-                pass
+            self.save()
+            if self._memory.pending:
+                LOGGER.warning("gradwatch: the last %d records fit neither the daemon nor the spool", self._memory.pending)
             try:
                 self._disk.say_bye(Bye(self._memory.last_seq, reason or LOST))
             except OSError as error:

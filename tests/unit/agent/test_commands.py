@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradwatch_agent.commands import INBOX_MAX, SEEN_MAX, Commands, Verbs
+from gradwatch_contracts import limits
 from gradwatch_contracts.control import CANCEL
 from gradwatch_contracts.messages import Command
 
@@ -86,15 +87,36 @@ def test_command_taken_back_is_never_begun_or_is_ended_once() -> None:
 
 
 def test_commands_of_a_daemon_gone_wild_are_bounded() -> None:
-    """What is too many is dropped unanswered, so an honest daemon says it again; ids are forgotten oldest first."""
+    """Of too many at once those that do not fit the inbox are dropped unanswered, so an honest daemon says them again, and the
+    others refused; ids are forgotten oldest first."""
     commands, known = Commands(), verbs("x")
     for number in range(2 * INBOX_MAX):
         commands.receive(Command(f"c{number}", "x"))
-    assert len(commands.due(0, NOW_NS, known).begin) == INBOX_MAX
+    due = commands.due(0, NOW_NS, known)
+    assert ids(due.begin) == [f"c{number}" for number in range(limits.COMMANDS_OPEN_MAX)]
+    assert [id_ for id_, _ in due.refused] == [f"c{number}" for number in range(limits.COMMANDS_OPEN_MAX, INBOX_MAX)]
+    for command in due.begin:
+        commands.end(command.id)
     for number in range(SEEN_MAX + 10):
         commands.receive(Command(f"d{number}", "x"))
         commands.due(1, NOW_NS, known)
     assert len(commands._seen) == SEEN_MAX
+
+
+def test_commands_for_a_far_update_do_not_pile_up() -> None:
+    """A daemon gone wild asks at every update for what is never due: as many wait as may be open, all others are answered."""
+    commands, known, refused = Commands(), verbs("x"), 0
+    for update in range(50):
+        for number in range(INBOX_MAX):
+            commands.receive(Command(f"{update}.{number}", "x", not_before_update=2**62))
+        due = commands.due(update, NOW_NS, known)
+        refused += len(due.refused)
+        assert due.begin == ()
+    assert len(commands._waiting) == limits.COMMANDS_OPEN_MAX
+    assert refused == 50 * INBOX_MAX - limits.COMMANDS_OPEN_MAX
+    commands.receive(Command("0.0", CANCEL))
+    commands.receive(Command("late", "x"))
+    assert ids(commands.due(50, NOW_NS, known).begin) == ["late"]
 
 
 def test_verb_that_is_given_anew_is_no_news_to_the_daemon() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradwatch_agent.desired import ENDED_MAX, DesiredState, ResultNote
+from gradwatch_contracts import limits
 from gradwatch_contracts.control import Active, Desired, Level
 
 
@@ -127,3 +128,20 @@ def test_escalation_for_a_later_update_begins_at_it_and_on_a_rank_that_is_past_i
     late.receive(asked)
     level, notes = late.boundary(13)
     assert (level, [(note.state, note.update) for note in notes]) == (Level.DEBUG, [("applied", 13)])
+
+
+def test_escalations_of_a_daemon_gone_wild_are_cut_and_what_is_cut_is_refused_once() -> None:
+    """A boundary is the trainer's time: it looks at no more than may be open, and answers for no more than that."""
+    state, most = DesiredState(Level.NORMAL), limits.ESCALATIONS_ACTIVE_MAX
+    flood = tuple(Active(f"e{number}", Level.DEBUG, 5) for number in range(8_000))
+    state.receive(_raised(1, *flood))
+    _, notes = state.boundary(0)
+    applied, rejected = ([note.id for note in notes if note.state == state_] for state_ in ("applied", "rejected"))
+
+    assert applied == [f"e{number}" for number in range(most)]
+    assert rejected == [f"e{number}" for number in range(most, 2 * most)]
+    assert len(notes) == 2 * most
+    state.receive(_raised(2, *flood))
+    assert state.boundary(1) == (Level.DEBUG, [])
+    state.receive(_raised(3, *flood[most : most + 2]))
+    assert {note.reason for note in state.boundary(2)[1]} == {"cancelled"}

@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
+from gradwatch_agent.inbox import RECORD_BYTES
 from gradwatch_agent.losses import Losses
-from gradwatch_agent.outbox import OUTBOX_FULL, RECORD_BYTES, Outbox
+from gradwatch_agent.outbox import OUTBOX_FULL, Outbox
 from gradwatch_contracts import limits
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
 from harness.outgoing import row, samples_of, seqs_of, take_all
@@ -64,6 +65,76 @@ def test_outbox_full_of_rows_keeps_the_last_words() -> None:
     assert seqs_of(messages) == list(range(52))
 
 
+@pytest.mark.promise("reserve")
+def test_rows_put_while_the_link_thread_is_stuck_keep_the_last_words() -> None:
+    """A spool's disk hangs: what nobody numbers yet is bounded too, and rows give way to rows only."""
+    outbox = Outbox(bytes_max=3 * ROW_BYTES, reserve_bytes=4 * RECORD_BYTES)
+    outbox.put_row(row(0))
+    outbox.put_event("exception", 0, 5, "boom")
+    outbox.put_result("e1", "ended", 3)
+    for update in range(1, 500):
+        outbox.put_row(row(update))
+
+    messages = _drained(outbox)
+
+    assert [message.kind for message in messages if isinstance(message, Event)] == ["exception"]
+    assert [message.id for message in messages if isinstance(message, Result)] == ["e1"]
+    assert seqs_of(messages) == list(range(502))
+
+
+@pytest.mark.promise("outbox-bound")
+@pytest.mark.parametrize("sort", ["event", "result", "table", "lost"])
+def test_evidence_put_while_the_link_thread_is_stuck_is_bounded_and_its_loss_told(sort: str) -> None:
+    """The newest stays; what is dropped is numbered, and not a row is."""
+    outbox = Outbox(bytes_max=4 * ROW_BYTES, reserve_bytes=20 * RECORD_BYTES)
+    outbox.put_row(row(0))
+    for number in range(3_000):
+        if sort == "event":
+            outbox.put_event("note", number, 1, "x")
+        elif sort == "result":
+            outbox.put_result(str(number), "ended", number)
+        elif sort == "table":
+            outbox.put_table("layers", number, ("a",), ("norm",), bytes(8))
+        else:
+            outbox.lose(1, "device busy")
+    assert outbox._inbox.bytes_held <= 24 * ROW_BYTES
+    messages = _drained(outbox)
+
+    assert seqs_of(messages) == list(range(3_001))
+    if sort != "lost":
+        assert sum(message.n for message in samples_of(messages)) == 1
+        assert [m.update for m in messages if isinstance(m, (Event, Result, Table))][-1] == 2_999
+
+
+def test_what_is_put_from_several_threads_is_numbered_once_each_when_some_is_dropped() -> None:
+    """A result may come from the link's own thread or from one that packs a trace."""
+    outbox = Outbox(reserve_bytes=10 * RECORD_BYTES)
+
+    def put() -> None:
+        for number in range(2_000):
+            outbox.put_result("id", "ended", number)
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seqs_of(_drained(outbox)) == list(range(8_000))
+
+
+def test_rows_and_evidence_are_numbered_in_the_order_they_were_put() -> None:
+    """They wait apart, and leave together."""
+    outbox = Outbox()
+    for update in range(5):
+        outbox.put_table("layers", update, ("a",), ("norm",), bytes(8))
+        outbox.put_row(row(update))
+        outbox.put_event("note", update, 1)
+
+    sorts = [type(message) for message in take_all(outbox) if not isinstance(message, SchemaMessage)]
+
+    assert sorts == [Table, Samples, Event] * 5
+
+
 def test_reserve_full_drops_tables_before_events() -> None:
     """A level that sends a table an update must not push out an exception."""
     outbox = Outbox(reserve_bytes=6 * RECORD_BYTES)
@@ -73,7 +144,7 @@ def test_reserve_full_drops_tables_before_events() -> None:
 
     messages = _drained(outbox)
 
-    assert isinstance(messages[0], Event)
+    assert [type(message) for message in messages[:2]] == [Loss, Event]
     tables = [message for message in messages if isinstance(message, Table)]
     assert tables
     assert [table.update for table in tables] == list(range(20 - len(tables), 20))

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from gradwatch_agent.outbox import MESSAGES_PER_TAKE, RECORD_BYTES, Outbox
+from gradwatch_agent.inbox import RECORD_BYTES
+from gradwatch_agent.outbox import MESSAGES_PER_TAKE, Outbox
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import WIDTH
 from gradwatch_contracts.messages import Loss, Samples, SchemaMessage

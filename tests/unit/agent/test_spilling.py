@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.session import Session
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_agent.spool.leftover import Leftover
 from gradwatch_agent.spool.spilling import RETRY_S, SpillingOutbox
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
-from harness.outgoing import row
+from gradwatch_contracts.codec import decode, encode
+from gradwatch_contracts.control import Desired, Level
+from harness.outgoing import hello, row
 from harness.spools import MemoryFiles, drain, spool, told
 
 if TYPE_CHECKING:
@@ -48,6 +52,15 @@ class Place:
         return sent
 
 
+def _live_session(place: Place) -> Session:
+    """One that a daemon has just welcomed."""
+    session = Session(hello, place.both, DesiredState(Level.NORMAL), None, place.now)
+    session.frame(place.now)
+    session.sent(place.now)
+    session.receive(encode(m.Welcome(1, 4096, -1, Desired(0, Level.NORMAL, None, ()))), place.now)
+    return session
+
+
 def _updates(messages: Iterable[m.Message]) -> list[object]:
     return list(told(messages).values())
 
@@ -67,6 +80,61 @@ def test_disk_that_fails_keeps_all_in_memory_and_is_asked_again_later(caplog: py
     place.tend(RETRY_S)
     assert (place.memory.pending, place.memory.spooled) == (0, 10)
     assert _updates(place.sends()) == list(range(10))
+
+
+@pytest.mark.promise("spool-unwritable", "loss-told")
+@pytest.mark.parametrize("tried", [False, True])
+def test_end_with_a_disk_that_takes_nothing_tells_the_daemon_how_much_it_lost(tried: bool) -> None:
+    """Without a spool it would be told; a spool that cannot be written must not make it silent, asked before or not."""
+    place = Place()
+    session = _live_session(place)
+    place.files.failing = True
+    place.put(5)
+    while session.frame(place.now) is not None:
+        session.sent(place.now)
+    if tried:
+        place.tend(AFTER, live=True)
+    session.close("closed")
+    session.hurry()
+    frame = session.frame(place.now)
+
+    assert frame is not None
+    assert decode(frame) == m.Bye(4, "closed")
+    assert not place.both.durable
+
+
+@pytest.mark.promise("close-spools")
+def test_end_with_a_disk_that_takes_all_again_declares_nothing_lost() -> None:
+    """It failed once, and then there was room."""
+    place = Place()
+    session = _live_session(place)
+    place.files.failing = True
+    place.put(5)
+    place.tend(AFTER)
+    assert not place.both.durable
+    place.files.failing = False
+    session.close("closed")
+    session.hurry()
+
+    assert session.frame(place.now) is None
+    assert place.both.durable
+    assert list(told(drain(Spool(place.files)))) == list(range(5))
+
+
+@pytest.mark.promise("window-bytes")
+def test_memory_sends_nothing_while_what_the_disk_sent_fills_the_window() -> None:
+    """There is one window, whatever a record comes from."""
+    place = Place()
+    place.memory.put_event("note", 0, 1, "x" * 5_000)
+    place.tend(AFTER)
+    place.tend(AFTER)
+    place.memory.put_event("note", 1, 1, "y")
+    place.both.absorb()
+
+    assert list(told(place.both.take(100, 4_000))) == [0]
+    assert place.both.take(100, 4_000) == []
+    place.both.ack(0)
+    assert list(told(place.both.take(100, 4_000))) == [1]
 
 
 @pytest.mark.parametrize("detail", [{"message": "\ud800"}, {f"key{n}": n for n in range(limits.BODY_ITEMS_MAX + 1)}])

@@ -168,7 +168,25 @@ def test_records_in_flight_keep_within_records_and_bytes() -> None:
     disk.ack(31)
     assert sum(part.n for part in disk.take(50) if isinstance(part, m.Samples)) == 32
     disk.rewind(31)
-    assert sum(part.n for part in disk.take(10_000, 300) if isinstance(part, m.Samples)) == 64
+    assert sum(part.n for part in disk.take(10_000, 300) if isinstance(part, m.Samples)) == 32
+
+
+@pytest.mark.promise("window-bytes")
+def test_bytes_in_flight_count_for_whatever_is_sent_from_the_disk() -> None:
+    """A file of a command or a long text fills a window as rows do."""
+    chunk = bytes(limits.ARTIFACT_CHUNK_BYTES)
+    parts: list[m.Message] = [m.Artifact(seq, "c1", "trace", seq, 40, chunk) for seq in range(20)]
+    parts += [m.Event(seq, "note", 0, 1, "x" * 60_000) for seq in range(20, 40)]
+    disk = spool(MemoryFiles())
+    disk.store(parts)
+    window, sent = 1_000_000, 0
+    while sent < 40:
+        taken = disk.take(10_000, window, 100)
+        size = sum(len(encode(message)) for message in taken)
+        assert window <= size < window + 300_000 or sent + len(taken) == 40
+        assert disk.take(10_000, window, 100) == []
+        sent += len(taken)
+        disk.ack(sent - 1)
 
 
 @pytest.mark.promise("loss-told")
