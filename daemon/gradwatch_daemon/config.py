@@ -68,7 +68,7 @@ class Config(BaseModel):
     http: str = Field(default=HTTP_DEFAULT, description="Address of the HTTP API, HOST:PORT; port 0 takes a free one")
     ingest: str = Field(
         default="auto",
-        description="auto: ipc in the runtime directory; ipc:///PATH in a private one; tcp://ADDRESS:PORT, CURVE beyond loopback",
+        description="auto: ipc in the runtime directory; ipc:///PATH in a private one; tcp://ADDRESS:PORT, CURVE off loopback",
     )
     data_dir: Path = Field(description="Where runs are stored")
     runtime_dir: Path = Field(description="Where connection.json and the ipc socket lie")
