@@ -148,7 +148,7 @@ def test_rules_no_stream_of_anomalies_exceeds_the_budget_or_holds_a_run_above_it
         anomaly = replace(FIRED, id=f"{number:016x}", kind=kind, severity=Severity.CRITICAL, update_last=update - 1)
         decision = policy.decide(anomaly, daemon.records())
         if decision.request is not None:
-            daemon.request(decision.request, f"anomaly:{anomaly.id}", 0)
+            daemon.request(decision.request, f"anomaly:{anomaly.id}", 0, kind=kind)
             if decision.extends:
                 daemon.cancel(decision.extends)
         if tells:

@@ -72,12 +72,19 @@ class Escalations:
             self._not_before[record.id] = min(begun, default=same_update)
 
     def request(
-        self, request: RequestEscalation, origin: str, now_ns: int, stored: Escalation | None = None, *, same_update: int = 0
+        self,
+        request: RequestEscalation,
+        origin: str,
+        now_ns: int,
+        stored: Escalation | None = None,
+        *,
+        same_update: int = 0,
+        kind: str = "",
     ) -> Escalation:
         """Open an escalation; the same id with the same content again gives the record that exists.
 
         `stored` is what the store has under this id, for ids that are no longer known here. `same_update` is the update before
-        which no rank begins with it.
+        which no rank begins with it; `kind` that of the anomaly in whose name this is asked for.
 
         Raises:
             GradwatchError: `idempotency-mismatch` for an id with other content, `too-many-escalations`, or
@@ -111,6 +118,7 @@ class Escalations:
             State.REQUESTED,
             now_ns,
             expires_ns=now_ns + int(request.expires_s * 1e9),
+            kind=kind,
         )
         self._revision += 1
         self._not_before[record.id] = same_update

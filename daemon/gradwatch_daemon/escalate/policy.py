@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts.control import ControlState, Level, Severity
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_daemon.records.commands import Allowance, RequestEscalation
+from gradwatch_daemon.records.commands import ANOMALY_ORIGIN, Allowance, RequestEscalation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gradwatch_daemon.records import Anomaly, Escalation
-
-ANOMALY_ORIGIN = "anomaly:"
-"""What the origin of a rule's escalation begins with; the anomaly's id follows."""
 
 BUDGET_WINDOW_UPDATES = 500
 BUDGET_SHARE = 0.1
@@ -84,38 +82,58 @@ class Policy:
         held = next((one for one in reversed(ours) if one.state is ControlState.APPLIED and not one.ended_why), None)
         if held is not None and not response.extension:
             return NOTHING
-        own = [one for one in ours if kind_of(one) == anomaly.kind]
-        ended = max((one.update_ended or 0 for one in own), default=None)
-        if held is None and ended is not None and now < ended + response.cooldown:
-            until = ended + response.cooldown
-            return Decision(spared=f"{anomaly.kind} rests until update {until}", refill=until) if explain else NOTHING
         updates = response.updates if held is None else response.extension
-        for spenders, share, whose in ((ours, self.default.share, "the rules"), (own, response.share, anomaly.kind)):
-            room = Budget(spenders, share)
-            if room.spent(now) + updates > room.of(now):
-                return room.refuse(whose, now, updates) if explain else NOTHING
+        refusal = self._refusal(anomaly.kind, updates, ours, now, again=held is None)
+        if refusal is not None:
+            return refusal() if explain else NOTHING
         level = response.level if held is None else max(held.level, response.level)
         reason = f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}"
         request = RequestEscalation(anomaly.run, id_, level, updates, reason)
         return Decision(request, held.id if held is not None else "")
 
-    def check_budget(self, request: RequestEscalation, history: Iterable[Escalation], now: int) -> None:
-        """Hold whoever asks in an anomaly's name to the budget of the rules.
+    def _refusal(
+        self, kind: str, updates: int, ours: Sequence[Escalation], now: int, *, again: bool
+    ) -> Callable[[], Decision] | None:
+        """What says why a rule is not granted `updates` now, None where it is. `again`: not while another of the rules holds,
+        which it would extend."""
+        response = self.by_kind.get(kind, self.default)
+        own = [one for one in ours if one.kind == kind]
+        ended = max((one.update_ended or 0 for one in own), default=None)
+        if again and ended is not None and now < ended + response.cooldown:
+            until = ended + response.cooldown
+            return lambda: Decision(spared=f"{kind or 'it'} rests until update {until}", refill=until)
+        for spenders, share, whose in ((ours, self.default.share, "the rules"), (own, response.share, kind)):
+            room = Budget(spenders, share)
+            if room.spent(now) + updates > room.of(now):
+                return partial(room.refuse, whose or "it", now, updates)
+        return None
+
+    def check(self, request: RequestEscalation, kind: str, history: Iterable[Escalation], now: int) -> None:
+        """Hold whoever asks in the name of an anomaly of `kind` to what its rule may: level, cooldown and budgets.
 
         Raises:
-            GradwatchError: `budget-spent`, with the update at which there is room again.
+            GradwatchError: `budget-spent`, with the update from which on it would be granted.
         """
-        room = Budget([one for one in history if one.origin.startswith(ANOMALY_ORIGIN)], self.default.share)
-        if room.spent(now) + request.updates > room.of(now):
-            refused = room.refuse("the rules", now, request.updates)
-            expected = f"at most {max(0, room.of(now) - room.spent(now))} updates now"
-            raise GradwatchError(
-                "budget-spent",
-                where=f"escalation {request.id}",
-                expected=expected,
-                got=str(request.updates),
-                next_step=f"{refused.spared[:1].upper()}{refused.spared[1:]}.",
+        ours = [one for one in history if one.origin.startswith(ANOMALY_ORIGIN)]
+        held = any(one.state is ControlState.APPLIED and not one.ended_why for one in ours)
+        may = self.by_kind.get(kind, self.default).level
+        if request.level > may:
+            expected, why = (
+                f"at most {may.name.lower()}",
+                f"{kind or 'A rule'} asks for no more: its level is {may.name.lower()}",
             )
+        else:
+            refusal = self._refusal(kind, request.updates, ours, now, again=not held)
+            if refusal is None:
+                return
+            expected, why = "what the rules may", refusal().spared
+        raise GradwatchError(
+            "budget-spent",
+            where=f"escalation {request.id}",
+            expected=expected,
+            got=f"{request.level.name.lower()} for {request.updates} updates",
+            next_step=f"{why[:1].upper()}{why[1:]}.",
+        )
 
     def allowance(self, history: Iterable[Escalation], now: int, refill: int | None) -> Allowance:
         """How the budget of all rules stands at update `now`."""
@@ -150,11 +168,6 @@ class Budget:
         again = f"there is room for {wanted} again at update {refill}" if refill is not None else f"{wanted} are never allowed"
         held = f"{whose} held the level for {self.spent(now)} of the {self.of(now)} updates allowed"
         return Decision(spared=f"{held} in the last {BUDGET_WINDOW_UPDATES}; {again}", refill=refill)
-
-
-def kind_of(escalation: Escalation) -> str:
-    """The rule that asked for an escalation: its reason begins with severity and kind."""
-    return escalation.reason.partition(":")[0].rpartition(" ")[2]
 
 
 def held_updates(escalation: Escalation, now: int) -> int:

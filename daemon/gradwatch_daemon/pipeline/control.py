@@ -17,6 +17,7 @@ from gradwatch_daemon.escalate.commands import check_same, is_taken_back
 from gradwatch_daemon.escalate.policy import Policy
 from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.records.commands import (
+    ANOMALY_ORIGIN,
     OPERATOR,
     ArtifactRecord,
     Calm,
@@ -111,15 +112,22 @@ class Control:
             changed = state.escalations.cancel(request.id, "cancelled by an operator") if known.state.open else []
             work.escalated(changed)
             return changed[-1] if changed else known
+        kind = self._kind(state, request.origin)
         if known is None:
             self._need_trainer(state)
             if request.origin != OPERATOR:
-                self._policy.check_budget(request, state.escalations.records(), state.update_last or 0)
+                self._policy.check(request, kind, state.escalations.records(), state.update_last or 0)
         same_update = state.same_update()
-        record = state.escalations.request(request, request.origin, now.unix_ns, known, same_update=same_update)
+        record = state.escalations.request(request, request.origin, now.unix_ns, known, same_update=same_update, kind=kind)
         if known is None:
             work.escalated([record])
         return record
+
+    def _kind(self, state: RunState, origin: str) -> str:
+        """The kind of the anomaly in whose name something is asked for, '' for an operator."""
+        id_ = origin.removeprefix(ANOMALY_ORIGIN)
+        anomaly = None if id_ == origin else state.open.get(id_) or self._store.anomaly(id_)
+        return "" if anomaly is None else anomaly.kind
 
     def _level(self, state: RunState, request: Calm | SetLevel, work: Work) -> RunView:
         if isinstance(request, Calm):

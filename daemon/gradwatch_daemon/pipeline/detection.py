@@ -15,10 +15,11 @@ from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Level
 from gradwatch_daemon.derive.derive import Deriver
 from gradwatch_daemon.derive.gathering import Gathering
-from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN, Policy
+from gradwatch_daemon.escalate.policy import Policy
 from gradwatch_daemon.ingest.gate import join_rows
 from gradwatch_daemon.pipeline.stream import StreamDetection
 from gradwatch_daemon.records import ALL_RANKS, EventRecord, LossRecord, Newest, Stream
+from gradwatch_daemon.records.commands import ANOMALY_ORIGIN
 
 if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
@@ -268,7 +269,7 @@ class Detection:
             return
         # One that extends another is at its level already: it takes over wherever the other stands.
         origin, same_update = f"{ANOMALY_ORIGIN}{anomaly.id}", 0 if decision.extends else state.same_update()
-        work.escalated([state.escalations.request(request, origin, now.unix_ns, same_update=same_update)])
+        work.escalated([state.escalations.request(request, origin, now.unix_ns, same_update=same_update, kind=anomaly.kind)])
         if decision.extends:
             work.escalated(state.escalations.cancel(decision.extends, f"extended by {request.id}"))
         work.redeliver.add(anomaly.run)

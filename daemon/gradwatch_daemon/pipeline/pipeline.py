@@ -19,7 +19,6 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon import __version__
 from gradwatch_daemon.anomalies.liveness import judge_silent
 from gradwatch_daemon.escalate.actions import SHADOWS
-from gradwatch_daemon.escalate.policy import ANOMALY_ORIGIN
 from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.processes import Processes
 from gradwatch_daemon.ingest.session import Sessions
@@ -35,6 +34,7 @@ from gradwatch_daemon.pipeline.runs import Runs
 from gradwatch_daemon.pipeline.vitals import Vitals, describe_exception
 from gradwatch_daemon.pipeline.work import Now, Work
 from gradwatch_daemon.records import ALL_RANKS, Commit, EventRecord, Published, RunView, Stream
+from gradwatch_daemon.records.commands import ANOMALY_ORIGIN
 from gradwatch_daemon.store.protocol import Keep
 
 if TYPE_CHECKING:

@@ -53,6 +53,7 @@ class Escalation:
     """A time-boxed raise of the level. `origin` is `anomaly:ID` or `operator`; times are unix ns.
 
     `state` sums up `ranks`, the word of each that was told; `expires_ns` is when it is given up unless it was begun, 0 never.
+    `kind` is that of the anomaly in whose name it was asked for, '' for an operator's.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Escalation:
     ended_why: str = ""
     ranks: tuple[RankState, ...] = ()
     expires_ns: int = 0
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ class Allowance:
 
 
 OPERATOR = "operator"
+
+ANOMALY_ORIGIN = "anomaly:"
+"""What the origin of an escalation in an anomaly's name begins with; the anomaly's id follows."""
+
 """Origin of what a person, or a program of theirs, asked for over HTTP."""
 
 

@@ -270,10 +270,10 @@ def escalation_row(escalation: Escalation) -> Row:
 
 
 def escalation_of(row: Sequence[Any]) -> Escalation:
-    """The escalation in an ESCALATION row."""
-    run, id_, level, updates, origin, reason, state, requested_ns, applied, ended, why, ranks, expires_ns = row
+    """The escalation in an ESCALATION row that is followed by its kind."""
+    run, id_, level, updates, origin, reason, state, requested_ns, applied, ended, why, ranks, expires_ns, kind = row
     asked = id_, run, Level(level), updates, origin, reason, ControlState(state), requested_ns
-    return Escalation(*asked, applied, ended, why, ranks_of(ranks), expires_ns)
+    return Escalation(*asked, applied, ended, why, ranks_of(ranks), expires_ns, kind)
 
 
 def attention_row(attention: Attention) -> Row:

@@ -229,3 +229,30 @@ def test_escalation_in_an_anomalys_name_is_held_to_the_budget_and_a_persons_is_n
     assert world.stored("e2") is None
     world.ask(RequestEscalation("ant-ppo", "e3", Level.DEBUG, 400, ""))
     assert world.stored("e3").origin == "operator"
+
+
+def test_escalation_in_an_anomalys_name_is_held_to_what_its_own_rule_may(tmp_path: Path) -> None:
+    """Level off, and a cooldown whatever the reason says in words: the kind is the anomaly's own, also after a restart."""
+    rules = {"nonfinite": Response(level=Level.OFF)}
+    world = World(tmp_path, policy=Policy(by_kind=rules))
+    world.greet()
+    world.tick(world.rows.samples(60))
+    world.tick(world.rows.samples(2, changed=BROKEN))
+    (anomaly,) = [one for one in world.view().open_anomalies if one.kind == "nonfinite"]
+
+    def ask(id_: str) -> str:
+        try:
+            world.ask(RequestEscalation("ant-ppo", id_, Level.DEBUG, 2, "because", origin=f"anomaly:{anomaly.id}"))
+        except GradwatchError as error:
+            return f"{error.code.slug}: {error.next_step}"
+        return world.stored(id_).kind
+
+    assert ask("e1") == "budget-spent: Nonfinite asks for no more: its level is off."
+    rules["nonfinite"] = Response(level=Level.DEBUG, updates=1, cooldown=40)
+    assert ask("e2") == "nonfinite"
+    world.tick(m.Result(world.rows.seq, "e2", "applied", 62), m.Result(world.rows.seq + 1, "e2", "ended", 64, "done"))
+    world.restart()
+    world.greet()
+    assert world.pipeline._runs.states["ant-ppo"].escalations.get("e2").kind == "nonfinite"
+    assert ask("e3") == "budget-spent: Nonfinite rests until update 104."
+    world.close()
