@@ -57,6 +57,12 @@ REPLAY_ROWS_MAX = 200_000
 
 EVENTS_MAX = 1000
 
+PREFIX_MIN = 4
+"""Characters of an anomaly's id that may stand for all of it."""
+
+ALIKE_MAX = 5
+"""Anomalies that are named where several begin alike."""
+
 COMPUTED = frozenset({"gradient_drift", "performance_degradation", "skipped_steps"})
 """Kinds whose numbers are of something computed from the signal: a line at them in its plot would mislead."""
 
@@ -127,9 +133,22 @@ def _coverage(source: Source) -> dict[str, Any]:
     return covered(found.received, found.lost, found.thinned)
 
 
+def _anomaly_of(reader: RecordingReader, what: str) -> Anomaly | None:
+    """The one with this id, or the only one whose id begins so.
+
+    Raises:
+        GradwatchError: `anomaly-not-found` where several begin so.
+    """
+    alike = reader.anomalies_beginning(what, ALIKE_MAX) if len(what) >= PREFIX_MIN else []
+    if len(alike) > 1:
+        named = ", ".join(f"{one.id} ({one.run} {one.kind})" for one in alike)
+        raise GradwatchError("anomaly-not-found", where=str(reader.file), expected=f"more of one id of {named}", got=repr(what))
+    return alike[0] if alike else reader.anomaly(what)
+
+
 def _find(reader: RecordingReader, wanted: Wanted) -> Source:
     known, what = reader.runs(), wanted.what
-    anomaly = None if what in known else reader.anomaly(what)
+    anomaly = None if what in known else _anomaly_of(reader, what)
     if what not in known and anomaly is None:
         hint = nearest(what, known)
         raise GradwatchError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gradwatch_daemon.cli.anomaly_id import by_prefix
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.output import printable
 
@@ -19,7 +20,8 @@ def run(args: Namespace, output: Output) -> int:
     body: dict[str, object] = {"acknowledged": not args.undo}
     if args.note is not None:
         body["note"] = args.note
-    item = connect(os.environ).patch(f"/api/v1/anomalies/{segment(args.id)}", body)
+    client = connect(os.environ)
+    item = by_prefix(client, args.id, lambda id_: client.patch(f"/api/v1/anomalies/{segment(id_)}", body))
     if output.as_json:
         output.document(item)
         return 0

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.control import Severity
+from gradwatch_daemon.cli.anomaly_id import short
 from gradwatch_daemon.cli.client import connect
 from gradwatch_daemon.cli.failure import EXIT_FINDINGS, EXIT_INCONCLUSIVE, EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.follow import follow
@@ -93,7 +94,8 @@ def lines(item: dict[str, Any], output: Output) -> list[str]:
         for name in ("value", "limit", "baseline")
         if item[name] is not None or status.get(name) != "the rule has none"
     )
-    said = [head, f"   {printable(item['sentence'])}", f"   {numbers}; onset {item['update_onset']}, seen {item['count']}x"]
+    story = f"   {numbers}; onset {item['update_onset']}, seen {item['count']}x; id {short(item['id'])}"
+    said = [head, f"   {printable(item['sentence'])}", story]
     if item["attached"]:
         said.append("   explains: " + ", ".join(sorted({finding["kind"] for finding in item["attached"]})))
     said += [f"   {line}" for line in attended(item)]
@@ -142,7 +144,8 @@ def news(item: dict[str, Any], before: dict[str, Any]) -> list[str]:
     if item["state"] != before["state"]:
         resolved = item["update_resolved"]
         changes.append(item["state"] if resolved is None else f"{item['state']} at update {resolved}")
-    return [f"   {item['run']}  {item['kind']} since update {item['update_onset']}: {'; '.join(changes)}"] if changes else []
+    about = f"{short(item['id'])}  {item['run']}  {item['kind']} since update {item['update_onset']}"
+    return [f"   {about}: {'; '.join(changes)}"] if changes else []
 
 
 def _matches(item: dict[str, Any], args: Namespace) -> bool:

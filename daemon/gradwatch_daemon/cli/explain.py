@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.names import nearest
 from gradwatch_daemon.cli.anomalies import lines as anomaly_lines
+from gradwatch_daemon.cli.anomaly_id import AmbiguousIdError, by_prefix
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.failure import EXIT_NOT_FOUND, CommandError
 from gradwatch_daemon.cli.output import number, printable
@@ -55,14 +56,14 @@ def run(args: Namespace, output: Output) -> int:
 
 def _anomaly(client: Client, id_: str, kinds: list[str]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = client.get(f"/api/v1/anomalies/{segment(id_)}")
+        found: dict[str, Any] = by_prefix(client, id_, lambda whole: client.get(f"/api/v1/anomalies/{segment(whole)}"))
     except CommandError as failure:
-        if failure.code != "anomaly-not-found":
+        if isinstance(failure, AmbiguousIdError) or failure.code != "anomaly-not-found":
             raise
         raise CommandError(
             "No detector and no anomaly has this name.",
             why=f"got {id_!r}",
-            next_step="List kinds with `gradwatch detectors`, and anomalies with `gradwatch anomalies --json`.",
+            next_step="List kinds with `gradwatch detectors`, and anomalies with `gradwatch anomalies`.",
             exit_code=EXIT_NOT_FOUND,
             did_you_mean=nearest(id_, kinds) or "",
         ) from None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_daemon.cli.anomaly_id import beginning
 from gradwatch_daemon.cli.client import connect, local_daemon, segment
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
 from gradwatch_daemon.cli.replay import data_dir_of
@@ -90,18 +91,16 @@ def _fetch(args: Namespace, output: Output) -> int:
             "The daemon of GRADWATCH_URL judges by its own rules.", next_step="Leave --config out.", exit_code=EXIT_USAGE
         )
     client = connect(os.environ)
-    place = segment(args.what)
-    paths = (f"/api/v1/runs/{place}/export", f"/api/v1/anomalies/{place}/export")
     query = {"format": kind, "from_": args.first, "to": args.last}
     if args.out == "-":
-        about = _first_found(client, paths, sys.stdout.buffer, query)
+        about = _first_found(client, args.what, sys.stdout.buffer, query)
         output.note(f"{about['rows']} rows.")
         return 0
     target = Path(args.out or f"{args.what}.{kind}").absolute()
     try:
         with open(target, "xb") as file:
             try:
-                about = _first_found(client, paths, file, query)
+                about = _first_found(client, args.what, file, query)
             except BaseException:
                 target.unlink(missing_ok=True)
                 raise
@@ -116,16 +115,22 @@ def _fetch(args: Namespace, output: Output) -> int:
     return 0
 
 
-def _first_found(client: Client, paths: tuple[str, str], file: IO[bytes], query: dict[str, object]) -> dict[str, Any]:
+def _first_found(client: Client, what: str, file: IO[bytes], query: dict[str, object]) -> dict[str, Any]:
     """Of a run, or of an anomaly where no run has that name; what the daemon says of the file."""
+    paths = ("/api/v1/runs/{}/export", "/api/v1/anomalies/{}/export")
     for place, path in enumerate(paths):
         try:
-            headers = client.download(path, file, FETCH_TIMEOUT_S, **query)
+            headers = client.download(path.format(segment(what)), file, FETCH_TIMEOUT_S, **query)
         except CommandError as refused:
             if place == 0 and refused.code == "run-not-found":
                 unknown = refused
                 continue
-            raise unknown if place and refused.code == "anomaly-not-found" else refused from None
+            if not place or refused.code != "anomaly-not-found":
+                raise
+            whole = beginning(client, what)
+            if whole is None:
+                raise unknown from None
+            headers = client.download(paths[1].format(segment(whole)), file, FETCH_TIMEOUT_S, **query)
         about: dict[str, Any] = json.loads(headers["gradwatch-export"])
         return about
     raise AssertionError("one of the two answers or raises")

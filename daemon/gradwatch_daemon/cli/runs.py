@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_daemon.cli.anomaly_id import short
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.output import known, percent, printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from gradwatch_daemon.cli.client import Client
     from gradwatch_daemon.cli.output import Output
 
 CRASH_LINES = 12
 """Of a traceback: its end, which names the line that raised."""
+
+OPEN_SHOWN = 10
+"""Open anomalies that the lines of a run name, the newest."""
 
 HEADS = ("RUN", "TRY", "STATE", "UPDATE", "LEVEL", "ANOMALIES", "DETECTORS", "COVERED", "LAST SEEN")
 
@@ -23,7 +28,7 @@ def run(args: Namespace, output: Output) -> int:
     """List runs, last seen first, or show one."""
     client = connect(os.environ)
     if args.run is not None:
-        show(client.get(f"/api/v1/runs/{segment(args.run)}"), output)
+        show(client, args.run, output)
         return 0
     answer = client.listed("/api/v1/runs", state=args.state)
     if output.as_json:
@@ -59,8 +64,9 @@ def standing(counts: dict[str, int]) -> str:
     return ", ".join(said) or "none yet"
 
 
-def show(item: dict[str, Any], output: Output) -> None:
-    """Print everything known of one run."""
+def show(client: Client, run: str, output: Output) -> None:
+    """Print everything known of one run, and its open anomalies with their ids."""
+    item = client.get(f"/api/v1/runs/{segment(run)}")
     if output.as_json:
         output.document(item)
         return
@@ -69,6 +75,8 @@ def show(item: dict[str, Any], output: Output) -> None:
     output.line(f"{item['run']} (attempt {item['attempt']}, {item['state']})")
     output.line(printable(item["sentence"]))
     output.line(f"evidence   {printable(item['evidence'])}")
+    if item["anomalies_open"]:
+        _say_open(client, item, output)
     if item["crash"] is not None:
         for line in item["crash"]["traceback"].rstrip().splitlines()[-CRASH_LINES:]:
             output.line(f"  {printable(line)}")
@@ -85,3 +93,13 @@ def show(item: dict[str, Any], output: Output) -> None:
         subject = f" [{one['subject']}]" if one["subject"] else ""
         reason = f": {one['reason']}" if one["reason"] else ""
         output.line(printable(f"  {one['state']:<9}{one['kind']}{subject}{reason}"))
+
+
+def _say_open(client: Client, item: dict[str, Any], output: Output) -> None:
+    answer = client.get("/api/v1/anomalies", run=item["run"], state="firing", limit=OPEN_SHOWN)
+    for one in answer["items"]:
+        what = f"{one['kind']} [{one['subject']}]" if one["subject"] else one["kind"]
+        severity = output.paint(f"{one['severity']:<8}", one["severity"])
+        output.line(f"anomaly    {short(one['id'])}  {severity}  {printable(what)} since {one['update_onset']}")
+    if answer["next"] is not None:
+        output.note(f"More are open: `gradwatch anomalies {item['run']}` lists them.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_daemon.cli.client import connect, segment
+from gradwatch_daemon.cli.client import connect
 from gradwatch_daemon.cli.failure import EXIT_UNREACHABLE
 from gradwatch_daemon.cli.output import known, printable
 from gradwatch_daemon.cli.runs import show
@@ -22,7 +22,7 @@ def run(args: Namespace, output: Output) -> int:
     """Print what the daemon says of itself and its runs; 4 when it is not ready."""
     client = connect(os.environ)
     if args.run is not None:
-        show(client.get(f"/api/v1/runs/{segment(args.run)}"), output)
+        show(client, args.run, output)
         return 0
     daemon = client.get("/api/v1/daemon")
     runs = client.listed("/api/v1/runs")

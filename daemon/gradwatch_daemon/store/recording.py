@@ -148,6 +148,13 @@ class RecordingReader:
             found = self._db.execute(f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE id = ?", (id_,)).fetchone()
         return None if found is None else rows.anomaly_of(found)
 
+    def anomalies_beginning(self, begin: str, most: int) -> list[Anomaly]:
+        """Those of any run whose id begins so, at most `most`."""
+        query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT ?"
+        with self._reading():
+            found = self._db.execute(query, (len(begin), begin, most)).fetchall()
+        return [rows.anomaly_of(row) for row in found]
+
     def unknown_signals(self) -> list[str]:
         """Names of signals in this file, of any run, that this version does not know."""
         with self._reading():

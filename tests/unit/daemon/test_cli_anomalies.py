@@ -43,7 +43,7 @@ def test_list_shows_sentence_numbers_and_what_to_try(stub: DaemonStub, gradwatch
     assert gradwatch("anomalies").out.splitlines() == [
         " ! warning  firing    ant-ppo  update 118  ratio_explosion",
         "   The probability ratio reached 7.5 (limit 5) at update 118.",
-        "   value 7.5, limit 5; onset 117, seen 3x",
+        "   value 7.5, limit 5; onset 117, seen 3x; id a1b2c3",
         "   explains: kl_spike",
         "   try: Lower the learning rate.",
     ]

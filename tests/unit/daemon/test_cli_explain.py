@@ -81,7 +81,7 @@ def test_explain_anomaly_says_why_it_fired_with_its_numbers(gradwatch: CommandLi
     said = gradwatch("explain", "k1").out.splitlines()
 
     assert "ant-ppo  update 118  kl_spike" in said[0]
-    assert said[2] == "   value 7.5, limit 5; onset 117, seen 3x"
+    assert said[2] == "   value 7.5, limit 5; onset 117, seen 3x; id k1"
     assert "began       update 117, minibatch 4, in stage policy" in said
     assert "explains    kl_spike at update 118 (The policy moved far in one update): value NaN, limit 0.1" in said
     assert [line for line in said if line.startswith("try")] == [

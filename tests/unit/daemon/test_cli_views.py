@@ -79,12 +79,14 @@ def test_runs_state_is_asked_for(stub: DaemonStub, gradwatch: CommandLine) -> No
 def test_run_detail_shows_blind_reason_and_losses(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """Why a detector is blind, and what to add; what was lost, and why."""
     stub.answer("GET", RUN, documents.run_detail())
+    stub.answer("GET", "/api/v1/anomalies", documents.anomalies(documents.anomaly()))
 
     said = gradwatch("runs", "ant-ppo").out
 
     assert "  blind    entropy_low [arm]: policy.entropy.norm: add entropy=" in said.splitlines()
     assert "lost       2 records: outbox full" in said.splitlines()
     assert "sessions   1 of 4" in said
+    assert "anomaly    a1b2c3  warning   ratio_explosion since 117" in said.splitlines()
     assert "overhead   the agent takes 2.4% of an update's time (since update 41)" in said.splitlines()
     assert gradwatch("status", "ant-ppo").out == said
 

@@ -209,6 +209,7 @@ def test_table_of_an_anomaly_is_what_lies_around_it(gradwatch: CommandLine, data
         "export", id_, "--format", "jsonl", "--out", "-", "--from", "1100", "--to", "1101", "--data-dir", data
     ).out
 
+    assert gradwatch("export", id_[:6], "--format", "jsonl", "--out", "-", "--data-dir", data).out.splitlines() == around
     updates = [json.loads(line)["update"] for line in around]
     assert 100 <= len(updates) < 1112
     assert [json.loads(line)["update"] for line in asked.splitlines()] == [1100, 1101]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_daemon.cli.anomaly_id import short
 from gradwatch_daemon.cli.output import glyph, number
 from gradwatch_daemon.cli.top.lines import BLANK, Span, joined, line, marked, pad, wrapped
 from gradwatch_daemon.cli.top.view import listed
@@ -26,7 +27,7 @@ def anomaly_row(item: dict[str, Any], frame: Frame, *, on: bool, of_run: bool) -
         Span(f"{glyph(item['severity']):>2} {pad(item['severity'], 9)}", item["severity"]),
         Span(pad(item["state"], 9), item["state"]),
         f"{owner}update {pad(str(item['update_onset']), 8)}{item['kind']}{subject} ",
-        Span(f"{seen}{muted}", "dim"),
+        Span(f" {short(item['id'])} {seen}{muted}", "dim"),
     )
     return marked(given, frame.cells) if on else given
 
