@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Scalar
 
 SECRET = re.compile(r"secret|token|passw|api_?key|credential", re.IGNORECASE)
+SEED = re.compile(r"(?:^| )(?:--seed[ =]|seed=)(\d{1,20})(?= |$)")
+"""As argparse and tyro have it, and as Hydra does."""
+
+RUN_CHARS_MAX = 64
+"""What `names.RUN` takes."""
+
 REDACTED = "[redacted]"
 MODES = ("async", "sync")
 AUTO = "auto"
@@ -103,6 +109,18 @@ def check_run(run: object, env: Mapping[str, str], script: str) -> str:
         return run
     hint = f" (try {slug(run)!r})" if isinstance(run, str) else ""
     raise GradwatchError("invalid-argument", where="watch(run)", expected=RUN.pattern, got=f"{run!r}"[:80] + hint)
+
+
+def name_seeded(env: Mapping[str, str], argv: Sequence[str]) -> str | None:
+    """`ppo-seed1` for ppo.py that was given `--seed 1`, `--seed=1` or `seed=1`: seeds of one script are runs of their own. None
+    where the environment names the run, or no seed is given as a whole number."""
+    if env.get("GRADWATCH_RUN_ID") or not argv:
+        return None
+    found = SEED.search(" ".join(argv[1:]))
+    if found is None:
+        return None
+    script, ending = slug(os.path.splitext(os.path.basename(argv[0]))[0]), f"-seed{found[1]}"
+    return script[: RUN_CHARS_MAX - len(ending)].rstrip("-._") + ending
 
 
 def check_modules(model: object) -> tuple[Any, ...]:

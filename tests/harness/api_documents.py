@@ -34,6 +34,7 @@ def run_summary(**changes: Any) -> Document:
         "coverage": COVERAGE,
         "detectors": COUNTS,
         "anomalies_open": 1,
+        "beside": [],
         **changes,
     }
 

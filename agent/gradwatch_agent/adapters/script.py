@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from gradwatch_agent.adapters.meanings import Meanings
 from gradwatch_agent.adapters.parameters import OptimizerParameters
 from gradwatch_agent.adapters.scalars import parse_table, read_number
 from gradwatch_agent.adapters.update_rule import UpdateRule
+from gradwatch_agent.arguments import name_seeded
 from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.entry import watch
 from gradwatch_agent.exits import EXITS
@@ -143,7 +145,8 @@ class ScriptWatch:
         self._started, hook = True, sys.excepthook
         optimizers = [optimizer for ref in self._optimizers if (optimizer := ref()) is not None]
         model = OptimizerParameters(optimizers) if optimizers else None
-        self.monitor = watch(model, optimizers or None, config=self._config, action_space=self._entropies.space)
+        run, space = name_seeded(os.environ, sys.argv), self._entropies.space
+        self.monitor = watch(model, optimizers or None, run=run, config=self._config, action_space=space)
         self.monitor.expect_none(NEVER)
         if "exceptions" not in self._patches:
             sys.excepthook = hook

@@ -85,6 +85,9 @@ class RunSummary(Model):
     coverage: Coverage
     detectors: DetectorCounts
     anomalies_open: int
+    beside: list[int] = Field(
+        description="Older attempts whose trainers still send: two trainers share the name", examples=[[]]
+    )
 
 
 class SignalItem(Model):

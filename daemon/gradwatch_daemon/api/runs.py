@@ -82,6 +82,7 @@ def _summary(view: RunView) -> dict[str, Any]:
         "coverage": coverage([view]),
         "detectors": detector_counts(view.detectors),
         "anomalies_open": len(view.open_anomalies),
+        "beside": list(view.beside),
     }
 
 

@@ -3,11 +3,14 @@
 from gradwatch_contracts.control import ControlState, Severity
 from gradwatch_daemon.records import DetectorState, Escalation, RunView
 from gradwatch_daemon.records.commands import CommandRecord
+from gradwatch_daemon.records.run import describe_beside
 
 
 def run_sentence(view: RunView) -> str:
-    """Where the run is, what was found, what cannot be seen, what was lost and what is left as a summary only."""
-    parts = (_progress(view), _found(view), _unseen(view.detectors), _lost(view), _thinned(view))
+    """Where the run is, what was found, what cannot be seen, what was lost, what is left as a summary only, and who else trains
+    under its name."""
+    beside = describe_beside(view.beside, view.run.attempt)
+    parts = (_progress(view), beside, _found(view), _unseen(view.detectors), _lost(view), _thinned(view))
     return " ".join(part for part in parts if part)
 
 

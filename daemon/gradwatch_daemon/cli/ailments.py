@@ -117,6 +117,15 @@ def check_run(item: dict[str, Any], daemon: dict[str, Any]) -> Iterator[Ailment]
             "If the trainer still runs, it comes back by itself; if not, it was killed without a word.",
             run,
         )
+    if item.get("beside"):
+        words = ", ".join(map(str, item["beside"]))
+        yield Ailment(
+            "name-shared",
+            f"{run}: attempt {words} still trains beside attempt {item['attempt']} under this name.",
+            "each launch is an attempt of its run; its state and its levels are those of the newest alone",
+            "Give each trainer its own name: gradwatch run --run NAME, watch(run=NAME) or GRADWATCH_RUN_ID.",
+            run,
+        )
     if item["live"] and item["update_last"] is None:
         yield Ailment(
             "no-update", f"{run}: no update has come yet.", "", "Call mon.step() once at the end of every update.", run

@@ -72,13 +72,15 @@ def _ask(client: Client, run: str | None, looked: list[str]) -> list[Ailment]:
 
 
 def _chosen(known: list[dict[str, Any]], run: str | None, now: str) -> list[str]:
-    """The run asked for; else those that are live, and those lost within a day."""
+    """The run asked for; else those that somebody trains, and those lost within a day."""
     if run is not None:
         return [item["run"] for item in known if item["run"] == run]
     return [
         item["run"]
         for item in known
-        if item["live"] or (item["state"] == "lost" and seconds_between(item["last_seen_at"], now) <= RECENT_S)
+        if item["live"]
+        or item.get("beside")
+        or (item["state"] == "lost" and seconds_between(item["last_seen_at"], now) <= RECENT_S)
     ]
 
 

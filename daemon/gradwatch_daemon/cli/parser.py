@@ -116,7 +116,9 @@ def _add_run(verbs: argparse._SubParsersAction[Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    run.add_argument("--run", metavar="NAME", help="key of the run (GRADWATCH_RUN_ID, else the name of the script)")
+    run.add_argument(
+        "--run", metavar="NAME", help="the run's key (GRADWATCH_RUN_ID, else the name of the script and its --seed)"
+    )
     run.add_argument(
         "--no-patch",
         metavar="NAME",

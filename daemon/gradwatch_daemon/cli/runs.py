@@ -35,6 +35,9 @@ def run(args: Namespace, output: Output) -> int:
         output.document(answer)
     else:
         output.table(HEADS, [_row(item) for item in answer["items"]], "No run has connected yet.")
+        for item in answer["items"]:
+            if item.get("beside"):
+                output.note(f"{item['run']}: {item['sentence']}")
     return 0
 
 

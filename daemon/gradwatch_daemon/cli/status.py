@@ -38,7 +38,7 @@ def _say(url: str, daemon: dict[str, Any], items: list[dict[str, Any]], everythi
     output.line(f"gradwatch {daemon['version']} at {url}: {trouble}")
     output.line(_health(daemon))
     for item in items:
-        if item["live"] or everything:
+        if item["live"] or item.get("beside") or everything:
             output.line(_line(item, output))
     if not items:
         output.note("No run has connected yet.")

@@ -195,7 +195,7 @@ def _detectors(report: Report) -> list[str]:
 
 
 def _events(report: Report) -> list[str]:
-    told = [event for event in report.events if event.seq >= 0 or event.kind == "ranks"][:EVENTS_SHOWN]
+    told = [event for event in report.events if event.seq >= 0 or event.kind in {"ranks", "beside"}][:EVENTS_SHOWN]
     if not told:
         return []
     rows = [

@@ -206,6 +206,7 @@ class Pipeline:
             state = self._runs.states[session.stream.run]
             if session.stream.attempt == state.run.attempt and not session.hello.replay:
                 streams[session.stream.run] = state.judged(session.stream)
+        self._reception.beside.watch(work, now)
         self._vitals.follow(streams, work, now)
         self._vitals.watch_silent(work)
 

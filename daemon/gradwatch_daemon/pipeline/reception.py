@@ -11,6 +11,7 @@ from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.anomalies.liveness import Vital, describe_end, judge_silent
 from gradwatch_daemon.ingest.session import LiveSession
+from gradwatch_daemon.pipeline.beside import Beside
 from gradwatch_daemon.pipeline.runs import NO_ANSWER, PROCESS_ENDED, PROCESS_GONE, Silent
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Reception:
         self._recorded = recorded
         self._counters = counters
         self._secret = secret
+        self.beside = Beside(sessions, runs)
 
     def greet(self, passed: Passed, work: Work, now: Now) -> None:
         """Open a session for every HELLO, or refuse it. The WELCOME goes out after the commit."""
@@ -78,6 +80,8 @@ class Reception:
                 self._leave(state, session, how, work, now)
                 if how != "lost" or session.gone:
                     state.lose(session.stream.rank, PROCESS_GONE if session.gone else PROCESS_ENDED, work)
+            else:
+                self.beside.part(session, how, work, now)
             if session.id not in state.silent:
                 self._processes.forget(session.id)
         for session, how in ended:
@@ -122,6 +126,7 @@ class Reception:
         recorded = live.record if live is not None else self._recorded(hello.session)
         state, session = self._runs.greet(hello, recorded, now.unix_ns)
         if attempt_before and state.run.attempt != attempt_before:
+            state.begun_s = now.mono_s
             work.escalated(state.escalations.lose_all(ANOTHER_ATTEMPT))
             work.commanded(state.commands.lose_all(ANOTHER_ATTEMPT))
             work.noted(state.close_anomalies(ANOTHER_ATTEMPT))

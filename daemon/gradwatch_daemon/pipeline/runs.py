@@ -49,7 +49,8 @@ class RunState:
     that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
     word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
     open anomalies for which the black box was asked for, `acted` the actions they asked for, `spared` those whose raise was
-    refused, `refill` and `allowance` what is shown of that.
+    refused, `refill` and `allowance` what is shown of that. `begun_s` is when the present attempt began, on the monotonic
+    clock, and `beside` are older ones whose trainers live all the same.
     """
 
     run: Run
@@ -58,6 +59,8 @@ class RunState:
     live: int = 0
     attempts: int = 1
     past: dict[str, tuple[int, set[int]]] = field(default_factory=dict)
+    begun_s: float = 0.0
+    beside: tuple[int, ...] = ()
     ranks: set[int] = field(default_factory=set)
     crashed: bool = False
     rows: int = 0
@@ -108,6 +111,7 @@ class RunState:
             state=self.vital.state or self.run.state,
             evidence=self.vital.evidence,
             newest=self.newest,
+            beside=self.beside,
         )
 
     def remember(self, anomalies: Iterable[Anomaly]) -> None:

@@ -18,7 +18,8 @@ class EventRecord:
 
     The daemon makes two kinds itself, with seq -1, so that a replay detects on them again: `gap` (records that never
     came) and `tick` (a deadline that passed without an update). Their `detail` says behind which row of the stream. `ranks`
-    is of the daemon too, for people: some rank is missing from the combined updates, or differs, from here on.
+    is of the daemon too, for people: some rank is missing from the combined updates, or differs, from here on; and `beside`:
+    an older attempt still trains beside the newest, or does no longer.
     """
 
     stream: Stream

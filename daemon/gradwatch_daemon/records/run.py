@@ -80,7 +80,7 @@ class Newest:
 @dataclass(frozen=True, slots=True)
 class RunView:
     """The immutable picture of a run for HTTP. `effective` is what the agent last confirmed, `state` may be slow or stalled; of
-    `thinned` of its `rows` only roll-ups are left."""
+    `thinned` of its `rows` only roll-ups are left; `beside` are older attempts whose trainers live all the same."""
 
     run: Run
     live: bool
@@ -98,3 +98,16 @@ class RunView:
     state: str = ""
     evidence: str = ""
     newest: Newest | None = field(default=None, compare=False)
+    beside: tuple[int, ...] = ()
+
+
+OWN_NAME = "give each trainer its own: gradwatch run --run NAME, or GRADWATCH_RUN_ID"
+
+
+def describe_beside(attempts: tuple[int, ...], newest: int) -> str:
+    """What a person has to know of older `attempts` whose trainers live beside the newest; '' for none."""
+    if not attempts:
+        return ""
+    words = ", ".join(map(str, attempts))
+    subject = f"Attempt {words} still trains" if len(attempts) == 1 else f"Attempts {words} still train"
+    return f"{subject} beside attempt {newest} under this name; {OWN_NAME}."

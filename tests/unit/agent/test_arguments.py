@@ -72,6 +72,31 @@ def test_run_is_argument_then_environment_then_script() -> None:
     assert arguments.check_run(None, {}, "") == "run"
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--seed", "1"], "ppo-seed1"),
+        (["--lr", "1e-3", "--seed=42", "--cuda"], "ppo-seed42"),
+        (["env=ant", "seed=7"], "ppo-seed7"),
+        ([], None),
+        (["--seed", "x"], None),
+        (["--seed", "1.5"], None),
+        (["--env-seed", "3"], None),
+        (["--eval.seed=3"], None),
+    ],
+)
+def test_unnamed_script_with_a_seed_is_a_run_of_that_seed(words: list[str], name: str | None) -> None:
+    """Two seeds of one script are two runs; the environment's name goes before."""
+    assert arguments.name_seeded({}, ["/home/me/ppo.py", *words]) == name
+    assert arguments.name_seeded({"GRADWATCH_RUN_ID": "mine"}, ["/home/me/ppo.py", *words]) is None
+
+
+def test_name_with_a_seed_is_a_run_key_however_long_the_script() -> None:
+    """The seed is never what is cut."""
+    name = arguments.name_seeded({}, ["x" * 90 + ".py", "--seed", "12"])
+    assert arguments.check_run(name, {}, "") == "x" * 57 + "-seed12"
+
+
 def test_run_from_environment_is_checked_too() -> None:
     """`GRADWATCH_RUN_ID` may be anything."""
     with pytest.raises(GradwatchError, match="try 'a-b'"):

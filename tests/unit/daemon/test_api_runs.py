@@ -93,6 +93,7 @@ async def test_run_detail_round_trips_every_field() -> None:
         "coverage": {"received": 96, "lost": 2, "share": 96 / 98, "thinned": 0},
         "detectors": {"armed": 4, "learning": 0, "blind": 3, "firing": 1},
         "anomalies_open": 1,
+        "beside": [],
         "launch_id": "launch-7",
         "agent_version": "0.9",
         "verbs": ["stop"],
