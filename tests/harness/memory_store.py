@@ -18,7 +18,7 @@ from gradwatch_daemon.records import ALL_RANKS, Checkpoint, SignalBlock, Stream
 from gradwatch_daemon.store.chunks.chunk import decode_columns, encode_chunk
 from gradwatch_daemon.store.chunks.rollup import GROUP_ROWS, Totals, add_totals, decode_marks, totals
 from gradwatch_daemon.store.chunks.tail import Rows, encode_tail
-from gradwatch_daemon.store.retention import Around, RawChunk, choose
+from gradwatch_daemon.store.retention import Around, RawChunk, choose, outside
 from gradwatch_daemon.store.schema import CHUNK_ROWS
 from harness.memory_reader import MemoryReader
 
@@ -241,8 +241,19 @@ class MemoryStore:
             for choice in choose(streams, chunks, around, keep, now_ns):
                 if choice.old or self.size_bytes() > (keep.bytes_max or 0):
                     memory.streams[choice.stream].thin(choice.number)
+                    self._take_tables(choice.stream, choice.number, around(choice.stream))
                     counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
         return counts
+
+    def _take_tables(self, stream: Stream, number: int, around: Around) -> None:
+        rows = self._memory.streams[stream]
+        held = [(int(block.update.min()), int(block.update.max())) for _, block in rows.blocks]
+        gone = outside(rows.rolled[number].update_min, rows.rolled[number].update_max, [*around.ranges, *held])
+        self._memory.tables = [
+            table
+            for table in self._memory.tables
+            if table.stream != stream or not any(first <= table.update <= last for first, last in gone)
+        ]
 
     def thinned(self) -> dict[Stream, int]:
         """Rows of each stream of which only roll-ups are left."""

@@ -23,6 +23,8 @@ TABLES_MAX = 200
 NORMS_MAX = 200_000
 """Norms of one answer, of each metric: about 4 MB of JSON."""
 
+TAKEN = " Those of thinned rows were taken with them, but for those near an anomaly."
+
 Rank = Annotated[int, Query(ge=0, le=2**31 - 1, description="Rank whose tables; every rank sends its own")]
 
 router = APIRouter(tags=["signals"])
@@ -60,7 +62,7 @@ def layers_document(
         "update": [table.update for table in kept],
         **{metric: [[column.get(metric, {}).get(name) for name in named] for column in columns] for metric in METRICS},
         "updates": list(updates),
-        "sentence": _sentence(kept, updates, asked, len(named)),
+        "sentence": _sentence(kept, updates, asked, len(named)) + (TAKEN if view.thinned and not kept else ""),
         "coverage": of_views([view]),
     }
 

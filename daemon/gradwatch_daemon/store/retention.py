@@ -1,6 +1,7 @@
 """Which rows may go when not all can stay: the oldest first, those around anomalies last. Pure.
 
-What goes is the rows of a whole chunk; its roll-ups of 64 rows stay for good, and so do anomalies, events, losses and evidence.
+What goes is the rows of a whole chunk, and the tables of its updates but for those near an anomaly; its roll-ups of 64 rows
+stay for good, and so do anomalies, events and losses.
 """
 
 from __future__ import annotations
@@ -50,6 +51,16 @@ class Around:
     def touches(self, chunk: RawChunk) -> bool:
         """Whether some update of the chunk is kept."""
         return any(first <= chunk.update_max and last >= chunk.update_min for first, last in self.ranges)
+
+
+def outside(first: int, last: int, kept: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What of the updates `first` to `last` lies in no range of `kept`, as ranges; both ends of each are included."""
+    found, start = [], first
+    for low, high in sorted(kept):
+        if start < low and start <= last:
+            found.append((start, min(low - 1, last)))
+        start = max(start, high + 1)
+    return [*found, (start, last)] if start <= last else found
 
 
 class Choice(NamedTuple):

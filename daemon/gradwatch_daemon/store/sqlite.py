@@ -230,17 +230,19 @@ class SqliteStore:
 
     def thin(self, keep: Keep, now_ns: int) -> dict[Stream, int]:
         """Leave of chunks that `keep` does not cover their roll-ups, at most `retention.CHUNKS_PER_CALL`; rows by stream.
+        Tables of their updates go too, but for those near an anomaly.
 
         Raises:
             GradwatchError: `data-dir-unusable`, as `commit`; nothing was thinned.
         """
         counts: dict[Stream, int] = {}
+        tables = 0
         with self._transaction():
             for number, choice in thinning.choose(self._db, keep, now_ns):
                 if choice.old or self.size_bytes() > (keep.bytes_max or 0):
-                    thinning.thin_chunk(self._db, self._names, number, choice.number)
+                    tables += thinning.thin_chunk(self._db, self._names, number, choice)
                     counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
-        self._wal_bytes += sum(counts.values()) * THINNED_ROW_BYTES
+        self._wal_bytes += sum(counts.values()) * THINNED_ROW_BYTES + tables * 4096
         return counts
 
     def thinned(self) -> dict[Stream, int]:

@@ -1,4 +1,7 @@
-"""Retention on SQLite: the rows of a chunk go, its roll-ups stay. The freed pages are used again; the file does not shrink."""
+"""Retention on SQLite: the rows and tables of a chunk go, its roll-ups stay.
+
+The freed pages are used again; the file does not shrink.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, row_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gradwatch_daemon.store.chunks.blocks import Names
     from gradwatch_daemon.store.protocol import Keep
@@ -40,8 +43,7 @@ def choose(db: sqlite3.Connection, keep: Keep, now_ns: int) -> list[tuple[int, C
 
     @cache
     def around(stream: Stream) -> Around:
-        query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE run = ? AND attempt = ? AND rank IN (?, ?)"
-        return Around.of(rows.anomaly_of(row) for row in db.execute(query, (*stream, ALL_RANKS)))
+        return _around(db, stream)
 
     streams = list(facts)
     if keep.bytes_max is not None and size_bytes(db) <= keep.bytes_max:
@@ -49,15 +51,43 @@ def choose(db: sqlite3.Connection, keep: Keep, now_ns: int) -> list[tuple[int, C
     return [(facts[choice.stream][0], choice) for choice in retention.choose(streams, chunks, around, keep, now_ns)]
 
 
-def thin_chunk(db: sqlite3.Connection, names: Names, number: int, chunk: int) -> None:
+def _around(db: sqlite3.Connection, stream: Stream) -> Around:
+    query = f"SELECT {', '.join(rows.ANOMALY)} FROM anomaly WHERE run = ? AND attempt = ? AND rank IN (?, ?)"
+    return Around.of(rows.anomaly_of(row) for row in db.execute(query, (*stream, ALL_RANKS)))
+
+
+def thin_chunk(db: sqlite3.Connection, names: Names, number: int, choice: Choice) -> int:
     """Take the values of a chunk, signal by signal; what they add up to stays in `groups`, `reasons` and `marks`, and so do the
-    update, time and level of each row, which are a few bytes: how the run went is known for good."""
+    update, time and level of each row, which are a few bytes: how the run went is known for good. Returns how many tables went
+    with them."""
+    chunk = choice.number
     key = row_key(number, chunk)
-    (sets,) = db.execute("SELECT sets FROM chunk WHERE id = ?", (key,)).fetchone()
+    sets, first, last = db.execute("SELECT sets, update_min, update_max FROM chunk WHERE id = ?", (key,)).fetchone()
     signals = {signal for set_id, _ in decode_sets(sets) for signal in names.members_of(db, set_id)}
     keys = sorted(piece_key(number, signal, chunk) for signal in signals)
     db.executemany("UPDATE piece SET status = NULL, data = NULL WHERE id = ?", ((piece,) for piece in keys))
     db.execute("UPDATE chunk SET thinned = 1 WHERE id = ?", (key,))
+    # A trainer that went back has an update twice: the tables of one whose rows are still there stay too.
+    bounds = (row_key(number, 0), row_key(number + 1, 0), last, first)
+    held = []
+    for table in ("chunk INDEXED BY chunk_raw WHERE thinned = 0 AND", "tail WHERE"):
+        query = f"SELECT update_min, update_max FROM {table} id >= ? AND id < ? AND update_min <= ? AND update_max >= ?"
+        held += db.execute(query, bounds).fetchall()
+    gone = retention.outside(first, last, [*_around(db, choice.stream).ranges, *held])
+    return sum(_take_tables(db, number, kind, gone) for kind in _table_kinds(db, number) if gone)
+
+
+def _table_kinds(db: sqlite3.Connection, number: int) -> Iterator[str]:
+    """The kinds of tables of a stream, each found by one step into the index: there may be as many tables as updates."""
+    kind, query = "", "SELECT kind FROM evidence WHERE stream = ? AND kind > ? ORDER BY kind LIMIT 1"
+    while found := db.execute(query, (number, kind)).fetchone():
+        kind = str(found[0])
+        yield kind
+
+
+def _take_tables(db: sqlite3.Connection, number: int, kind: str, updates: Sequence[tuple[int, int]]) -> int:
+    query = "DELETE FROM evidence WHERE stream = ? AND kind = ? AND update_at BETWEEN ? AND ?"
+    return sum(db.execute(query, (number, kind, *ends)).rowcount for ends in updates)
 
 
 def thinned_rows(db: sqlite3.Connection) -> dict[int, int]:

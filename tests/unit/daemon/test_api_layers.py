@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gradwatch_daemon.api import moment_models as models
 from gradwatch_daemon.api.layers import NORMS_MAX
 from gradwatch_daemon.records import Stream
 from harness.fake_api import make_daemon, problem_of
-from harness.fake_records import make_table
+from harness.fake_records import make_table, make_view
 
 NAN, INF = float("nan"), float("inf")
 PLAIN = {"a.weight": (0.5, 2.0, 0, 0), "a.bias": (0.25, 1.0, 0, 0)}
@@ -50,6 +52,15 @@ async def test_layers_before_the_first_table_names_that() -> None:
     document = (await daemon.get("/runs/ant-ppo/layers?update=49")).json()
     assert (document["update"], document["updates"]) == ([], [50])
     assert document["sentence"] == "No table of layers up to update 49; the first is of update 50."
+
+
+async def test_layers_that_retention_took_are_said_to_be_gone() -> None:
+    """Not that there were none; and nothing of it where a table is answered."""
+    daemon = make_daemon({"ant-ppo": replace(make_view(), thinned=64)})
+    daemon.reader.sent = [make_table(50, PLAIN)]
+    gone, kept = [(await daemon.get(f"/runs/ant-ppo/layers?update={update}")).json() for update in (49, 50)]
+    assert gone["sentence"].endswith("Those of thinned rows were taken with them, but for those near an anomaly.")
+    assert (gone["coverage"]["thinned"], "thinned" in kept["sentence"]) == (64, False)
 
 
 async def test_layers_tells_not_measured_from_nan() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from gradwatch_daemon.records import ALL_RANKS, Checkpoint, Commit, SignalKey, Stream
+from gradwatch_daemon.records import ALL_RANKS, Checkpoint, Commit, SignalKey, Stream, TableRecord
 from gradwatch_daemon.store.protocol import Keep
-from gradwatch_daemon.store.retention import AROUND_UPDATES, CHUNKS_PER_CALL
+from gradwatch_daemon.store.retention import AROUND_UPDATES, CHUNKS_PER_CALL, outside
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.signal_blocks import KEYS, STREAM, make_block, rows_of
 from harness.stores import ANOMALY, RUN, fill, settle
@@ -96,6 +96,50 @@ def test_thin_by_age_keeps_rows_around_anomalies(filled: Store, reader: StoreRea
     filled.commit(Commit(tuple(fill_again)))
     settle(filled)
     assert thin_all(filled, Keep(age_ns=1), 10**15) == {STREAM: 4096}
+
+
+def test_tables_of_thinned_rows_go_and_those_near_an_anomaly_stay(opened: Opened, filled: Store) -> None:
+    """Of every kind and of that stream alone; also where size takes the rows near the anomaly. A restart knows it too."""
+    other = Stream(STREAM.run, 1, 1)
+    updates, near = (0, 900, 1023, 1024, 2500, 4095, 4096), 2048 + AROUND_UPDATES
+    tables = [TableRecord(STREAM, "s1", update, kind, update, ("l",), ("norm",), b"\0" * 8)
+              for kind in ("layers", "episodes") for update in updates]  # fmt: skip
+    tables = [replace(table, seq=seq) for seq, table in enumerate(tables)]
+    tables.append(TableRecord(other, "s2", 0, "layers", 5, ("l",), ("norm",), b"\0" * 8))
+    anomaly = replace(ANOMALY, update_onset=near, update_fired=near, update_last=near, state="resolved")
+    filled.commit(Commit(tables=tuple(tables), anomalies=(anomaly,)))
+    assert thin_all(filled, Keep(age_ns=1), 10**15) == {STREAM: 2048 + 1024}
+    assert filled.reader().table_updates(STREAM, "layers") == [2500, 4096]
+    assert thin_all(filled, Keep(bytes_max=1), 10**15) == {STREAM: 1024}
+    for store in (filled, opened.again()):
+        assert [store.reader().table_updates(STREAM, kind) for kind in ("layers", "episodes")] == [[2500, 4096]] * 2
+        assert store.reader().table_updates(other, "layers") == [5]
+
+
+def test_table_of_an_update_whose_row_came_again_stays_with_that_row(filled: Store) -> None:
+    """The trainer went back: update 1,000 lies in the first chunk, which goes, and among the newest rows, which stay."""
+    filled.commit(Commit((make_block(range(1000, 1010)),), tables=tuple(
+        TableRecord(STREAM, "s1", update, "layers", update, ("l",), ("norm",), b"\0" * 8) for update in (999, 1000, 1009, 1010)
+    )))  # fmt: skip
+    assert thin_all(filled, Keep(age_ns=1), 10**15) == {STREAM: 4096}
+    assert filled.reader().table_updates(STREAM, "layers") == [1000, 1009]
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        ([], [(10, 20)]),
+        ([(0, 9), (21, 30)], [(10, 20)]),
+        ([(0, 10), (20, 30)], [(11, 19)]),
+        ([(15, 16), (12, 13)], [(10, 11), (14, 14), (17, 20)]),
+        ([(12, 18), (13, 14)], [(10, 11), (19, 20)]),
+        ([(10, 20)], []),
+        ([(25, 30), (0, 40)], []),
+    ],
+)
+def test_updates_outside_what_is_kept(kept: list[tuple[int, int]], left: list[tuple[int, int]]) -> None:
+    """Both ends of every range belong to it."""
+    assert outside(10, 20, kept) == left
 
 
 def test_thin_by_size_takes_the_oldest_of_all_streams_and_those_near_an_anomaly_last(store: Store) -> None:
