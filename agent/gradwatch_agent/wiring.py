@@ -120,7 +120,10 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
     def connect(hello: Callable[[], Hello], records: Outgoing, desired: DesiredState) -> Link:
         return Link(address, secret, hello, records, desired, on_own_error=report, locate=locate.again())
 
-    records, delivery = _with_spool(outbox, settings, identity.session, hello, connect)
+    def regret(sentence: str) -> None:
+        outbox.put_event("spool", monitor.update, time.time_ns(), sentence)
+
+    records, delivery = _with_spool(outbox, settings, identity.session, hello, connect, tell=regret)
     link = Link(
         address,
         secret,
@@ -141,11 +144,17 @@ def _start(settings: Settings, identity: Identity, address: str, secret: str, lo
 
 
 def _with_spool(
-    outbox: Outbox, settings: Settings, session: str, hello: Callable[[], Hello], connect: Connect
+    outbox: Outbox,
+    settings: Settings,
+    session: str,
+    hello: Callable[[], Hello],
+    connect: Connect,
+    *,
+    tell: Callable[[str], None],
 ) -> tuple[Outgoing, Delivery | None]:
     """What the link sends from, and what goes first: the outbox and nothing, where no spool is wanted."""
     if not settings.spool:
         return outbox, None
     files = SessionDirectory(os.path.join(settings.spool, settings.run, session))
     disk = Spool(files, lambda: replace(hello(), replay=True))
-    return SpillingOutbox(outbox, disk, time.monotonic()), Delivery(settings.spool, settings.run, connect)
+    return SpillingOutbox(outbox, disk, time.monotonic()), Delivery(settings.spool, settings.run, connect, tell)

@@ -52,6 +52,15 @@ OUTBOX_RESERVE_BYTES = 2 * 1024 * 1024
 SPOOL_BYTES = 256 * 1024 * 1024
 """Of one session's spool on a disk: about 300,000 updates of 80 slots, or four times as many thinned."""
 
+SPOOL_ROOT_BYTES = 1024 * 1024 * 1024
+"""Of all sessions in one spool: four full ones. Beyond it the oldest keep of their records only that they are lost."""
+
+SPOOL_SESSIONS_MAX = 1000
+"""Sessions in one spool: a trainer restarted every ten seconds makes so many in three hours, and each start looks at all."""
+
+SPOOL_AGE_S = 30 * 86_400.0
+"""A session that no daemon took for a month is deleted."""
+
 SPOOL_SEGMENT_BYTES = 256 * 1024
 """One segment, about 300 updates: thinning it takes 5 ms of the trainer's interpreter."""
 

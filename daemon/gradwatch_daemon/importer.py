@@ -220,7 +220,7 @@ def import_spool(path: Path, run: str, shelf: Shelf, *, delete: bool = False) ->
     Raises:
         GradwatchError: as `import_log`.
     """
-    sessions, busy = read_spool(path)
+    sessions, damaged, busy = read_spool(path)
     stored = []
     for session in sessions:
         hello, last_word = session.hello, session.last_word
@@ -244,7 +244,10 @@ def import_spool(path: Path, run: str, shelf: Shelf, *, delete: bool = False) ->
             shutil.rmtree(session.path)
             with suppress(OSError):  # others of the run may be there
                 session.path.parent.rmdir()
-    return {"path": str(path), "sessions": stored, "busy": [str(folder) for folder in busy]}
+    unread = [
+        {"path": str(session.path), "bytes": session.unread} for session in damaged if run in ("", session.path.parent.name)
+    ]
+    return {"path": str(path), "sessions": stored, "unread": unread, "busy": [str(folder) for folder in busy]}
 
 
 def _check_plain(endpoint: str) -> None:

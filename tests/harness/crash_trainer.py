@@ -77,7 +77,7 @@ class Trainer:
             SpillingOutbox(self.memory, self.disk, time.monotonic()),
             DesiredState(Level.NORMAL),
             locate=Locator("auto", os.environ),
-            delivery=Delivery(root, run, connect),
+            delivery=Delivery(root, run, connect, print),
         )
 
     def put(self, update: int) -> None:

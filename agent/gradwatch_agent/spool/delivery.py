@@ -7,12 +7,14 @@ raises nothing. Driven by the link's thread; each session that is sent has a lin
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.spool.files import SessionDirectory, sessions_left
 from gradwatch_agent.spool.leftover import Leftover
+from gradwatch_agent.spool.room import make_room
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level
 
@@ -32,17 +34,22 @@ LOGGER = logging.getLogger("gradwatch")
 class Delivery:
     """The sessions of a run that are left in `root`, oldest first, one at a time.
 
-    `connect` makes the link of one. Sessions whose process still lives are locked, and are left alone.
+    `connect` makes the link of one. Sessions whose process still lives are locked, and are left alone. `tell` hears, on the
+    link thread, of what is given up or cannot be read, in a sentence; so does the log.
     """
 
-    def __init__(self, root: str, run: str, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, root: str, run: str, connect: Connect, tell: Callable[[str], None]) -> None:
+        self._connect, self._root, self._tell_daemon = connect, root, tell
+        self._roomy = False
         self._left = list(sessions_left(root, run))
         self._link: Link | None = None
         self._welcomed_at: float | None = None
 
     def goes_first(self, now: float) -> bool:
         """Go on; whether the new session should still wait. Not longer than `limits.SPOOL_FIRST_S` once a daemon is there."""
+        if not self._roomy:  # not when it is made: that is the trainer's thread
+            self._roomy = True
+            make_room(self._root, time.time(), self._tell)
         if self._link is not None and self._link.state in ("closed", "refused"):
             self._link = None
         while self._link is None and self._left:
@@ -63,6 +70,10 @@ class Delivery:
         if self._link is not None:
             self._link.leave()
 
+    def _tell(self, sentence: str) -> None:
+        LOGGER.warning("gradwatch: %s", sentence)
+        self._tell_daemon(sentence)
+
     def _begin(self, path: str) -> Link | None:
         """Start to send one; None when it cannot be read, or another process has it."""
         try:
@@ -70,11 +81,18 @@ class Delivery:
             if not files.lock():
                 return None
             left = Leftover(files)
+        except FileNotFoundError:  # another rank has sent it, or it made room
+            return None
         except OSError as error:
-            LOGGER.warning("gradwatch: what an earlier attempt left in %s cannot be read: %s", path, error)
+            self._tell(f"what an earlier attempt left in {path} cannot be read: {error}")
             return None
         greeting = left.greeting
         if greeting is None:
+            if left.bytes_held:
+                self._tell(
+                    f"what an earlier attempt left in {path} cannot be read, {left.bytes_held} bytes: no segment there begins "
+                    "with a whole HELLO, so nobody knows how many records are lost. Delete it, or it goes when it is too old"
+                )
             left.discard()
             return None
         hello = replace(greeting, replay=True)

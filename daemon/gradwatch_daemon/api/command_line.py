@@ -148,11 +148,19 @@ class SpooledSession(Model):
     unread_bytes: int
 
 
+class UnreadSession(Model):
+    """One session of which nothing can be told: no segment begins with a whole HELLO."""
+
+    path: str
+    bytes: int
+
+
 class SpoolDocument(Model):
     """`gradwatch import` of a spool."""
 
     path: str
     sessions: list[SpooledSession]
+    unread: list[UnreadSession] = Field(description="Folders of which neither the run nor the records are known")
     busy: list[str] = Field(description="Folders that a trainer still writes")
 
 

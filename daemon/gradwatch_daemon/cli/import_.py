@@ -43,8 +43,8 @@ def run(args: Namespace, output: Output) -> int:
     else:
         _show(document, output)
     if spool:
-        whole = document["sessions"] and not any(session["unread_bytes"] for session in document["sessions"])
-        return 0 if whole else EXIT_INCONCLUSIVE
+        damaged = document["unread"] or any(session["unread_bytes"] for session in document["sessions"])
+        return EXIT_INCONCLUSIVE if damaged or not document["sessions"] else 0
     return EXIT_INCONCLUSIVE if document["damage"] or not document["rows"] else 0
 
 
@@ -71,6 +71,11 @@ def _show_spool(document: dict[str, Any], output: Output) -> None:
         )
         if session["unread_bytes"]:
             output.note(f"Damaged: {session['unread_bytes']} bytes cannot be read; what was in them is told as lost.")
+    for damaged in document["unread"]:
+        output.note(
+            f"Damaged: {damaged['path']}, {damaged['bytes']} bytes: no segment there begins with a whole HELLO, so nobody knows"
+            " which run and how many records are lost. Delete it when you want."
+        )
     for folder in document["busy"]:
         output.note(f"Left alone: {folder} belongs to a trainer that lives and sends it itself.")
     if not document["sessions"]:

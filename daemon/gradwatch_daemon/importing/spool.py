@@ -53,21 +53,31 @@ def _sessions_in(path: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.stat().st_mtime)
 
 
-def read_spool(path: Path) -> tuple[list[SpooledSession], list[Path]]:
-    """The sessions below a path, those last written to last; and the directories that a trainer still writes to."""
-    sessions, busy = [], []
+@dataclass(frozen=True, slots=True)
+class UnreadSession:
+    """A directory of which nothing can be told, and its bytes: no segment begins with a whole HELLO."""
+
+    path: Path
+    unread: int
+
+
+def read_spool(path: Path) -> tuple[list[SpooledSession], list[UnreadSession], list[Path]]:
+    """The sessions below a path, those last written to last; those of which nothing can be told; and the directories that a
+    trainer still writes to."""
+    sessions, unread, busy = [], [], []
     for folder in _sessions_in(path):
         if _is_locked(folder):
             busy.append(folder)
             continue
         session = _session(folder)
-        if session is not None:
+        if isinstance(session, UnreadSession):
+            unread.append(session)
+        else:
             sessions.append(session)
-    return sessions, busy
+    return sessions, unread, busy
 
 
-def _session(folder: Path) -> SpooledSession | None:
-    """None where nothing in it can be read."""
+def _session(folder: Path) -> SpooledSession | UnreadSession:
     files = tuple(sorted(folder.glob(f"*{SUFFIX}")))
     hello, bye, unread = None, None, 0
     seqs: list[int] = []
@@ -80,7 +90,7 @@ def _session(folder: Path) -> SpooledSession | None:
         hello, bye, unread = segment.hello, segment.bye or bye, unread + segment.unread
         seqs += [seq for message in segment.messages for seq in seqs_of(message) or ()]
     if hello is None:
-        return None
+        return UnreadSession(folder, unread)
     return SpooledSession(folder, files, replace(hello, replay=True), bye, min(seqs, default=0), max(seqs, default=-1), unread)
 
 

@@ -133,6 +133,27 @@ def test_import_stores_a_spool_once_and_says_what_was_new(gradwatch: CommandLine
     assert list(root.iterdir()) == []
 
 
+@pytest.mark.promise("spool-crc", "spool-import")
+def test_import_names_a_session_of_which_nothing_can_be_told(gradwatch: CommandLine, tmp_path: Path) -> None:
+    """Its only HELLO is damaged: which directory, how many bytes and why; what lies beside it is stored."""
+    root = tmp_path / "spool"
+    _spooled(root, "a", "s1", 5).end()
+    _spooled(root, "b", "s2", 3).end()
+    (segment,) = (root / "b" / "s2").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[20] ^= 0xFF
+    segment.write_bytes(data)
+    ended = gradwatch("import", str(root), "--data-dir", "data", "--json")
+    said = gradwatch("import", str(root), "--data-dir", "data", "--delete")
+    document = json.loads(ended.out)
+
+    assert document["unread"] == [{"path": str(root / "b" / "s2"), "bytes": len(data)}]
+    assert [one["records"] for one in document["sessions"]] == [5]
+    assert (ended.code, said.code) == (11, 11)
+    assert f"{root / 'b' / 's2'}, {len(data)} bytes: no segment there begins with a whole HELLO" in said.err
+    assert segment.exists()
+
+
 def test_import_of_one_run_leaves_the_others(gradwatch: CommandLine, tmp_path: Path) -> None:
     """`--run` chooses."""
     for run in ("a", "b"):
@@ -160,7 +181,7 @@ def test_import_of_a_damaged_spool_tells_what_is_missing(gradwatch: CommandLine,
     files.append(files.names()[0], b"torn")
     files.end()
     ended = gradwatch("import", str(tmp_path / "spool"), "--data-dir", "data")
-    (session,), _ = read_spool(tmp_path / "spool")
+    (session,), _, _ = read_spool(tmp_path / "spool")
 
     assert ended.code == 11
     assert "4 bytes cannot be read" in ended.err
