@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.apart import refusal
+from gradwatch_daemon.api.detectors import detector_item
 from gradwatch_daemon.api.replay import replay_document
 from gradwatch_daemon.catalogue import describe
 from gradwatch_daemon.config import check_kinds
-from gradwatch_daemon.detect.catalogue import PROFILES
+from gradwatch_daemon.detect.catalogue import PROFILES, load_profile
 from gradwatch_daemon.detect.extensions import load_rules
 from gradwatch_daemon.exporting.bundle import DATABASE, is_bundle, read_manifest, unpack_database
 from gradwatch_daemon.importer import Shelf, import_log, import_spool, is_log, read_log, run_name
@@ -200,3 +201,13 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def detector_as_shipped(kind: str) -> dict[str, Any]:
+    """One detector of the profile `default`, as HTTP describes it, without a configuration.
+
+    Raises:
+        KeyError: the profile has no such kind.
+    """
+    described = {info.kind: info for info in describe(load_profile("default"))}
+    return detector_item(described[kind]).model_dump(by_alias=True)

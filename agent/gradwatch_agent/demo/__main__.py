@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     result = demo.play()
     if given.json:
         print_result(result)
-    narration.verdict(result, fault)
+    narration.verdict(result, fault, given.keep)
     return AS_EXPECTED if result["as_expected"] else OTHERWISE
 
 

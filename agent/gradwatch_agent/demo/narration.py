@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.demo.faults import TRAINERS
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from gradwatch_contracts.connection import Connection
 
 BAR = 30
+
+ID_SHOWN = 8
+"""Characters of an anomaly's id that are enough to ask about it."""
 
 
 class Narration:
@@ -44,8 +50,8 @@ class Narration:
         """How the trainer ended."""
         self._line(f"  trainer ended with exit code {code}; the daemon says: {run.get('sentence', 'nothing yet')}")
 
-    def verdict(self, result: dict[str, Any], fault: Fault) -> None:
-        """The last words: found or not, and where to look further."""
+    def verdict(self, result: dict[str, Any], fault: Fault, keep: str) -> None:
+        """The last words: found or not, and what to type next. `keep` is where the data stays, '' for nowhere."""
         planted = " or ".join(fault.expected)
         if not fault.expected:
             kinds = ", ".join(sorted({a["kind"] for a in result["anomalies"] if a["severity"] != "info"}))
@@ -59,10 +65,24 @@ class Narration:
         else:
             kinds = ", ".join(sorted({a["kind"] for a in result["anomalies"]})) or "nothing"
             self._line(f"NOT FOUND: expected {planted} within {fault.within} updates of update {fault.update}, saw {kinds}.")
-        self._line(
-            "Look further: `gradwatch serve` beside your own trainer, then `gradwatch runs`, `gradwatch anomalies --follow`,"
-        )
-        self._line("  `gradwatch escalate RUN --level debug --for 50 --wait`. README.md has the six lines to add to a loop.")
+        self._further(result, fault, keep)
+
+    def _further(self, result: dict[str, Any], fault: Fault, keep: str) -> None:
+        seen = next((a for a in result["anomalies"] if fault.raised(a)), next(iter(result["anomalies"]), None))
+        if which("gradwatch") is None:
+            self._line(f"Once in this shell: . {Path(sys.executable).parent / 'activate'}")
+        if keep:
+            self._line("Ask about it, the first in a terminal of its own:")
+            self._line(f"  gradwatch serve --data-dir {quote(str(Path(keep) / 'data'))}")
+            self._line(f"  gradwatch anomalies {result['run']}")
+            if seen is not None:
+                self._line(f"  gradwatch explain {seen['id'][:ID_SHOWN]}")
+            self._line("  gradwatch token link      # the dashboard")
+        else:
+            if seen is not None:
+                self._line(f"What it means: gradwatch explain {seen['kind']}")
+            self._line("This run was not kept. To ask about one afterwards: gradwatch demo --keep DIR")
+        self._line("Your own trainer: gradwatch serve, then gradwatch run -- python train.py; README.md has the lines.")
 
     def _escalation(self, escalation: dict[str, Any]) -> None:
         who = "you, over HTTP," if escalation["origin"] == "operator" else "the daemon, by itself,"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
+from gradwatch_contracts.needs import NEEDS
 from gradwatch_daemon.cli.anomalies import lines as anomaly_lines
 from gradwatch_daemon.cli.anomaly_id import AmbiguousIdError, by_prefix
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.failure import EXIT_NOT_FOUND, CommandError
 from gradwatch_daemon.cli.output import number, printable
+from gradwatch_daemon.cli.serve import daemon_extra
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,8 +37,14 @@ def run(args: Namespace, output: Output) -> int:
     Raises:
         CommandError: 3 for what is neither a kind of the profile in use nor the id of an anomaly, naming the nearest kind.
     """
-    client = connect(os.environ)
-    answer = client.listed("/api/v1/detectors", limit=None)
+    try:
+        client = connect(os.environ)
+        answer = client.listed("/api/v1/detectors", limit=None)
+    except (CommandError, GradwatchError) as error:
+        slug = error.code if isinstance(error, CommandError) else error.code.slug
+        if slug != "daemon-unreachable" or not _explain_offline(args, output):
+            raise
+        return 0
     detectors = {item["kind"]: item for item in answer["items"]}
     anomaly = None if args.what in detectors else _anomaly(client, args.what, list(detectors))
     detector = detectors.get(anomaly["kind"] if anomaly else args.what)
@@ -52,6 +61,25 @@ def run(args: Namespace, output: Output) -> int:
     elif anomaly is not None:
         output.note(f"The profile {answer['profile']} has no detector {anomaly['kind']} now: it was found under other rules.")
     return 0
+
+
+def _explain_offline(args: Namespace, output: Output) -> bool:
+    """Explain a kind as it comes with gradwatch, since no daemon answers; False for what is none.
+
+    Raises:
+        CommandError: 2 when the daemon extra is not installed: the catalogue is a part of it.
+    """
+    if args.what not in NEEDS:
+        return False
+    with daemon_extra():
+        from gradwatch_daemon.offline import detector_as_shipped
+    detector = detector_as_shipped(args.what)
+    if output.as_json:
+        output.document({"profile": "default", "detector": detector, "anomaly": None, "moment": []})
+        return True
+    _say_detector(detector, output, tries=True)
+    output.note("No daemon answers: this is the profile `default` as it comes, without a configuration of yours.")
+    return True
 
 
 def _anomaly(client: Client, id_: str, kinds: list[str]) -> dict[str, Any]:
@@ -113,7 +141,8 @@ def _say_steps(item: dict[str, Any], moment: list[dict[str, Any]], output: Outpu
     for series in moment[:2]:
         output.line(f"look        gradwatch series {run} {series['signal']} --from {first}")
     if item["state"] != "resolved":
-        output.line(f"look closer gradwatch escalate {run} --level debug --for 20   (costs at most 5 % of its time meanwhile)")
+        output.line(f"look closer gradwatch escalate {run} --level debug --for 20   (it aims at 5 % of the trainer's time;")
+        output.line(f"            gradwatch level {run} says what was measured)")
     for place, step in enumerate(item["try"], 1):
         output.line(printable(f"try {place}       {step}"))
 

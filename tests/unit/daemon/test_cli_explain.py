@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import api_documents as documents
+from harness.command_line import CommandLine
 from harness.daemon_stub import DaemonStub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from harness.command_line import CommandLine
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -155,3 +155,20 @@ def test_explain_json_holds_both_documents(gradwatch: CommandLine) -> None:
     assert of_kind == {"profile": "classic", "detector": documents.detector(), "anomaly": None, "moment": []}
     assert of_anomaly["anomaly"] == documents.explained(id="k1", kind="kl_spike")
     assert of_anomaly["detector"] == documents.detector()
+
+
+def test_explain_without_a_daemon_says_a_kind_as_it_comes_and_no_anomaly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What a kind means is known without one; what was found is not."""
+    alone = CommandLine(monkeypatch, capsys, tmp_path)
+    monkeypatch.setenv("GRADWATCH_URL", "http://127.0.0.1:9")
+
+    ended = alone("explain", "kl_spike")
+
+    assert ended.code == 0
+    assert ended.out.startswith("kl_spike: ")
+    assert "needs       policy.kl.k3" in ended.out
+    assert "No daemon answers" in ended.err
+    assert json.loads(alone("explain", "kl_spike", "--json").out)["detector"]["kind"] == "kl_spike"
+    assert alone("explain", "00a017").code == 4
