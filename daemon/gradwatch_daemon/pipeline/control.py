@@ -12,10 +12,8 @@ from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import CANCEL, ControlState, Severity, Verb
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_daemon.escalate.actions import SHADOWS, due
 from gradwatch_daemon.escalate.commands import check_same, is_taken_back
 from gradwatch_daemon.escalate.policy import Policy
-from gradwatch_daemon.records import EventRecord, Stream
 from gradwatch_daemon.records.commands import (
     ANOMALY_ORIGIN,
     OPERATOR,
@@ -29,13 +27,12 @@ from gradwatch_daemon.records.commands import (
 from gradwatch_daemon.store.artifacts import safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
-    from gradwatch_daemon.escalate.actions import Action
     from gradwatch_daemon.ingest.session import LiveSession, Sessions
     from gradwatch_daemon.pipeline.runs import Runs, RunState
     from gradwatch_daemon.pipeline.work import Now, Work
-    from gradwatch_daemon.records import Anomaly, Escalation, RunView
+    from gradwatch_daemon.records import Anomaly, Escalation, RunView, Stream
     from gradwatch_daemon.records.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
     from gradwatch_daemon.store.artifacts import ArtifactFiles
     from gradwatch_daemon.store.protocol import Store
@@ -44,9 +41,6 @@ if TYPE_CHECKING:
 WARNING = Severity.WARNING.rank
 
 LOG = logging.getLogger("gradwatch.daemon")
-
-SHADOW = "shadow"
-"""Kind of the events that say what an action would have done."""
 
 EXPIRE_S = 1.0
 """How late a deadline may be noticed."""
@@ -63,11 +57,10 @@ class Control:
         send: Callable[[bytes, bytes], bool],
         *,
         files: ArtifactFiles | None = None,
-        actions: Sequence[Action] = SHADOWS,
         policy: Policy | None = None,
     ) -> None:
         self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
-        self._actions, self._policy = tuple(actions), policy or Policy()
+        self._policy = policy or Policy()
         self._looked_s = -math.inf
 
     def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
@@ -152,21 +145,20 @@ class Control:
             got = f"a run that is {state.run.state}"
             raise GradwatchError("run-not-live", where=state.run.run, expected="a connected trainer", got=got)
 
-    def issue(self, verb: str, anomaly: Anomaly, reason: str, work: Work, now: Now) -> CommandRecord | None:
-        """Ask the trainer of an anomaly's run for something by ourselves; None where that cannot be, or one is under way."""
+    def issue(self, verb: str, anomaly: Anomaly, reason: str, work: Work, now: Now) -> str:
+        """Ask the trainer of an anomaly's run for something by ourselves, once; why that cannot be now, '' where it was."""
         state = self._runs.states[anomaly.run]
         request = RequestCommand(anomaly.run, f"{verb}-{anomaly.id}"[:64], verb, {}, reason)
-        if anomaly.attempt != state.run.attempt or state.commands.of_verb(verb) is not None:
-            return None
         if state.commands.get(request.id) or self._store.command(request.run, request.id):
-            return None
+            return ""
+        origin = f"{ANOMALY_ORIGIN}{anomaly.id}"
         try:
             targets = self._targets(state, request)
-        except GradwatchError:
-            return None
-        changed = state.commands.request(request, f"anomaly:{anomaly.id}", now.unix_ns, targets, state.same_update())
+            changed = state.commands.request(request, origin, now.unix_ns, targets, state.same_update())
+        except GradwatchError as error:
+            return error.sentence
         work.commanded(changed)
-        return changed[-1]
+        return ""
 
     def look_back(self, work: Work, now: Now) -> None:
         """Ask for the black box where an anomaly of warning or above fires: it holds the updates before the fault, and costs
@@ -174,38 +166,14 @@ class Control:
         for anomaly in work.anomalies.values():
             state = self._runs.states[anomaly.run]
             state.looked_back &= state.open.keys()
-            if anomaly.state == "firing" and anomaly.severity.rank >= WARNING and anomaly.id not in state.looked_back:
+            if anomaly.attempt != state.run.attempt or anomaly.id in state.looked_back:
+                continue
+            if anomaly.state == "firing" and anomaly.severity.rank >= WARNING:
                 state.looked_back.add(anomaly.id)
                 self.issue(Verb.DUMP.value, anomaly, f"{anomaly.severity.value} {anomaly.kind}", work, now)
 
-    def act(self, work: Work, now: Now) -> None:
-        """Do what an anomaly that fires asks for, each once; of an action that is not enabled, write down that it would have
-        been done, whether or not the trainer takes it."""
-        for anomaly in work.anomalies.values():
-            state = self._runs.states[anomaly.run]
-            if anomaly.attempt != state.run.attempt or not self._live(state):
-                continue
-            state.acted = {(verb, id_) for verb, id_ in state.acted if id_ in state.open}
-            state.spared = {id_: None for id_ in state.spared if id_ in state.open}
-            for action in due(self._actions, anomaly):
-                if (action.verb, anomaly.id) in state.acted:
-                    continue
-                state.acted.add((action.verb, anomaly.id))
-                why = f"{anomaly.severity.value} {anomaly.kind}: {anomaly.sentence}"
-                if action.enabled:
-                    self.issue(action.verb, anomaly, why, work, now)
-                    continue
-                stream = Stream(anomaly.run, anomaly.attempt, anomaly.rank)
-                detail = {"verb": action.verb, "anomaly": anomaly.id}
-                said = f"would have asked for {action.verb}: {why}"
-                work.events.append(EventRecord(stream, "", -1, anomaly.update_last, now.unix_ns, SHADOW, said, detail))
-
     def restore(self) -> None:
-        """After a restart: what anomalies that fire already asked for was done or written down, and parts of files that nobody
-        asks for any more are of trainers that died."""
-        for state in self._runs.states.values():
-            for anomaly in state.open.values():
-                state.acted |= {(action.verb, anomaly.id) for action in due(self._actions, anomaly)}
+        """After a restart: parts of files that nobody asks for any more are of trainers that died."""
         if self._files is not None:
             wanted = {(record.run, record.id) for state in self._runs.states.values() for record in state.commands.open()}
             self._files.forget_parts(wanted)
@@ -298,6 +266,10 @@ class Control:
         for record in records:
             if _of_rank(record, session.stream.rank) is not None:
                 self._send(session.peer, encode(m.Command(record.id, CANCEL)))
+
+    def listens(self, state: RunState) -> bool:
+        """Whether a trainer is there: rows that were recorded earlier have nobody who could do anything."""
+        return bool(self._live(state))
 
     def _live(self, state: RunState) -> list[LiveSession]:
         return [s for s in self._sessions.of_attempt(state.run.run, state.run.attempt) if not s.hello.replay]

@@ -22,6 +22,7 @@ from gradwatch_daemon.escalate.actions import SHADOWS
 from gradwatch_daemon.ingest.gate import Gate, Passed
 from gradwatch_daemon.ingest.processes import Processes
 from gradwatch_daemon.ingest.session import Sessions
+from gradwatch_daemon.pipeline.acting import Acting
 from gradwatch_daemon.pipeline.attending import Attending
 from gradwatch_daemon.pipeline.control import Control
 from gradwatch_daemon.pipeline.detection import Detection
@@ -116,7 +117,8 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
         self._detection = Detection(engine, store, self._runs, self._sessions, self._pace, policy=policy)
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
-        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, actions=actions, policy=policy)
+        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, policy=policy)
+        self._acting = Acting(self._runs, self._control, actions)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._swept_s = -math.inf
         self._heap = Heap()
@@ -160,7 +162,7 @@ class Pipeline:
         if sweep:
             self._detection.watch_pace(work, now)
         self._control.look_back(work, now)
-        self._control.act(work, now)
+        self._acting.act(work, now)
         self._record(passed, work)
         self._reception.part(passed, work, now)
         if sweep:
@@ -168,6 +170,7 @@ class Pipeline:
         self._attending.follow(work, now)
         self._notifying.follow(work, now)
         self._control.expire(work, now)
+        self._acting.retry(work, now)
         self._detection.retire(work)
         self._commit(passed, work)
         self._speak(passed, work)
@@ -359,6 +362,7 @@ class Pipeline:
         if closed:
             self._store.commit(Commit(anomalies=tuple(closed)))
         reader = self._store.reader()
+        self._acting.restore(reader)
         for run, state in self._runs.states.items():
             state.escalations.load(self._spent(reader, state.run))
             state.escalations.resume(state.same_update())

@@ -48,9 +48,9 @@ class RunState:
     whether one of them ended by an exception, `exception` by which; `attempts` is the highest number given, `past` the attempts
     that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
     word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
-    open anomalies for which the black box was asked for, `acted` the actions they asked for, `spared` those whose raise was
-    refused, `refill` and `allowance` what is shown of that. `begun_s` is when the present attempt began, on the monotonic
-    clock, and `beside` are older ones whose trainers live all the same.
+    open anomalies for which the black box was asked for, `acted` the actions they asked for, `unmet` those of them that could
+    not be asked for yet, `spared` those whose raise was refused, `refill` and `allowance` what is shown of that. `begun_s` is
+    when the present attempt began, on the monotonic clock, and `beside` are older ones whose trainers live all the same.
     """
 
     run: Run
@@ -80,6 +80,7 @@ class RunState:
     refill: int | None = None
     allowance: Allowance | None = None
     acted: set[tuple[str, str]] = field(default_factory=set)
+    unmet: set[tuple[str, str]] = field(default_factory=set)
     looked_back: set[str] = field(default_factory=set)
 
     def judged(self, stream: Stream) -> Stream:

@@ -179,7 +179,7 @@ def test_action_that_nobody_enabled_is_only_written_down_once(world: World) -> N
 
 
 def test_action_that_is_enabled_asks_the_trainer_in_the_anomalys_name(tmp_path: Path) -> None:
-    """Once; of a trainer that does not take it nothing becomes, and detection goes on."""
+    """Once; of a trainer that does not take it an event says so, and detection goes on."""
     world = World(tmp_path, actions=(Action("stop", enabled=True), Action("checkpoint", enabled=True)))
     world.greet(verbs=("stop",))
     world.tick(world.rows.samples(20))
@@ -190,6 +190,47 @@ def test_action_that_is_enabled_asks_the_trainer_in_the_anomalys_name(tmp_path: 
     assert kept(world, id_).origin.startswith("anomaly:")
     assert kept(world, id_).reason.startswith("critical nonfinite: ")
     assert shadows(world) == []
+    world.close()
+
+
+def unmet(world: World) -> list[tuple[str, str]]:
+    """What could not be asked for: verb and sentence."""
+    return [(str(e.detail["verb"]), e.text) for e in world.reader.events("ant-ppo", 100) if e.kind == "unmet"]
+
+
+def test_action_of_a_trainer_that_does_not_declare_it_is_told_once_and_asked_for_when_it_does(tmp_path: Path) -> None:
+    """It does not vanish, neither over updates nor over a restart of the daemon."""
+    world = World(tmp_path, actions=(Action("checkpoint", enabled=True),))
+    world.greet(verbs=("dump",))
+    world.tick(world.rows.samples(20))
+    for _ in range(3):
+        world.tick(world.rows.samples(1, changed=BROKEN))
+    ((verb, said),) = unmet(world)
+    assert verb == "checkpoint"
+    assert 'Add `mon.on_command("checkpoint", save)` to the trainer.' in said
+    world.restart()
+    world.greet(verbs=("dump",))
+    assert "checkpoint" not in [verb for _, verb, _ in told(world)]
+    world.greet(verbs=("dump", "checkpoint"))
+    assert len({id_ for id_, verb, _ in told(world) if verb == "checkpoint"}) == 1
+    assert len(unmet(world)) == 1
+    world.close()
+
+
+def test_action_whose_verb_is_under_way_is_asked_for_when_that_is_over(tmp_path: Path) -> None:
+    """Somebody asked before us; what they get may be older than the fault."""
+    world = World(tmp_path, actions=(Action("checkpoint", enabled=True),))
+    world.greet(verbs=("checkpoint",))
+    world.tick(world.rows.samples(20))
+    world.ask(RequestCommand("ant-ppo", "c1", "checkpoint"))
+    world.tick(m.Result(world.rows.seq, "c1", "applied", 20))
+    world.rows.seq += 1
+    world.tick(world.rows.samples(2, changed=BROKEN))
+    assert [id_ for id_, _, _ in told(world)] == ["c1"]
+    assert "c1, asked for by operator and applied" in unmet(world)[0][1]
+    world.tick(m.Result(world.rows.seq, "c1", "ended", 22, "saved"))
+    assert [verb for _, verb, _ in told(world)] == ["checkpoint", "checkpoint"]
+    assert kept(world, told(world)[1][0]).origin.startswith("anomaly:")
     world.close()
 
 
