@@ -28,6 +28,15 @@ NAME_CHARS_MAX = 128
 TAGS_MAX = 64
 """Tags of one run."""
 
+VERBS_MAX = 256
+"""Verbs one trainer declares: each is a function of its own, and all are kept with its session."""
+
+HOST_CHARS_MAX = 256
+"""A host name (253 at most), a launch id."""
+
+SESSIONS_OF_PEER_MAX = 16
+"""Live sessions of one connection. An agent has one; it may come back with another before the first is known to be over."""
+
 ROWS_PER_MESSAGE_MAX = 256
 """Rows of one SAMPLES message: 4x the throughput of single rows, and nothing beyond it (measured at 256)."""
 

@@ -76,6 +76,8 @@ class Sessions:
     def __init__(self) -> None:
         self.by_id: dict[str, LiveSession] = {}
         self._by_peer: dict[bytes, LiveSession] = {}
+        self._by_attempt: dict[tuple[str, int], dict[str, LiveSession]] = {}
+        self._held: dict[bytes, int] = {}
         self._misconduct: dict[bytes, Misconduct] = {}
 
     def of_peer(self, peer: bytes) -> LiveSession | None:
@@ -87,19 +89,43 @@ class Sessions:
         old = self.by_id.get(session.id)
         if old is not None:
             self._by_peer.pop(old.peer, None)
+            self._forget(old)
         self.by_id[session.id] = session
         self._by_peer[session.peer] = session
+        self._by_attempt.setdefault((session.stream.run, session.stream.attempt), {})[session.id] = session
+        self._held[session.peer] = self._held.get(session.peer, 0) + 1
 
     def close(self, session: LiveSession) -> None:
         """Forget a session that said BYE or fell silent; not the newer connection of the same process."""
         if self.by_id.get(session.id) is session:
             del self.by_id[session.id]
+            self._forget(session)
         if self._by_peer.get(session.peer) is session:
             del self._by_peer[session.peer]
 
+    def _forget(self, session: LiveSession) -> None:
+        """Take a session out of the counts."""
+        of_attempt = session.stream.run, session.stream.attempt
+        others = self._by_attempt[of_attempt]
+        del others[session.id]
+        if not others:
+            del self._by_attempt[of_attempt]
+        self._held[session.peer] -= 1
+        if not self._held[session.peer]:
+            del self._held[session.peer]
+
+    def is_full(self, peer: bytes, session: str) -> bool:
+        """Whether a connection has opened as many sessions as it may, and this is yet another one."""
+        known = self.by_id.get(session)
+        return self._held.get(peer, 0) >= limits.SESSIONS_OF_PEER_MAX and (known is None or known.peer != peer)
+
     def of_attempt(self, run: str, attempt: int) -> list[LiveSession]:
         """The live sessions of one attempt: what a process of an older one says or hears no longer counts."""
-        return [s for s in self.by_id.values() if s.stream.run == run and s.stream.attempt == attempt]
+        return list(self._by_attempt.get((run, attempt), {}).values())
+
+    def count(self, run: str, attempt: int) -> int:
+        """How many live sessions one attempt has."""
+        return len(self._by_attempt.get((run, attempt), {}))
 
     def silent(self, now_s: float) -> list[LiveSession]:
         """Sessions not heard for `HEARTBEATS_MISSED_MAX` heartbeats, or `GONE_S` after their process ended."""

@@ -10,9 +10,12 @@ from collections import deque
 
 from gradwatch_contracts import limits
 
-WAITING_BYTES_MAX = limits.OUTBOX_BYTES // 2
-"""Of one connection: what an agent has on its way at most. Whoever sends more does not keep to the window, and loses the frame;
-an agent would be asked to send it again."""
+FRAME_COST_BYTES = 64
+"""What a frame costs beside its bytes: the object and its place in line. Else empty frames would wait without a bound."""
+
+WAITING_BYTES_MAX = limits.OUTBOX_BYTES // 2 + limits.WINDOW_RECORDS * FRAME_COST_BYTES
+"""Of one connection: what an agent has on its way at most, a record to a frame. Whoever sends more does not keep to the window,
+and loses the frame; an agent would be asked to send it again."""
 
 
 class Turns:
@@ -35,11 +38,11 @@ class Turns:
     def put(self, peer: bytes, frame: bytes) -> None:
         """Let a frame wait, unless too much of this peer does."""
         held = self._bytes.get(peer, 0)
-        if held and held + len(frame) > WAITING_BYTES_MAX:
+        if held and held + _cost(frame) > WAITING_BYTES_MAX:
             self.dropped += 1
             return
         self._waiting.setdefault(peer, deque()).append(frame)
-        self._bytes[peer] = held + len(frame)
+        self._bytes[peer] = held + _cost(frame)
 
     def take(self, frames_most: int, bytes_most: int) -> list[tuple[bytes, bytes]]:
         """Frames of all peers, round after round: in each a peer gives one frame, and more while they stay within its share of
@@ -60,13 +63,18 @@ class Turns:
         """One frame of a peer, and more of at most `share` bytes together; then it is last in line."""
         frames = self._waiting.pop(peer)
         given = [frames.popleft()]
-        size = len(given[0])
+        size, cost = len(given[0]), _cost(given[0])
         while frames and len(given) < most and size + len(frames[0]) <= share:
             size += len(frames[0])
+            cost += _cost(frames[0])
             given.append(frames.popleft())
         if frames:
             self._waiting[peer] = frames
-            self._bytes[peer] -= size
+            self._bytes[peer] -= cost
         else:
             del self._bytes[peer]
         return given
+
+
+def _cost(frame: bytes) -> int:
+    return len(frame) + FRAME_COST_BYTES

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
+from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.errors import GradwatchError
+from gradwatch_contracts.greeting import check_extent
 from gradwatch_contracts.names import ID, RUN, check_name
 from gradwatch_daemon.anomalies.closing import ANOTHER_ATTEMPT
 from gradwatch_daemon.anomalies.liveness import Vital, describe_end, judge_silent
@@ -61,7 +63,7 @@ class Reception:
     def greet(self, passed: Passed, work: Work, now: Now) -> None:
         """Open a session for every HELLO, or refuse it. The WELCOME goes out after the commit."""
         for peer, hello in passed.hellos:
-            refusal = self._refusal(hello)
+            refusal = self._refusal(peer, hello)
             if refusal is None:
                 self._open(peer, hello, work, now)
                 continue
@@ -94,7 +96,7 @@ class Reception:
     def _leave(self, state: RunState, session: LiveSession, how: str, work: Work, now: Now) -> None:
         """One process of the present attempt is gone. The run ends with the last, as badly as the worst of them."""
         run = state.run.run
-        state.live = len(self._sessions.of_attempt(run, state.run.attempt))
+        state.live = self._sessions.count(run, state.run.attempt)
         state.crashed |= how == "crashed"
         heard_ns = now.unix_ns - int((now.mono_s - session.heard_s) * 1e9)
         if how == "lost" and not session.gone and self._processes.state(session.id):
@@ -109,14 +111,18 @@ class Reception:
         work.runs[run] = state.run
         work.changed.add(run)
 
-    def _refusal(self, hello: m.Hello) -> m.Refuse | None:
+    def _refusal(self, peer: bytes, hello: m.Hello) -> m.Refuse | None:
         if self._secret and not hmac.compare_digest(hello.secret.encode(), self._secret.encode()):
             return m.Refuse("secret-wrong", "HELLO.secret")
         try:
             check_name(hello.run, RUN, "HELLO.run")
             check_name(hello.session, ID, "HELLO.session")
+            check_extent(hello)
         except GradwatchError as error:
             return m.Refuse(error.code.slug, error.detail)
+        if self._sessions.is_full(peer, hello.session):
+            most = limits.SESSIONS_OF_PEER_MAX
+            return m.Refuse("invalid-argument", f"HELLO.session: expected at most {most} of one connection, got one more")
         return None
 
     def _open(self, peer: bytes, hello: m.Hello, work: Work, now: Now) -> None:
@@ -147,7 +153,7 @@ class Reception:
             work.commanded(state.commands.rejoin(hello.rank))
         if hello.replay and session.stream.attempt == state.run.attempt:
             state.vital = Vital("live", "Records of an earlier time come in.")
-        state.live = len(self._sessions.of_attempt(hello.run, state.run.attempt))
+        state.live = self._sessions.count(hello.run, state.run.attempt)
         work.runs[hello.run] = state.run
         work.sessions[session.session] = session
         work.changed.add(hello.run)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
+from gradwatch_daemon.ingest.session import LiveSession, Sessions
 from gradwatch_daemon.ingest.socket import IngestSocket
-from gradwatch_daemon.ingest.turns import WAITING_BYTES_MAX, Turns
+from gradwatch_daemon.ingest.turns import FRAME_COST_BYTES, WAITING_BYTES_MAX, Turns
 from gradwatch_daemon.pipeline import pipeline as pipeline_module
 from gradwatch_daemon.pipeline.detection import BROUGHT_BACK_MAX
 from gradwatch_daemon.pipeline.pipeline import SWEEP_S, SWEPT_EACH_TICK
+from gradwatch_daemon.records import Stream
 from harness.rows import FULL, RowMaker, hello
 from harness.world import World
 
@@ -67,7 +73,7 @@ def test_turns_of_a_loud_and_of_quiet_peers_give_the_quiet_all_they_have() -> No
 
 def test_turns_bound_what_waits_of_one_peer_and_not_of_the_others() -> None:
     """Beyond the bytes of a window frames are dropped and counted; room that was taken is there again."""
-    turns, frame = Turns(), b"x" * (WAITING_BYTES_MAX // 4)
+    turns, frame = Turns(), b"x" * (WAITING_BYTES_MAX // 4 - FRAME_COST_BYTES)
     for _ in range(6):
         turns.put(b"loud", frame)
     turns.put(b"quiet", frame)
@@ -85,6 +91,65 @@ def test_turns_of_frames_without_a_byte_end() -> None:
         turns.put(b"p", b"")
     assert len(turns.take(20, 1000)) == 20
     assert len(turns.take(100, 1000)) == 30
+
+
+def test_turns_charge_what_a_frame_costs_to_keep() -> None:
+    """Frames of two bytes, or of none, held 30 times the memory that their bytes said."""
+    turns = Turns()
+    for _ in range(WAITING_BYTES_MAX // FRAME_COST_BYTES + 10):
+        turns.put(b"p", b"")
+    assert turns.dropped == 10
+    turns.take(10, 10**9)
+    turns.put(b"p", b"")
+    assert turns.dropped == 10
+
+
+def test_hello_of_any_size_is_refused_and_keeps_nothing(tmp_path: Path) -> None:
+    """Agents keep to the bound by themselves; a foreign client would fill memory and store for good."""
+    world = World(tmp_path)
+    world.tick(replace(hello("greedy"), config={"a": "x" * 60_000, "b": "x" * 60_000}))
+
+    (refusal,) = world.socket.of(m.Refuse)
+    assert isinstance(refusal, m.Refuse)
+    assert (refusal.code, "HELLO.config" in refusal.detail) == ("invalid-argument", True)
+    assert not world.pipeline.snapshots
+    world.close()
+
+
+def test_sessions_of_one_connection_are_bounded(tmp_path: Path) -> None:
+    """Each holds memory and a place in every tick; who greets again, or another connection, is not kept out."""
+    world = World(tmp_path)
+    most = limits.SESSIONS_OF_PEER_MAX
+    for number in range(most + 1):
+        world.tick(hello("many", f"s{number}"), peer=b"p")
+    world.tick(hello("many", "s0"), peer=b"p")
+
+    (refusal,) = world.socket.of(m.Refuse)
+    assert isinstance(refusal, m.Refuse)
+    assert f"at most {most} of one connection" in refusal.detail
+    world.tick(hello("many", f"s{most}"), peer=b"q")
+    assert len(world.pipeline._sessions.by_id) == most + 1
+    assert len(world.socket.of(m.Refuse)) == 1
+    world.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(1, 2), st.booleans()), max_size=40))
+def test_sessions_found_by_attempt_are_those_of_a_look_at_all(steps: list[tuple[int, int, int, bool]]) -> None:
+    """Whatever opens, comes back by another connection or attempt, and closes."""
+    sessions, opened = Sessions(), []
+    for id_, peer, attempt, closes in steps:
+        if closes and opened:
+            sessions.close(opened[id_ % len(opened)])
+        else:
+            greeting = hello("r", f"s{id_}")
+            opened.append(LiveSession(f"s{id_}", b"%d" % peer, Stream("r", attempt, 0), greeting, -1, -1, 0.0))
+            sessions.open(opened[-1])
+        for number in (1, 2):
+            all_of = {s.id for s in sessions.by_id.values() if s.stream.attempt == number}
+            assert {s.id for s in sessions.of_attempt("r", number)} == all_of
+            assert sessions.count("r", number) == len(all_of)
+        held = Counter(session.peer for session in sessions.by_id.values())
+        assert sessions._held == dict(held)
 
 
 def test_daemon_with_many_sessions_looks_at_all_of_them_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
