@@ -14,7 +14,7 @@ from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
-from gradwatch_agent.collect.phases import PhaseTimes
+from gradwatch_agent.collect.phases import PROFILE, PhaseTimes
 from gradwatch_agent.collect.rows import RowQueue, Waiting, reason_of_loss
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
@@ -158,6 +158,7 @@ class UpdateCycle:
         """Go on to the next update, whatever happened to this one."""
         if self._capture is not None:
             self._capture.boundary()
+            self._resume()
         self.update += 1
         self._begin()
         self._stepped_ns = begin_ns
@@ -323,11 +324,21 @@ class UpdateCycle:
 
     def _begin_trace(self, command: Command, update: int) -> None:
         """Record updates for a command; it ends when the trace is sent."""
-        self._capture = self._tracing.begin(command, update, self._capture)
+        self._hold(self._tracing.begin(command, update, self._capture))
+
+    def _hold(self, capture: Capture) -> None:
+        """A capture has begun: that updates take long in it is no fault of theirs, and the daemon hears of it at once."""
+        self._capture = capture
+        self._phases.pause(PROFILE, time.perf_counter_ns(), capture, early=True)
+
+    def _resume(self) -> None:
+        if self._capture is not None and not self._capture.running:
+            self._phases.resume(time.perf_counter_ns(), self._capture)
 
     def _end_capture(self) -> None:
         if self._capture is not None:
             self._capture.stop()
+            self._resume()
 
     def _tell_verbs(self) -> None:
         """The trainer offers a command that the daemon may not know of."""

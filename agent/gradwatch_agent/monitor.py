@@ -268,8 +268,9 @@ class Monitor(UpdateCycle):
         from gradwatch_agent.collect.profile import start_capture
 
         update = self.update if self._open else None
-        self._capture = start_capture(updates, directory, update, bool(stacks), self._tell_profile, self._capture)
-        return self._capture
+        capture = start_capture(updates, directory, update, bool(stacks), self._tell_profile, self._capture)
+        self._hold(capture)
+        return capture
 
     def close(self) -> None:
         """End the run: an unfinished update is sent as partial, what is queued is sent for a second at most."""

@@ -17,6 +17,9 @@ TIMED = ("rollout", "update", "eval", "checkpoint")
 PAUSES = ("eval", "checkpoint")
 """While one of these goes on, no update is to be expected."""
 
+PROFILE = "profile"
+"""The pause of a profiler's capture: updates go on in it, slowly, and writing the trace holds the trainer up."""
+
 TOLD_AFTER_NS = 1_000_000_000
 """A pause as short as that is a part of its update: telling of it would double the records of a trainer that saves often."""
 
@@ -52,13 +55,14 @@ class Phase:
 @dataclass(slots=True)
 class Pause:
     """A phase that updates wait for: the `n`-th of its process. `holders` are the blocks that are open in it; `told` is the
-    connection on which its begin was told last."""
+    connection on which its begin was told last, `early` whether it is told of however short."""
 
     name: str
     n: int
     begin_ns: int
     holders: list[object]
     told: int = 0
+    early: bool = False
 
 
 class PhaseTimes:
@@ -77,13 +81,16 @@ class PhaseTimes:
         self._count = 0
         self._tell = tell
 
-    def pause(self, name: str, now_ns: int, holder: object) -> None:
-        """A phase begins that updates wait for. One inside another is a part of it."""
+    def pause(self, name: str, now_ns: int, holder: object, *, early: bool = False) -> None:
+        """A phase begins that updates wait for. One inside another is a part of it. `early` tells at once, before the link
+        thread may be held up too."""
         if self._pause is not None:
             self._pause.holders.append(holder)
             return
         self._count += 1
-        self._pause = Pause(name, self._count, now_ns, [holder])
+        self._pause = pause = Pause(name, self._count, now_ns, [holder], early=early)
+        if early:
+            self._tell(pause, False, 0)
 
     def resume(self, now_ns: int, holder: object) -> None:
         """It ends; nothing for a holder whose begin was cut short."""
@@ -94,7 +101,7 @@ class PhaseTimes:
             pause.holders.remove(holder)
             return
         self._pause = None
-        if now_ns - pause.begin_ns >= TOLD_AFTER_NS:
+        if pause.early or now_ns - pause.begin_ns >= TOLD_AFTER_NS:
             self._tell(pause, True, now_ns - pause.begin_ns)
 
     def tell_pause(self, connection: int, now_ns: int) -> None:

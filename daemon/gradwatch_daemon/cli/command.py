@@ -35,6 +35,8 @@ def run(args: Namespace, output: Output) -> int:
     """
     given = read_arguments(getattr(args, "arguments", ()))
     if args.verb == "profile":
+        if args.output is not None or args.wait is not None:
+            check_place(args.output)
         given = {"updates": args.updates, "stacks": args.stacks}
     client = connect(os.environ)
     item = ask(client, args, getattr(args, "word", args.verb), given)
@@ -94,6 +96,25 @@ def fetch(client: Client, item: dict[str, Any], output_file: str | None, output:
             next_step=f"Get it with `gradwatch commands {item['run']} --fetch {item['id']} --output FILE`.",
         ) from error
     output.note(f"{item['artifact']['bytes']} bytes in {place}; open it with https://ui.perfetto.dev")
+
+
+def check_place(output_file: str | None) -> None:
+    """Refuse what cannot be written to before a trainer is slowed for it. Writes nothing.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the place.
+    """
+    place = os.path.abspath(output_file or "trace")
+    folder = os.path.dirname(place)
+    if not os.path.isdir(folder):
+        why = "there is no such directory"
+    elif not output_file or not os.path.exists(place):
+        why = "" if os.access(folder, os.W_OK) else "its directory cannot be written to"
+    else:
+        why = "it is a directory" if os.path.isdir(place) else "" if os.access(place, os.W_OK) else "it cannot be written to"
+    if why:
+        where, got = "--output", f"{output_file or folder}: {why}"
+        raise GradwatchError("invalid-argument", where=where, expected="a file that can be written", got=got)
 
 
 def wait_for(client: Client, item: dict[str, Any], wait_s: float, clock: Callable[[], float]) -> dict[str, Any]:

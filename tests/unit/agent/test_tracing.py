@@ -181,3 +181,39 @@ def test_upload_whose_file_is_gone_has_failed(tmp_path: Path) -> None:
     (failed,) = upload.next()
     assert isinstance(failed, Result)
     assert (failed.state, upload.done) == ("rejected", True)
+
+
+def _paused(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    told: list[tuple[str, bool]] = []
+
+    def put_event(kind: str, update: int, t_ns: int, text: str, detail: Any) -> None:
+        if kind == "phase":
+            told.append((detail["phase"], detail["over"]))
+
+    monkeypatch.setattr(monitor._outbox, "put_event", put_event)
+    return told
+
+
+def test_profile_is_a_pause_from_its_begin_until_its_trace_is_written(
+    traced: tuple[Monitor, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short: the daemon must not take our own capture for a trainer that stands still."""
+    monitor, _ = traced
+    told = _paused(monitor, monkeypatch)
+    ask(monitor, updates=2)
+    updates(monitor, 1)
+    assert told == [("profile", False)]
+    updates(monitor, 3)
+    assert told == [("profile", False), ("profile", True)]
+
+
+def test_profile_of_the_trainer_that_is_cut_short_ends_its_pause(
+    traced: tuple[Monitor, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next update at the latest."""
+    monitor, _ = traced
+    told = _paused(monitor, monkeypatch)
+    with monitor.profile(9, tmp_path):
+        updates(monitor, 2)
+    updates(monitor, 1)
+    assert told == [("profile", False), ("profile", True)]

@@ -170,6 +170,16 @@ def test_profile_waits_and_puts_the_trace_where_it_was_told(stub: DaemonStub, gr
     assert "--fetch c1 --output FILE" in again.err
 
 
+@pytest.mark.parametrize("place", ["no/such/trace.gz", "."])
+def test_profile_into_a_bad_place_is_refused_before_the_trainer_is_asked(
+    stub: DaemonStub, gradwatch: CommandLine, tmp_path: Path, place: str
+) -> None:
+    """A capture slows the trainer: not for nothing."""
+    refused = gradwatch("profile", "ant-ppo", "--wait", "--output", str(tmp_path / place))
+    assert (refused.code, stub.asked(POST)) == (2, [])
+    assert "--output" in refused.err
+
+
 def test_profile_without_a_file_cannot_be_fetched(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """Exit code 3: there is nothing."""
     stub.answer("GET", ONE, documents.command(state="rejected"))

@@ -20,7 +20,7 @@ SPEC = Spec(
     source="measured here: the memory of a trainer is flat after its first updates, but for what it keeps on purpose",
     fails_when="A replay buffer that fills, or a cache that is meant to grow, looks the same until it is full. Memory that "
     "was large "
-    "before the first update is its own start.",
+    "before the first update is its own start. A profile (gradwatch profile, mon.profile) takes memory that the process keeps.",
     tries=(
         "Look for tensors that are kept with their graph: .item() or .detach() what goes into lists.",
         "Look for logs and episode buffers without a bound.",

@@ -20,7 +20,8 @@ SPEC = Spec(
     source="doubling of the step time for 10 of 12 updates: measured here, pauses for evaluation or a checkpoint do not "
     "reach it",
     fails_when="Another job on the same machine slows this one rightly. Episodes that become longer as the policy improves can "
-    "make updates slower, more epochs too: that is why it is a note.",
+    "make updates slower, more epochs too, a profile (gradwatch profile, mon.profile) of ten updates too: "
+    "that is why it is a note.",
     tries=(
         "Look at the phases: if the rollout is slow it is the environments, if the update is it is the device.",
         "Look for memory that swaps, a thermal limit, or another process on the device.",
