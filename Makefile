@@ -47,7 +47,7 @@ test: $(DEV_READY)  ## run the tests (under ten minutes on two cores)
 	@$(BIN)/python -m pytest -m "not campaign" -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-all: $(DEV_READY)  ## run the tests and the long randomised campaigns
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile other $(PYTEST_ARGS)
 
 torture: $(DEV_READY)  ## kill -9 daemon and trainers 200 times under load, and check every record (about 15 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m harness.crashes --kills 200 $(TORTURE_ARGS)

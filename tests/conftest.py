@@ -6,6 +6,7 @@ import gc
 import os
 
 import pytest
+from hypothesis import settings
 
 # So that an assertion of the harness shows its values, and holds under `python -O`, as those of the tests do.
 pytest.register_assert_rewrite("harness")
@@ -14,6 +15,12 @@ pytest.register_assert_rewrite("harness")
 # several processes would spin away most of two cores. Before torch or numpy is imported, which read it once.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+
+# `make test` tries the same examples every time, `make test-all` others; no example is judged by how long it took.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("other", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 
 def pytest_collection_finish() -> None:

@@ -190,9 +190,11 @@ def first_signal(blocks: Sequence[SignalBlock], onset: int) -> FirstSignal | str
 
 
 def _lasting(judged: Deviations, measured: Mask) -> Mask:
-    """Where a series deviates in the next update too, if it is measured there; what is not finite need not last."""
-    following = np.vstack([judged.beyond[1:] | ~measured[1:], np.ones((1, judged.beyond.shape[1]), np.bool_)])
-    return judged.beyond & (following | np.isinf(judged.score))
+    """Where a series deviates in the next update that measured it too, if there is one; what is not finite need not last."""
+    lasting = np.ones_like(judged.beyond)
+    for at in range(len(lasting) - 2, -1, -1):
+        lasting[at] = np.where(measured[at + 1], judged.beyond[at + 1], lasting[at + 1])
+    return judged.beyond & (lasting | np.isinf(judged.score))
 
 
 def _join(blocks: Sequence[SignalBlock]) -> tuple[list[SignalKey], I64, F64, Mask]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from gradwatch_contracts.columns import Status
 from gradwatch_daemon.evidence.first import FirstLayer, FirstSignal, earliest_layer, first_layer, first_signal
 from gradwatch_daemon.evidence.norms import KIND, BlackBox, read_tables
 from gradwatch_daemon.records import SignalBlock, SignalKey, Stream, TableRecord
@@ -202,6 +203,17 @@ def test_first_signal_is_what_the_trainer_set_where_it_moved_with_others() -> No
     later = signal({"opt.lr": dict.fromkeys(range(40, 60), 60.0), "policy.kl.k3": dict.fromkeys(range(39, 60), 50.0)})
     assert isinstance(later, FirstSignal)
     assert later.key.name == "policy.kl.k3"
+
+
+def test_first_signal_that_is_measured_now_and_then_has_to_last_until_it_is_measured_again() -> None:
+    """A collector that rests between: a jump in one update alone is none."""
+    jumped, stayed = [1.0] * 60, [1.0] * 60
+    jumped[36], stayed[36:] = 30.0, [30.0] * 24
+    for values, update in ((jumped, None), (stayed, 36)):
+        whole = block(range(60), {"grad.norm.mean": values})
+        whole.status[0, [at for at in range(32, 60) if at % 4]] = int(Status.THINNED)
+        one = first_signal([whole], ONSET)
+        assert (one.update if isinstance(one, FirstSignal) else None) == update
 
 
 def test_first_signal_that_is_not_finite_need_not_last() -> None:
