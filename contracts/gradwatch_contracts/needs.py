@@ -7,6 +7,10 @@ in the profile `default`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 _LOGP = "pass new_logp and old_logp to mon.ppo()"
 _CRITIC = "pass values and returns to mon.rollout()"
@@ -120,3 +124,9 @@ NEEDS: dict[str, Needs] = {
     "rank_slow": Needs(),
 }
 """Kind of anomaly → what its detector needs, in the order of the daemon's catalogue."""
+
+
+def judged(name: str, sent: Container[str]) -> str:
+    """The signal that is judged for this one in a run that sends those."""
+    other = STAND_INS.get(name, "")
+    return other if name not in sent and other in sent else name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gradwatch_contracts.needs import STAND_INS
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.detect.catalogue import CATALOGUE
 
@@ -106,3 +107,12 @@ def test_page_has_nothing_inline() -> None:
     text = (WEB / "index.html").read_text(encoding="utf-8")
 
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\son[a-z]+=|style=", text) == []
+
+
+def test_stand_ins_of_the_page_are_those_of_the_daemon() -> None:
+    """The page shows the signal that is judged."""
+    text = (WEB / "titles.js").read_text(encoding="utf-8")
+    found = re.search(r"STAND_INS = (\{[^}]*\})", text)
+
+    assert found is not None
+    assert json.loads(found[1]) == STAND_INS

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
 
 from gradwatch_contracts.control import Severity
+from gradwatch_contracts.needs import judged
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.attention_models import AnomalyBody
 from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
@@ -37,14 +38,15 @@ WRITTEN_ITEMS = 1024
 router = APIRouter(tags=["anomalies"])
 
 
-def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
+def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], sent: Container[str] = ()) -> dict[str, Any]:
+    """Where the data behind it is; with the signals that its stream sent, those that stood in for others by their own name."""
     base = f"/api/v1/runs/{quote(anomaly.run, safe='')}"
     info = next((info for info in catalogue if info.kind == anomaly.kind), None)
     window = (
         f"subject={quote(anomaly.subject, safe='')}&from={max(0, anomaly.update_onset - EVIDENCE_BEFORE)}"
         f"&to={anomaly.update_last}&attempt={anomaly.attempt}{'' if anomaly.rank == ALL_RANKS else f'&rank={anomaly.rank}'}"
     )
-    signals = [need.signal for need in info.needs] if info else []
+    signals = dict.fromkeys(judged(need.signal, sent) for need in info.needs) if info else {}
     return {
         "series": [f"{base}/series?signal={quote(name, safe='')}&{window}" for name in signals],
         "events": f"{base}/events",
@@ -271,7 +273,9 @@ async def _answer(context: ApiContext, id_: str, *, detailed: bool = False) -> A
     if detailed:
         world = views[anomaly.run].run.world if anomaly.run in views else 1
         found = await anyio.to_thread.run_sync(evidence_document, anomaly, world, context.reader)
-        document["evidence"] = {**document["evidence"], **found}
+        summaries = await anyio.to_thread.run_sync(context.reader.signals, anomaly.run, anomaly.attempt, anomaly.rank)
+        links = _evidence(anomaly, context.catalogue, {summary.key.name for summary in summaries})
+        document["evidence"] = {**links, **found}
     return Answer(document)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_contracts.needs import NEEDS
+from gradwatch_contracts.needs import NEEDS, STAND_INS, judged
 from gradwatch_daemon.cli.anomalies import lines as anomaly_lines
 from gradwatch_daemon.cli.anomaly_id import AmbiguousIdError, by_prefix
 from gradwatch_daemon.cli.client import connect, segment
@@ -17,6 +17,7 @@ from gradwatch_daemon.cli.serve import daemon_extra
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Container
 
     from gradwatch_daemon.cli.client import Client
     from gradwatch_daemon.cli.output import Output
@@ -57,7 +58,7 @@ def run(args: Namespace, output: Output) -> int:
         _say_moment(moment, output)
         _say_steps(anomaly, moment, output)
     if detector is not None:
-        _say_detector(detector, output, tries=anomaly is None)
+        _say_detector(detector, output, tries=anomaly is None, read={series["signal"] for series in moment})
     elif anomaly is not None:
         output.note(f"The profile {answer['profile']} has no detector {anomaly['kind']} now: it was found under other rules.")
     return 0
@@ -105,8 +106,9 @@ def _moment(client: Client, anomaly: dict[str, Any], detector: dict[str, Any]) -
     found: list[dict[str, Any]] = []
     # A signal is about the head or layer of the anomaly, or about the whole run.
     subjects = dict.fromkeys((anomaly["subject"], ""))
-    for name in dict.fromkeys(need["signal"] for need in detector["needs"]):
-        for subject in subjects:
+    # Where a signal is not sent, the one that is judged in its place.
+    for names in dict.fromkeys((need["signal"], STAND_INS.get(need["signal"], "")) for need in detector["needs"]):
+        for name, subject in ((name, subject) for name in names if name for subject in subjects):
             asked = {"signal": name, "subject": subject, "attempt": anomaly["attempt"], "rank": anomaly["rank"], **window}
             try:
                 found.append(client.get(path, **asked))
@@ -182,7 +184,8 @@ def _say_evidence(evidence: dict[str, Any], output: Output) -> None:
             output.line(f"table       {table['href']}")
 
 
-def _say_detector(item: dict[str, Any], output: Output, *, tries: bool) -> None:
+def _say_detector(item: dict[str, Any], output: Output, *, tries: bool, read: Container[str] = ()) -> None:
+    """`read` are the signals that were found in the run."""
     output.line(f"{item['kind']}: {item['title']} ({item['severity']})")
     output.line(f"means       {item['meaning']}")
     output.line(f"fires when  {item['formula']}")
@@ -197,6 +200,10 @@ def _say_detector(item: dict[str, Any], output: Output, *, tries: bool) -> None:
         for place, step in enumerate(item["try"], 1):
             output.line(f"try {place}       {step}")
     for need in item["needs"]:
+        other = judged(need["signal"], read)
+        if other != need["signal"]:
+            output.line(f"needs       {need['signal']}; it is not sent here, and {other} was judged in its place")
+            continue
         without = "sees less" if need["optional"] else "blind"
         output.line(f"needs       {need['signal']}; {without} without it: {need['line']}")
         if need["undefined"]:

@@ -18,6 +18,7 @@ export const TITLES = new Map(Object.entries({
   "adv.used.nonfinite": "Advantages not finite",
   "adv.used.kurtosis": "Tails of the advantages",
   "policy.kl.k3": "KL (k3)",
+  "policy.kl.k3.last": "KL (k3), last minibatch",
   "policy.kl.k2": "KL (k2)",
   "policy.kl.k3.sample_max": "KL (k3), worst sample",
   "policy.logratio.std": "Spread of the log ratio",
@@ -62,3 +63,12 @@ export const TITLES = new Map(Object.entries({
 }));
 
 export const titleOfSignal = (name) => TITLES.get(name) || name;
+
+/** Signal → the one that is judged in its place in a run that does not send it, as the daemon does. */
+export const STAND_INS = { "policy.kl.k3": "policy.kl.k3.last" };
+
+/** The signal to show for this one, in a run that sends those. */
+export const judged = (name, sent) => (!sent.has(name) && sent.has(STAND_INS[name]) ? STAND_INS[name] : name);
+
+/** The signal whose rules judge this one, in a run that sends those. */
+export const judgedAs = (name, sent) => Object.keys(STAND_INS).find((other) => STAND_INS[other] === name && !sent.has(other)) || name;

@@ -13,7 +13,7 @@ from gradwatch_daemon.records import DetectorState, Stream, TableRecord
 from gradwatch_daemon.records.attention import Acknowledgement, Attention
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.fake_api import make_daemon, problem_of
-from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_run, make_view
+from harness.fake_records import T0_NS, T0_TEXT, make_anomaly, make_run, make_summary, make_view
 
 
 async def test_anomaly_unknown_is_not_found() -> None:
@@ -269,3 +269,22 @@ async def test_anomalies_of_each_severity_are_told_apart(severity: Severity) -> 
     items = (await daemon.get(f"/anomalies?severity={severity.value}")).json()["items"]
 
     assert [(item["id"], item["severity"]) for item in items] == [(severity.value, severity.value)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "linked"),
+    [
+        (("policy.kl.k3.last",), "policy.kl.k3.last"),
+        (("policy.kl.k3.last", "policy.kl.k3"), "policy.kl.k3"),
+        ((), "policy.kl.k3"),
+    ],
+)
+async def test_anomaly_links_to_the_signal_that_was_judged(sent: tuple[str, ...], linked: str) -> None:
+    """A stand-in is judged only where the signal itself is not sent."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(kind="kl-spike")]
+    daemon.reader.summaries = [make_summary(name) for name in sent]
+
+    (link,) = (await daemon.get("/anomalies/a1")).json()["evidence"]["series"]
+
+    assert f"signal={linked}&" in link

@@ -172,3 +172,21 @@ def test_explain_without_a_daemon_says_a_kind_as_it_comes_and_no_anomaly(
     assert "No daemon answers" in ended.err
     assert json.loads(alone("explain", "kl_spike", "--json").out)["detector"]["kind"] == "kl_spike"
     assert alone("explain", "00a017").code == 4
+
+
+def test_explain_anomaly_of_a_stand_in_reads_and_names_the_signal_that_was_judged(
+    stub: DaemonStub, gradwatch: CommandLine
+) -> None:
+    """A script logs the KL of its last minibatch: that is shown, and the detector is not called blind."""
+    gone = documents.problem("signal-not-found", "The run has no such signal.", 404)
+    path = "/api/v1/runs/ant-ppo/series"
+    stub.answer_only("GET", path)
+    stub.answer("GET", path, gone, status=404)
+    stub.answer("GET", path, documents.series(signal="policy.kl.k3.last"))
+
+    said = gradwatch("explain", "k1").out.splitlines()
+
+    assert [seen.query["signal"] for seen in stub.asked(path)] == ["policy.kl.k3", "policy.kl.k3.last"]
+    assert any(line.startswith("look        gradwatch series ant-ppo policy.kl.k3.last") for line in said)
+    assert "needs       policy.kl.k3; it is not sent here, and policy.kl.k3.last was judged in its place" in said
+    assert not any("blind without it" in line for line in said)

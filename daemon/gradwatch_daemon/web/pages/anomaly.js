@@ -7,6 +7,7 @@ import { handle } from "../keyboard.js";
 import { listen, refetch } from "../stream.js";
 import { readOnly } from "../session.js";
 import { detectors, open, titleOf } from "../store.js";
+import { judged } from "../titles.js";
 import { clock, count, number } from "../words.js";
 import { Severity } from "../parts/badges.js";
 import { acknowledge, Attention, SilenceDialog } from "../parts/attention.js";
@@ -18,6 +19,8 @@ import { Trouble } from "../parts/state.js";
 const BEFORE = 50;
 const AFTER = 30;
 const PANELS = 6;
+/** What the trainer sets: a jump of it is where much begins. */
+const SET = "opt.lr";
 
 /** One anomaly, kept current. */
 class State {
@@ -82,8 +85,8 @@ function Facts({ anomaly }) {
 /** Signals the kind and its attached ones look at, that this run has. */
 function evidence(anomaly, signals) {
   const known = new Set(signals.filter((item) => item.measured > 0).map((item) => item.signal));
-  const names = [anomaly, ...anomaly.attached].flatMap((one) => detectors.value.get(one.kind)?.needs || []).map((need) => need.signal);
-  const shown = [...new Set(names)].filter((name) => known.has(name));
+  const names = [anomaly, ...anomaly.attached].flatMap((one) => detectors.value.get(one.kind)?.needs || []).map((need) => judged(need.signal, known));
+  const shown = [...new Set([names[0], SET, ...names])].filter((name) => known.has(name));
   const bad = anomaly.kind === "nonfinite" ? signals.filter((item) => item.nonfinite > 0).map((item) => item.signal) : [];
   const root = bad.filter((name) => name.startsWith(`${anomaly.root.stage}.`)); // where it began is seen first
   return [...new Set([...root, ...shown.filter((name) => !name.endsWith(".nonfinite")), ...bad, ...shown])].slice(0, PANELS);

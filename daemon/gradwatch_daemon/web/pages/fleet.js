@@ -6,6 +6,7 @@ import { handle } from "../keyboard.js";
 import { columns } from "../chart/series.js";
 import { paused } from "../stream.js";
 import { alarming, daemon, open, openByRun, runs, titleOf, wantsEyes, worstFirst } from "../store.js";
+import { judged, STAND_INS } from "../titles.js";
 import { ago, count, SEVERITIES, STATES } from "../words.js";
 import { Progress, Severity, State } from "../parts/badges.js";
 import { Counts } from "../parts/strip.js";
@@ -25,7 +26,7 @@ const sparks = signal(new Map());
 async function loadSpark(run) {
   const known = sparks.value.get(run.run);
   if (run.update_last === null || known?.update === run.update_last) return;
-  const names = SPARKS.map(([name]) => name).join(",");
+  const names = SPARKS.flatMap(([name]) => [name, STAND_INS[name]]).filter(Boolean).join(",");
   try {
     const found = columns(await get(`runs/${segment(run.run)}/chart`, { signals: names, points: SPARK_POINTS }));
     sparks.value = new Map([...sparks.value, [run.run, { update: run.update_last, lines: found.lines }]]);
@@ -71,6 +72,7 @@ function Row({ run, selected }) {
   const anomalies = openByRun.value.get(run.run) || [];
   const worst = anomalies[0];
   const lines = sparks.value.get(run.run)?.lines;
+  const sent = new Set([...(lines || [])].filter(([, line]) => line.status.includes("measured")).map(([name]) => name));
   return html`<tr class=${`${run.state} ${selected ? "selected" : ""}`} aria-selected=${selected} data-run=${run.run} onClick=${(event) => { if (!event.target.closest("a")) go(["runs", run.run]); }}>
     <td><${State} state=${run.state} title=${run.evidence || run.sentence} /></td>
     <th scope="row"><a class="mono" href=${href(["runs", run.run])}>${run.run}</a>${run.attempt > 1 && html` <span class="dim">#${run.attempt}</span>`}
@@ -78,7 +80,7 @@ function Row({ run, selected }) {
     <td class="worst">${worst ? html`<${Severity} severity=${worst.severity} state=${worst.state} /> <a href=${href(["anomalies", worst.id])}>${titleOf(worst.kind)}</a>${anomalies.length > 1 && html` <span class="dim">+${anomalies.length - 1}</span>`}`
       : html`<span class="dim">none open</span>`}</td>
     <td><${Progress} run=${run} /></td>
-    ${SPARKS.map(([name, label]) => html`<td key=${name} class="sparkcell" data-label=${label}><${Spark} line=${lines?.get(name)} label=${label} /></td>`)}
+    ${SPARKS.map(([name, label]) => html`<td key=${name} class="sparkcell" data-label=${label}><${Spark} line=${lines?.get(judged(name, sent))} label=${label} /></td>`)}
     <td><span class=${`level ${run.level.effective || ""}`}>${run.live ? run.level.effective || "–" : "–"}</span></td>
     <td><${Counts} detectors=${run.detectors} worst=${worst?.severity} /></td></tr>`;
 }

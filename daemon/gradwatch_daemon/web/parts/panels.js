@@ -5,7 +5,7 @@ import { Feed } from "../chart/feed.js";
 import { amend, route } from "../route.js";
 import { handle } from "../keyboard.js";
 import { detectors } from "../store.js";
-import { titleOfSignal } from "../titles.js";
+import { judged, judgedAs, titleOfSignal } from "../titles.js";
 import { keyOf, number, SEVERITIES } from "../words.js";
 import { EmptyPanel, Panel } from "./panel.js";
 import { Trouble } from "./state.js";
@@ -25,10 +25,11 @@ const RANGES = [["", "all"], ["500", "last 500"], ["100", "last 100"], ["30", "l
 function chosen(query, signals, anomalies) {
   if (query.signals) return query.signals.split(",");
   const known = new Set(signals.map((item) => item.signal));
-  const names = VITALS.filter(([name, core]) => core || known.has(name)).map(([name]) => name);
+  const names = VITALS.filter(([name, core]) => core || known.has(name)).map(([name]) => judged(name, known));
   for (const anomaly of anomalies.filter((one) => one.state !== "resolved")) {
-    const need = detectors.value.get(anomaly.kind)?.needs.find((one) => !one.optional && known.has(one.signal));
-    if (need && !names.includes(need.signal)) names.push(need.signal);
+    const needs = detectors.value.get(anomaly.kind)?.needs.filter((one) => !one.optional).map((one) => judged(one.signal, known));
+    const name = needs?.find((one) => known.has(one));
+    if (name && !names.includes(name)) names.push(name);
   }
   return names.slice(0, PANELS_MAX);
 }
@@ -126,6 +127,7 @@ export function PanelGrid({ feed, names, signals, anomalies, levels, view, from 
   const subjects = (name) => signals.filter((item) => item.signal === name).map((item) => item.subject);
   const keys = names.flatMap((name) => (subjects(name).length ? subjects(name).slice(0, SUBJECTS) : [""]).map((subject) => keyOf(name, subject)));
   useEffect(() => feed.want({ keys, from, to: view.to, attempt: view.attempt }));
+  const sent = new Set(signals.map((item) => item.signal));
   const data = feed.data.value;
   const values = data && AXES[view.axis].of(data);
   const zoom = (low, high) => {
@@ -144,10 +146,11 @@ export function PanelGrid({ feed, names, signals, anomalies, levels, view, from 
     if (!found.some((line) => line.status.some((status) => status === "measured"))) {
       return html`<${EmptyPanel} key=${name} signal=${name} title=${title} ...${missing(name, signals)} />`;
     }
-    const kinds = kindsOf(name);
+    const rules = judgedAs(name, sent);
+    const kinds = kindsOf(rules);
     const panel = {
       signal: name, title, unit: found[0].unit, estimator: found[0].estimator, window: window(), lines: found, data, axis: view.axis,
-      log: view.log, bands: view.bands, limits: limitsOf(name), levels, anomalies,
+      log: view.log, bands: view.bands, limits: limitsOf(rules), levels, anomalies,
       concerns: (anomaly) => kinds.has(anomaly.kind) || anomaly.attached.some((finding) => kinds.has(finding.kind)),
       note: "No finite value in this stretch.",
     };
