@@ -69,8 +69,15 @@ _ALL = (
     Code(
         "artifact-not-found",
         "This command has no file.",
-        "See the command's `artifact`; files are given up oldest first.",
+        "See the command's `artifact`: null where no whole file came.",
         404,
+        3,
+    ),
+    Code(
+        "artifact-gone",
+        "The file of this command was deleted.",
+        "Files go by age and by size, oldest first: see keep_days and keep_bytes in docs/store.md. Ask for a new one.",
+        410,
         3,
     ),
     Code(

@@ -74,10 +74,10 @@ class Config(BaseModel):
     runtime_dir: Path = Field(description="Where connection.json and the ipc socket lie")
     profile: Literal["default", "classic"] = Field(default="default", description="Which thresholds and votes detectors use")
     keep_days: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="Age at which rows are thinned to roll-ups of 64; never by default"
+        default=None, gt=0, allow_inf_nan=False, description="Age at which rows are thinned and files go; never by default"
     )
     keep_bytes: int | None = Field(
-        default=None, gt=0, description="Size of the store, as 500MB or 20GB, beyond which the oldest rows are thinned"
+        default=None, gt=0, description="Size, as 500MB or 20GB, beyond which the oldest rows are thinned, files go"
     )
     ack: Literal["committed", "synced"] = Field(
         default="committed", description="What an ack promises: it survives the end of the process, or of the machine"

@@ -212,8 +212,8 @@ async def get_artifact(request: Request, run: RunName, id_: CommandId) -> FileAn
     command = await _find(context, run, id_)
     file = None if command.artifact is None else await anyio.to_thread.run_sync(_open, context, run, id_)
     if command.artifact is None or file is None:
-        got = "none came" if command.artifact is None else "it made room for newer ones"
-        raise ApiError("artifact-not-found", where=f"command {id_[:64]}", expected="a file", got=got)
+        code, got = ("artifact-not-found", "none came") if command.artifact is None else ("artifact-gone", "it was deleted")
+        raise ApiError(code, where=f"command {id_[:64]}", expected="a file", got=got)
     return FileAnswer(file, command.artifact.name)
 
 

@@ -23,7 +23,7 @@ class ArtifactItem(Model):
 
     name: str = Field(examples=["trace-ant-ppo-updates-12-14.json.gz"])
     bytes: int
-    url: str = Field(description="Where to get it; 404 once it had to make room for newer ones")
+    url: str = Field(description="Where to get it; 410 once retention has deleted it")
 
 
 class CommandItem(Model):

@@ -36,7 +36,7 @@ _OWN: dict[str, tuple[str, ...]] = {
         "too-many-escalations",
         "overloaded",
     ),
-    "get_artifact": ("command-not-found", "artifact-not-found"),
+    "get_artifact": ("command-not-found", "artifact-not-found", "artifact-gone"),
     "get_command": ("command-not-found",),
     "cancel_command": ("command-not-found", "overloaded"),
     "change_run": ("invalid-body", "run-not-live", "level-changed", "overloaded"),

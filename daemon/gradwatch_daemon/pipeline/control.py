@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly, Escalation, RunView, Stream
     from gradwatch_daemon.records.commands import CommandRecord, CommandRequest, ControlRequest, SetLevel
     from gradwatch_daemon.store.artifacts import ArtifactFiles
-    from gradwatch_daemon.store.protocol import Store
+    from gradwatch_daemon.store.protocol import Keep, Store
 
 
 WARNING = Severity.WARNING.rank
@@ -62,6 +62,8 @@ class Control:
         self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
         self._policy = policy or Policy()
         self._looked_s = -math.inf
+        if files is not None:
+            files.under_way = self._under_way
 
     def grant(self, request: ControlRequest, work: Work, now: Now) -> object:
         """Do what was asked for over HTTP; the record as it is now: a command, an escalation or a view of the run.
@@ -175,8 +177,20 @@ class Control:
     def restore(self) -> None:
         """After a restart: parts of files that nobody asks for any more are of trainers that died."""
         if self._files is not None:
-            wanted = {(record.run, record.id) for state in self._runs.states.values() for record in state.commands.open()}
-            self._files.forget_parts(wanted)
+            self._files.forget_parts(self._under_way())
+
+    def _under_way(self) -> set[tuple[str, str]]:
+        return {(record.run, record.id) for state in self._runs.states.values() for record in state.commands.open()}
+
+    def thin_files(self, keep: Keep, now: Now) -> None:
+        """Let retention take files; it is tried again in a minute where the disk refuses."""
+        try:
+            taken = 0 if self._files is None else self._files.thin(keep, now.unix_ns)
+        except OSError as error:
+            LOG.error("old files of commands cannot be deleted: %s", error)
+            return
+        if taken:
+            LOG.info("%d files of commands were too old or too many, and are deleted", taken)
 
     def hear(self, stream: Stream, result: m.Result | m.Artifact, work: Work) -> None:
         """What a trainer says became of an escalation or a command, or a part of the file that it sends for one."""

@@ -285,6 +285,8 @@ class Pipeline:
         except GradwatchError as error:
             LOG.error("old rows cannot be thinned: %s", error)
             thinned = {}
+        if not thinned:
+            self._control.thin_files(self._keep, now)
         self._thin_at_s = now.mono_s + (0 if thinned else THIN_S)
         for stream, rows in thinned.items():
             self._runs.states[stream.run].thinned += rows if stream.rank != ALL_RANKS else 0

@@ -81,25 +81,25 @@ async def test_profile_of_no_or_too_many_updates_is_refused(args: dict[str, Any]
 
 
 async def test_artifact_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    """None came, or it made room; an unknown command is another mistake."""
+    """None came, or retention deleted it; an unknown command is another mistake."""
     daemon = make_daemon(artifact=lambda run, id_: None)
     daemon.reader.asked = [make_command(), make_command(id="c2", artifact=ArtifactRecord("trace.json.gz", 3))]
     answers = [await daemon.get(f"/runs/ant-ppo/artifacts/{id_}") for id_ in ("c1", "c2", "nope")]
 
     assert [problem_of(answer)["code"] for answer in answers] == [
         "artifact-not-found",
-        "artifact-not-found",
+        "artifact-gone",
         "command-not-found",
     ]
-    assert "made room" in problem_of(answers[1])["detail"]
+    assert [answer.status_code for answer in answers] == [404, 410, 404]
 
 
-async def test_artifact_that_goes_between_look_and_open_is_not_found(tmp_path: Path) -> None:
-    """Room was made for a newer one at that moment: a 404 in words, and no 500."""
+async def test_artifact_that_goes_between_look_and_open_is_gone(tmp_path: Path) -> None:
+    """Room was made for a newer one at that moment: a 410 in words, and no 500."""
     daemon = make_daemon(artifact=lambda run, id_: tmp_path / "gone")
     daemon.reader.asked = [make_command(artifact=ArtifactRecord("trace.json.gz", 3))]
     answer = await daemon.get("/runs/ant-ppo/artifacts/c1")
-    assert problem_of(answer)["code"] == "artifact-not-found"
+    assert problem_of(answer)["code"] == "artifact-gone"
 
 
 async def test_artifact_is_a_download_under_its_own_name(tmp_path: Path) -> None:

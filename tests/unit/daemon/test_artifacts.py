@@ -12,14 +12,15 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import ControlState as State
 from gradwatch_contracts.errors import ContractError
 from gradwatch_daemon.ingest.gate import check_chunk
+from gradwatch_daemon.pipeline.pipeline import THIN_S
 from gradwatch_daemon.records.commands import CommandRecord, RequestCommand
 from gradwatch_daemon.store.artifacts import ArtifactFiles, safe_name
-from harness.rows import hello
+from gradwatch_daemon.store.protocol import Keep
+from harness.rows import T0_NS, hello
+from harness.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from harness.world import World
 
 CHUNK = limits.ARTIFACT_CHUNK_BYTES
 FULL = b"a" * CHUNK
@@ -98,6 +99,52 @@ def test_files_beyond_the_bound_go_oldest_first(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.part")) == []
     files.write("run", "big", 0, 1, b"x" * 100)
     assert files.find("run", "big") is not None
+
+
+def test_files_go_by_age_and_by_size_and_none_that_is_still_sent(tmp_path: Path) -> None:
+    """The oldest first; a part of a command under way stays however old, one of a command that is over goes like a file."""
+    files = ArtifactFiles(tmp_path)
+    for age, id_ in enumerate(("a", "b", "c", "d")):
+        files.write("run", id_, 0, 1, b"x" * 10)
+        os.utime(tmp_path / "artifacts" / "run" / f"{id_}.bin", ns=(100 + age, 100 + age))
+    for id_ in ("sent", "dead"):
+        files.write("run", id_, 0, 2, FULL)
+        os.utime(tmp_path / "artifacts" / "run" / f"{id_}.part", ns=(1, 1))
+
+    def left() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("artifacts/*/*"))
+
+    files.under_way = lambda: {("run", "sent")}
+    assert files.thin(Keep(), 10**18) == 0
+    assert files.thin(Keep(age_ns=1000), 1101) == 2
+    assert left() == ["b.bin", "c.bin", "d.bin", "sent.part"]
+    assert files.thin(Keep(bytes_max=CHUNK + 20), 0) == 1
+    assert left() == ["c.bin", "d.bin", "sent.part"]
+    files.write("run", "e", 0, 1, b"x" * 10)
+    assert left() == ["d.bin", "e.bin", "sent.part"]
+    assert files.write("run", "sent", 1, 2, b"end") == CHUNK + 3
+
+
+def test_daemon_that_keeps_an_hour_deletes_older_files_and_not_the_command(tmp_path: Path) -> None:
+    """Once a minute; the command still says that a file came, so whoever asks for it learns that it is gone."""
+    world = World(tmp_path, keep=Keep(age_ns=3600 * 10**9))
+    _asked(world)
+    world.tick(m.Artifact(1, "c1", "trace.json.gz", 0, 2, FULL))
+    os.utime(tmp_path / "artifacts" / "ant-ppo" / "c1.part", (1, 1))
+    for _ in range(int(THIN_S) + 1):
+        world.now_s += 1
+        world.tick(m.Ping(0))
+    world.tick(m.Artifact(2, "c1", "trace.json.gz", 1, 2, b"x"), m.Result(3, "c1", "ended", 7, "updates 4 to 6"))
+    found = world.files.find("ant-ppo", "c1")
+    assert found is not None, "what a command under way sends is not deleted"
+    for age_s, there in ((3500, True), (3700, False)):
+        made_ns = T0_NS + int((world.now_s + THIN_S - age_s) * 1e9)
+        os.utime(found, ns=(made_ns, made_ns))
+        world.now_s += THIN_S
+        world.tick()
+        assert (world.files.find("ant-ppo", "c1") is not None) is there
+    assert _kept(world).artifact is not None
+    world.close()
 
 
 @pytest.mark.parametrize(
