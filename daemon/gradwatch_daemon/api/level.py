@@ -77,21 +77,31 @@ def read_body(run: str, body: LevelBody) -> SetLevel:
     return SetLevel(run, base, pin, "pin" in given and body.pin is None, body.revision)
 
 
-async def _settle(view: RunView, client: Client, wait_s: float) -> RunView:
-    """The newest view of the run, once a row was collected at a level that may hold now, or after `wait_s`."""
-    deadline, revision = time.monotonic() + wait_s, view.run.revision
-    while not _holds(view) and not client.ended and (left := deadline - time.monotonic()) > 0:
+async def _settle(before: RunView, view: RunView, client: Client, wait_s: float) -> RunView:
+    """The newest view of the run, once a row shows what was asked for, or after `wait_s`. What came by `view` was collected
+    before the trainer was told; where nothing changed since `before`, that is enough."""
+    deadline, revision, asked = time.monotonic() + wait_s, view.run.revision, view
+    if before.run.revision == revision and _holds(view):
+        return view
+    while not (_came_after(asked, view) and _holds(view)) and not client.ended and (left := deadline - time.monotonic()) > 0:
         event = await client.take(left)
         if isinstance(event, Event) and isinstance(event.payload, RunView) and event.payload.run.revision >= revision:
             view = event.payload  # an older one was on its way when this was asked
     return view
 
 
+def _came_after(asked: RunView, view: RunView) -> bool:
+    """Whether a row came that the trainer began knowing what was `asked`; several ranks begin two updates later, together."""
+    if view.run.attempt != asked.run.attempt or asked.update_last is None:
+        return view.update_last is not None
+    return view.update_last is not None and view.update_last > asked.update_last + (view.run.world > 1)
+
+
 def _holds(view: RunView) -> bool:
-    """Whether the newest row was collected as base and pin say; an escalation may raise it above the base."""
-    if view.effective is None:
-        return False
-    return view.effective >= view.run.base if view.run.pin is None else view.effective == view.run.pin
+    """Whether the newest row was collected as base and pin say, or above the base where an open escalation asks for it."""
+    if view.run.pin is not None:
+        return view.effective == view.run.pin
+    return view.effective == view.run.base or (view.effective in view.raised and view.effective > view.run.base)
 
 
 @router.patch(
@@ -110,11 +120,11 @@ async def change_run(
     ] = 0.0,
 ) -> Answer:
     """Holds from the trainer's next update on. A new attempt begins with its own base; a pin stays until it is let go."""
-    context, _ = find_run(request, run)
+    context, before = find_run(request, run)
     wanted = read_body(run, body.level)
     client = context.hub.subscribe({"run"}, {run})
     try:
-        view = await _settle(await submit(context, wanted, RunView), client, wait)
+        view = await _settle(before, await submit(context, wanted, RunView), client, wait)
     finally:
         context.hub.unsubscribe(client)
     return Answer(run_summary(view).model_dump(), status_code=202)

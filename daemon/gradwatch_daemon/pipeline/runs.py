@@ -113,6 +113,7 @@ class RunState:
             evidence=self.vital.evidence,
             newest=self.newest,
             beside=self.beside,
+            raised=frozenset(active.level for active in self.escalations.desired().active),
         )
 
     def remember(self, anomalies: Iterable[Anomaly]) -> None:

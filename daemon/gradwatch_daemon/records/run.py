@@ -80,7 +80,8 @@ class Newest:
 @dataclass(frozen=True, slots=True)
 class RunView:
     """The immutable picture of a run for HTTP. `effective` is what the agent last confirmed, `state` may be slow or stalled; of
-    `thinned` of its `rows` only roll-ups are left; `beside` are older attempts whose trainers live all the same."""
+    `thinned` of its `rows` only roll-ups are left; `beside` are older attempts whose trainers live all the same; `raised` are
+    the levels that open escalations ask for."""
 
     run: Run
     live: bool
@@ -99,6 +100,7 @@ class RunView:
     evidence: str = ""
     newest: Newest | None = field(default=None, compare=False)
     beside: tuple[int, ...] = ()
+    raised: frozenset[Level] = frozenset()
 
 
 OWN_NAME = "give each trainer its own: gradwatch run --run NAME, or GRADWATCH_RUN_ID"

@@ -98,10 +98,33 @@ async def test_wait_ends_when_an_update_was_collected_so() -> None:
         daemon.publish(make_view(make_run(revision=2), effective=Level.NORMAL))
         done, _ = await asyncio.wait([asking], timeout=0.05)
         assert not done
-        daemon.publish(make_view(pinned, effective=Level.OFF))
+        daemon.publish(make_view(pinned, effective=Level.OFF, update_last=122))
         answer = await asyncio.wait_for(asking, 5)
 
     assert answer.json()["level"] == {"base": "normal", "pin": "off", "effective": "off", "revision": 3}
+
+
+@pytest.mark.parametrize(("world", "shows"), [(1, 121), (2, 122)])
+@pytest.mark.parametrize("raised", [Level.NORMAL, Level.DEBUG])
+async def test_wait_for_a_lower_base_ends_with_a_row_after_it_and_at_it(world: int, shows: int, raised: Level) -> None:
+    """Not at once because the old level is above it: what was collected before shows nothing, nor does a row on its way."""
+    daemon = make_daemon()
+    lowered = make_run(base=Level.MINIMAL, pin=None, revision=9, world=world)
+    daemon.pipeline.silent = True
+    async with daemon.client() as client:
+        asking = asyncio.create_task(client.patch(f"{PATH}?wait=30", json={"level": {"base": "minimal"}}))
+        while not daemon.pipeline.futures:
+            await asyncio.sleep(0)
+        daemon.pipeline.futures[0].set_result(make_view(lowered, effective=Level.NORMAL))
+        for update, level in ((shows, Level.NORMAL), (shows - 1, Level.MINIMAL)):
+            daemon.publish(make_view(lowered, effective=level, update_last=update))
+            done, _ = await asyncio.wait([asking], timeout=0.05)
+            assert not done, (update, level)
+        held, wanted = (Level.DEBUG, frozenset({raised})) if raised is Level.DEBUG else (Level.MINIMAL, frozenset[Level]())
+        daemon.publish(make_view(lowered, effective=held, update_last=shows, raised=wanted))
+        answer = await asyncio.wait_for(asking, 5)
+
+    assert answer.json()["level"]["effective"] == held.name.lower()
 
 
 async def test_calm_is_one_request() -> None:
