@@ -17,6 +17,7 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -132,7 +133,8 @@ class Daemon:
             self._counters = Counters()
             files = ArtifactFiles(data_dir)
             self._notifier = Notifier(config.notify, self._report)
-            self._notifier.url = self.url = _url("https" if config.tls_cert else "http", host, self._listener.getsockname()[1])
+            self.url = _url("https" if config.tls_cert else "http", host, self._listener.getsockname()[1])
+            self._notifier.url = config.public_url or self.url
             self._pipeline = self._make_pipeline(config, profile, secret, files)
             reader = self._store.reader()
             undo.callback(reader.close)
@@ -151,7 +153,8 @@ class Daemon:
                     book=book,
                     audit=audit,
                     keyring=encryption.keyring(self._socket.endpoint) if encryption else None,
-                    allowed_hosts=(*config.allowed_hosts, host),
+                    allowed_hosts=(*config.allowed_hosts, host, *_public_host(config)),
+                    public_url=config.public_url,
                     ready=self._not_ready,
                     health=self._health,
                     catalogue=describe(profile),
@@ -280,6 +283,12 @@ class Daemon:
 
 def _url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{host_to_open(host)}:{port}"
+
+
+def _public_host(config: Config) -> tuple[str, ...]:
+    """The host that links lead to is one to be asked under."""
+    host = urlsplit(config.public_url).hostname
+    return (host,) if host else ()
 
 
 def _keep(config: Config) -> Keep:

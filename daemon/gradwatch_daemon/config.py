@@ -11,14 +11,14 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from gradwatch_contracts.connection import runtime_dir, state_dir
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.names import nearest
-from gradwatch_daemon.notify.target import Target, read_targets
+from gradwatch_daemon.notify.target import Target, check_public_url, read_targets
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,6 +100,7 @@ class Config(BaseModel):
         default_factory=dict, description="Verb → when the daemon asks a trainer for it by itself (file only)"
     )
     notify: tuple[Target, ...] = Field(default=(), description="Who is told: tables [[notify]], or words KIND+URL")
+    public_url: Annotated[str, AfterValidator(check_public_url)] = Field(default="", description="Where links lead")
     notify_secret: str = Field(default="", repr=False, exclude=True, description="Of webhooks without a secret of their own")
     origins: dict[str, str] = Field(default_factory=dict, exclude=True, description="Key → default, file, variable or flag")
 

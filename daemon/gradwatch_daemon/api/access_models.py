@@ -60,6 +60,7 @@ class SessionCode(Model):
 
     code: str
     expires_at: Time
+    public_url: str = Field(description="Where people reach this daemon, as configured; empty for none", examples=[""])
 
 
 class KeyBody(Model):

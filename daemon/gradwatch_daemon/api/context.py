@@ -233,6 +233,7 @@ class ApiContext:
     replay: Callable[[ReplayOrder], Awaitable[dict[str, Any]]] = refuse_replay
     export: Callable[[ExportOrder], Awaitable[Exported]] = refuse_export
     notifier: Channels = NO_CHANNELS
+    public_url: str = ""  # what links lead to, '' for the address that was asked
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0
 

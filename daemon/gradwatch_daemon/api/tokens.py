@@ -132,4 +132,5 @@ async def create_code(request: Request) -> Answer:
     """For an address that opens the dashboard: it works once, within a quarter of an hour, and allows what this token does.
     Asked with a token, not with a cookie."""
     code, until_ns = request.app.state.sessions.invite(principal_of(request), time.time_ns())
-    return Answer(models.SessionCode(code=code, expires_at=time_text(until_ns)).model_dump(), status_code=201)
+    made = models.SessionCode(code=code, expires_at=time_text(until_ns), public_url=context_of(request).public_url)
+    return Answer(made.model_dump(), status_code=201)

@@ -62,7 +62,7 @@ def _print(client: Client, output: Output) -> None:
 
 def _link(client: Client, output: Output) -> None:
     made = client.post("/session/codes", {})
-    url = f"{client.address.url}/#code={made['code']}"
+    url = f"{made.get('public_url') or client.address.url}/#code={made['code']}"
     if output.as_json:
         output.document({"url": url, "expires_at": made["expires_at"]})
     else:

@@ -173,3 +173,22 @@ def _unknown(where: str, what: str, word: str, known: Collection[str]) -> Gradwa
 
 def _invalid(where: str, expected: str, got: str, next_step: str = "") -> GradwatchError:
     return GradwatchError("config-invalid", where=where, expected=expected, got=got, next_step=next_step)
+
+
+def check_public_url(url: str) -> str:
+    """The address people reach this daemon by, without a slash at its end; '' for none.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in url):
+        raise ValueError("expected an http or https address such as https://gpu7.lab:9470")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("expected an address without user and password: it stands in what is sent to others")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("expected an address without ? and #: links end in #/anomalies/ID")
+    parts.port  # noqa: B018 - raises for a port that is none
+    return url.rstrip("/")

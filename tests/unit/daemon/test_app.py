@@ -45,6 +45,14 @@ def test_daemon_on_a_socket_in_a_directory_open_to_others_refuses_to_start(tmp_p
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize(("url", "hosts"), [("", ()), ("https://gpu7.lab:8443/watch/", ("gpu7.lab",))])
+def test_host_that_links_lead_to_may_be_asked_under(tmp_path: Path, url: str, hosts: tuple[str, ...]) -> None:
+    """Or each link would end in a refusal."""
+    config = load_config({"data_dir": "d", "public_url": url}, {"GRADWATCH_RUNTIME_DIR": str(tmp_path / "r")}, tmp_path)
+    assert app._public_host(config) == hosts
+    assert not config.public_url.endswith("/")
+
+
 def test_ingest_socket_is_of_this_user_alone(tmp_path: Path) -> None:
     """Whatever the umask."""
     before = os.umask(0)

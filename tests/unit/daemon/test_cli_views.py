@@ -123,6 +123,13 @@ def test_token_link_opens_the_dashboard_once(stub: DaemonStub, gradwatch: Comman
     }
 
 
+def test_token_link_leads_where_people_reach_the_daemon(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """`public_url` of its configuration, which the daemon tells."""
+    made = {"code": "once_abc", "expires_at": "2026-01-31T12:15:00.000Z", "public_url": "https://gpu7.lab/watch"}
+    stub.answer("POST", "/session/codes", made, status=201)
+    assert gradwatch("token", "link").out == "https://gpu7.lab/watch/#code=once_abc\n"
+
+
 def test_signals_missing_value_shows_its_reason(stub: DaemonStub, gradwatch: CommandLine) -> None:
     """Never measured, measured once but not now, and NaN are three different lines."""
     reason = STATUS_REASON[Status.LEVEL]

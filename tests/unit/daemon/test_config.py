@@ -44,6 +44,11 @@ def _write(cwd: Path, text: str, name: str = "gradwatch.toml") -> Path:
         ("ingest = 'tcp://127.0.0.1'", ["HOST:PORT"]),
         ("ingest = 'ipc://relative'", ["auto, tcp://127.0.0.1:PORT"]),
         ("data_dir = ''", ["data_dir (file "]),
+        ("public_url = 'gpu7.lab'", ["public_url (file ", "http or https"]),
+        ("public_url = 'ftp://gpu7.lab'", ["http or https"]),
+        ("public_url = 'https://ada:pw@gpu7.lab'", ["without user and password"]),
+        ("public_url = 'https://gpu7.lab/#/runs'", ["without ? and #"]),
+        ("public_url = 'https://gpu7.lab:99999'", ["public_url (file "]),
         ("keep_days = 0", ["keep_days (file ", "greater than 0"]),
         ("keep_days = inf", ["keep_days (file ", "finite"]),
         ("keep_bytes = 'much'", ["keep_bytes (file ", "a size such as 500MB or 20GB", "'much'"]),
@@ -150,6 +155,7 @@ def test_nothing_given_is_the_defaults(tmp_path: Path) -> None:
         "escalation": {},
         "actions": {},
         "notify": (),
+        "public_url": "",
     }
     assert config.origins == dict.fromkeys(KEYS, "default")
 
@@ -171,6 +177,7 @@ SOURCES = {
     "ack": ("synced", "committed", "synced"),
     "insecure_http_beyond_loopback": ("True", "False", "True"),
     "allowed_hosts": ("a", "b", "c"),
+    "public_url": ("http://a", "https://b:1", "https://c/watch"),
     "notify_secret": ("a", "b", "c"),
     "thresholds": ("kl.limit=1", "kl.limit=2", "kl.limit=3"),
 }
