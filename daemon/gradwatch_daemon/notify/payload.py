@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gradwatch_daemon.records.notices import RUN_DOWN
+from gradwatch_daemon.records.notices import RUN_DOWN, STORE_DOWN
 
 if TYPE_CHECKING:
     from gradwatch_daemon.records import Anomaly
@@ -56,6 +56,11 @@ def run_body(run: str, attempt: int, sentence: str, event: str, url: str) -> dic
     }
 
 
+def store_body(sentence: str, event: str, url: str) -> dict[str, Any]:
+    """The daemon's own store, which cannot be written, or can be again."""
+    return {**run_body("", 0, sentence, event, url), "about": "daemon", "id": "store", "kind": STORE_DOWN, "link": url}
+
+
 def test_body(url: str) -> dict[str, Any]:
     """Something to try a channel with. It says that it is nothing else."""
     said = run_body("gradwatch-test", 1, "This is a test of gradwatch: nothing is wrong.", "firing", url)
@@ -70,7 +75,7 @@ def write(body: dict[str, Any]) -> str:
 def title(body: dict[str, Any]) -> str:
     """One line for people."""
     over = "resolved: " if body["event"] == "resolved" else ""
-    return f"{over}{body['kind']} in {body['run']} ({body['severity']})"
+    return f"{over}{body['kind']} in {body['run'] or 'the daemon'} ({body['severity']})"
 
 
 def _number(value: float) -> float | str | None:

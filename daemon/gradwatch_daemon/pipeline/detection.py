@@ -209,6 +209,10 @@ class Detection:
         work.events.append(mark)
         self._found(anomalies, work, now)
 
+    def tell_outage(self, stream: Stream, seconds: float, work: Work, now: Now) -> None:
+        """Judge that nothing was acked for a while: a gap in time and in no record, as `telemetry_gap`."""
+        self._lose(LossRecord(stream, "", 0, -1, f"no acks for {seconds:.1f} s: store unwritable; no record lost"), work, now)
+
     def watch_pace(self, work: Work, now: Now) -> None:
         """Tell detection when a trainer that answers has not ended an update for too long, and is in no pause."""
         brought_back = 0

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.notify.notifier import Notifier
-from gradwatch_daemon.notify.payload import anomaly_body, run_body, write
+from gradwatch_daemon.notify.payload import anomaly_body, run_body, store_body, write
 from gradwatch_daemon.pipeline.work import Work
-from gradwatch_daemon.records.notices import RUN_DOWN, Delivery
+from gradwatch_daemon.records.notices import RUN_DOWN, STORE_DOWN, Delivery
 
 if TYPE_CHECKING:
     from gradwatch_daemon.pipeline.attending import Attending
@@ -37,6 +37,9 @@ FINAL = ("crashed", "finished", "stopped", "imported")
 
 NOBODY = Notifier((), lambda outcome: None)
 """No channel is configured."""
+
+OUTAGE_TOLD_S = 5.0
+"""How long the store may fail before people are told of it."""
 
 ALARMING = ("crashed", "lost")
 """States of a run that people are told of; it is resolved when the run is there again."""
@@ -76,6 +79,7 @@ class Notifying:
         self._down: dict[str, set[int]] = {}
         self._ends_s: dict[str, float] = {}
         self._over: set[str] = set()
+        self._store_told = False
         self._count = 0
         if self._least:
             self._restore(store)
@@ -171,6 +175,27 @@ class Notifying:
         for anomaly in state.open.values():
             over = state.run.run in self._over
             self._tell(self._matter_of_anomaly(anomaly, over, self._attending.silence_over(anomaly.id)), work, now)
+
+    def store_fails(self, since_s: float, now: Now) -> None:
+        """Tell every channel when the store has failed for a while. None of it can be recorded: it goes past the store, and is
+        lost with the daemon."""
+        if not self._store_told and now.mono_s - since_s >= OUTAGE_TOLD_S:
+            self._store_told = True
+            if not self._attending.silencing("", STORE_DOWN):
+                self._tell_store("The daemon's store cannot be written: nothing is acked.", "firing", now)
+
+    def store_works(self, outage_s: float, now: Now) -> None:
+        """Tell that it is over, if anybody was told."""
+        if self._store_told:
+            said = f"The store can be written again, after {outage_s:.1f} s; nothing acked is lost."
+            self._tell_store(said, "resolved", now)
+        self._store_told = False
+
+    def _tell_store(self, said: str, event: str, now: Now) -> None:
+        id_, body = f"{STORE_DOWN}-{now.unix_ns:016x}", write(store_body(said, event, self._notifier.url))
+        for channel in self._least:
+            severity = Severity.CRITICAL.value
+            self._notifier.put(Delivery(id_, channel, "store", event, severity, "", now.unix_ns, body, "pending"))
 
     def _tell(self, matter: Matter, work: Work, now: Now) -> None:
         for channel, least in self._least.items():

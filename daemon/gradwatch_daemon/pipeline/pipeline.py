@@ -248,6 +248,7 @@ class Pipeline:
                 if not self.trouble:
                     LOG.error("the store cannot be written: %s; holding all acks until it can", error)
                 self.trouble = "the store cannot be written; the daemon's log says why"
+                self._notifying.store_fails(since_s, self._clock())
                 if self._stopping:
                     raise
                 time.sleep(COMMIT_RETRY_S)
@@ -255,12 +256,13 @@ class Pipeline:
             if self.trouble:
                 LOG.warning("the store can be written again")
                 self._outage_s = max(self._clock().mono_s - since_s, 1e-3)
+                self._notifying.store_works(self._outage_s, self._clock())
             self.trouble = ""
             self._counters.commits += 1
             return
 
     def _tell_outage(self, work: Work, now: Now) -> None:
-        """After a time without a writable store: an event in every run that lived through it."""
+        """After a time without a writable store: an event and a gap in every run that lived through it."""
         seconds, self._outage_s = self._outage_s, 0.0
         for run, state in self._runs.states.items() if seconds else ():
             if state.live:
@@ -268,6 +270,7 @@ class Pipeline:
                 said = f"the daemon's store could not be written for {seconds:.1f} s; nothing was acked, nothing acked is lost"
                 detail: dict[str, Scalar] = {"seconds": seconds}
                 work.events.append(EventRecord(stream, "", -1, state.update_last or 0, now.unix_ns, "store", said, detail))
+                self._detection.tell_outage(stream, seconds, work, now)
 
     def _compact(self) -> None:
         try:

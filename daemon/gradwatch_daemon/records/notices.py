@@ -8,6 +8,10 @@ RUN_DOWN = "run_down"
 """Kind of what is told of a run. One for all of its states: what fires and what is resolved must have the same name."""
 
 
+STORE_DOWN = "store_down"
+"""Kind of what is told of the daemon's own store, past the store: it is in no log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One notification to one channel, from its making to its end; `id` grows with time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,8 @@ from harness.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gradwatch_daemon.records import Commit
 
 NAN = float("nan")
 BROKEN = {"loss.total": (16.0, NAN, NAN), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
@@ -233,6 +236,39 @@ def test_anomaly_of_a_lost_run_is_over_after_a_minute_and_fires_again_when_the_r
     assert told() == ["firing", "resolved"]
     world.greet()
     assert told() == ["firing", "resolved", "firing"]
+
+
+@pytest.mark.promise("full-told")
+@pytest.mark.parametrize("failures", [1, 4])
+def test_store_that_cannot_be_written_is_told_past_it_and_is_a_gap_of_the_run_afterwards(
+    world: NotifiedWorld, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """Nobody looks at a daemon that cannot record. A moment's failure calls nobody."""
+    commit, left = world.store.commit, [failures]
+
+    def fail(batch: Commit) -> None:
+        if left[0]:
+            left[0] -= 1
+            world.now_s += 2.0
+            raise GradwatchError("data-dir-unusable", where="disk", expected="room", got="none")
+        commit(batch)
+
+    monkeypatch.setattr(world.store, "commit", fail)
+    monkeypatch.setattr("gradwatch_daemon.pipeline.pipeline.COMMIT_RETRY_S", 0.0)
+    world.tick(world.rows.samples(1))
+    told = [(d.channel, d.event, json.loads(d.body)["sentence"]) for d in world.recorder.handed if "store_down" in d.body]
+    assert [(channel, event) for channel, event, _ in told] == (
+        [(channel, event) for event in ("firing", "resolved") for channel in ("ops", "pager")] if failures == 4 else []
+    )
+    assert all("nothing is acked" in said or "after 8.0 s; nothing acked is lost" in said for _, _, said in told)
+    assert log(world) == []
+    world.tick()
+    (gap,) = world.view().open_anomalies
+    assert (gap.kind, gap.severity) == ("telemetry_gap", Severity.INFO)
+    assert f"no acks for {2.0 * failures:.1f} s: store unwritable; no record lost" in gap.sentence
+    for made in world.recorder.handed:
+        world.pipeline.mailbox.submit(Outcome(made.id, "delivered", 1, "", 0))
+    world.tick(world.rows.samples(1))
 
 
 def test_run_that_ended_in_order_tells_nobody(world: NotifiedWorld) -> None:
