@@ -12,7 +12,7 @@ from gradwatch_daemon.cli.anomalies import lines as anomaly_lines
 from gradwatch_daemon.cli.anomaly_id import AmbiguousIdError, by_prefix
 from gradwatch_daemon.cli.client import connect, segment
 from gradwatch_daemon.cli.failure import EXIT_NOT_FOUND, CommandError
-from gradwatch_daemon.cli.output import number, printable
+from gradwatch_daemon.cli.output import lost_words, number, printable
 from gradwatch_daemon.cli.serve import daemon_extra
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def _say_anomaly(item: dict[str, Any], detectors: dict[str, Any], output: Output
         numbers = f"value {number(found['value'])}, limit {number(found['limit'], 'the rule has none')}"
         output.line(f"explains    {found['kind']} at update {found['update_fired']} ({title}): {numbers}")
     _say_evidence(item["evidence"], output)
+    if lost := lost_words(item["coverage"]):
+        output.line(f"coverage    {lost}")
     for address in item["evidence"]["series"]:
         output.line(f"evidence    {address}")
 

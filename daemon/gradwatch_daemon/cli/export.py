@@ -14,6 +14,7 @@ from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.cli.anomaly_id import beginning
 from gradwatch_daemon.cli.client import connect, local_daemon, segment
 from gradwatch_daemon.cli.failure import EXIT_USAGE, CommandError
+from gradwatch_daemon.cli.output import lost_words
 from gradwatch_daemon.cli.replay import data_dir_of
 from gradwatch_daemon.cli.serve import daemon_extra
 
@@ -165,6 +166,8 @@ def _say(document: dict[str, Any], target: Path, output: Output) -> None:
     use = {"html": "Open it in a browser; it needs no network.", "zip": f"Replay it with `gradwatch replay {target}`."}
     said = f"{document['rows']} rows, {document['bytes'] / 1e3:.0f} kB. {use.get(document['format'], '')}"
     output.note(said.rstrip())
+    if lost := lost_words(document["coverage"]):
+        output.note(lost)
 
 
 def _check_window(args: Namespace, kind: str) -> None:

@@ -102,6 +102,13 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{int(share * 1000) / 10:g} %"
 
 
+def lost_words(coverage: dict[str, Any] | None) -> str:
+    """What to say beside data of a run of which something never came; '' where all did, or nobody knows."""
+    if coverage is None or not coverage["lost"]:
+        return ""
+    return f"{coverage['lost']} records of this run were lost; {percent(coverage['share'])} is covered."
+
+
 def printable(text: str) -> str:
     """Without control characters: names and sentences come from trainers and must not drive the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

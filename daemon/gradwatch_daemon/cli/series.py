@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts.columns import STATUS_REASON, Status
 from gradwatch_daemon.cli.client import connect, segment
-from gradwatch_daemon.cli.output import number, percent
+from gradwatch_daemon.cli.output import lost_words, number
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -33,9 +33,8 @@ def run(args: Namespace, output: Output) -> int:
         return 0
     subject = f" [{answer['subject']}]" if answer["subject"] else ""
     output.note(f"{answer['signal']}{subject} in {answer['unit']}: {answer['estimator']}, {answer['window']}")
-    coverage = answer["coverage"]
-    if coverage["lost"]:
-        output.note(f"{coverage['lost']} records of this run were lost; {percent(coverage['share'])} is covered.")
+    if lost := lost_words(answer["coverage"]):
+        output.note(lost)
     if answer["thinned"]:
         output.note(f"Of {answer['thinned']} of these {answer['rows']} updates only summaries of 64 are kept.")
     empty = f"{args.run} has no update in this range."

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_daemon.cli.client import connect, segment
-from gradwatch_daemon.cli.output import number
+from gradwatch_daemon.cli.output import lost_words, number
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,6 +24,8 @@ def run(args: Namespace, output: Output) -> int:
         output.document(answer)
     else:
         output.table(HEADS, [_row(item) for item in answer["items"]], f"{args.run} has sent no update yet.")
+        if lost := lost_words(answer["coverage"]):
+            output.note(lost)
     return 0
 
 

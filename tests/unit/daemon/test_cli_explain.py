@@ -89,6 +89,7 @@ def test_explain_anomaly_says_why_it_fired_with_its_numbers(gradwatch: CommandLi
         "try 2       Use fewer epochs.",
     ]
     assert "evidence    /api/v1/runs/ant-ppo/series?signal=policy.ratio.max" in said
+    assert "coverage    2 records of this run were lost; 98.3 % is covered." in said
     began = said.index(
         "first       The gradient of actor.2.weight deviated first: 41.2 at update 116, step 3 (0.21 was usual)."
     )

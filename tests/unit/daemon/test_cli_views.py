@@ -140,7 +140,10 @@ def test_signals_missing_value_shows_its_reason(stub: DaemonStub, gradwatch: Com
     ]
     stub.answer("GET", f"{RUN}/signals", documents.listed(*items, coverage=documents.COVERAGE))
 
-    _, never, stale, nan = gradwatch("signals", "ant-ppo").out.splitlines()
+    ended = gradwatch("signals", "ant-ppo")
+
+    _, never, stale, nan = ended.out.splitlines()
+    assert ended.err == "2 records of this run were lost; 98.3 % is covered.\n"
 
     assert "– (never measured)" in never
     assert never.endswith(f"– ({reason})")

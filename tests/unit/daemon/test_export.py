@@ -161,6 +161,7 @@ def test_jsonl_has_every_stored_value_bit_for_bit_and_every_reason(gradwatch: Co
     stored = _stored(data, "ant-ppo")
     assert read == stored
     assert document["rows"] == len(stored) == 1112
+    assert document["coverage"] == {"received": 1112, "lost": 4, "share": 1112 / 1116, "thinned": 0}
     cells = [cell for _, row in stored for cell in row.values()]
     assert {b"nan", _bits(INF), "not_called"} <= set(cells)
     assert (rows[0]["run"], rows[0]["attempt"], rows[0]["rank"], rows[0]["level"], rows[0]["flags"]) == (
