@@ -72,6 +72,9 @@ class Actions:
                 f"command's arguments; got {verb!r:.40} and {handler!r:.80}. This command is not offered.",
             )
             return
+        if verb not in self.verbs.names and len(self.verbs.names) >= limits.VERBS_MAX - len(OWN_VERBS):
+            self._hints.say("on_command", f"on_command {verb} is one more than is kept. This command is not offered.")
+            return
         self._declare(verb, lambda command, update: _said(handler(dict(command.args))))
 
     def _declare(

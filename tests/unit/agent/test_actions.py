@@ -10,6 +10,7 @@ import pytest
 
 from gradwatch_agent import watch
 from gradwatch_agent.exits import describe
+from gradwatch_contracts import limits
 from gradwatch_contracts.control import CANCEL
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.messages import Command, Hello, Result
@@ -41,6 +42,18 @@ def test_on_command_of_no_word_or_no_function_is_told_and_offers_nothing(
         monitor.on_command(verb, handler)
         assert monitor.actions.verbs.names == ALWAYS
         assert "on_command takes a word" in caplog.text
+
+
+def test_on_command_beyond_what_hello_may_say_is_told_and_not_offered(caplog: pytest.LogCaptureFixture) -> None:
+    """The daemon would refuse the run for good; room for our own words is kept."""
+    with monitoring() as (monitor, _):
+        for number in range(limits.VERBS_MAX):
+            monitor.on_command(f"save-{number}", print)
+        monitor.on_command("save-0", print)
+        assert "one more than is kept" in caplog.text
+        assert monitor.should_stop is False
+        assert len(monitor.actions.verbs.names) <= limits.VERBS_MAX
+        assert "stop" in monitor.actions.verbs.names
 
 
 def test_command_whose_function_raises_is_rejected_with_its_words_and_training_goes_on() -> None:
