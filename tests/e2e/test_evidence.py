@@ -72,7 +72,7 @@ def test_fault_of_a_known_layer_is_named_with_updates_from_before_it(
     assert sum(before < update for before in norms["update"]) >= 20
     assert evidence["updates"]["before"] >= 20
     assert layer in evidence["sentence"]
-    assert evidence["first_signal"]["update"] >= AT - 1
+    assert evidence["first_signal"]["update"] >= AT - 1, evidence["first_signal"]
     if fault == "nan":
         command = [sys.executable, "-m", "gradwatch_daemon.cli.main", "explain", document["id"]]
         environment = {**daemon.environment, "GRADWATCH_DATA_DIR": str(daemon.data_dir)}

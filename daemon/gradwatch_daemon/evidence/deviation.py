@@ -2,7 +2,9 @@
 
 `usual` is the median of the updates before, `spread` is 1.4826 times the median distance from it (of a normal distribution
 the standard deviation), and the score of a value is (value - usual) / spread. It deviates where the score reaches a bound, and
-also 1.5 times the largest score among the updates before: a series that jumps now and then is held to its own jumps.
+also 1.5 times the largest score among the updates before: a series that jumps now and then is held to its own jumps. One
+that was on its way (a policy that settles, a rate that is annealed) has to leave that way too: signals are compared with the
+straight line through the medians of both halves of the updates before, and what is nearer to the line counts.
 """
 
 from __future__ import annotations
@@ -36,16 +38,17 @@ NORMAL_MAD = 1.4826
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How a sort of series is compared: on logarithms or as it is; the least score and step that deviate; the least spread,
-    as a share of what is usual (of a logarithm: as it is), for series that hardly move."""
+    as a share of what is usual (of a logarithm: as it is), for series that hardly move; whether it may be on its way."""
 
     logarithmic: bool
     score: float
     step: float
     spread_least: float
+    moves: bool
 
 
-NORMS = Scale(logarithmic=True, score=6.0, step=float(np.log(3.0)), spread_least=0.05)
-SIGNALS = Scale(logarithmic=False, score=8.0, step=0.0, spread_least=0.01)
+NORMS = Scale(logarithmic=True, score=6.0, step=float(np.log(3.0)), spread_least=0.05, moves=False)
+SIGNALS = Scale(logarithmic=False, score=8.0, step=0.0, spread_least=0.01, moves=True)
 
 TINY = 1e-30
 """Stands for 0 on the logarithmic scale."""
@@ -103,8 +106,21 @@ def deviations(values: F64, measured: Mask, base: int, scale: Scale) -> Deviatio
     bound = np.maximum(scale.score, MARGIN * np.nanmax(distance, axis=0) / spread)
     with np.errstate(invalid="ignore", over="ignore"):
         away = x[base:] - usual
+        if scale.moves:
+            off = x[base:] - _line(np.where(np.isfinite(past), past, usual), len(x))
+            away = np.where(np.abs(off) < np.abs(away), off, away)
         score = away / spread
         beyond = known & (np.abs(score) >= bound) & (np.abs(away) >= scale.step)
     new = broken[base:] & ~broken[:base].any(axis=0)
     unknown = np.where(known, 0.0, np.nan)
     return Deviations(beyond | new, np.where(new, np.inf, score), usual + unknown, spread, bound, scale)
+
+
+def _line(past: F64, end: int) -> F64:
+    """Where the updates before lead, f64[end - len(past), series]: through the medians of their two halves."""
+    half = len(past) // 2
+    early, late = np.median(past[:half], axis=0), np.median(past[half:], axis=0)
+    slope = (late - early) * 2 / len(past)
+    middle = half + (len(past) - half - 1) / 2
+    line: F64 = late + slope * (np.arange(len(past), end)[:, None] - middle)
+    return line

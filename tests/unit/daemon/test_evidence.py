@@ -205,6 +205,16 @@ def test_first_signal_is_what_the_trainer_set_where_it_moved_with_others() -> No
     assert later.key.name == "policy.kl.k3"
 
 
+def test_first_signal_is_none_that_goes_on_as_it_went_before() -> None:
+    """A policy that settles is on its way all the time; where it leaves that way it is."""
+    falling = (np.linspace(-0.7, -1.6, 60) + 0.01 * np.array(noisy(3))).tolist()
+    assert isinstance(first_signal([block(range(60), {"policy.logp.min": falling})], ONSET), str)
+    broken = falling[:41] + [value - 3.0 for value in falling[41:]]
+    one = first_signal([block(range(60), {"policy.logp.min": broken})], ONSET)
+    assert isinstance(one, FirstSignal)
+    assert one.update == 41
+
+
 def test_first_signal_that_is_measured_now_and_then_has_to_last_until_it_is_measured_again() -> None:
     """A collector that rests between: a jump in one update alone is none."""
     jumped, stayed = [1.0] * 60, [1.0] * 60
