@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch  # noqa: F401 - `profile` is offered where torch is
 
 from gradwatch_agent import watch
 from gradwatch_agent.exits import describe
