@@ -29,7 +29,7 @@ from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.measurement import Measurement, Underway
@@ -188,6 +188,8 @@ class UpdateCycle:
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
         """Turn the running update into a row, when its values have arrived. Who calls tells what fails by `_lose`: around the
         call, since Ctrl-C may land as this begins."""
+        if self._outbox.box_wanted:
+            self._rows.keep_box(self._names)
         self._rows.put(self._pack(now_ns, flags, env_steps))
 
     def _lose(self, error: BaseException) -> None:
@@ -291,11 +293,16 @@ class UpdateCycle:
 
     def _dump(self) -> str:
         """Send the black box, the norms of every tensor in the last updates; returns what it holds, in words."""
-        names = () if self._measurement is None else self._measurement.gradients.names
+        names = self._names
         updates = self._rows.put_box(names)
         if not updates and len(self._rows.box):
             return "nothing is sent: the newest update alone has more norms than one answer may hold"
         return f"{updates} updates of {len(names)} tensors" if updates else "nothing is kept: no gradient was measured"
+
+    @property
+    def _names(self) -> Sequence[str]:
+        """Of the parameters, by number."""
+        return () if self._measurement is None else self._measurement.gradients.names
 
     def tell_pause(self, connection: int) -> None:
         """Say that an evaluation or a checkpoint goes on. Called on the link thread, which is the one that is not in it."""

@@ -60,6 +60,9 @@ class Outbox:
         self.acked = 0
         self.lost = 0
         self.spooled = 0
+        self.box_wanted = False
+        """A spool asks for the black box: set by the link thread, taken back by the trainer's when it gives one."""
+        self._box: tuple[Table, ...] | None = None
 
     durable = False
     """What is not acked at the end is lost, and has to be told."""
@@ -86,6 +89,10 @@ class Outbox:
     def put_table(self, kind: str, update: int, index: tuple[str, ...], names: tuple[str, ...], values: bytes) -> None:
         """Queue a table; `values` is f64 little-endian [len(index) x len(names)], row-major."""
         self._put(Table(0, kind, update, index, names, values))
+
+    def keep_box(self, tables: tuple[Table, ...]) -> None:
+        """Give the spool the black box as it is now, in the place of the last."""
+        self._box, self.box_wanted = tables, False
 
     def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
         """Queue what became of an escalation or command."""
@@ -163,6 +170,11 @@ class Outbox:
             if self._uploads[0].done:
                 self._uploads.popleft()
         return self._next_seq - before
+
+    def take_box(self) -> tuple[Table, ...] | None:
+        """What `keep_box` was given since the last time."""
+        box, self._box = self._box, None
+        return box
 
     def tend(self, live: bool, now: float) -> None:
         """Called each turn of the link; there is no spool to write to."""

@@ -76,6 +76,9 @@ SPOOL_SEGMENT_BYTES = 256 * 1024
 SPOOL_AFTER_S = 1.0
 """Time without an ack, or without a daemon, after which the link thread writes to the spool what it holds."""
 
+SPOOL_BOX_S = 5.0
+"""How often a session whose spool holds records writes its black box there: 1 MiB at most, in the place of the last."""
+
 SPOOL_FIRST_S = 10.0
 """How long a spool of an earlier attempt may go ahead of the new session, once a daemon takes it."""
 

@@ -7,7 +7,7 @@ short or damaged. Files, and which of them to drop, are the agent's `spool`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import messages as m
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SUFFIX = ".seg"
 """Of a segment's file, whose name is its first seq with 20 digits: names in order are records in order."""
+
+BOX = "blackbox.tables"
+"""The file of a session's newest black box, beside its segments: what is sent of one that ended without a BYE."""
 
 NOT_SPOOLED = "not in the spool"
 """Reason of a LOSS for records that neither daemon nor spool has."""
@@ -62,6 +65,23 @@ def read_segment(data: bytes) -> Segment | None:
             messages.append(message)
         at += size
     return None if hello is None else Segment(hello, tuple(messages), bye, len(data) - at)
+
+
+def read_box(data: bytes, first_seq: int) -> tuple[m.Table, ...]:
+    """The tables of a black box as records from `first_seq` on; none where it is damaged. Raises nothing."""
+    at = 0
+    tables: list[m.Table] = []
+    while at + HEADER.size <= len(data):
+        size = HEADER.size + int(HEADER.unpack_from(data, at)[4])
+        try:
+            message = decode(data[at : at + size])
+        except ContractError:
+            return ()
+        if not isinstance(message, m.Table):
+            return ()
+        tables.append(replace(message, seq=first_seq + len(tables)))
+        at += size
+    return tuple(tables)
 
 
 def seqs_of(message: m.Message) -> tuple[int, int] | None:

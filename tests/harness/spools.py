@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gradwatch_agent.row import pack_rows
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_contracts import messages as m
-from gradwatch_contracts.segments import seqs_of
+from gradwatch_contracts.segments import SUFFIX, seqs_of
 from harness.outgoing import NARROW, hello, row
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ class MemoryFiles:
         self.ended = False
 
     def names(self) -> list[str]:
-        return sorted(self.data)
+        return sorted(name for name in self.data if name.endswith(SUFFIX))
 
     def read(self, name: str) -> bytes:
+        if name not in self.data:
+            raise FileNotFoundError(2, "No such file", name)
         return self.data[name]
 
     def append(self, name: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gradwatch_agent.blackbox import KIND, BlackBox
 from gradwatch_agent.collect.catalogue import Catalogue
 from gradwatch_agent.row import Row
+from gradwatch_contracts.messages import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -114,6 +115,10 @@ class RowQueue:
         for block in blocks:
             self._outbox.put_table(KIND, *block)
         return updates
+
+    def keep_box(self, names: Sequence[str]) -> None:
+        """Give the black box to the spool, for the day the process is killed."""
+        self._outbox.keep_box(tuple(Table(0, KIND, *block) for block in self.box.freeze(names)[1]))
 
     def _build(self, waiting: Waiting) -> Row | None:
         if waiting.lost:

@@ -15,7 +15,17 @@ from gradwatch_agent.spool.thinning import thin
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import encode
-from gradwatch_contracts.segments import NOT_SPOOLED, cut_rows, read_segment, schema_id, segment_name, seqs_of, without_gaps
+from gradwatch_contracts.segments import (
+    BOX,
+    NOT_SPOOLED,
+    cut_rows,
+    read_box,
+    read_segment,
+    schema_id,
+    segment_name,
+    seqs_of,
+    without_gaps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,6 +167,23 @@ class Spool:
             self.bytes_held += len(data)
             self.bye = bye
 
+    def keep_box(self, tables: Iterable[m.Table]) -> None:
+        """Put the newest black box beside the segments, in the place of the last.
+
+        Raises:
+            OSError: the disk does not take it; then the last one is still there.
+        """
+        self._files.replace(BOX, b"".join(encode(table) for table in tables))
+
+    def take_over_box(self) -> None:
+        """Of a session that was killed: its last black box becomes its last records."""
+        if self.bye is not None or self.last_seq < 0:
+            return
+        with suppress(OSError):  # there is none, or no room for it
+            box = read_box(self._files.read(BOX), self.last_seq + 1)
+            self.store(box)
+            self._files.remove(BOX)
+
     def _make_room(self, coming: int) -> None:
         """Thin from the oldest segment on, until there is room for as many bytes more; where all are thin, drop."""
         allowed = self._bytes_max - coming
@@ -294,6 +321,8 @@ class Spool:
         Raises:
             OSError: it could not be written; then all is still there.
         """
+        with suppress(OSError):
+            self._files.remove(BOX)
         if whole or self.greeting is None or self.last_seq < 0:
             while self._segments:
                 self._remove(self._segments.popleft())

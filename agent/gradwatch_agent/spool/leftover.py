@@ -21,6 +21,7 @@ class Leftover:
 
     def __init__(self, files: SpoolFiles) -> None:
         self._disk = Spool(files)
+        self._disk.take_over_box()
         self.greeting = self._disk.greeting
         self.bytes_held = self._disk.bytes_held
         self.reason = self._disk.bye.reason if self._disk.bye is not None else LOST

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_agent.spool.files import SessionDirectory
 from gradwatch_contracts import limits
-from gradwatch_contracts.segments import SUFFIX
+from gradwatch_contracts.segments import BOX, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def _sessions(root: str) -> list[Kept]:
     for run in _listed(root):
         for path in _listed(run):
             files = _listed(path)
-            if not files or not all(file.endswith((SUFFIX, f"{SUFFIX}.new")) for file in files):
+            if not files or not all(file.removesuffix(".new").endswith((SUFFIX, BOX)) for file in files):
                 continue  # not ours: somebody named a directory that holds other things too
             try:
                 facts = [os.stat(file) for file in files]

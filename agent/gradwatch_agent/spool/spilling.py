@@ -38,7 +38,7 @@ class SpillingOutbox:
         self._memory, self._disk = memory, disk
         self._acked_seq = -1
         self._moved_at = now
-        self._retry_at = now
+        self._retry_at = self._box_at = now
         self._warned = self._ended = self._failed = False
 
     @property
@@ -63,6 +63,20 @@ class SpillingOutbox:
         waited = now - self._moved_at >= limits.SPOOL_AFTER_S
         if (waited or self._memory.crowded) and now >= self._retry_at:
             self._spill(now)
+
+        self._keep_box(now)
+
+    def _keep_box(self, now: float) -> None:
+        """While the disk holds records, hold the black box there too: nobody could ask for it before a kill."""
+        box = self._memory.take_box()
+        if box and not self._disk.settled:
+            try:
+                self._disk.keep_box(box)
+            except (OSError, ContractError) as error:
+                LOGGER.debug("gradwatch: the black box is not in the spool: %s", error)
+        if now >= self._box_at and not self._disk.settled:
+            self._box_at = now + limits.SPOOL_BOX_S
+            self._memory.box_wanted = True
 
     def _spill(self, now: float) -> bool:
         """Move the oldest messages; whether there may be more."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import messages as m
-from gradwatch_contracts.segments import SUFFIX, read_segment, seqs_of, without_gaps
+from gradwatch_contracts.segments import BOX, SUFFIX, read_box, read_segment, seqs_of, without_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ LOST = "lost"
 @dataclass(frozen=True, slots=True)
 class SpooledSession:
     """One session. `files` are its segments, oldest first; `records` those that can be read of them, or are told as lost
-    there; `unread` the bytes that cannot."""
+    there; `unread` the bytes that cannot; `box` the black box of one that was killed, its last records."""
 
     path: Path
     files: tuple[Path, ...]
@@ -30,6 +31,7 @@ class SpooledSession:
     first_seq: int
     last_seq: int
     unread: int
+    box: tuple[m.Table, ...] = ()
 
     @property
     def last_word(self) -> m.Bye:
@@ -39,7 +41,8 @@ class SpooledSession:
 
     def messages(self, after: int) -> Iterator[m.Message]:
         """What follows record `after`, read as it is sent; a LOSS stands for what is missing in between."""
-        return without_gaps((message for file in self.files for message in _read(file)), after)
+        stored = (message for file in self.files for message in _read(file))
+        return without_gaps(chain(stored, self.box), after)
 
 
 def is_spool(path: Path) -> bool:
@@ -91,7 +94,18 @@ def _session(folder: Path) -> SpooledSession | UnreadSession:
         seqs += [seq for message in segment.messages for seq in seqs_of(message) or ()]
     if hello is None:
         return UnreadSession(folder, unread)
-    return SpooledSession(folder, files, replace(hello, replay=True), bye, min(seqs, default=0), max(seqs, default=-1), unread)
+    last = max(seqs, default=-1)
+    box = read_box(_bytes(folder / BOX), last + 1) if bye is None and seqs else ()
+    hello = replace(hello, replay=True)
+    return SpooledSession(folder, files, hello, bye, min(seqs, default=0), last + len(box), unread, box)
+
+
+def _bytes(file: Path) -> bytes:
+    """None of a file that is not there."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _read(file: Path) -> tuple[m.Message, ...]:

@@ -239,3 +239,23 @@ def test_black_box_is_sent_when_training_breaks_and_only_then(error: BaseExcepti
         if tables:
             assert record.tables[0][2] == ("grad@0.0", "weight@0", "grad@1.0", "weight@1")
             assert [kind for kind, *_ in record.events] == ["exception"]
+
+
+def test_black_box_is_given_to_a_spool_that_asks_and_only_then() -> None:
+    """Once each time; nothing of it is sent."""
+    model, given = two_layers(), []
+    with monitoring(modules=(model,)) as (monitor, record):
+        for update in range(6):
+            record.box_wanted = update in (3, 4)
+            set_gradients(model, 1.0, 2.0)
+            clip_grad_norm_(model.parameters(), 100.0)
+            monitor.step()
+            given.append(record.take_box())
+            assert not record.box_wanted
+        assert record.tables == []
+
+    assert [box is not None for box in given] == [False, False, False, True, True, False]
+    (table,) = given[4] or ()
+    assert (table.kind, table.names) == (module.KIND, ("0.weight", "1.weight"))
+    assert table.index[:2] == ("grad@0.0", "weight@0")
+    assert len(table.index) >= 6

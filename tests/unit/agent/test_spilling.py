@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.control import Desired, Level
+from gradwatch_contracts.segments import BOX
 from harness.outgoing import hello, row
 from harness.spools import MemoryFiles, drain, spool, told
 
@@ -265,6 +267,72 @@ def test_leftover_without_a_bye_ended_as_lost() -> None:
 
     assert Leftover(place.files).reason == "lost"
     assert Spool(place.files).last_seq == 4
+
+
+@pytest.mark.promise("spool-box")
+def test_box_of_a_killed_session_is_its_last_record_and_comes_once() -> None:
+    """The newest one, in the place of those before it; only while the disk holds records, and only every few seconds."""
+    place = Place()
+    place.tend(limits.SPOOL_BOX_S)
+    assert not place.memory.box_wanted
+    place.put(5)
+    place.tend(AFTER)
+    place.tend()
+    for update in (3, 4):
+        assert place.memory.box_wanted
+        place.memory.keep_box((_box(update), _box(update)))
+        place.tend()
+        assert not place.memory.box_wanted
+        place.tend(limits.SPOOL_BOX_S)
+    left = Leftover(place.files)
+    left.rewind(-1)
+    said = told(left.take(100))
+
+    assert list(said) == list(range(7))
+    assert said[5] == replace(_box(4), seq=5)
+    assert said[6] == replace(_box(4), seq=6)
+    assert Leftover(place.files).last_seq == 6
+    left.ack(6)
+    assert not place.files.data
+
+
+def test_box_of_a_session_that_said_how_it_ended_is_not_sent() -> None:
+    """A crash sends its own, and who stops training wants none."""
+    place = Place()
+    place.put(5)
+    place.tend(AFTER)
+    place.tend()
+    place.memory.keep_box((_box(4),))
+    place.tend()
+    assert BOX in place.files.data
+    place.both.discard("closed")
+
+    assert Leftover(place.files).last_seq == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "failing"])
+def test_box_that_cannot_be_written_or_read_costs_nothing_else(damage: str) -> None:
+    """The rows come all the same."""
+    place = Place()
+    place.put(5)
+    place.tend(AFTER)
+    place.tend()
+    place.files.failing = damage == "failing"
+    place.memory.keep_box((_box(4),))
+    place.tend()
+    place.files.failing = False
+    if damage != "failing":
+        data = bytearray(place.files.data[BOX])
+        data[-1] ^= 0xFF
+        place.files.data[BOX] = bytes(data if damage == "flip" else data[:-1])
+    left = Leftover(place.files)
+    left.rewind(-1)
+
+    assert list(told(left.take(100))) == list(range(5))
+
+
+def _box(update: int) -> m.Table:
+    return m.Table(0, "blackbox", update, (f"grad@{update}",), ("w",), bytes(8))
 
 
 def test_record_refused_from_disk_or_memory_is_given_up_there() -> None:

@@ -11,6 +11,8 @@ import pytest
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_agent.spool.files import SessionDirectory
 from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
+from gradwatch_contracts.segments import BOX
 from gradwatch_daemon.importing.spool import is_spool, read_spool
 from gradwatch_daemon.store.sqlite import SqliteStore
 from harness.command_line import CommandLine
@@ -131,6 +133,26 @@ def test_import_stores_a_spool_once_and_says_what_was_new(gradwatch: CommandLine
     assert [one["records_new"] for one in again] == [0, 0]
     assert states == {"a": "crashed", "b": "lost"}
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.promise("spool-box")
+def test_import_brings_the_black_box_of_a_killed_trainer(gradwatch: CommandLine, tmp_path: Path) -> None:
+    """It lies beside the segments; of a session that said how it ended it is no record. Twice is as good as once."""
+    root = tmp_path / "spool"
+    for run, bye in (("killed", ""), ("crashed", "exception")):
+        files = _spooled(root, run, run, 5, bye)
+        files.replace(BOX, encode(m.Table(0, "blackbox", 4, ("grad@4",), ("w",), bytes(8))))
+        files.end()
+    first, again = (json.loads(gradwatch("import", str(root), "--data-dir", "data", "--json").out)["sessions"] for _ in "12")
+    store = SqliteStore.open(tmp_path / "data")
+    reader = store.reader()
+    boxes = {run: [table.kind for table in reader.tables(run, 9)] for run in ("killed", "crashed")}
+    reader.close()
+    store.close()
+
+    assert {one["run"]: (one["records"], one["records_new"]) for one in first} == {"killed": (6, 6), "crashed": (5, 5)}
+    assert [one["records_new"] for one in again] == [0, 0]
+    assert boxes == {"killed": ["blackbox"], "crashed": []}
 
 
 @pytest.mark.promise("spool-crc", "spool-import")
