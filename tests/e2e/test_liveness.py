@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 TRAINER = """
 import sys, time
 from gradwatch_agent import watch
-mon = watch(run="alive", config={{"rhythm": 0.1}})
+mon = watch(run="alive", config={{"rhythm": {rhythm}}})
 for line in iter(sys.stdin.readline, ""):
     for _ in range({updates}):
-        time.sleep(0.1)
+        time.sleep({rhythm})
         mon.step(x=1.0)
     {then}
 """
@@ -35,9 +36,11 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 
 @contextmanager
-def trainer(daemon: DaemonProcess, then: str = "pass", updates: int = 12) -> Iterator[subprocess.Popen[bytes]]:
-    """A trainer with an update every 0.1 s, twelve of them for each line it is given, and then what `then` says."""
-    script = TRAINER.format(updates=updates, then=then)
+def trainer(
+    daemon: DaemonProcess, then: str = "pass", updates: int = 12, rhythm: float = 0.1
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer with an update every `rhythm` seconds, twelve of them for each line it is given, and then what `then` says."""
+    script = TRAINER.format(updates=updates, then=then, rhythm=rhythm)
     before = (daemon.run("alive") or {"attempt": 0})["attempt"]
     with python(daemon, "-c", script, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -71,11 +74,17 @@ def until(daemon: DaemonProcess, state: str, said: str = "") -> Any:
 
 
 def test_killed_trainer_is_lost_and_not_crashed(daemon: DaemonProcess) -> None:
-    """Found by its process, not by three missed heartbeats: the sentence says so."""
-    with trainer(daemon) as process:
+    """Found by its process, not by three missed heartbeats: the sentence says so, and the recorded times do. Between its last
+    row, on its own clock, and the daemon's word lie less than three times its rhythm."""
+    rhythm = 0.6
+    with trainer(daemon, updates=1000, rhythm=rhythm) as process:
         until(daemon, "live", "one usually comes every")
         process.send_signal(signal.SIGKILL)
         run = until(daemon, "lost", f"Process {process.pid} is gone")
+    made, told = (
+        datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (run["row_last"]["made_at"], run["last_seen_at"])
+    )
+    assert (told - made).total_seconds() < 3 * rhythm
     assert run["crash"] is None
     assert "lost" in run["sentence"]
 

@@ -37,7 +37,8 @@ class Vitals:
             # The newest update's number in the evidence is no news by itself: it goes out with what the update changed.
             if vital.state != state.vital.state or pulse.pause != pause or run in work.changed:
                 self._set(state, vital, work)
-            self._looked[run] = now.mono_s, pulse.pause
+            # A look between two rows says nothing new, and must not put off the one at the next row.
+            self._looked[run] = now.mono_s if run in work.changed else looked_s, pulse.pause
         for run in [run for run in self._looked if run not in streams]:
             del self._looked[run]
 
