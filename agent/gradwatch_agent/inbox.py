@@ -10,11 +10,11 @@ thread: each adds only to its own.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from threading import get_ident
 from typing import TYPE_CHECKING, Union
 
 from gradwatch_agent.row import Row
@@ -116,7 +116,7 @@ class Inbox:
             self._count(oldest)
 
     def _count(self, dropped: Record) -> None:
-        thread = get_ident()
+        thread = threading.get_ident()
         self._crowded[thread] = self._crowded.get(thread, 0) + (dropped.count if isinstance(dropped, Lost) else 1)
 
     def take(self) -> Iterator[Record]:

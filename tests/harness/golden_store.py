@@ -50,7 +50,9 @@ ANOMALY = Anomaly(
     "a1", "golden", 1, 0, "kl_spike", "arm", Severity.WARNING, "firing", 10, 12, 14, None, 3, math.inf, 0.1, None, 2, "policy",
     "KL is above 0.1.", (Attached("ratio_explosion", "", Severity.CRITICAL, 11, 12, 6.0, 5.0),), ("fewer epochs",), "rules", 5,
 )  # fmt: skip
-ESCALATION = Escalation("e1", "golden", Level.DEBUG, 5, "anomaly:a1", "kl_spike", ControlState.APPLIED, 77, 13, None, "")
+ESCALATION = Escalation(
+    "e1", "golden", Level.DEBUG, 5, "anomaly:a1", "kl_spike", ControlState.APPLIED, 77, 13, None, "", kind=ANOMALY.kind
+)  # fmt: skip
 EVENT = EventRecord(STREAM, "s1", 0, 2, 30, "note", "hi", {"x": 1.5})
 MARK = EventRecord(STREAM, "", -1, 9, 90, "tick", "", {"rows": 10, "mark": 0})
 LOSS = LossRecord(STREAM, "s1", 2000, 2009, "outbox full")
