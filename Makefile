@@ -58,6 +58,7 @@ check: $(DEV_READY)  ## lint, format, types, import rules, generated docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python benchmarks/page.py --check
 
 fuzz: $(DEV_READY)  ## fuzz the decoder and the gate, guided by coverage, FUZZ_SECONDS each; what reaches further joins tests/fuzz/corpus
 	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) --editable '.[fuzz]'
@@ -71,8 +72,9 @@ docs: $(DEV_READY)  ## write the pages that follow from the code, and build the 
 screenshots: $(DEV_READY)  ## take the pictures of the dashboard in docs/images (needs chromium)
 	@$(BIN)/python tools/screenshots.py
 
-bench: $(DEV_READY)  ## run every benchmark; each prints its table with machine and commit
-	@set -e; for script in benchmarks/bench_*.py benchmarks/harmless.py benchmarks/gpu.py; do $(BIN)/python $$script; done
+bench: $(DEV_READY)  ## run every benchmark; their figures go into docs/budgets.md
+	@set -e; for script in benchmarks/bench_*.py benchmarks/harmless.py benchmarks/gpu.py; do $(BIN)/python $$script --write; done
+	@$(BIN)/python benchmarks/page.py
 
 corpus: $(DEV_READY)  ## record the training runs that detection is judged on, those that are missing or stale (hours, resumable)
 	@nice -n 10 $(BIN)/python -m benchmarks.corpus record

@@ -66,7 +66,7 @@ def main() -> None:
         figures.append(Figure(f"{name}, p50", median(wall[name]), "ms", budget, baseline=(BARE, median(wall[BARE]))))
         figures.append(Figure(f"{name}, p90", percentile(wall[name], 0.9), "ms"))
         figures.append(Figure("  CPU, p50", median(cpu[name]), "ms", baseline=(f"{BARE}, CPU", median(cpu[BARE]))))
-    print_table("commands", figures, notes=[f"{rounds} processes each; {RUNS} runs in the daemon"], quick=args.quick)
+    print_table("commands", figures, notes=[f"{rounds} processes each; {RUNS} runs in the daemon"], args=args)
 
 
 if __name__ == "__main__":

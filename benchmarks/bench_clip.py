@@ -131,7 +131,7 @@ def main() -> None:
         os.environ |= {"GRADWATCH_ENDPOINT": f"ipc://{nobody}/nobody.ipc"}
         for name, model in models(large=args.large).items():
             figures += measure(name, model, rounds)
-    print_table("gradient norms", figures, notes=[f"{rounds} rounds, one torch thread"], quick=args.quick)
+    print_table("gradient norms", figures, notes=[f"{rounds} rounds, one torch thread"], args=args)
 
 
 if __name__ == "__main__":

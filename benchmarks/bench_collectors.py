@@ -96,7 +96,7 @@ def main() -> None:
         os.environ["GRADWATCH_ENDPOINT"] = f"ipc://{Path(home) / 'nobody'}"
         figures = [figure for level in ("normal", "debug") for figure in measure(level, 20 if args.quick else 100)]
     notes = ["no daemon; a collector's figure is all on less it off, so small ones may come out below 0"]
-    print_table("what each collector takes", figures, notes=notes, quick=args.quick)
+    print_table("what each collector takes", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

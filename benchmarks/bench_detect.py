@@ -93,7 +93,7 @@ def main() -> None:
     notes = [
         f"{signals} signals, {detectors} detectors, {rounds} rounds, CPU time; at most {changes} changes of anomalies a run"
     ]
-    print_table("detection an update", figures, notes=notes, quick=args.quick)
+    print_table("detection an update", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

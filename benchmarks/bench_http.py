@@ -103,7 +103,7 @@ def main() -> None:
         figures.append(Figure(f"list of {listed} anomalies, {name}, p99", p99, "ms", 10.0, baseline=baseline))
     figures.append(Figure("updates committed a second under load", median(rates), "rows/s", RATE * 0.97, at_least=True))
     notes = [f"{size:,} bytes of JSON; {len(idle)} requests idle, {len(busy)} under load"]
-    print_table("a list of anomalies over HTTP", figures, notes=notes, quick=args.quick)
+    print_table("a list of anomalies over HTTP", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def main() -> None:
             limit = 30.0 if name == "import gradwatch_agent" and clock == "wall" else None
             figures.append(Figure(f"{name}, {clock}", median([one[at] for one in times]), "ms", limit, baseline=baseline))
             figures.append(Figure(f"  fastest of {rounds}", min(one[at] for one in times), "ms"))
-    print_table("import", figures, notes=[f"{rounds} rounds of fresh processes, median"], quick=args.quick)
+    print_table("import", figures, notes=[f"{rounds} rounds of fresh processes, median"], args=args)
 
 
 if __name__ == "__main__":

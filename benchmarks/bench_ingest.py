@@ -114,7 +114,7 @@ def main() -> None:
             figures.append(Figure(f"  lowest of {rounds} rounds, {profile}, {said}", min(taken[profile, batch]), "rows/s"))
             figures.append(Figure(f"  CPU of the daemon a row, {profile}, {said}", median(spent[profile, batch]), "us"))
     notes = [f"{len(SCHEMA.columns)} columns of {SCHEMA.slots} slots a row; the producer's own CPU is on the same cores"]
-    print_table("durable ingest of one daemon", figures, notes=notes, quick=args.quick)
+    print_table("durable ingest of one daemon", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main() -> None:
         Figure("  slowest", max(taken), "s", 3 * RHYTHM_S, baseline=heartbeats),
     ]
     notes = [f"{rounds} trainers with an update every {RHYTHM_S} s; the budget is 3 of these"]
-    print_table("how soon a killed trainer is found", figures, notes=notes, quick=args.quick)
+    print_table("how soon a killed trainer is found", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

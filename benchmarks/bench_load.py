@@ -152,11 +152,11 @@ def main() -> None:
         with Service() as service:
             figures = latencies(service, 2.0 if quick else 8.0, 1 if quick else 3)
             figures += slow_readers(service, 2.0 if quick else 8.0)
-        print_table("one daemon under load: delays", figures, quick=quick)
+        print_table("one daemon under load: delays", figures, args=args)
     if "sessions" in wanted:
-        print_table("one daemon under load: sessions", many(100 if quick else 1000, 50 if quick else 500), quick=quick)
+        print_table("one daemon under load: sessions", many(100 if quick else 1000, 50 if quick else 500), args=args)
     if "days" in wanted:
-        print_table("one daemon under load: days", days(20_000 if quick else 400_000), quick=quick)
+        print_table("one daemon under load: days", days(20_000 if quick else 400_000), args=args)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main() -> None:
         figures.append(Figure(f"{mode}: added once the link is live", live, "MiB", 8.0, baseline=baseline))
         figures.append(Figure(f"{mode}: added after {updates} updates", total, "MiB", 8.0, baseline=baseline))
     figures.append(Figure(f"without: growth in {updates} updates, taken off", own, "MiB"))
-    print_table("memory added to a trainer", figures, notes=[f"{rounds} rounds, median; VmRSS"], quick=args.quick)
+    print_table("memory added to a trainer", figures, notes=[f"{rounds} rounds, median; VmRSS"], args=args)
 
 
 if __name__ == "__main__":

@@ -263,7 +263,7 @@ def main() -> None:
                     figures.append(Figure(f"{shape}: {name}, {clock} ({low:+.1f} to {high:+.1f})", middle, "% added", limit))
             whole_ms = median([wall for wall, _ in taken["unwatched"]]) * 1e3
             notes.append(f"{shape}: an unwatched update takes {whole_ms:.0f} ms")
-    print_table("beside other loggers", figures, notes=notes, quick=args.quick)
+    print_table("beside other loggers", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

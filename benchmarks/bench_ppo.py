@@ -156,7 +156,7 @@ def main() -> None:
     figures.append(Figure("different final parameters over all runs", len(hashes), "", 1))
     update_s = median([seconds for run in found["off"] for seconds in run["wall"]])
     notes = [f"{rounds} rounds of {updates - 1} updates of {update_s * 1e3:.0f} ms each (off), 16 minibatches of 128"]
-    print_table("whole PPO runs, paired with the agent off", figures, notes=notes, quick=args.quick)
+    print_table("whole PPO runs, paired with the agent off", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def main() -> None:
         differing += differ
     figures += beside_ingest(2_000 if args.quick else 20_000, 50 if args.quick else 300, 1 if args.quick else 3)
     notes = [f"{updates} updates of {len(SCHEMA.columns)} columns, {rounds} rounds; {differing} anomalies differed from live"]
-    print_table("replay", figures, notes=notes, quick=args.quick)
+    print_table("replay", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

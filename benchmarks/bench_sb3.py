@@ -82,7 +82,7 @@ def main() -> None:
     figures.append(Figure("different final parameters over all runs", len(digests), "", 1))
     update_s = median([seconds for run in found[False] for seconds in run["wall"]])
     notes = [f"{rounds} rounds of {updates - 2} updates of {update_s * 1e3:.0f} ms each, 32 minibatches of 128, level NORMAL"]
-    print_table("Stable-Baselines3 PPO, paired with no callback", figures, notes=notes, quick=args.quick)
+    print_table("Stable-Baselines3 PPO, paired with no callback", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main() -> None:
     figures += [Figure(f"{name}, p50", median(p50[name]), "us") for name in CONTESTANTS[2:]]
     figures += [Figure(f"{name}, p99", median(p99[name]), "us") for name in CONTESTANTS[2:]]
     notes = [f"{rounds} rounds of {steps} steps each, {SCALARS} scalars, {GAP_S * 1000:.0f} ms between them"]
-    print_table("step() with host scalars", figures, notes=notes, quick=args.quick)
+    print_table("step() with host scalars", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

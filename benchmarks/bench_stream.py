@@ -120,7 +120,7 @@ def main() -> None:
         Figure("anomalies that a client missed", missed, "", 0.0),
         Figure("CPU of the daemon", 100 * share, "% of a core"),
     ]
-    print_table("100 clients on the stream", figures, notes=[f"{len(taken):,} anomalies received"], quick=args.quick)
+    print_table("100 clients on the stream", figures, notes=[f"{len(taken):,} anomalies received"], args=args)
 
 
 if __name__ == "__main__":

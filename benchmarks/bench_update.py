@@ -130,7 +130,7 @@ def main() -> None:
         paired = [mine / base for mine, base in zip(whole[name], whole["unwatched"], strict=True)]
         figures.append(Figure(f"  whole updates against unwatched, {name.upper()} (noisy)", (median(paired) - 1) * 100, "%"))
     notes = [f"{updates} updates of each trainer, in turns, one torch thread; the median update"]
-    print_table("all our calls in one update", figures, notes=notes, quick=args.quick)
+    print_table("all our calls in one update", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def main() -> None:
         figures.append(Figure(f"visible by {way}, p99", percentile(every, 0.99), "ms", 100.0, baseline=baseline))
         figures.append(Figure(f"  slowest, {way}", max(every), "ms"))
     notes = [f"{rounds} rounds of {updates} updates each; the link sends every 20 ms, so 10 ms of p50 is its own wait"]
-    print_table("values ready to visible", figures, notes=notes, quick=args.quick)
+    print_table("values ready to visible", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def main() -> None:
         f"seen in the panel: highest {highest:.3g} (37 was stored once), {sum(panel['nonfinite'])} NaN (1 was stored)",
         "2,000 B a tick are 20 MB in 10,000 ticks",
     ]
-    print_table("The dashboard in Chromium", found, notes=notes, quick=given.quick)
+    print_table("The dashboard in Chromium", found, notes=notes, args=given)
 
 
 if __name__ == "__main__":

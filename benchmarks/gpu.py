@@ -70,7 +70,7 @@ def main() -> None:
     figures = [*(of_cuda(device) if cuda else []), *anywhere(device, 2 if args.quick else 20)]
     name = torch.cuda.get_device_name() if cuda else "CPU"
     notes = [f"device: {name}"] + [f"NOT RUN, there is no CUDA device: {check}" for check in ON_CUDA if not cuda]
-    print_table("what has to hold on a GPU", figures, notes=notes, quick=args.quick)
+    print_table("what has to hold on a GPU", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

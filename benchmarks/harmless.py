@@ -186,7 +186,7 @@ def main() -> None:
     figures.append(Figure("contestants whose exit code was not 0", float(codes), "", 0.0))
     update = median([time_ for of_round in times[OFF] for time_ in of_round])
     notes = [f"{rounds} rounds of {updates} updates of {update:.1f} ms (without us, median); intervals are of 95 %"]
-    print_table("step times under every fault of the daemon", figures, notes=notes, quick=args.quick)
+    print_table("step times under every fault of the daemon", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """What every benchmark prints: the machine in one line, then one row per figure with its budget and its ratio to a baseline.
 
 A baseline is something measured in the same run, in turns with the figure: absolute times move with the machine and its other
-users, ratios much less.
+users, ratios much less. With `--write` the table also goes into docs/budgets.json, of which `page.py` makes docs/budgets.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import statistics
 import subprocess
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "budgets.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,10 @@ class Figure:
 
 
 def arguments(doc: str | None, **options: str) -> argparse.ArgumentParser:
-    """A parser with `--quick`, described by the first line of a module's docstring; `options` are further flags with help."""
+    """A parser with `--quick` and `--write`, described by the first line of `doc`; `options` are further flags with help."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, figures not to be quoted")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/budgets.json; not with --quick")
     for name, text in options.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser
@@ -79,34 +84,49 @@ def _commit() -> str:
     return found.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
 
 
-def print_table(title: str, figures: Sequence[Figure], *, notes: Sequence[str] = (), quick: bool = False) -> None:
-    """Print the table. The load is said because a busy machine is the usual reason for a strange figure."""
+def print_table(title: str, figures: Sequence[Figure], *, args: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Print the table, and keep it where `args` say so. The load is said: a busy machine is the usual reason for a strange
+    figure."""
+    on, load = machine(), os.getloadavg()[0]
     print(title)
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}{'; QUICK: not to be quoted' if quick else ''}\n")
+    print(f"{on}; load {load:.1f}{'; QUICK: not to be quoted' if args.quick else ''}\n")
     width = max(len(figure.name) for figure in figures)
     print(f"  {'figure':<{width}}  {'measured':>18}  {'budget':>14}  {'met':<4} ratio to a baseline of this run")
     for figure in figures:
-        measured = f"{_number(figure.got):>10} {figure.unit:<7}"
-        print(f"  {figure.name:<{width}}  {measured}  {_budget(figure):>14}  {figure.met:<4} {_ratio(figure)}")
+        measured = f"{number(figure.got):>10} {figure.unit:<7}"
+        print(f"  {figure.name:<{width}}  {measured}  {budget(figure):>14}  {figure.met:<4} {ratio(figure)}")
     for note in notes:
         print(f"  {note}")
     print(flush=True)
+    if args.write and not args.quick:
+        _keep(title, {"on": on, "load": load, "figures": [asdict(figure) for figure in figures], "notes": list(notes)})
 
 
-def _budget(figure: Figure) -> str:
+def _keep(title: str, table: dict[str, object]) -> None:
+    """Put one table where the others are, under its command and title; the one it replaces is gone."""
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(a for a in sys.argv[1:] if a != "--write")])
+    day = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    kept[title] = {"command": command, "day": day, **table}
+    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def budget(figure: Figure) -> str:
+    """The budget with its direction, a dash where there is none."""
     if figure.budget is None:
         return "-"
-    return f"{'>=' if figure.at_least else '<='} {_number(figure.budget)}"
+    return f"{'>=' if figure.at_least else '<='} {number(figure.budget)}"
 
 
-def _ratio(figure: Figure) -> str:
+def ratio(figure: Figure) -> str:
+    """The figure in units of its baseline, which is named with its own value; a dash without one."""
     if figure.baseline is None:
         return "-"
     name, value = figure.baseline
-    return f"{_number(figure.got / value) if value else 'inf'} x {name} ({_number(value)} {figure.unit})"
+    return f"{number(figure.got / value) if value else 'inf'} x {name} ({number(value)} {figure.unit})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, and no more than a budget is written with."""
     size = abs(value)
     if size >= 100:
