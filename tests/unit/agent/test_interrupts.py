@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import sys
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("strict")
 
 AGENT = str(Path(__file__).parents[3] / "agent/gradwatch_agent")
+POINTS_LEAST = 100
+"""An update has some hundreds of points at any level."""
+
 ORIGINALS = {name: getattr(clip_grad, name) for name in PARAMETERS}
 
 
@@ -101,7 +105,13 @@ def alike(got: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 def check(level: Level, points: int | None) -> None:
     """The last row of an interrupted run is that of an undisturbed one, wherever the interrupt was."""
-    total, undisturbed = interrupted(level, at=-1)
+    for _ in range(3):
+        # A profiler of an earlier test that goes as garbage takes the profile function of its thread with it.
+        gc.collect()
+        total, undisturbed = interrupted(level, at=-1)
+        if total > POINTS_LEAST:
+            break
+    assert total > POINTS_LEAST, "something else took the profile function away"
     expected = {name: value for name, value in undisturbed.last.items() if not name.startswith("sys.")}
     step = 1 if points is None else total // points
     for at in range(1, total, step):
