@@ -38,7 +38,7 @@ def test_rank_that_is_slow_differs_or_is_missing_is_found_and_both_are_raised_at
         environment = {**os.environ, **daemon.environment, **common}
         ranks = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in range(2)]
         try:
-            wait_for(lambda: ((daemon.run(RUN) or {}).get("update_last") or 0) >= 3, "updates of both ranks", 60)
+            wait_for(lambda: ((daemon.run(RUN) or {}).get("update_last") or 0) >= 12, "updates that take their time", 60)
 
             def found(kind: str) -> bool:
                 items = daemon.get(f"/api/v1/anomalies?run={RUN}&limit=200")["items"]
@@ -68,6 +68,7 @@ def test_rank_that_is_slow_differs_or_is_missing_is_found_and_both_are_raised_at
         finally:
             for process in ranks:
                 process.kill()
+                process.wait(10)
     assert any("rank 1 keeps the others waiting: its rollout took " in text for text in told)
     assert any(text.startswith("ranks differ in param.norm") and "which must be equal" in text for text in told)
     assert any(text.startswith("rank 1 is missing") for text in told)

@@ -1,6 +1,6 @@
 """Two DDP ranks, the second of which is odd: `python odd_rank_trainer.py RUN STORE_FILE`, once a rank.
 
-From update 10 on its rollouts take 40 ms more than the other's; at the end of update 20 one of its weights is multiplied by
+From update 10 on its rollouts take 130 ms more than the other's; at the end of update 20 one of its weights is multiplied by
 1.01; and once STORE_FILE.quiet exists it closes its monitor and trains on. Twenty updates later both end.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     for update in range(UPDATES_MAX):
         with mon.phase("rollout"):
             obs = torch.randn(16, 4)
-            time.sleep(0.045 if rank and update >= SLOW_FROM else 0.005)
+            time.sleep(0.15 if rank and update >= SLOW_FROM else 0.02)
         loss = (model(obs)[:, 0] - obs[:, 0]).square().mean()
         optimizer.zero_grad()
         loss.backward()
