@@ -7,7 +7,7 @@ reads logs by it, and `gradwatch run` the scalars of a script. Sources: the prog
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ RSL_RL = Dialect(
     clock="Loss/",
     steps_are_updates=True,
 )
-"""`rsl_rl/utils/logger.py` and `algorithms/ppo.py`, 5.4."""
+"""`rsl_rl/utils/logger.py` and `algorithms/ppo.py`, 5.5."""
 
 RL_GAMES = Dialect(
     "rl_games",
@@ -131,7 +131,7 @@ RL_GAMES = Dialect(
     },
     clock="losses/",
 )
-"""`rl_games/common/a2c_common.py`: `write_stats`."""
+"""`rl_games/common/a2c_common.py`, 1.6: `write_stats`."""
 
 _TRACKED = "mean over the write interval, which may hold several updates"
 SKRL = Dialect(
@@ -145,7 +145,7 @@ SKRL = Dialect(
         "Learning / Learning rate": Meaning(why=_TRACKED),
     },
 )
-"""`skrl/agents/torch/base.py`, 2.0: what is tracked is averaged until it is written."""
+"""`skrl/agents/torch/base.py`, 2.1: what is tracked is averaged until it is written."""
 
 _LEARNER = "learners/default_policy/"
 RLLIB = Dialect(
@@ -162,7 +162,15 @@ RLLIB = Dialect(
         "env_runners/episode_return_mean": Meaning(why="mean over a window of episodes, and episode.return is of this update"),
     },
 )
-"""`rllib/algorithms/ppo/torch/ppo_torch_learner.py`, new stack: metrics of window 1 keep the last minibatch."""
+"""`rllib/algorithms/ppo/torch/ppo_torch_learner.py`, new stack, 2.60: metrics of window 1 keep the last minibatch."""
+
+_TUNE = "ray/tune/"
+RLLIB_BOARD = replace(
+    RLLIB,
+    marks=tuple(f"{_TUNE}{mark}" for mark in RLLIB.marks),
+    keys={f"{_TUNE}{key}": meaning for key, meaning in RLLIB.keys.items()},
+)
+"""The same in TensorBoard, where `ray/tune/logger/tensorboardx.py` puts a path before each key; tables have none."""
 
 _WINDOW = "mean over micro-batches since the last log, NaN left out"
 TRL = Dialect(
@@ -181,7 +189,7 @@ TRL = Dialect(
 
 UNKNOWN = Dialect("an unknown program", (), {})
 
-DIALECTS = (SB3, CLEANRL, RSL_RL, RL_GAMES, SKRL, RLLIB, TRL)
+DIALECTS = (SB3, CLEANRL, RSL_RL, RL_GAMES, SKRL, RLLIB, RLLIB_BOARD, TRL)
 
 
 def dialect_of(keys: Collection[str]) -> Dialect:

@@ -10,7 +10,7 @@ import pytest
 
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.columns import Kind, Schema, Status
-from gradwatch_contracts.dialects import CLEANRL, DIALECTS, RSL_RL, SB3, UNKNOWN, dialect_of
+from gradwatch_contracts.dialects import CLEANRL, DIALECTS, RLLIB, RLLIB_BOARD, RSL_RL, SB3, UNKNOWN, dialect_of
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.derive.derive import Deriver
@@ -121,6 +121,15 @@ def test_dialect_needs_all_its_marks() -> None:
     assert dialect_of(["charts/SPS", "losses/clipfrac", "losses/approx_kl"]) is CLEANRL
     assert dialect_of(["losses/approx_kl", "charts/episodic_return"]) is UNKNOWN
     assert dialect_of(["Loss/learning_rate", "Perf/total_fps"]) is RSL_RL
+
+
+def test_dialect_of_rllib_is_known_in_tables_and_in_tensorboard() -> None:
+    """Ray writes the same keys with a path before them into TensorBoard files."""
+    keys = ["learners/default_policy/mean_kl_loss", "learners/default_policy/vf_explained_var"]
+    rate = "learners/default_policy/default_optimizer_learning_rate"
+    for dialect, path in ((RLLIB, ""), (RLLIB_BOARD, "ray/tune/")):
+        assert dialect_of([f"{path}{key}" for key in keys]) is dialect
+        assert dialect.keys[f"{path}{rate}"].signal == "opt.lr"
 
 
 @pytest.mark.parametrize(
