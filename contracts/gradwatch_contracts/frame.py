@@ -90,7 +90,7 @@ def decode_frame(frame: bytes) -> tuple[FrameType, bytes]:
     body = frame[HEADER.size :]
     if zlib.crc32(body) != crc:
         raise ContractError("frame-corrupt", where="header.crc32", expected=hex(zlib.crc32(body)), got=hex(crc))
-    return FrameType(kind), body
+    return _KNOWN[kind], body
 
 
-_KNOWN = frozenset(int(kind) for kind in FrameType)
+_KNOWN = {int(kind): kind for kind in FrameType}

@@ -35,10 +35,9 @@ F32_MAX = np.finfo(np.float32).max
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """One column position of one formula: slots of its kind, first slots and status columns of all its signals."""
+    """One column position of one formula, for all its signals: where each slot of its kind lies, and their status columns."""
 
-    width: int
-    slots: I64
+    slots: tuple[I64, ...]
     columns: I64
 
 
@@ -110,16 +109,20 @@ class Deriver:
 def _derive(plan: _Plan, values: F64, status: U8) -> tuple[F32, U8]:
     """Values f32[signals, n] and status u8[signals, n] of rows f64[n, slots] and u8[n, columns]."""
     n, count = len(values), len(plan.signals)
+    # Turned once: then a slot is one stretch of memory, and so is a signal.
+    of_slot, of_column = np.ascontiguousarray(values.T), np.ascontiguousarray(status.T)
     derived, worst_of = np.zeros((count, n), np.float64), np.zeros((count, n), np.uint8)
+    undefined = np.zeros((count, n), np.bool_)
     with np.errstate(all="ignore"):
         for group in plan.groups:
-            result, undefined = group.formula.function(*(_slots(values, part) for part in group.parts))
-            worst = status[:, group.parts[0].columns]
+            found = group.formula.function(*(_slots(of_slot, part) for part in group.parts))
+            derived[group.rows], undefined[group.rows] = found
+            worst = of_column[group.parts[0].columns]
             for part in group.parts[1:]:
-                worst = np.maximum(worst, status[:, part.columns])
-            derived[group.rows] = result.T
-            worst_of[group.rows] = np.where((worst == 0) & undefined, np.uint8(Status.UNDEFINED), worst).T
+                worst = np.maximum(worst, of_column[part.columns])
+            worst_of[group.rows] = worst
         rounded = _round(derived)
+    worst_of[undefined & (worst_of == 0)] = Status.UNDEFINED
     rounded[worst_of != 0] = 0.0
     return rounded, worst_of
 
@@ -130,15 +133,16 @@ def _signals(block: RowBlock, plan: _Plan, values: F32, status: U8) -> SignalBlo
     )
 
 
-def _slots(values: F64, part: _Part) -> Slots:
-    found: list[F64] = [values[:, part.slots + place] for place in range(part.width)]
-    return Slots(x=found[0]) if part.width == 1 else Slots(NOTHING, *found)
+def _slots(of_slot: F64, part: _Part) -> Slots:
+    found: list[F64] = [of_slot[places] for places in part.slots]
+    return Slots(x=found[0]) if len(found) == 1 else Slots(NOTHING, *found)
 
 
 def _round(values: F64) -> F32:
     rounded: F32 = values.astype(np.float32)
-    saturated = np.isinf(rounded) & np.isfinite(values)
+    saturated = np.isinf(rounded)
     if saturated.any():
+        saturated &= np.isfinite(values)
         rounded[saturated] = np.copysign(F32_MAX, values[saturated])
     return rounded
 
@@ -174,7 +178,8 @@ def _make_plan(schema: Schema) -> _Plan:
         parts = []
         for place, kind in enumerate(formula.kinds):
             columns = [found[place] for _, found in members]
-            parts.append(_Part(WIDTH[kind], np.array([schema.offsets[c] for c in columns]), np.array(columns)))
+            first = np.array([schema.offsets[c] for c in columns])
+            parts.append(_Part(tuple(first + slot for slot in range(WIDTH[kind])), np.array(columns)))
         groups.append(_Group(formula, np.array([row for row, _ in members]), tuple(parts)))
     return _Plan(tuple(signals), tuple(groups))
 

@@ -1,6 +1,6 @@
 """The named formulas of the signal registry, over whole blocks.
 
-A formula takes one `Slots` per column: arrays f64[rows, signals], of which `n`, `mean`, `m2` are filled for moments, `m3`
+A formula takes one `Slots` per column: arrays f64[signals, rows], of which `n`, `mean`, `m2` are filled for moments, `m3`
 and `m4` too for moments4, and `x` for the other kinds (the rest are empty). It returns the value and where it is undefined
 (n = 0, zero variance, limit <= 0). NaN and infinities in the inputs pass through as the arithmetic has them: a measured
 non-finite value is not an undefined one.
@@ -31,7 +31,7 @@ NOTHING: NDArray[np.float64] = np.empty((0, 0))
 
 
 class Slots(NamedTuple):
-    """The slots of one column for several signals at once, each f64[rows, signals]."""
+    """The slots of one column for several signals at once, each f64[signals, rows]."""
 
     x: F64 = NOTHING
     n: F64 = NOTHING

@@ -138,9 +138,8 @@ class Detection:
     def _combine(self, passed: Passed, work: Work, now: Now) -> None:
         """Detect on what is complete over ranks, or will not become more complete."""
         gone = {session.stream for session, _ in passed.byes} | {s.stream for s in self._sessions.silent(now.mono_s)}
-        touched = {stream._replace(rank=ALL_RANKS) for stream in gone} | {
-            rows.stream._replace(rank=ALL_RANKS) for rows in passed.rows
-        }
+        sent = {rows.stream for rows in passed.rows}
+        touched = {stream._replace(rank=ALL_RANKS) for stream in gone | sent}
         for stream in sorted(touched & self._gathered.keys()):
             gathering = self._gathered[stream]
             for leaving in gone:

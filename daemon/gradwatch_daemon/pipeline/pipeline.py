@@ -30,6 +30,7 @@ from gradwatch_daemon.pipeline.heap import Heap
 from gradwatch_daemon.pipeline.mailbox import Mailbox
 from gradwatch_daemon.pipeline.notifying import NOBODY, Notifying
 from gradwatch_daemon.pipeline.pace import Pace
+from gradwatch_daemon.pipeline.portion import Portion
 from gradwatch_daemon.pipeline.reception import Reception
 from gradwatch_daemon.pipeline.runs import Runs
 from gradwatch_daemon.pipeline.vitals import Vitals, describe_exception
@@ -54,11 +55,6 @@ if TYPE_CHECKING:
 
 KEEP_ALL = Keep()
 LOG = logging.getLogger("gradwatch.daemon")
-
-FRAMES_PER_TICK = 512
-BYTES_PER_TICK = 1024 * 1024
-"""What is taken in one tick, in turns from all who send: about 700 rows in batches, 30 ms. Without the second bound one session
-with large frames made ticks of seconds, which everybody else's rows and requests waited for."""
 
 SWEEP_S = 0.5
 SWEPT_EACH_TICK = 32
@@ -135,10 +131,14 @@ class Pipeline:
 
     def run(self) -> None:
         """Tick until stopped. A bug ends the thread and is said by `trouble`: what cannot record must not look alive."""
+        portion = Portion()
         try:
             while not self._stopping:
-                frames = self._socket.receive(POLL_MS, FRAMES_PER_TICK, BYTES_PER_TICK)
-                self.tick(frames, self._socket.waiting)
+                frames = self._socket.receive(POLL_MS, portion.frames, portion.bytes)
+                waiting, begun_s = self._socket.waiting, self._clock().mono_s
+                self.tick(frames, waiting)
+                if waiting:
+                    portion.learn(self._clock().mono_s - begun_s)
         except Exception as error:
             self.trouble, self.failed = f"the pipeline failed: {type(error).__name__}", True
             LOG.exception("the pipeline failed; the daemon ends")

@@ -87,20 +87,26 @@ def _unite(parts: Sequence[tuple[int, tuple[int, ...], Rows]]) -> tuple[list[int
 def _encode_pieces(values: F32, status: U8, groups: NDArray[np.void]) -> list[Piece]:
     bits = values.view(np.uint32)
     least, most = bits.min(axis=1), bits.max(axis=1)
-    flat, zero, whole = least == most, most == 0, status.max(axis=1) == 0
+    flat, zero = (least == most).tolist(), (most == 0).tolist()
+    state, same = status[:, :1].tobytes(), (status == status[:, :1]).all(axis=1).tolist()
+    all_groups, all_values = _cut(groups.tobytes(), len(groups)), _cut(values.tobytes(), len(values))
     pieces = []
-    for i, group in enumerate(groups):
-        data = None if zero[i] else values[i, :1].tobytes() if flat[i] else values[i].tobytes()
-        if whole[i]:
-            pieces.append(Piece(group.tobytes(), None, None, data))
+    for i, (group, value) in enumerate(zip(all_groups, all_values, strict=True)):
+        data = None if zero[i] else value[: values.itemsize] if flat[i] else value
+        if not same[i]:
+            pieces.append(Piece(group, count_reasons(status[i]), zlib.compress(status[i].tobytes(), 1), data))
+        elif state[i]:
+            # One byte, and deflated it is never that short.
+            pieces.append(Piece(group, count_reasons(status[i]), state[i : i + 1], data))
         else:
-            pieces.append(Piece(group.tobytes(), count_reasons(status[i]), _encode_status(status[i]), data))
+            pieces.append(Piece(group, None, None, data))
     return pieces
 
 
-def _encode_status(status: U8) -> bytes:
-    """One byte when all are the same; else deflated, which is never that short."""
-    return status[:1].tobytes() if bool((status == status[0]).all()) else zlib.compress(status.tobytes(), 1)
+def _cut(data: bytes, count: int) -> list[bytes]:
+    """Bytes in `count` parts of one length."""
+    size = len(data) // max(count, 1)
+    return [data[i * size : (i + 1) * size] for i in range(count)]
 
 
 def _shuffled_deltas(column: I64) -> bytes:

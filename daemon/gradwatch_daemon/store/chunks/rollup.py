@@ -52,6 +52,25 @@ class Totals(NamedTuple):
 
 def roll_up(values: F32, status: U8) -> NDArray[np.void]:
     """GROUP[signals, rows // 64] of f32[signals, rows] and their statuses; rows is a multiple of 64."""
+    # Nearly every signal is whole: all measured and finite, which needs a third of what the others need.
+    whole = ~status.any(axis=1) & np.isfinite(values).all(axis=1)
+    out = np.zeros((len(values), values.shape[1] // GROUP_ROWS), GROUP)
+    out[whole] = _roll_up_whole(values[whole])
+    if not whole.all():
+        out[~whole] = _roll_up_any(values[~whole], status[~whole])
+    return out
+
+
+def _roll_up_whole(values: F32) -> NDArray[np.void]:
+    """Of signals that lack nothing."""
+    value = values.reshape(len(values), values.shape[1] // GROUP_ROWS, GROUP_ROWS)
+    out = np.zeros(value.shape[:2], GROUP)
+    out["low"], out["high"], out["last"] = value.min(axis=2), value.max(axis=2), value[:, :, -1]
+    out["rows"] = out["measured"] = GROUP_ROWS
+    return out
+
+
+def _roll_up_any(values: F32, status: U8) -> NDArray[np.void]:
     shape = (len(values), values.shape[1] // GROUP_ROWS, GROUP_ROWS)
     value, state = values.reshape(shape), status.reshape(shape)
     measured, present = state == 0, state != ABSENT
@@ -73,21 +92,15 @@ def roll_up(values: F32, status: U8) -> NDArray[np.void]:
 def totals(update: I64, values: F32, status: U8) -> list[Totals]:
     """Totals of each signal over rows; every signal is in at least one of them (a status that is not ABSENT)."""
     measured, present = status == 0, status != ABSENT
-    end = len(update) - 1
+    end, signals = len(update) - 1, np.arange(len(values))
     newest = end - measured[:, ::-1].argmax(axis=1)
     last = end - present[:, ::-1].argmax(axis=1)
-    counted = measured.sum(axis=1).tolist()
-    nonfinite = (measured & ~np.isfinite(values)).sum(axis=1).tolist()
-    return [
-        Totals(
-            int(update[newest[i] if counted[i] else last[i]]),
-            int(status[i, last[i]]),
-            values[i, newest[i]].tobytes() if counted[i] else None,
-            counted[i],
-            nonfinite[i],
-        )
-        for i in range(len(values))
-    ]
+    counted = measured.sum(axis=1)
+    nonfinite = (measured & ~np.isfinite(values)).sum(axis=1)
+    of_update = update[np.where(counted > 0, newest, last)].tolist()
+    states, values_last = status[signals, last].tolist(), values[signals, newest]
+    found = zip(of_update, states, values_last, counted.tolist(), nonfinite.tolist(), strict=True)
+    return [Totals(of, state, value.tobytes() if n else None, n, wrong) for of, state, value, n, wrong in found]
 
 
 def add_totals(older: Totals, newer: Totals) -> Totals:
