@@ -16,6 +16,8 @@ class RankItem(Model):
     state: ControlStateName
     update: int | None = Field(description="Update of its last word; null before any")
     reason: str
+    applied: int | None = Field(description="Update it began at; null before it did")
+    late: int | None = Field(description="Updates it began after the first of the ranks; null before it did")
 
 
 class ArtifactItem(Model):

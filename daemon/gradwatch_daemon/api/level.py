@@ -91,10 +91,10 @@ async def _settle(before: RunView, view: RunView, client: Client, wait_s: float)
 
 
 def _came_after(asked: RunView, view: RunView) -> bool:
-    """Whether a row came that the trainer began knowing what was `asked`; several ranks begin two updates later, together."""
+    """Whether a row came that the trainer began knowing what was `asked`; several ranks begin together, some updates later."""
     if view.run.attempt != asked.run.attempt or asked.update_last is None:
         return view.update_last is not None
-    return view.update_last is not None and view.update_last > asked.update_last + (view.run.world > 1)
+    return view.update_last is not None and view.update_last >= max(asked.update_last + 1, asked.level_from)
 
 
 def _holds(view: RunView) -> bool:

@@ -19,7 +19,7 @@ from gradwatch_daemon.api.cursors import Key, page
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.run_control import read_control
-from gradwatch_daemon.api.sentences import run_sentence
+from gradwatch_daemon.api.sentences import ranks_late, run_sentence
 from gradwatch_daemon.records import DetectorState, EventRecord, LossRecord, Newest, RunView
 
 STATES = ("live", "slow", "stalled", "lost", "crashed", "finished", "stopped", "imported")
@@ -42,8 +42,18 @@ def level_name(level: Level) -> str:
 
 def rank_items(ranks: Iterable[RankState]) -> list[control_models.RankItem]:
     """What each rank said of an escalation or a command."""
+    said = tuple(ranks)
+    late = ranks_late(said)
     return [
-        control_models.RankItem(rank=one.rank, state=one.state.value, update=one.update, reason=one.reason) for one in ranks
+        control_models.RankItem(
+            rank=one.rank,
+            state=one.state.value,
+            update=one.update,
+            reason=one.reason,
+            applied=one.applied,
+            late=late.get(one.rank),
+        )
+        for one in said
     ]
 
 

@@ -1,6 +1,8 @@
 """A run, an escalation and a command in plain words. Never "healthy" or "ok": what nobody could see is said first-hand."""
 
-from gradwatch_contracts.control import ControlState, Severity
+from collections.abc import Iterable
+
+from gradwatch_contracts.control import ControlState, RankState, Severity
 from gradwatch_daemon.records import DetectorState, Escalation, RunView
 from gradwatch_daemon.records.commands import CommandRecord
 from gradwatch_daemon.records.run import describe_beside
@@ -91,6 +93,23 @@ def _join(parts: list[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def ranks_late(ranks: Iterable[RankState]) -> dict[int, int]:
+    """Rank → updates that it began after the first of them; without those that have not begun."""
+    began = {one.rank: one.applied for one in ranks if one.applied is not None}
+    first = min(began.values(), default=0)
+    return {rank: update - first for rank, update in began.items()}
+
+
+def _apart(ranks: Iterable[RankState]) -> str:
+    """What to say where ranks did not begin together; '' where they did."""
+    late = {rank: updates for rank, updates in ranks_late(ranks).items() if updates}
+    if not late:
+        return ""
+    worst = max(late, key=lambda rank: late[rank])
+    others = f"; {len(late)} were late" if len(late) > 1 else ""
+    return f" Ranks began apart: rank {worst} {late[worst]} update{'s' if late[worst] != 1 else ''} after the first{others}."
+
+
 def escalation_sentence(escalation: Escalation) -> str:
     """Where an escalation is in its life."""
     level = escalation.level.name.lower()
@@ -107,7 +126,7 @@ def escalation_sentence(escalation: Escalation) -> str:
         ControlState.SUPERSEDED: f"Superseded by another one{why}.",
         ControlState.CANCELLED: f"Cancelled before it was applied{why}.",
         ControlState.LOST: f"The trainer was gone before it could answer{why}.",
-    }[escalation.state]
+    }[escalation.state] + _apart(escalation.ranks)
 
 
 def command_sentence(command: CommandRecord) -> str:
@@ -126,4 +145,4 @@ def command_sentence(command: CommandRecord) -> str:
         ControlState.SUPERSEDED: f"Another one took its place{why}.",
         ControlState.CANCELLED: f"Cancelled before it was begun{why}.",
         ControlState.LOST: f"The trainer was gone before it could answer{why}.",
-    }[command.state]
+    }[command.state] + _apart(command.ranks)

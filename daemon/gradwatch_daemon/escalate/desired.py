@@ -40,6 +40,7 @@ class Escalations:
         self._records: dict[str, Escalation] = {}
         self._taken_back: set[str] = set()
         self._not_before: dict[str, int] = {}
+        self._resumed: set[str] = set()
         self._level_from = 0
 
     def load(self, records: Iterable[Escalation]) -> None:
@@ -70,6 +71,16 @@ class Escalations:
         for record in self._open():
             begun = [one.applied for one in record.ranks if one.applied is not None]
             self._not_before[record.id] = min(begun, default=same_update)
+            if not begun:
+                self._resumed.add(record.id)
+
+    def move_on(self, running: int, same_update: int) -> bool:
+        """A trainer greets in update `running`. What was resumed and begun by no rank waits for `same_update` instead, where that
+        trainer is past the update it waited for; whether anything does."""
+        late = [id_ for id_ in self._resumed if self._not_before[id_] <= running]
+        self._not_before.update(dict.fromkeys(late, same_update))
+        self._revision += bool(late)
+        return bool(late)
 
     def request(
         self,
@@ -195,6 +206,8 @@ class Escalations:
             return []
         state, applied, ended, why = of_ranks.summary(ranks)
         state = of_ranks.onward(record.state, state)
+        if any(one.applied is not None for one in ranks):
+            self._resumed.discard(record.id)
         changed = replace(
             record,
             ranks=ranks,
@@ -245,6 +258,7 @@ class Escalations:
         self._records[record.id] = record
         if not record.state.open:
             self._taken_back.discard(record.id)
+            self._resumed.discard(record.id)
             self._not_before.pop(record.id, None)
             self._forget()
         return record

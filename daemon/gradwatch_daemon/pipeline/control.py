@@ -47,7 +47,8 @@ EXPIRE_S = 1.0
 
 
 class Control:
-    """The commands and escalations of all runs. `send` hands a frame to a peer, and says whether it took it."""
+    """The commands and escalations of all runs. `send` hands a frame to a peer, and says whether it took it; `same_update` says
+    from which update on all ranks of a run can do something alike."""
 
     def __init__(
         self,
@@ -58,9 +59,10 @@ class Control:
         *,
         files: ArtifactFiles | None = None,
         policy: Policy | None = None,
+        same_update: Callable[[RunState], int],
     ) -> None:
         self._runs, self._sessions, self._store, self._send, self._files = runs, sessions, store, send, files
-        self._policy = policy or Policy()
+        self._policy, self._same_update = policy or Policy(), same_update
         self._looked_s = -math.inf
         if files is not None:
             files.under_way = self._under_way
@@ -84,6 +86,18 @@ class Control:
         work.changed.add(request.run)
         return record
 
+    def meet(self, work: Work) -> None:
+        """Trainers greeted, who say where they are: one that went on while there was no daemon is past the update that its
+        ranks should have begun at together, and all get another."""
+        for session in work.welcomes:
+            state = self._runs.states[session.stream.run]
+            if state.run.world == 1 or session.hello.replay or session.stream.attempt != state.run.attempt:
+                continue
+            state.running = max(state.running, session.hello.update_next)
+            if state.escalations.move_on(session.hello.update_next, self._same_update(state)):
+                work.redeliver.add(session.stream.run)
+                work.changed.add(session.stream.run)
+
     def _command(self, state: RunState, request: CommandRequest, work: Work, now: Now) -> CommandRecord:
         known = state.commands.get(request.id) or self._store.command(request.run, request.id)
         if isinstance(request, CancelCommand):
@@ -95,7 +109,7 @@ class Control:
         if known is not None:
             check_same(known, request, OPERATOR)
             return known
-        changed = state.commands.request(request, OPERATOR, now.unix_ns, self._targets(state, request), state.same_update())
+        changed = state.commands.request(request, OPERATOR, now.unix_ns, self._targets(state, request), self._same_update(state))
         work.commanded(changed)
         return changed[-1]
 
@@ -112,7 +126,7 @@ class Control:
             self._need_trainer(state)
             if request.origin != OPERATOR:
                 self._policy.check(request, kind, state.escalations.records(), state.update_last or 0)
-        same_update = state.same_update()
+        same_update = self._same_update(state)
         record = state.escalations.request(request, request.origin, now.unix_ns, known, same_update=same_update, kind=kind)
         if known is None:
             work.escalated([record])
@@ -126,7 +140,7 @@ class Control:
 
     def _level(self, state: RunState, request: Calm | SetLevel, work: Work) -> RunView:
         if isinstance(request, Calm):
-            work.escalated(state.escalations.calm("cancelled by an operator", state.same_update()))
+            work.escalated(state.escalations.calm("cancelled by an operator", self._same_update(state)))
             state.run = replace(state.run, pin=None)
             return state.view()
         if request.base is not None or request.pin is not None:
@@ -135,9 +149,9 @@ class Control:
         if request.revision is not None and request.revision != revision:
             raise GradwatchError("level-changed", where=request.run, expected=f"revision {revision}", got=str(request.revision))
         if request.base is not None:
-            state.escalations.set_base(request.base, state.same_update())
+            state.escalations.set_base(request.base, self._same_update(state))
         if request.pin is not None or request.unpin:
-            state.escalations.set_pin(request.pin, state.same_update())
+            state.escalations.set_pin(request.pin, self._same_update(state))
         desired = state.escalations.desired()
         state.run = replace(state.run, base=desired.base, pin=desired.pin, revision=desired.revision)
         return state.view()
@@ -156,7 +170,7 @@ class Control:
         origin = f"{ANOMALY_ORIGIN}{anomaly.id}"
         try:
             targets = self._targets(state, request)
-            changed = state.commands.request(request, origin, now.unix_ns, targets, state.same_update())
+            changed = state.commands.request(request, origin, now.unix_ns, targets, self._same_update(state))
         except GradwatchError as error:
             return error.sentence
         work.commanded(changed)

@@ -81,6 +81,10 @@ class Detection:
         known = self._streams.get(stream)
         return (None, 0.0) if known is None else known.rhythm_s
 
+    def same_update(self, state: RunState) -> int:
+        """The update from which on all ranks of a run can do something alike, by its own rhythm; 0 for a single rank."""
+        return state.same_update(self.rhythm(state.judged(Stream(state.run.run, state.run.attempt, 0)))[0])
+
     def restore(self) -> None:
         """Begin anew with what is stored: rows of ranks that wait; detectors come back with their stream's next row."""
         self._streams.clear()
@@ -271,7 +275,7 @@ class Detection:
         if request is None or state.escalations.get(request.id) or self._store.escalation(request.run, request.id):
             return
         # One that extends another is at its level already: it takes over wherever the other stands.
-        origin, same_update = f"{ANOMALY_ORIGIN}{anomaly.id}", 0 if decision.extends else state.same_update()
+        origin, same_update = f"{ANOMALY_ORIGIN}{anomaly.id}", 0 if decision.extends else self.same_update(state)
         work.escalated([state.escalations.request(request, origin, now.unix_ns, same_update=same_update, kind=anomaly.kind)])
         if decision.extends:
             work.escalated(state.escalations.cancel(decision.extends, f"extended by {request.id}"))

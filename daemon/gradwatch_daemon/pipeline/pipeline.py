@@ -113,7 +113,7 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
         self._detection = Detection(engine, store, self._runs, self._sessions, self._pace, policy=policy)
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
-        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, policy=policy)
+        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, policy=policy, same_update=self._detection.same_update)
         self._acting = Acting(self._runs, self._control, actions)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._swept_s = -math.inf
@@ -155,6 +155,7 @@ class Pipeline:
             work.place_losses(passed)
         self._tell_outage(work, now)
         self._reception.greet(passed, work, now)
+        self._control.meet(work)
         self.mailbox.take(work, now)
         self._hear(passed, now)
         self._detection.detect(passed, work, now)
@@ -370,7 +371,7 @@ class Pipeline:
         self._acting.restore(reader)
         for run, state in self._runs.states.items():
             state.escalations.load(self._spent(reader, state.run))
-            state.escalations.resume(state.same_update())
+            state.escalations.resume(self._detection.same_update(state))
             state.lost = self._store.lost_count(run)
             if state.run.state == "live":
                 # Whoever was connected will greet again; until then nobody is.

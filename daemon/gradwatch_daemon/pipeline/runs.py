@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gradwatch_contracts.control import Level
-from gradwatch_contracts.limits import UPDATE_MAX
 from gradwatch_daemon.anomalies.closing import close
 from gradwatch_daemon.anomalies.liveness import Vital
 from gradwatch_daemon.escalate.commands import Commands
 from gradwatch_daemon.escalate.desired import Escalations
+from gradwatch_daemon.escalate.lead import common_update
 from gradwatch_daemon.records import ALL_RANKS, Run, RunView, Session, Stream
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class RunState:
     """One run, as the pipeline thread holds it.
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
-    whether one of them ended by an exception, `exception` by which; `attempts` is the highest number given, `past` the attempts
+    whether one of them ended by an exception, `exception` by which; `running` is the newest update that one of them was in when it
+    greeted; `attempts` is the highest number given, `past` the attempts
     that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
     word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
     open anomalies for which the black box was asked for, `acted` the actions they asked for, `unmet` those of them that could
@@ -67,6 +68,7 @@ class RunState:
     thinned: int = 0
     lost: int = 0
     update_last: int | None = None
+    running: int = 0
     effective: Level | None = None
     detectors: tuple[DetectorState, ...] = ()
     open: dict[str, Anomaly] = field(default_factory=dict)
@@ -87,14 +89,15 @@ class RunState:
         """The stream that detection runs on for rows of `stream`: that of all ranks together where there are several."""
         return stream if self.run.world == 1 else stream._replace(rank=ALL_RANKS)
 
-    def same_update(self) -> int:
-        """The update from which on all ranks can do something alike: two after the newest of any, 0 for a single rank."""
-        if self.run.world == 1 or self.update_last is None:
-            return 0
-        return min(self.update_last + 2, UPDATE_MAX)  # a trainer may count as it likes, and neither store nor wire holds more
+    def same_update(self, usual_s: float | None) -> int:
+        """The update from which on all ranks can do something alike, where one usually takes `usual_s`; 0 for a single rank, and
+        where none has begun."""
+        newest = max(-1 if self.update_last is None else self.update_last, self.running - 1)
+        return 0 if self.run.world == 1 or newest < 0 else common_update(newest, usual_s)
 
     def view(self) -> RunView:
         """The immutable picture for HTTP."""
+        desired = self.escalations.desired()
         return RunView(
             run=self.run,
             live=self.live > 0,
@@ -113,7 +116,8 @@ class RunState:
             evidence=self.vital.evidence,
             newest=self.newest,
             beside=self.beside,
-            raised=frozenset(active.level for active in self.escalations.desired().active),
+            raised=frozenset(active.level for active in desired.active),
+            level_from=desired.not_before,
         )
 
     def remember(self, anomalies: Iterable[Anomaly]) -> None:
@@ -214,6 +218,7 @@ class Runs:
             _described(hello, state.attempts, base, old.first_seen_ns, now_ns), pin=old.pin, revision=old.revision
         )
         state.update_last, state.effective, state.detectors, state.newest = None, None, (), None
+        state.running = 0
         state.crashed, state.exception, state.ranks = False, "", set()
         return state
 

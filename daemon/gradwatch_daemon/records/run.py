@@ -81,7 +81,7 @@ class Newest:
 class RunView:
     """The immutable picture of a run for HTTP. `effective` is what the agent last confirmed, `state` may be slow or stalled; of
     `thinned` of its `rows` only roll-ups are left; `beside` are older attempts whose trainers live all the same; `raised` are
-    the levels that open escalations ask for."""
+    the levels that open escalations ask for, and base and pin hold from update `level_from` on."""
 
     run: Run
     live: bool
@@ -101,6 +101,7 @@ class RunView:
     newest: Newest | None = field(default=None, compare=False)
     beside: tuple[int, ...] = ()
     raised: frozenset[Level] = frozenset()
+    level_from: int = 0
 
 
 OWN_NAME = "give each trainer its own: gradwatch run --run NAME, or GRADWATCH_RUN_ID"

@@ -111,7 +111,7 @@ async def test_escalation_accepted_answers_the_resource_and_its_place() -> None:
         "update_ended": None,
         "ended_why": "",
         "expires_at": "2026-01-31T12:01:00.123Z",
-        "ranks": [{"rank": 1, "state": "requested", "update": None, "reason": ""}],
+        "ranks": [{"rank": 1, "state": "requested", "update": None, "reason": "", "applied": None, "late": None}],
         "sentence": "Asked for minimal for 50 updates; the trainer has not been told yet.",
     }
 

@@ -104,7 +104,7 @@ async def test_wait_ends_when_an_update_was_collected_so() -> None:
     assert answer.json()["level"] == {"base": "normal", "pin": "off", "effective": "off", "revision": 3}
 
 
-@pytest.mark.parametrize(("world", "shows"), [(1, 121), (2, 122)])
+@pytest.mark.parametrize(("world", "shows"), [(1, 121), (2, 122), (2, 155)])
 @pytest.mark.parametrize("raised", [Level.NORMAL, Level.DEBUG])
 async def test_wait_for_a_lower_base_ends_with_a_row_after_it_and_at_it(world: int, shows: int, raised: Level) -> None:
     """Not at once because the old level is above it: what was collected before shows nothing, nor does a row on its way."""
@@ -115,7 +115,7 @@ async def test_wait_for_a_lower_base_ends_with_a_row_after_it_and_at_it(world: i
         asking = asyncio.create_task(client.patch(f"{PATH}?wait=30", json={"level": {"base": "minimal"}}))
         while not daemon.pipeline.futures:
             await asyncio.sleep(0)
-        daemon.pipeline.futures[0].set_result(make_view(lowered, effective=Level.NORMAL))
+        daemon.pipeline.futures[0].set_result(make_view(lowered, effective=Level.NORMAL, level_from=shows if world > 1 else 0))
         for update, level in ((shows, Level.NORMAL), (shows - 1, Level.MINIMAL)):
             daemon.publish(make_view(lowered, effective=level, update_last=update))
             done, _ = await asyncio.wait([asking], timeout=0.05)

@@ -24,5 +24,5 @@ export function Life({ one }) {
 /** Ranks that said something else than the rest: only then are they worth a line each. */
 export function Ranks({ one }) {
   if (!Array.isArray(one.ranks) || one.ranks.length < 2) return null;
-  return html`<span class="dim">${one.ranks.map((rank) => `rank ${rank.rank}: ${rank.state}${rank.update === null ? "" : ` at ${rank.update}`}${rank.reason ? ` (${rank.reason})` : ""}`).join(" · ")}</span>`;
+  return html`<span class="dim">${one.ranks.map((rank) => `rank ${rank.rank}: ${rank.state}${rank.update === null ? "" : ` at ${rank.update}`}${rank.late ? `, ${rank.late} after the first` : ""}${rank.reason ? ` (${rank.reason})` : ""}`).join(" · ")}</span>`;
 }
