@@ -38,7 +38,7 @@ def find_root(finding: Finding, track: Track, known: Iterable[OpenAnomaly], rule
     """
     kind, subject = finding
     for root in known:
-        if not root.onset <= track.onset <= root.last + AFTERMATH or (root.rank == INFO and track.rank > INFO):
+        if not root.onset <= track.onset <= root.last + AFTERMATH or (root.root_rank == INFO and track.rank > INFO):
             continue
         if (root.kind, root.subject) == finding:
             return root
@@ -65,6 +65,11 @@ def find_consequence(
         if anomaly.onset - AFTERMATH <= track.onset and (track.onset, place) < (anomaly.onset, order.index(anomaly.kind)):
             return anomaly
     return None
+
+
+def may_hold(anomaly: OpenAnomaly, finding: Finding, track: Track) -> bool:
+    """Whether a finding may go on in an open anomaly that it once began: not as more than info below an info root."""
+    return anomaly.root_rank > INFO or track.rank == INFO or (anomaly.kind, anomaly.subject) == finding
 
 
 def explains(rule: Rule, kind: str) -> bool:

@@ -14,7 +14,7 @@ import msgpack
 
 from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.control import Severity
-from gradwatch_daemon.anomalies.cause import AFTERMATH, find_consequence, find_root
+from gradwatch_daemon.anomalies.cause import AFTERMATH, find_consequence, find_root, may_hold
 from gradwatch_daemon.anomalies.open import OpenAnomaly, anomaly_id
 from gradwatch_daemon.anomalies.resting import Resting, Standing
 from gradwatch_daemon.anomalies.sentence import describe
@@ -212,9 +212,12 @@ class Lifecycle:
         caused = find_consequence(lane.key, track, lane.order, self._open.values(), self._rules)
         root = caused or find_root(lane.key, track, (*self._open.values(), *self._over.values()), self._rules)
         id_ = anomaly_id(self._stream, kind, subject, track.onset)
-        if root is None:
-            # Votes that reach back to the same onset: it is that anomaly again, whatever else has become its root.
-            root = self._open.get(id_)
+        if root is None and id_ in self._open:
+            # Votes that reach back to the same onset: it is that anomaly again, unless an info finding became its root meanwhile.
+            if may_hold(self._open[id_], lane.key, track):
+                root = self._open[id_]
+            else:
+                id_ = anomaly_id(self._stream, kind, subject, update)
         if root is not None:
             self._join(root, lane, row, update)
             if caused is not None:
@@ -254,8 +257,11 @@ class Lifecycle:
         self._over.pop(anomaly.id, None)
         self._open[anomaly.id] = self._changed[anomaly.id] = anomaly
         if lane.key == (anomaly.kind, anomaly.subject):
-            anomaly.root_last, anomaly.count = update, anomaly.count + lane.track.count
+            again = lane.track.onset == anomaly.onset  # the votes of an info finding, counted once more
+            anomaly.root_last, anomaly.count = update, lane.track.count + (0 if again else anomaly.count)
             anomaly.rank = max(anomaly.rank, lane.track.rank)
+            if lane.track.rank > anomaly.root_rank:
+                self._say(anomaly, lane, row, update)
         else:
             anomaly.attach(self._attached(lane, row, update))
 
@@ -263,10 +269,14 @@ class Lifecycle:
         """A finding that began earlier takes the root's place; what was the root stays beside it."""
         anomaly.attached = [a for a in anomaly.attached if (a.kind, a.subject) != lane.key]
         anomaly.attach(anomaly.root())
-        verdicts, track = lane.verdicts, lane.track
         anomaly.kind, anomaly.subject = lane.key
-        anomaly.onset, anomaly.root_last, anomaly.count = track.onset, update, track.count
-        anomaly.root_rank = track.rank
+        anomaly.onset, anomaly.root_last, anomaly.count = lane.track.onset, update, lane.track.count
+        self._say(anomaly, lane, row, update)
+
+    def _say(self, anomaly: OpenAnomaly, lane: _Lane, row: int, update: int) -> None:
+        """The root's severity and numbers are those of this update."""
+        verdicts = lane.verdicts
+        anomaly.root_rank = lane.track.rank
         anomaly.value, anomaly.limit = float(verdicts.value[row]), float(verdicts.limit[row])
         anomaly.baseline = float(verdicts.baseline[row])
         anomaly.minibatch, anomaly.stage = int(verdicts.minibatch[row]), int(verdicts.stage[row])
@@ -274,7 +284,7 @@ class Lifecycle:
 
     def _grow(self, lane: _Lane, row: int, update: int, *, lifted: bool) -> None:
         """A finding goes on; when its severity rose, its numbers become those of this update."""
-        anomaly, track, verdicts = self._open[lane.track.anomaly], lane.track, lane.verdicts
+        anomaly, track = self._open[lane.track.anomaly], lane.track
         anomaly.last = max(anomaly.last, update)
         self._changed[anomaly.id] = anomaly
         if lane.key != (anomaly.kind, anomaly.subject):
@@ -284,11 +294,8 @@ class Lifecycle:
             return
         anomaly.root_last, anomaly.count = update, track.count
         if lifted:
-            anomaly.rank, anomaly.root_rank = max(anomaly.rank, track.rank), track.rank
-            anomaly.value, anomaly.limit = float(verdicts.value[row]), float(verdicts.limit[row])
-            anomaly.baseline = float(verdicts.baseline[row])
-            anomaly.minibatch, anomaly.stage = int(verdicts.minibatch[row]), int(verdicts.stage[row])
-            anomaly.sentence = self._sentence(lane, row, update)
+            anomaly.rank = max(anomaly.rank, track.rank)
+            self._say(anomaly, lane, row, update)
 
     def _end(self, id_: str, key: tuple[str, str], update: int) -> None:
         """A finding is over; its anomaly is resolved when none of its findings fires any more."""

@@ -109,7 +109,9 @@ class Control:
         if known is not None:
             check_same(known, request, OPERATOR)
             return known
-        changed = state.commands.request(request, OPERATOR, now.unix_ns, self._targets(state, request), self._same_update(state))
+        changed = state.commands.request(
+            request, OPERATOR, now.unix_ns, self._targets(state, request), self._same_update(state)
+        )
         work.commanded(changed)
         return changed[-1]
 

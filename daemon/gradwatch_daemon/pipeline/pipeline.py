@@ -113,7 +113,9 @@ class Pipeline:
         self._reception = Reception(self._sessions, self._runs, senses, store.session, counters, secret=secret)
         self._detection = Detection(engine, store, self._runs, self._sessions, self._pace, policy=policy)
         self._vitals = Vitals(self._runs, self._pace, self._detection, self._processes)
-        self._control = Control(self._runs, self._sessions, store, socket.send, files=files, policy=policy, same_update=self._detection.same_update)
+        self._control = Control(
+            self._runs, self._sessions, store, socket.send, files=files, policy=policy, same_update=self._detection.same_update
+        )
         self._acting = Acting(self._runs, self._control, actions)
         self._keep, self._thin_at_s = keep, clock().mono_s if keep else math.inf
         self._swept_s = -math.inf

@@ -274,6 +274,8 @@ async def test_command_in_every_state_is_a_valid_answer_with_its_own_sentence(st
     document = (await daemon.get("/runs/ant-ppo/commands/c1")).json()
 
     CommandItem.model_validate(document)
-    assert document["ranks"] == [{"rank": 0, "state": state.value, "update": 121, "reason": "because", "applied": None, "late": None}]
+    assert document["ranks"] == [
+        {"rank": 0, "state": state.value, "update": 121, "reason": "because", "applied": None, "late": None}
+    ]
     waits = state in (ControlState.REQUESTED, ControlState.DELIVERED)
     assert ("because" in document["sentence"]) != waits

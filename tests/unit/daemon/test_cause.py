@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.anomalies.cause import explains
+from gradwatch_daemon.anomalies.lifecycle import Lifecycle
 from gradwatch_daemon.detect.catalogue import load_profile
-from harness.blocks import Watch, signal_block
+from gradwatch_daemon.records import Verdict, Verdicts
+from harness.blocks import STREAM, Watch, signal_block
 
 RULES = load_profile("default").rules
+INFO, WARNING = Severity.INFO.rank, Severity.WARNING.rank
+
+
+def said(kind: str, breach: bool, rank: int) -> Verdicts:
+    """One detector's word on one update."""
+    code = bytes([Verdict.BREACH if breach else Verdict.CLEAR])
+    return Verdicts(kind, "", code, [rank], [1.0], [1.0], [math.nan], [-1], [4], "", [0])
 
 
 def test_cause_graph_explains_what_may_follow_and_no_bug_of_the_trainer() -> None:
@@ -62,6 +73,51 @@ def test_cause_spike_then_extreme_of_one_excursion_is_one_anomaly_lifted_to_crit
     assert [(a.kind, a.severity, a.update_onset, a.count) for a in found] == [("kl_spike", Severity.CRITICAL, 1, 5)]
     assert [(a.kind, a.update_onset) for a in found[0].attached] == [("kl_extreme", 3)]
     assert found[0].value == 0.2 or abs(found[0].value - 0.2) < 1e-6
+
+
+def test_cause_finding_that_becomes_a_warning_below_an_info_root_stands_on_its_own() -> None:
+    """The note of an entropy that falls began the anomaly, large gradients that began earlier became its root; the warning of
+    the same votes is not hidden below them, neither now nor for what it explains, and a restart changes nothing."""
+    watch = Watch()
+    life, news = watch.lifecycle, []
+    for update in range(40):
+        gradient = said("gradient_exploding", update in (0, 3) or 4 <= update < 20, INFO)
+        entropy = said("entropy_collapse", 1 <= update < 20, WARNING)
+        stalled = said("update_stalled", 12 <= update < 20, WARNING)
+        news += life.observe(update, update, [gradient, entropy, stalled])
+        restored = Lifecycle(STREAM, watch.profile.rules, watch.profile.rules_hash)
+        restored.load(life.dump())
+        life = restored
+
+    firsts = {anomaly.id: anomaly for anomaly in reversed(news)}
+    assert sorted((a.kind, a.severity, a.update_fired) for a in firsts.values()) == [
+        ("entropy_collapse", Severity.INFO, 3),
+        ("entropy_collapse", Severity.WARNING, 8),
+    ]
+    note, warning = sorted({anomaly.id: anomaly for anomaly in news}.values(), key=lambda a: a.update_fired)
+    assert (note.kind, note.severity, [(a.kind, a.severity) for a in note.attached]) == (
+        "gradient_exploding",
+        Severity.INFO,
+        [("entropy_collapse", Severity.INFO)],
+    )
+    assert (warning.kind, warning.update_onset, [a.kind for a in warning.attached]) == (
+        "entropy_collapse",
+        1,
+        ["update_stalled"],
+    )
+    assert (note.state, warning.state) == ("resolved", "resolved")
+
+
+def test_cause_note_that_becomes_a_warning_while_it_explains_others_says_the_numbers_of_the_warning() -> None:
+    """It goes on as the root, and is as grave as it says."""
+    watch = Watch()
+    for update in range(12):
+        entropy = said("entropy_collapse", True, WARNING)
+        watch.lifecycle.observe(update, update, [entropy, said("entropy_low", update < 4, INFO)])
+    (anomaly,) = watch.lifecycle.open
+    assert (anomaly.kind, anomaly.severity, anomaly.count) == ("entropy_collapse", Severity.WARNING, 12)
+    assert [a.severity for a in anomaly.attached] == [Severity.INFO]
+    assert "at update 7" in anomaly.sentence
 
 
 def test_cause_nan_is_never_hidden_below_something_else() -> None:
