@@ -213,7 +213,7 @@ class Lifecycle:
         root = caused or find_root(lane.key, track, (*self._open.values(), *self._over.values()), self._rules)
         id_ = anomaly_id(self._stream, kind, subject, track.onset)
         if root is None and id_ in self._open:
-            # Votes that reach back to the same onset: it is that anomaly again, unless an info finding became its root meanwhile.
+            # Votes that reach back to the same onset: it is that anomaly again, unless a note has become its root meanwhile.
             if may_hold(self._open[id_], lane.key, track):
                 root = self._open[id_]
             else:

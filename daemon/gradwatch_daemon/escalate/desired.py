@@ -75,8 +75,8 @@ class Escalations:
                 self._resumed.add(record.id)
 
     def move_on(self, running: int, same_update: int) -> bool:
-        """A trainer greets in update `running`. What was resumed and begun by no rank waits for `same_update` instead, where that
-        trainer is past the update it waited for; whether anything does."""
+        """A trainer greets in update `running`. What was resumed and begun by no rank waits for `same_update` instead,
+        where that trainer is past the update it waited for; whether anything does."""
         late = [id_ for id_ in self._resumed if self._not_before[id_] <= running]
         self._not_before.update(dict.fromkeys(late, same_update))
         self._revision += bool(late)

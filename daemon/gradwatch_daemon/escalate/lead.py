@@ -7,9 +7,9 @@ import math
 from gradwatch_contracts.limits import UPDATE_MAX
 
 WISH_S = 0.25
-"""What a wish may need to every rank: the rows that say where they are wait 20 ms in an agent, the daemon's tick takes as long and
-commits before it tells, and the thread that hears of it waits for an interpreter that trains; of an agent that was idle it is
-100 ms. Twice what that comes to, for a rank that gets it too late begins apart from the others."""
+"""What a wish may need to every rank: the rows that say where they are wait 20 ms in an agent, the daemon's tick takes as long
+and commits before it tells, and the thread that hears of it waits for an interpreter that trains; of an agent that was idle
+it is 100 ms. Twice what that comes to, for a rank that gets it too late begins apart from the others."""
 
 LEAD_UPDATES_MIN = 2
 """The one that runs was begun before anybody could tell, so the next but one is the first that all may begin."""

@@ -45,9 +45,9 @@ class RunState:
     """One run, as the pipeline thread holds it.
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
-    whether one of them ended by an exception, `exception` by which; `running` is the newest update that one of them was in when it
-    greeted; `attempts` is the highest number given, `past` the attempts
-    that came from a spool while a later one was live, by launch id; `effective` is the level of the newest row, the agent's own
+    whether one of them ended by an exception, `exception` by which; `running` is the newest update that one of them was in when
+    it greeted; `attempts` is the highest number given, `past` the attempts that came from a spool while a later one was live, by
+    launch id; `effective` is the level of the newest row, the agent's own
     word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
     open anomalies for which the black box was asked for, `acted` the actions they asked for, `unmet` those of them that could
     not be asked for yet, `spared` those whose raise was refused, `refill` and `allowance` what is shown of that. `begun_s` is
@@ -90,8 +90,8 @@ class RunState:
         return stream if self.run.world == 1 else stream._replace(rank=ALL_RANKS)
 
     def same_update(self, usual_s: float | None) -> int:
-        """The update from which on all ranks can do something alike, where one usually takes `usual_s`; 0 for a single rank, and
-        where none has begun."""
+        """The update from which on all ranks can do something alike, where one usually takes `usual_s`; 0 for a single rank,
+        and where none has begun."""
         newest = max(-1 if self.update_last is None else self.update_last, self.running - 1)
         return 0 if self.run.world == 1 or newest < 0 else common_update(newest, usual_s)
 
