@@ -38,7 +38,7 @@ BOTH = {"world": 2, "verbs": VERBS, "launch_id": "both"}
     ],
 )
 def test_lead_covers_the_time_of_a_wish_within_its_bounds(usual_s: float | None, lead: int) -> None:
-    """Slow updates need only the next but one, fast ones as many as the wish takes, and a clock that stands still is bounded."""
+    """Slow updates need only the next but one, fast ones as many as the wish takes; a clock that stands still is bounded."""
     assert common_update(40, usual_s) == 40 + lead
     assert common_update(UPDATE_MAX - 1, usual_s) == UPDATE_MAX
 
