@@ -45,12 +45,13 @@ class RunState:
     """One run, as the pipeline thread holds it.
 
     `live` counts the connected processes of the present attempt, `ranks` are those that ever lived in it, `crashed` says
-    whether one of them ended by an exception, `exception` by which; `running` is the newest update that one of them was in when
-    it greeted; `attempts` is the highest number given, `past` those that came from a spool while a later one was live, by launch
-    id; `effective` is the level of the newest row, the agent's own word. `vital` is how it is; `silent` are those of the sessions that do not answer and can be seen. `looked_back` are the
-    open anomalies for which the black box was asked for, `acted` the actions they asked for, `unmet` those of them that could
-    not be asked for yet, `spared` those whose raise was refused, `refill` and `allowance` what is shown of that. `begun_s` is
-    when the present attempt began, on the monotonic clock, and `beside` are older ones whose trainers live all the same.
+    whether one of them ended by an exception, `exception` by which; `running` is the newest update that one of them was in
+    when it greeted; `attempts` is the highest number given, `past` those that came from a spool while a later one was live, by
+    launch id; `effective` is the level of the newest row, the agent's own word. `vital` is how it is; `silent` are those of
+    the sessions that do not answer and can be seen. `looked_back` are the open anomalies for which the black box was asked
+    for, `acted` the actions they asked for, `unmet` those of them that could not be asked for yet, `spared` those whose raise
+    was refused, `refill` and `allowance` what is shown of that. `begun_s` is when the present attempt began, on the monotonic
+    clock, and `beside` are older ones whose trainers live all the same.
     """
 
     run: Run
