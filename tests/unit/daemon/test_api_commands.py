@@ -190,7 +190,9 @@ async def test_command_accepted_answers_the_resource_and_its_place() -> None:
         "update_applied": None,
         "update_ended": None,
         "ended_why": "",
-        "ranks": [{"rank": rank, "state": "requested", "update": None, "reason": ""} for rank in (0, 1)],
+        "ranks": [
+            {"rank": rank, "state": "requested", "update": None, "reason": "", "applied": None, "late": None} for rank in (0, 1)
+        ],
         "artifact": None,
         "sentence": "Asked for stop; the trainer has not been told yet.",
     }
