@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from gradwatch_agent.arguments import Settings
+    from gradwatch_agent.collect.gradients import GradientCollector
     from gradwatch_agent.collect.measurement import Measurement, Underway
     from gradwatch_agent.collect.phases import Pause
+    from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.profile import Capture
     from gradwatch_agent.desired import DesiredState
     from gradwatch_agent.exits import Exits
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from gradwatch_contracts.messages import Command, Scalar
 
 MINIMAL = Level.MINIMAL
+
+Looked = tuple["PolicyCollector", "GradientCollector", bool]
+"""Where the minibatches of the running update go, and whether it is one at DEBUG."""
 
 
 class UpdateCycle:
@@ -64,6 +69,8 @@ class UpdateCycle:
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None
+        self._looked: Looked | None = None
+        """What `ppo` works with for the rest of the running update; None before it looked, and when nothing is measured."""
         self._capture: Capture | None = None
         self._blame = Blame()
         self._unfit: set[str] = set()
@@ -102,7 +109,7 @@ class UpdateCycle:
         except Exception as own:
             note_own_error(self, "Monitor.close", own)
         finally:
-            self._open = False
+            self._open, self._looked = False, None
             self._exits.remove(self)
             self._let_go()
             if self._link is not None:
@@ -110,7 +117,7 @@ class UpdateCycle:
 
     def disable(self) -> None:
         """Become inert: we are in a forked child. Nothing is let go there, since freeing it could touch the device."""
-        self._open = False
+        self._open, self._looked = False, None
         if self._measurement is not None:
             self._measurement.detach()
 
@@ -118,7 +125,7 @@ class UpdateCycle:
         """Take our hooks out of the trainer's objects and keep none of them alive: a closed monitor may live for long."""
         if self._measurement is not None:
             self._measurement.detach()
-        self._measurement = None
+        self._measurement = self._looked = None
         if self._memory is not None:
             self._memory.close()
         self._settings = replace(self._settings, modules=(), optimizers=(), probe=None)
@@ -140,7 +147,7 @@ class UpdateCycle:
         """Of a minibatch whose gradient is there already, as `ppo(entropy=)` takes it; of the rest of it nothing is known."""
         begin = time.perf_counter_ns()
         if self._open and self._collected >= Level.NORMAL:
-            self._measure().policy.observe(entropy=entropy)
+            self._measure().policy.observe((None, None, None, None, None, entropy, None))
             self._agent_ns += time.perf_counter_ns() - begin
 
     def open(self) -> None:
@@ -168,6 +175,7 @@ class UpdateCycle:
 
     def _begin(self) -> None:
         """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
+        self._looked = None
         if self.refused:
             self._open = False
             self._exits.remove(self)

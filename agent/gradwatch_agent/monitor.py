@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gradwatch_agent.collect.profile import Capture
+    from gradwatch_agent.cycle import Looked
     from gradwatch_contracts.messages import Scalar
 
 NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
@@ -121,40 +122,43 @@ class Monitor(UpdateCycle):
         ratios at DEBUG.
         """
         begin = time.perf_counter_ns()
-        if not self._open or self._collected < NORMAL:
-            return
+        looked = self._looked
         try:  # what `guarded` does, without passing ten arguments on
-            if unknown or positional:
-                self._hints.say_unknown("ppo", unknown, len(positional))
-            if self._rows.pending:
-                self._rows.harvest()
-            measurement = self._measurement or self._measure()
-            measurement.gradients.minibatch()
-            minibatch = measurement.policy.minibatches
-            if not minibatch and measurement.policy.stepped and not measurement.policy.off_policy:
-                self._note_late()
-            if "ppo" in self._unfit:
-                said = {"new_logp": new_logp, "old_logp": old_logp, "entropy": entropy, "values": values, "returns": returns}
-                self._describe("ppo", {**said, "advantages": advantages, "clip": clip, "mask": mask, "loss": loss})
-            measurement.policy.observe(
-                new_logp=new_logp,
-                old_logp=old_logp,
-                entropy=entropy,
-                values=values,
-                returns=returns,
-                advantages=advantages,
-                clip=clip,
-                mask=mask,
-                loss=loss,
-            )
-            if std is not None or self._collected >= Level.DEBUG:
+            if looked is None or unknown or positional:
+                if not self._open or self._collected < NORMAL:
+                    return
+                looked = self._look(unknown, len(positional))
+                if "ppo" in self._unfit:
+                    said = {"new_logp": new_logp, "old_logp": old_logp, "entropy": entropy, "values": values}
+                    said.update(returns=returns, advantages=advantages, clip=clip, mask=mask, loss=loss)
+                    self._describe("ppo", said)
+            policy, gradients, more = looked
+            if gradients.asks:
+                gradients.minibatch()
+            given = (new_logp, old_logp, values, returns, advantages, entropy, mask)
+            if not policy.repeat(given, clip, loss):
+                policy.observe(given, clip, loss)
+            if more or std is not None:
                 others = {"mask": mask, "actions": actions, "values": values, "advantages": advantages}
-                self._observe_more(minibatch, std, new_logp, old_logp, **others)
+                self._observe_more(policy.minibatches - 1, std, new_logp, old_logp, **others)
         except Exception as error:
             if is_strict():
                 raise
             note_own_error(self, "Monitor.ppo", error)
         self._agent_ns += time.perf_counter_ns() - begin
+
+    def _look(self, unknown: Mapping[str, object], nameless: int) -> Looked:
+        """Do what `ppo` does once an update, and return what its further calls need."""
+        if unknown or nameless:
+            self._hints.say_unknown("ppo", unknown, nameless)
+        self._rows.harvest()
+        measurement = self._measure()
+        policy, gradients = measurement.policy, measurement.gradients
+        if not policy.minibatches and policy.stepped and not policy.off_policy:
+            self._note_late()
+        looked = policy, gradients, self._collected >= Level.DEBUG
+        self._looked = None if self._rows.pending else looked  # a row under way is looked for at every call
+        return looked
 
     def _observe_more(self, minibatch: int, std: object, new_logp: object, old_logp: object, **others: object) -> None:
         """What of a minibatch may rest: the deviations of the policy and, at DEBUG, its worst ratios."""

@@ -90,6 +90,8 @@ class GradientCollector:
         self.steps = 0
         self.clips = 0
         self.compiled = False
+        self.asks = False
+        """Whether `minibatch` is to be called."""
         self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
@@ -126,6 +128,7 @@ class GradientCollector:
         self.tally, self.level, self.steps, self.clips = tally, level, 0, 0
         self._clipped.clear()
         self.compiled = False
+        self.asks = bool(self._optimizers)
         self._ratio_status = Status.INCOMPLETE
         self._before = {}
         self._bound = (None, None, None)
@@ -142,6 +145,7 @@ class GradientCollector:
 
     def minibatch(self) -> None:
         """`ppo()` is called."""
+        self.asks = self.compiled or not self._skipped.used_clip
         if self._optimizers and not self._skipped.used_clip:
             self._skipped.minibatch()
         if self.compiled:
@@ -211,7 +215,7 @@ class GradientCollector:
     def _see_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the step; measure the gradients when nothing clipped them."""
         if is_compiling():
-            self.compiled = True  # the one thing of ours in the compiled step: it is done again whenever that runs
+            self.compiled = self.asks = True  # all of ours in the compiled step: it is done again whenever that runs
             return
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep

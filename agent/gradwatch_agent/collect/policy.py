@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradwatch_agent.collect.block_facts import EXTRA, want
+from gradwatch_agent.collect.block_facts import want
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.minibatch import ADVANTAGE, ERROR, LOSS, VALUE, Minibatch
 from gradwatch_agent.collect.policy_facts import ENTROPY, K3, LOGRATIO, PPO_COLUMNS, RATIO_COLUMNS
-from gradwatch_agent.collect.recipe import Given, Recipe
-from gradwatch_agent.collect.series import Series
-from gradwatch_agent.collect.staging import Channel, Layout
+from gradwatch_agent.collect.recipe import Given, Recipe, dtype_of
+from gradwatch_agent.collect.series import NUMBERS_MAX, Series
+from gradwatch_agent.collect.staging import Channel, Layout, stack
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.plan import Plan
 from gradwatch_agent.device.reduce import is_grad_enabled, set_grad
-from gradwatch_agent.device.transfer import host_value
+from gradwatch_agent.device.transfer import host_value, read_host
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import Source
@@ -27,47 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gradwatch_agent.collect.host import Reader
-    from gradwatch_agent.collect.staging import Staging
+    from gradwatch_agent.collect.series import Known
+    from gradwatch_agent.collect.staging import Block, Staging
+
+is_capturing = torch.cuda.is_current_stream_capturing
 
 HEADS_MAX = 64
 """Action heads of one policy."""
 
 LAYOUTS_MAX = 256
 """Layouts kept; an annealed clip makes a new one each update."""
-
-VALUE, ERROR, ADVANTAGE, LOSS = (
-    (name, f"{name}.nonfinite", f"{name}.nonfinite_mb", *EXTRA.get(name, ()))
-    for name in ("value.new", "value.new.error", "adv.used", "loss.total")
-)
-
-
-@dataclass(slots=True)
-class Minibatch:
-    """Channels of one call that passed: tensors of one shape and device."""
-
-    shape: torch.Size
-    device: torch.device
-    samples: list[torch.Tensor] = field(default_factory=list)
-    columns: list[tuple[str, str]] = field(default_factory=list)
-    ratio: bool = False
-    error: bool = False
-    layout: Layout | None = None
-    dtype: torch.dtype = torch.float32
-
-    def refuse(self, tally: Tally, status: Status) -> None:
-        """Refuse every per-sample channel, also those accepted before."""
-        _refuse(tally, self.columns, status)
-        self.samples.clear()
-        self.columns.clear()
-        self.ratio = self.error = False
-
-    def fault(self, tensor: object) -> Status | None:
-        """Why a tensor cannot stand beside the others, None when it can."""
-        if not is_plain(tensor) or tensor.dtype not in FLOATS or tensor.layout is not torch.strided:
-            return Status.DTYPE
-        if tensor.device != self.device:
-            return Status.DEVICE
-        return None if tensor.shape == self.shape else Status.SHAPE
 
 
 class PolicyCollector:
@@ -77,8 +46,8 @@ class PolicyCollector:
         "_before_first_only",
         "_cuda",
         "_layouts",
-        "_limit_told",
         "_limits",
+        "_losses",
         "_recipe",
         "_resting",
         "_series",
@@ -114,62 +83,86 @@ class PolicyCollector:
         """A new update: no minibatch, no optimizer step."""
         self.tally = tally
         self.minibatches = 0
-        self.stepped = self._limit_told = False
+        self.stepped = False
         self._series: dict[tuple[str, str], Series] = {}
+        self._losses: list[Known] = []
+        if self._recipe is not None:
+            self._recipe.block = None
         if self._resting != self._switches.resting:
             self._resting, self._recipe = self._switches.resting, None
 
-    def observe(
-        self,
-        *,
-        new_logp: object = None,
-        old_logp: object = None,
-        entropy: object = None,
-        values: object = None,
-        returns: object = None,
-        advantages: object = None,
-        clip: object = None,
-        mask: object = None,
-        loss: object = None,
-    ) -> None:
-        """Stage one minibatch. What cannot be used is refused in `tally` with its reason."""
-        if self._cuda and torch.cuda.is_current_stream_capturing():
+    def repeat(self, given: Given, clip: Any, loss: Any) -> bool:
+        """Stage a minibatch like the last one. False when it is another one; then nothing was done, and `observe` is to do it.
+
+        One flat function that touches little: right after a minibatch of training each function and object that is touched
+        costs what ten do in a loop. `stack` itself refuses tensors of different shapes or devices.
+        """
+        recipe = self._recipe
+        if recipe is None or tuple(map(type, given)) != recipe.types or (self._cuda and is_capturing()):
+            return False
+        tensors = recipe.pick(given)
+        if (
+            tuple(map(dtype_of, tensors)) != recipe.dtypes
+            or tensors[0].shape != recipe.shape
+            # The type first: a tensor would be waited for.
+            or (clip is not recipe.clip and (type(clip) is not type(recipe.clip) or clip != recipe.clip))
+        ):
+            return False
+        block, minibatch = recipe.block, self.minibatches
+        if block is None or len(block.minibatches) == len(block.rows):
+            block = self._make_room(recipe, minibatch)
+            if block is None:
+                return False
+        enabled = is_grad_enabled()
+        try:
+            set_grad(False)
+            stack(tensors, out=block.rows[len(block.minibatches)])
+        except RuntimeError:
+            return False
+        finally:
+            set_grad(enabled)
+        block.minibatches.append(minibatch)
+        self.minibatches = minibatch + 1
+        if not self.stepped:
+            block.before_step += recipe.ratio and self._before(minibatch)
+        number = None
+        if type(loss) is torch.Tensor and loss.is_cpu and not loss.dim():
+            try:
+                number = read_host(loss)
+            except RuntimeError:  # a sparse one
+                number = None
+        if type(number) is float:
+            self._losses.append((number, minibatch, None))
+        elif loss is not None:
+            self._take_loss(loss, minibatch)
+        return True
+
+    def _make_room(self, recipe: Recipe, minibatch: int) -> Block | None:
+        """A block for more minibatches of this recipe; None when these are not to be staged, or cannot be any more."""
+        if minibatch >= NUMBERS_MAX:  # of the losses no more are kept
+            return None
+        with torch.no_grad():
+            recipe.block = self.staging.room(recipe.key)
+        if recipe.entropy and recipe.block is not None:
+            self._tell_limit(self.tally, "")
+        return recipe.block
+
+    def observe(self, given: Given, clip: object = None, loss: object = None) -> None:
+        """Stage one minibatch of any kind. What cannot be used is refused in `tally` with its reason."""
+        if self._cuda and is_capturing():
             for name in PPO_COLUMNS:  # what we launched would become a part of the graph
                 self.tally.refuse(name, Status.CAPTURING)
             return
         minibatch = self.minibatches
         self.minibatches = minibatch + 1
-        given = (new_logp, old_logp, values, returns, advantages, entropy, mask)
         enabled = is_grad_enabled()
         try:
             set_grad(False)
-            if not self._observe_again(given, clip, minibatch):
-                self._examine(given, clip, minibatch)
+            self._examine(given, clip, minibatch)
             if loss is not None:
                 self._take_loss(loss, minibatch)
         finally:
             set_grad(enabled)
-
-    def _observe_again(self, given: Given, clip: object, minibatch: int) -> bool:
-        """Stage a minibatch like the last one: a quarter of the cost of examining it. False when it is another one.
-
-        `stack` itself refuses tensors of different shapes or devices; then the examination says what is wrong.
-        """
-        recipe = self._recipe
-        tensors = None if recipe is None else recipe.tensors(given, clip)
-        if recipe is None or tensors is None:
-            return False
-        before = recipe.ratio and self._before(minibatch)
-        try:
-            if not self.staging.stage_again(recipe.key, tensors, minibatch, before):
-                self.staging.stage(recipe.key[0], tensors, recipe.key[2], minibatch, before)
-        except RuntimeError:
-            return False
-        if not self._limit_told:
-            self._limit_told = True
-            if recipe.entropy:
-                self._tell_limit(self.tally, "")
-        return True
 
     def _before(self, minibatch: int) -> bool:
         """Whether the policy is still the one that collected: no optimizer step was taken in this update."""
@@ -281,11 +274,14 @@ class PolicyCollector:
             self.tally.refuse(name, fault or Status.DTYPE)
 
     def _add(self, name: str, subject: str, number: torch.Tensor | float, minibatch: int) -> None:
+        if not self._series_of(name, subject).add(number, minibatch):
+            self.tally.refuse(name, Status.INCOMPLETE, subject)
+
+    def _series_of(self, name: str, subject: str) -> Series:
         series = self._series.get((name, subject))
         if series is None:
             series = self._series[name, subject] = Series(self.staging, name, subject)
-        if not series.add(number, minibatch):
-            self.tally.refuse(name, Status.INCOMPLETE, subject)
+        return series
 
     def _bound(self, tally: Tally, clip: object) -> float | None:
         bound = to_float(clip)
@@ -342,6 +338,9 @@ class PolicyCollector:
             self.tally.add("policy.minibatches", (float(self.minibatches),))
         if self.off_policy and self.minibatches:
             self.tally.refuse("policy.ratio.first_mb_dev", Status.UNDEFINED)
+        if self._losses:
+            self._series_of(LOSS[0], "").extend(self._losses)
+            self._losses = []
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for (name, subject), series in self._series.items():
             for device, part in series.finish(self.tally).items():
@@ -358,16 +357,3 @@ def _reference(*candidates: object) -> torch.Tensor | None:
         if isinstance(candidate, torch.Tensor):
             return candidate
     return None
-
-
-def _refuse(tally: Tally, columns: Sequence[tuple[str, str]], status: Status) -> None:
-    """Refuse every column of these channels."""
-    for name, subject in columns:
-        if name in {LOGRATIO, K3}:
-            for ratio in RATIO_COLUMNS:
-                tally.refuse(ratio, status)
-        elif name == ENTROPY:
-            tally.refuse(name, status, subject)
-        else:
-            for part in (name, f"{name}.nonfinite", f"{name}.nonfinite_mb", *EXTRA.get(name, ())):
-                tally.refuse(part, status)

@@ -25,6 +25,9 @@ HELD_MAX = 256
 Held = tuple["torch.Tensor", Union[int, None], int, Union[float, None]]
 """(number, the version it had, minibatch, bound)."""
 
+Known = tuple[float, int, Union[float, None]]
+"""(number, minibatch, bound)."""
+
 
 @dataclass(slots=True)
 class Chunk:
@@ -50,7 +53,7 @@ class Series:
         self._name, self._subject = name, subject
         self._chunks: dict[torch.device, Chunk] = {}
         self._held: list[Held] = []
-        self._known: list[tuple[float, int, float | None]] = []
+        self._known: list[Known] = []
         self._room = NUMBERS_MAX
         self.overwritten = False
 
@@ -69,6 +72,10 @@ class Series:
         if len(self._held) >= HELD_MAX:
             self._gather()
         return True
+
+    def extend(self, known: Sequence[Known]) -> None:
+        """Take numbers that are on the host; the caller bounds them."""
+        self._known.extend(known)
 
     def finish(self, tally: Tally) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
         """The vector of each device, and what it is; then the series is empty. Gradients must be off. What is on the host is

@@ -7,7 +7,7 @@ one, and `finish` reduces all rows of one shape together.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -162,7 +162,6 @@ class Staging:
     __slots__ = (
         "_free",
         "_full",
-        "_last",
         "_numbers",
         "_open",
         "_parts",
@@ -183,8 +182,6 @@ class Staging:
         self._parts: dict[torch.device, list[Part]] = {}
         self._reducers: dict[torch.device, Reducer] = {}
         self._open: dict[BlockKey, Block] = {}
-        self._last: tuple[BlockKey | None, Block | None] = None, None
-        """Whose open block was asked for last."""
         self._full: list[tuple[BlockKey, Block]] = []
         self._free: dict[ShapeKey, Block] = {}
         self._rows_used: dict[ShapeKey, int] = {}
@@ -235,20 +232,13 @@ class Staging:
         else:
             block.put(tensors, minibatch, before)
 
-    def stage_again(self, key: BlockKey, tensors: Sequence[Tensor], minibatch: int, before: bool) -> bool:
-        """Copy one more minibatch of a shape that was staged before; False when there is no room yet.
-
-        Raises:
-            RuntimeError: the tensors differ in shape or device; nothing was staged.
-        """
-        last, block = self._last
-        if last is not key:  # comparing keys would take longer than all else here but the copy
-            block = self._open.get(key)
-            self._last = key, block
-        if block is None or len(block.minibatches) == len(block.rows):
-            return False
-        block.put(tensors, minibatch, before)
-        return True
+    def room(self, key: BlockKey) -> Block | None:
+        """A block of `key` with a free row, to be filled by the caller; None when there is none, or such minibatches are not to
+        be staged. It has no free row any more once it is reduced."""
+        block = self._open.get(key)
+        if block is not None and len(block.minibatches) < len(block.rows):
+            return block
+        return None if 8 * key[1] * key[0].plan.channels > self.scratch else self._make_room(key)
 
     def reduce_now(self, layout: Layout, tensors: Sequence[Tensor], minibatch: int, before: bool = False) -> None:
         """Reduce one minibatch without staging it, in slices that fit the scratch area."""
@@ -277,7 +267,6 @@ class Staging:
 
     def _make_room(self, key: BlockKey) -> Block | None:
         """Return a block of `key` with a free row: a new one, else an old one after reducing it; None when full."""
-        self._last = None, None
         if self._numbers > NUMBERS_MAX // 2:
             return None
         layout, samples, dtype, device = key
@@ -325,9 +314,9 @@ class Staging:
 
     def _flush_all(self) -> None:
         """Reduce every block and keep the largest of each shape."""
-        self._last = None, None
-        for key, block in (*self._full, *self._open.items()):
-            self._flush(key, block)
+        for key, given in (*self._full, *self._open.items()):
+            self._flush(key, given)
+            block, given.rows = replace(given), ()  # whoever still has it must ask for room again
             layout, samples, dtype, device = key
             shape = (layout.plan.channels, samples, dtype, device)
             idle = self._free.get(shape)

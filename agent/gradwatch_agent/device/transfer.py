@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+read_host: Callable[[Tensor], Any] = torch.Tensor.tolist
+"""The numbers of a tensor known to be on the CPU, where nothing waits; of any other it would."""
 
 SLOTS = 4
 """Copies under way at once, per device: a device more than four updates behind the trainer's Python does not occur."""

@@ -295,6 +295,22 @@ def test_ppo_after_a_known_minibatch_still_examines_a_different_one() -> None:
     assert measured(batch(), batch(), integer)["policy.kl.k3"] is Status.DTYPE
 
 
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (torch.tensor(4.5), (2.0, 3.0, 4.5)),
+        (4.5, (2.0, 3.0, 4.5)),
+        (torch.tensor([4.5]), (2.0, 3.0, 4.5)),
+        (torch.ones(B), Status.SHAPE),
+        (torch.tensor(4), Status.DTYPE),
+        (torch.tensor(1.5).to_sparse(), Status.DTYPE),
+    ],
+)
+def test_ppo_loss_of_a_minibatch_like_the_last_one_is_examined(loss: object, expected: object) -> None:
+    """The short way reads what is one number on the host, and leaves all else to the long one."""
+    assert measured(batch(), batch(loss=loss))["loss.total"] == expected
+
+
 def test_ppo_dtypes_are_measured_in_float64() -> None:
     """Half precision is summed without its rounding, float64 without loss."""
     for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):

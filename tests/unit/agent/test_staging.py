@@ -92,10 +92,23 @@ def test_staging_beyond_the_numbers_of_an_update_is_incomplete(monkeypatch: pyte
 
 
 def test_staging_of_unequal_tensors_stages_nothing() -> None:
-    """The short way relies on `stack` to refuse them."""
+    """The short way relies on `stack` to refuse them; the row it wrote to is the next one's."""
+    with monitoring() as (monitor, record):
+        monitor.ppo(values=torch.ones(4), advantages=torch.ones(4))
+        monitor.ppo(values=torch.ones(4), advantages=torch.ones(5))
+        monitor.ppo(values=torch.ones(4), advantages=torch.ones(4))
+        monitor.step()
+        assert record.last["value.new"] == (12.0, 1.0, 0.0)
+        assert record.last["adv.used"] is Status.SHAPE
+
+
+def test_staging_block_that_was_reduced_has_no_room_for_whoever_kept_it() -> None:
+    """Another shape that is reduced first gives the buffer away."""
     staging = Staging(MEGA)
-    stage(staging, 1)
     key = (LAYOUT, 4, torch.float32, torch.device("cpu"))
-    with pytest.raises(RuntimeError):
-        staging.stage_again(key, [torch.zeros(4), torch.zeros(5)], 1, before=False)
-    assert rows_of(staging.finish()) == [1]
+    block = staging.room(key)
+    assert block is not None
+    assert staging.room(key) is block
+    staging.finish()
+    assert len(block.rows) == 0
+    assert staging.room(key) is not block
