@@ -93,6 +93,8 @@ class FakeReader:
             and wanted.kind in (None, a.kind, *(finding.kind for finding in a.attached))
             and wanted.severity in (None, a.severity.value)
             and wanted.state in (None, a.state)
+            and (wanted.among is None or a.run in wanted.among)
+            and (wanted.apart is None or a.run not in wanted.apart)
             and (wanted.since_ns is None or a.t_ns >= wanted.since_ns)
             and (wanted.cursor is None or (a.t_ns, a.id) < wanted.cursor)
         ]

@@ -1,6 +1,7 @@
 """Anomalies: what was found, over all runs."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
@@ -26,9 +27,12 @@ from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.api.tokens import principal_of
 from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView
 from gradwatch_daemon.records.attention import Acknowledge, Attention
+from gradwatch_daemon.records.run import is_over
 from gradwatch_daemon.store.protocol import AnomalyFilter
 
-STATES = ("pending", "firing", "resolved")
+STATES = ("pending", "firing", "ended", "resolved")
+ENDED = "ended"
+"""What stood when its run ended: nobody is told of it any more. The record stays as detection left it."""
 EVIDENCE_BEFORE = 50
 """Updates before the onset that the evidence links show: the normal that the fault broke."""
 
@@ -60,8 +64,15 @@ def _limit(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
-    """An anomaly's document but for its end, what people did and `coverage`: all that stays the same while the record does."""
+def _state(anomaly: Anomaly, view: RunView | None, now_ns: int) -> str:
+    """The record's own, but for what stood when the run ended. Nothing is known of the run of an export or a replay."""
+    over = anomaly.state != "resolved" and view is not None and is_over(view, now_ns)
+    return ENDED if over else anomaly.state
+
+
+def _facts(anomaly: Anomaly, state: str, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
+    """An anomaly's document but for its end, what people did and `coverage`: all that stays the same while record and state
+    do."""
     limit, baseline = _limit(anomaly.limit), _limit(anomaly.baseline)
     absent = {"limit": limit, "baseline": baseline}
     return {
@@ -72,7 +83,7 @@ def _facts(anomaly: Anomaly, catalogue: Iterable[DetectorInfo]) -> dict[str, Any
         "kind": anomaly.kind,
         "subject": anomaly.subject,
         "severity": anomaly.severity.value,
-        "state": anomaly.state,
+        "state": state,
         "update_onset": anomaly.update_onset,
         "update_fired": anomaly.update_fired,
         "update_last": anomaly.update_last,
@@ -116,11 +127,20 @@ def _attended(attention: Attention | None) -> dict[str, Any]:
 
 
 def anomaly_document(
-    anomaly: Anomaly, catalogue: Iterable[DetectorInfo], views: Mapping[str, RunView], attention: Attention | None = None
+    anomaly: Anomaly,
+    catalogue: Iterable[DetectorInfo],
+    views: Mapping[str, RunView],
+    attention: Attention | None = None,
+    now_ns: int = 0,
 ) -> dict[str, Any]:
-    """The plain document of `models.AnomalyItem`, as GET and the stream show it (a model would take thrice the time)."""
+    """The plain document of `models.AnomalyItem`, as GET and the stream show it at `now_ns`, unix (a model would take thrice
+    the time)."""
     view = views.get(anomaly.run)
-    return {**_facts(anomaly, catalogue), **_attended(attention), "coverage": of_views([view]) if view else None}
+    return {
+        **_facts(anomaly, _state(anomaly, view, now_ns), catalogue),
+        **_attended(attention),
+        "coverage": of_views([view]) if view else None,
+    }
 
 
 _UNATTENDED = encode(_attended(None))[1:-1]
@@ -164,6 +184,8 @@ class Writer:
         views: Mapping[str, RunView],
         concerned: Iterable[RunView],
         attention: Mapping[str, Attention],
+        *,
+        now_ns: int,
     ) -> bytes:
         """The whole answer: items, cursor of the next page, and the coverage and detectors of the runs concerned."""
         listed = list(concerned)
@@ -174,7 +196,7 @@ class Writer:
                 encode(_attended(attention[anomaly.id]))[1:-1] if anomaly.id in attention else _UNATTENDED,
                 self._covered(view.rows, view.lost, view.thinned) if view else b"null",
             )
-            items.append(self._item(_Same(anomaly)) + b',"coverage":'.join(ends) + b"}")
+            items.append(self._item(_Same(anomaly), _state(anomaly, view, now_ns)) + b',"coverage":'.join(ends) + b"}")
         counts = self._count(listed, views)
         rest = {
             "next": following,
@@ -183,8 +205,8 @@ class Writer:
         }
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
 
-    def _write_item(self, same: _Same) -> bytes:
-        return encode(_facts(same.record, self._catalogue))[:-1] + b","
+    def _write_item(self, same: _Same, state: str) -> bytes:
+        return encode(_facts(same.record, state, self._catalogue))[:-1] + b","
 
     def _write_covered(self, received: int, lost: int, thinned: int) -> bytes:
         return encode(covered(received, lost, thinned))
@@ -223,7 +245,7 @@ async def list_anomalies(
     run: Annotated[str | None, Query(description="Only of this run")] = None,
     kind: Annotated[str | None, Query(description="Only with a finding of this kind, as root or attached")] = None,
     severity: Annotated[str | None, Query(description="info, warning or critical")] = None,
-    state: Annotated[str | None, Query(description="pending, firing or resolved")] = None,
+    state: Annotated[str | None, Query(description="pending, firing, ended (stood when its run ended) or resolved")] = None,
     since: Annotated[str | None, Query(description="Only fired at or after this time (RFC 3339)")] = None,
     limit: Limit = LIMIT,
     cursor: Cursor = None,
@@ -235,11 +257,15 @@ async def list_anomalies(
     check_word("kind", kind, (info.kind for info in context.catalogue))
     check_word("severity", severity, (s.value for s in Severity))
     check_word("state", state, STATES)
+    now_ns = time.time_ns()
+    over = tuple(name for name, view in views.items() if is_over(view, now_ns)) if state in ("firing", ENDED) else None
     wanted = AnomalyFilter(
         run=run,
         kind=kind,
         severity=severity,
-        state=state,
+        state="firing" if state == ENDED else state,
+        among=over if state == ENDED else None,
+        apart=over if state == "firing" else None,
         since_ns=None if since is None else parse_time(since, "since"),
         limit=limit + 1,
         cursor=None if cursor is None else read_cursor(cursor),
@@ -250,7 +276,7 @@ async def list_anomalies(
         # Also the writing: what changed is written anew, and the event loop must not spend that time.
         shown, following = cut_page(context.reader.anomalies(wanted), _key, limit)
         attention = context.reader.attention([anomaly.id for anomaly in shown])
-        return Answer(writer.write(shown, following, views, concerned, attention))
+        return Answer(writer.write(shown, following, views, concerned, attention, now_ns=now_ns))
 
     return await anyio.to_thread.run_sync(read)
 
@@ -269,7 +295,7 @@ async def _answer(context: ApiContext, id_: str, *, detailed: bool = False) -> A
         raise ApiError("anomaly-not-found", where="id", expected="the id of an anomaly", got=repr(id_[:80]))
     attention = await anyio.to_thread.run_sync(context.reader.attention, [id_])
     views = context.snapshots()
-    document = anomaly_document(anomaly, context.catalogue, views, attention.get(id_))
+    document = anomaly_document(anomaly, context.catalogue, views, attention.get(id_), time.time_ns())
     if detailed:
         world = views[anomaly.run].run.world if anomaly.run in views else 1
         found = await anyio.to_thread.run_sync(evidence_document, anomaly, world, context.reader)

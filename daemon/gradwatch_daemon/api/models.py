@@ -15,7 +15,7 @@ Number = Annotated[
 ]
 LevelName = Literal["off", "minimal", "normal", "debug"]
 SeverityName = Literal["info", "warning", "critical"]
-AnomalyStateName = Literal["pending", "firing", "resolved"]
+AnomalyStateName = Literal["pending", "firing", "ended", "resolved"]
 ControlStateName = Literal[
     "requested", "delivered", "applied", "ended", "rejected", "expired", "superseded", "cancelled", "lost"
 ]
@@ -201,7 +201,7 @@ class AnomalyItem(Model):
     kind: str = Field(examples=["nonfinite"])
     subject: str
     severity: SeverityName
-    state: AnomalyStateName
+    state: AnomalyStateName = Field(description="ended: it stood when its run ended, and is not going on")
     update_onset: int
     update_fired: int
     update_last: int

@@ -51,7 +51,7 @@ def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
     """What an event says: the same document that GET answers."""
     payload = event.payload
     if isinstance(payload, Anomaly):
-        return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention)
+        return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention, time.time_ns())
     if isinstance(payload, Escalation):
         return escalation_item(payload).model_dump()
     if isinstance(payload, CommandRecord):

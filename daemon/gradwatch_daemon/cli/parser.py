@@ -163,7 +163,7 @@ def _add_anomalies(verbs: argparse._SubParsersAction[Parser]) -> None:
     verb.add_argument("run", nargs="?", metavar="RUN")
     verb.add_argument("--follow", action="store_true", help="print what is there and then every change, until Ctrl-C")
     verb.add_argument("--severity", choices=severities, default="info", help="at or above (info)")
-    verb.add_argument("--state", choices=("pending", "firing", "resolved"))
+    verb.add_argument("--state", choices=("pending", "firing", "ended", "resolved"))
     verb.add_argument("--kind", metavar="KIND")
     verb.add_argument("--since", metavar="TIME", help="fired at or after, for example 2026-01-31T12:00:00Z")
     verb.add_argument("--limit", type=positive, metavar="N", default=50, help="at most (50)")

@@ -99,10 +99,17 @@ def show(client: Client, run: str, output: Output) -> None:
 
 
 def _say_open(client: Client, item: dict[str, Any], output: Output) -> None:
-    answer = client.get("/api/v1/anomalies", run=item["run"], state="firing", limit=OPEN_SHOWN)
-    for one in answer["items"]:
-        what = f"{one['kind']} [{one['subject']}]" if one["subject"] else one["kind"]
-        severity = output.paint(f"{one['severity']:<8}", one["severity"])
-        output.line(f"anomaly    {short(one['id'])}  {severity}  {printable(what)} since {one['update_onset']}")
-    if answer["next"] is not None:
-        output.note(f"More are open: `gradwatch anomalies {item['run']}` lists them.")
+    for state in ("firing",) if item["live"] else ("firing", "ended"):
+        answer = client.get("/api/v1/anomalies", run=item["run"], state=state, limit=OPEN_SHOWN)
+        for one in answer["items"]:
+            output.line(f"anomaly    {open_line(one, output)}")
+        if answer["next"] is not None:
+            output.note(f"There are more: `gradwatch anomalies {item['run']}` lists them.")
+
+
+def open_line(one: dict[str, Any], output: Output) -> str:
+    """An anomaly that is not resolved: the beginning of its id, as every verb takes it, what it is and since when."""
+    what = f"{one['kind']} [{one['subject']}]" if one["subject"] else one["kind"]
+    stood = "; it stood when the run ended" if one["state"] == "ended" else ""
+    severity = output.paint(f"{one['severity']:<8}", one["severity"])
+    return f"{short(one['id'])}  {severity}  {printable(what)} since {one['update_onset']}{stood}"

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from gradwatch_contracts.control import Severity
 from gradwatch_daemon.cli.client import connect
 from gradwatch_daemon.cli.failure import EXIT_UNREACHABLE
 from gradwatch_daemon.cli.output import known, printable
-from gradwatch_daemon.cli.runs import show
+from gradwatch_daemon.cli.runs import open_line, show
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from gradwatch_daemon.cli.client import Client
     from gradwatch_daemon.cli.output import Output
+
+NAMED = 3
+"""Anomalies of a run that a line each names, the worst; with the id that `explain` and `ack` take."""
+
+FIRING_READ = 200
 
 ENDED = ("stalled", "lost", "crashed", "finished", "stopped", "imported")
 
@@ -29,21 +36,35 @@ def run(args: Namespace, output: Output) -> int:
     if output.as_json:
         output.document({"url": client.address.url, "daemon": daemon, **runs})
     else:
-        _say(client.address.url, daemon, runs["items"], args.all, output)
+        _say(client, daemon, runs["items"], args.all, output)
     return 0 if daemon["ready"] else EXIT_UNREACHABLE
 
 
-def _say(url: str, daemon: dict[str, Any], items: list[dict[str, Any]], everything: bool, output: Output) -> None:
+def _say(client: Client, daemon: dict[str, Any], items: list[dict[str, Any]], everything: bool, output: Output) -> None:
     trouble = "; ".join(daemon["trouble"]) or "ready"
-    output.line(f"gradwatch {daemon['version']} at {url}: {trouble}")
+    output.line(f"gradwatch {daemon['version']} at {client.address.url}: {trouble}")
     output.line(_health(daemon))
-    for item in items:
-        if item["live"] or item.get("beside") or everything:
-            output.line(_line(item, output))
+    shown = [item for item in items if item["live"] or item.get("beside") or everything]
+    firing = _firing(client) if any(item["anomalies_open"] for item in shown) else {}
+    for item in shown:
+        output.line(_line(item, output))
+        worst = sorted(firing.get(item["run"], ()), key=lambda one: -Severity(one["severity"]).rank)
+        for one in worst[:NAMED]:
+            output.line(f"  {open_line(one, output)}")
+        if worst[NAMED:]:
+            output.line(f"  and {len(worst) - NAMED} more: gradwatch anomalies {item['run']}")
     if not items:
         output.note("No run has connected yet.")
     elif not everything:
         _say_ended(items, output)
+
+
+def _firing(client: Client) -> dict[str, list[dict[str, Any]]]:
+    """What fires now, newest first, by run; of very many the newest."""
+    by_run: dict[str, list[dict[str, Any]]] = {}
+    for one in client.get("/api/v1/anomalies", state="firing", limit=FIRING_READ)["items"]:
+        by_run.setdefault(one["run"], []).append(one)
+    return by_run
 
 
 def _health(daemon: dict[str, Any]) -> str:

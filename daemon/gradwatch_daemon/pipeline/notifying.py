@@ -17,6 +17,7 @@ from gradwatch_daemon.notify.notifier import Notifier
 from gradwatch_daemon.notify.payload import anomaly_body, run_body, store_body, write
 from gradwatch_daemon.pipeline.work import Work
 from gradwatch_daemon.records.notices import RUN_DOWN, STORE_DOWN, Delivery
+from gradwatch_daemon.records.run import AWAY_S, FINAL
 
 if TYPE_CHECKING:
     from gradwatch_daemon.pipeline.attending import Attending
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 
 PENDING_MAX = 256
 """For each channel; beyond it the oldest is dropped, and the log says so."""
-
-AWAY_S = 60.0
-"""After a start: a run that was live and whose trainer does not come back within this time is told of as lost."""
-
-FINAL = ("crashed", "finished", "stopped", "imported")
-"""States in which a run is over: what it was told of then is resolved. A lost one is over when away for `AWAY_S`."""
 
 NOBODY = Notifier((), lambda outcome: None)
 """No channel is configured."""

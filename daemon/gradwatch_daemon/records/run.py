@@ -104,6 +104,20 @@ class RunView:
     level_from: int = 0
 
 
+AWAY_S = 60.0
+"""How long the trainer of a lost run may be away before the run is over. After a start as well: then a run that was live and
+whose trainer does not come back is told of as lost."""
+
+FINAL = ("crashed", "finished", "stopped", "imported")
+"""States in which a run is over: what its channels were told of then is resolved."""
+
+
+def is_over(view: RunView, now_ns: int) -> bool:
+    """Whether nothing more is to be expected of a run, at `now_ns` (unix): what stood at its end is not going on."""
+    state = view.state or view.run.state
+    return state in FINAL or (state == "lost" and now_ns - view.run.last_seen_ns >= AWAY_S * 1e9)
+
+
 OWN_NAME = "give each trainer its own: gradwatch run --run NAME, or GRADWATCH_RUN_ID"
 
 

@@ -122,8 +122,8 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyFilter:
-    """Which anomalies; None means any. `kind` is that of the root or of a finding attached to it. `cursor` is
-    (fired t_ns, id) of the last one seen; newest first."""
+    """Which anomalies; None means any. `kind` is that of the root or of a finding attached to it; `among` are runs of which it
+    must be one, `apart` those of which it must be none. `cursor` is (fired t_ns, id) of the last one seen; newest first."""
 
     run: str | None = None
     kind: str | None = None
@@ -132,6 +132,8 @@ class AnomalyFilter:
     since_ns: int | None = None
     limit: int = 50
     cursor: tuple[int, str] | None = None
+    among: tuple[str, ...] | None = None
+    apart: tuple[str, ...] | None = None
 
 
 class StoreReader(Protocol):

@@ -132,6 +132,10 @@ class SqliteReader:
             if value is not None:
                 terms.append(f"{name} = ?")
                 values.append(value)
+        for word, runs in (("IN", wanted.among), ("NOT IN", wanted.apart)):
+            if runs is not None:
+                terms.append(f"run {word} (SELECT value FROM json_each(?))")
+                values.append(json.dumps(runs))
         if wanted.kind is not None:
             # As text: SQLite before 3.42 reads no JSON that holds NaN, the limit of a finding without one.
             terms.append("(kind = ? OR instr(attached, ?))")

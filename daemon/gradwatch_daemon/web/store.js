@@ -6,7 +6,7 @@ import { SEVERITIES } from "./words.js";
 
 /** Name → run summary; null before the first answer. */
 export const runs = signal(null);
-/** Id → anomaly that is pending or firing, over all runs. */
+/** Id → anomaly that is not resolved, over all runs: pending, firing, or ended with its run. */
 export const open = signal(new Map());
 /** Kind → entry of the catalogue. */
 export const detectors = signal(new Map());
@@ -34,12 +34,12 @@ export async function all(path, parameters = {}, most = 2000) {
 const byId = (items) => new Map(items.map((item) => [item.id, item]));
 
 export async function loadRuns() {
-  const [listed, firing, pending] = await Promise.all([
-    all("runs"), all("anomalies", { state: "firing" }), all("anomalies", { state: "pending" }),
+  const [listed, firing, pending, ended] = await Promise.all([
+    all("runs"), ...["firing", "pending", "ended"].map((state) => all("anomalies", { state })),
   ]);
   batch(() => {
     runs.value = new Map(listed.map((run) => [run.run, run]));
-    open.value = byId([...firing, ...pending]);
+    open.value = byId([...ended, ...firing, ...pending]);
     trouble.value = null;
   });
 }

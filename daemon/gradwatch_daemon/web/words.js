@@ -60,6 +60,9 @@ export const STANDINGS = {
   armed: { glyph: "✓", word: "ok" },
 };
 
+/** How an anomaly stands, in words for its page. */
+export const ANOMALY_STATES = { firing: "firing, ongoing", ended: "stood when the run ended" };
+
 export const SEVERITIES = {
   critical: { glyph: "▲", word: "critical", rank: 3 },
   warning: { glyph: "△", word: "warning", rank: 2 },

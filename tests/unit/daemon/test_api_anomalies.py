@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import pytest
 
@@ -288,3 +289,26 @@ async def test_anomaly_links_to_the_signal_that_was_judged(sent: tuple[str, ...]
     (link,) = (await daemon.get("/anomalies/a1")).json()["evidence"]["series"]
 
     assert f"signal={linked}&" in link
+
+
+@pytest.mark.parametrize(
+    ("state", "away_s", "shown"),
+    [("live", 0, "firing"), ("lost", 59, "firing"), ("lost", 61, "ended"), ("finished", 0, "ended"), ("crashed", 0, "ended")],
+)
+async def test_anomaly_that_stood_when_its_run_ended_is_not_firing(state: str, away_s: int, shown: str) -> None:
+    """In the list, by itself and by the filter of either state; the record is not touched, and what was resolved stays that."""
+    run = make_run(state=state, last_seen_ns=time.time_ns() - away_s * 10**9)
+    daemon = make_daemon({"ant-ppo": make_view(run, state=state, live=state == "live")})
+    daemon.reader.found = [make_anomaly(), make_anomaly(id="a2", state="resolved", update_resolved=130)]
+
+    listed = (await daemon.get("/anomalies")).json()["items"]
+    alone = (await daemon.get("/anomalies/a1")).json()
+    found = {word: [one["id"] for one in (await daemon.get(f"/anomalies?state={word}")).json()["items"]] for word in SHOWN}
+
+    assert {one["id"]: one["state"] for one in listed} == {"a1": shown, "a2": "resolved"}
+    assert alone["state"] == shown
+    assert found == {word: ["a1"] if word == shown else [] for word in SHOWN}
+    assert daemon.reader.found[0].state == "firing"
+
+
+SHOWN = ("firing", "ended")

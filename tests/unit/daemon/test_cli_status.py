@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from harness.daemon_stub import DaemonStub
 
 RUNS = "/api/v1/runs"
+SEVERITIES = ("info", "critical", "warning", "info")
 DAEMON = "/api/v1/daemon"
 
 
@@ -45,6 +46,7 @@ def test_status_shows_the_daemon_and_one_line_for_each_live_run(stub: DaemonStub
     ended_run = documents.run_summary(run="old", live=False, state="crashed", sentence="Crashed after update 9.")
     stub.answer("GET", DAEMON, documents.daemon())
     stub.answer("GET", RUNS, documents.listed(documents.run_summary(), ended_run))
+    stub.answer("GET", "/api/v1/anomalies", documents.listed())
 
     ended = gradwatch("status")
 
@@ -55,6 +57,20 @@ def test_status_shows_the_daemon_and_one_line_for_each_live_run(stub: DaemonStub
     assert line.split()[:3] == ["ant-ppo", "live", "debug"]
     assert line.endswith(documents.run_summary()["sentence"])
     assert ended.err == "Not shown: 1 crashed; `gradwatch status --all` shows them.\n"
+
+
+def test_status_names_the_worst_that_fires_by_ids_that_can_be_typed(stub: DaemonStub, gradwatch: CommandLine) -> None:
+    """Three of a run, gravest first, with the beginning of the id that `explain` and `ack` take; the rest are counted."""
+    stub.answer("GET", DAEMON, documents.daemon())
+    stub.answer("GET", RUNS, documents.listed(documents.run_summary()))
+    found = [documents.anomaly(id=f"{digit * 16}", severity=word) for digit, word in zip("abcd", SEVERITIES, strict=True)]
+    stub.answer("GET", "/api/v1/anomalies", documents.listed(*found, documents.anomaly(id="e" * 16, run="other")))
+
+    lines = gradwatch("status").out.splitlines()[3:]
+
+    assert [line.split()[0] for line in lines] == ["bbbbbbbb", "cccccccc", "aaaaaaaa", "and"]
+    assert lines[0].split()[1:] == ["critical", "ratio_explosion", "since", "117"]
+    assert lines[3] == "  and 1 more: gradwatch anomalies ant-ppo"
 
 
 def test_status_without_a_live_run_says_so(stub: DaemonStub, gradwatch: CommandLine) -> None:
@@ -69,6 +85,7 @@ def test_status_all_shows_ended_runs_too(stub: DaemonStub, gradwatch: CommandLin
     """On request."""
     stub.answer("GET", DAEMON, documents.daemon())
     stub.answer("GET", RUNS, documents.listed(documents.run_summary(run="old", live=False, state="finished")))
+    stub.answer("GET", "/api/v1/anomalies", documents.listed())
 
     ended = gradwatch("status", "--all")
 

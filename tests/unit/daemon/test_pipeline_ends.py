@@ -14,6 +14,7 @@ from gradwatch_contracts.control import ControlState, Level
 from gradwatch_daemon.ingest.session import LiveSession
 from gradwatch_daemon.records import Session
 from gradwatch_daemon.records.commands import RequestEscalation
+from gradwatch_daemon.records.run import is_over
 from gradwatch_daemon.store.protocol import AnomalyFilter
 from harness.rows import BROKEN, FULL, RowMaker, hello
 
@@ -155,6 +156,19 @@ def test_anomalies_of_an_older_attempt_are_closed_with_the_reason(world: World) 
     (anomaly,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
     assert (anomaly.state, anomaly.update_resolved) == ("resolved", 0)
     assert anomaly.sentence.endswith("Closed: another attempt began.")
+
+
+def test_what_stood_when_the_run_ended_is_told_again_and_its_record_stays(world: World) -> None:
+    """Who follows learns that it is not going on; what is stored says what detection left."""
+    world.greet()
+    world.tick(world.rows.samples(1, changed=BROKEN))
+    world.published.clear()
+    world.tick(m.Bye(0, "closed"))
+    (told,) = [one.payload for one in world.published if one.topic == "anomaly"]
+    (stored,) = world.reader.anomalies(AnomalyFilter(run="ant-ppo"))
+    assert told == stored
+    assert stored.state == "firing"
+    assert is_over(world.view(), 0)  # type: ignore[arg-type]
 
 
 def test_detection_of_an_ended_run_is_put_away(world: World) -> None:

@@ -118,6 +118,9 @@ def test_anomalies_unchanged_are_the_same_objects_again(store: Store, reader: St
     [
         (AnomalyFilter(), ["d", "c", "b", "a"]),
         (AnomalyFilter(run="bee"), ["b"]),
+        (AnomalyFilter(among=("bee", "no-run")), ["b"]),
+        (AnomalyFilter(among=()), []),
+        (AnomalyFilter(apart=("bee",)), ["d", "c", "a"]),
         (AnomalyFilter(kind="entropy_low"), ["c"]),
         (AnomalyFilter(kind="gradient_drift"), ["d", "b"]),
         (AnomalyFilter(kind="gradient_drift", severity="critical"), ["d"]),

@@ -35,7 +35,7 @@ export function Anomalies() {
   const [problem, setProblem] = useState(null);
   useEffect(() => { if (query.over) get("anomalies", { state: "resolved", limit: OVER }).then((answer) => setOver(answer.items), setProblem); }, [query.over]);
   const words = (query.text || "").toLowerCase().split(/\s+/).filter(Boolean);
-  const list = [...open.value.values()].filter((one) => matches(one, words) && (!query.severity || one.severity === query.severity))
+  const list = [...open.value.values()].filter((one) => (query.over || one.state !== "ended") && matches(one, words) && (!query.severity || one.severity === query.severity))
     .sort((a, b) => wantsEyes(b) - wantsEyes(a) || worstFirst(a, b));
   const past = query.over ? over.filter((one) => matches(one, words) && !open.value.has(one.id)) : [];
   const shown = [...list, ...past].slice(0, SHOWN);
@@ -54,12 +54,12 @@ export function Anomalies() {
     next: () => move(1), previous: () => move(-1), "next-anomaly": () => move(1), "previous-anomaly": () => move(-1),
     open: () => (shown[at] ? go(["anomalies", shown[at].id]) : false), filter: () => filter.current?.focus(), acknowledge: seen, back: () => go([]),
   }));
-  const waiting = list.filter(wantsEyes);
-  return html`<h1>Anomalies</h1><p class="sentence" id="sentence" role="status">${waiting.length ? html`<b>${waiting.length} that nobody has acknowledged</b>, of ${list.length} open.` : `${list.length} open, ${list.length ? "all acknowledged or silenced" : "none that anybody could see: blind detectors see nothing"}.`}</p>
+  const [waiting, going] = [list.filter(wantsEyes), list.filter((one) => one.state !== "ended").length];
+  return html`<h1>Anomalies</h1><p class="sentence" id="sentence" role="status">${waiting.length ? html`<b>${waiting.length} that nobody has acknowledged</b>, of ${going} open.` : `${going} open, ${going ? "all acknowledged or silenced" : "none that anybody could see: blind detectors see nothing"}.`}</p>
     ${problem && html`<${Trouble} problem=${problem} />`}
     <div class="toolbar" role="search"><label class="hidden" for="filter">Filter anomalies</label><input id="filter" type="search" ref=${filter} placeholder="filter by run or kind  /" value=${query.text || ""} onInput=${(event) => amend({ text: event.target.value })} />
       <label>severity <select value=${query.severity || ""} onChange=${(event) => amend({ severity: event.target.value })}><option value="">all</option>${Object.keys(SEVERITIES).map((name) => html`<option key=${name} value=${name}>${name}</option>`)}</select></label>
-      <label><input type="checkbox" checked=${Boolean(query.over)} onChange=${(event) => amend({ over: event.target.checked ? "1" : "" })} /> resolved too</label></div>
+      <label><input type="checkbox" checked=${Boolean(query.over)} onChange=${(event) => amend({ over: event.target.checked ? "1" : "" })} /> resolved and ended too</label></div>
     <div class="scroll" tabindex="0" role="region" aria-label="Anomalies"><table class="inbox"><thead><tr><th scope="col">severity</th><th scope="col">what</th><th scope="col">run</th><th scope="col">since update</th><th scope="col">fired</th><th scope="col">seen by</th></tr></thead>
       <tbody>${shown.map((one, i) => html`<${Row} key=${one.id} one=${one} selected=${i === at} />`)}</tbody></table></div>
     ${!shown.length && html`<p class="dim">Nothing matches.</p>`}`;

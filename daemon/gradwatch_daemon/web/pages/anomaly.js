@@ -8,7 +8,7 @@ import { listen, refetch } from "../stream.js";
 import { readOnly } from "../session.js";
 import { detectors, open, titleOf } from "../store.js";
 import { judged } from "../titles.js";
-import { clock, count, number } from "../words.js";
+import { ANOMALY_STATES, clock, count, number } from "../words.js";
 import { Severity } from "../parts/badges.js";
 import { acknowledge, Attention, SilenceDialog } from "../parts/attention.js";
 import { Began } from "../parts/began.js";
@@ -127,7 +127,7 @@ export function AnomalyPage({ parts }) {
   if (!anomaly) return state.problem.value ? html`<h1>Anomaly</h1><${Trouble} problem=${state.problem.value} retry=${() => state.load()} />` : html`<p class="dim">Asking for the anomaly…</p>`;
   const detector = detectors.value.get(anomaly.kind);
   return html`<div class="run-head"><a class="back" href=${href(["runs", anomaly.run])}>‹ ${anomaly.run}</a><h1>${titleOf(anomaly.kind)}${anomaly.subject && html` <span class="dim">${anomaly.subject}</span>`}</h1>
-      <${Severity} severity=${anomaly.severity} state=${anomaly.state} /><span>${anomaly.state === "firing" ? "firing, ongoing" : anomaly.state}</span>${anomaly.attempt > 1 && html`<span>attempt ${anomaly.attempt}</span>`}</div>
+      <${Severity} severity=${anomaly.severity} state=${anomaly.state} /><span>${ANOMALY_STATES[anomaly.state] || anomaly.state}</span>${anomaly.attempt > 1 && html`<span>attempt ${anomaly.attempt}</span>`}</div>
     <p class="sentence" id="sentence">${anomaly.sentence}${detector && html` <span class="dim">${detector.meaning}</span>`}</p>
     <${Attention} anomaly=${anomaly} locked=${locked} note=${note} silence=${silence} onChanged=${(one) => state.take(one)} />
     ${state.problem.value && html`<${Trouble} problem=${state.problem.value} />`}

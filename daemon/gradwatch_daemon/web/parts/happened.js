@@ -2,7 +2,7 @@
 import { html, useState } from "../html.js";
 import { href } from "../route.js";
 import { titleOf } from "../store.js";
-import { clock } from "../words.js";
+import { ANOMALY_STATES, clock } from "../words.js";
 import { Severity } from "./badges.js";
 
 const SHOWN = 12;
@@ -20,7 +20,7 @@ function What({ entry }) {
   const { anomaly, event, escalation } = entry;
   if (anomaly) {
     return html`<${Severity} severity=${anomaly.severity} state=${anomaly.state} /> <a href=${href(["anomalies", anomaly.id])}>${titleOf(anomaly.kind)}</a>
-      <span class="dim"> ${anomaly.state}</span><div class="sub">${anomaly.sentence}</div>`;
+      <span class="dim"> ${ANOMALY_STATES[anomaly.state] || anomaly.state}</span><div class="sub">${anomaly.sentence}</div>`;
   }
   if (escalation) return html`<span class="kind">level</span> ${escalation.sentence}<div class="sub">${escalation.reason}</div>`;
   return html`<span class="kind">${event.kind}</span> ${event.text}${event.kind === "gap" && html`<span class="dim"> ${event.detail.records} records never came</span>`}`;
