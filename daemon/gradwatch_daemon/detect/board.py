@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradwatch_daemon.detect.middles import Middles
+from gradwatch_daemon.detect.middles import find_middles
 from gradwatch_daemon.detect.scales import Scales
 from gradwatch_daemon.detect.series import series_of
 
@@ -47,6 +47,9 @@ LEARNED_AGAIN = 12
 
 SMALL = 4.0
 """The spread of n values counts as 1 + SMALL / n times itself: a MAD of few values is often far too small."""
+
+WIDENED = 1.0 + SMALL / np.maximum(np.arange(WINDOW + 1), 1)
+"""That factor, by the number of values."""
 
 OUTLIER = 4.0
 """|z| beyond which a value never enters."""
@@ -87,52 +90,44 @@ class Scored:
         self.z, self.usual, self.limit, self.first = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
         self.up, self.down = np.empty(shape), np.empty(shape)
 
+    def last(self) -> Scored:
+        """The last row alone."""
+        found = Scored(self.values[-1:])
+        for name in ("z", "usual", "limit", "first", "up", "down"):
+            setattr(found, name, getattr(self, name)[-1:])
+        return found
+
 
 class Board:
-    """Baselines and sums of one stream: a column per (series, subject), in the order they were first met.
-
-    Rows are scored as they come; which of them teach (`_settle`) is worked out for all at once when it is asked for, at the
-    latest at the next measurement.
-    """
+    """Baselines and sums of one stream: a column per (series, subject), in the order they were first met."""
 
     __slots__ = (
         "_begun",
-        "_centre",
-        "_few",
-        "_first",
-        "_gathered",
         "_good",
         "_history",
         "_limit",
         "_marks",
-        "_middles",
         "_needed",
         "_pending",
         "_refused",
         "_scales",
-        "_scores",
         "_seen",
-        "_settled",
-        "_spread",
         "_sums",
-        "_taught",
-        "_unknown",
-        "_usual",
         "_waiting",
-        "_widened",
-        "_x",
+        "centre",
+        "first",
         "keys",
         "pattern",
+        "spread",
+        "usual",
     )
 
     def __init__(self) -> None:
         self.keys: tuple[tuple[str, str], ...] = ()
         self.pattern = b""
         """1 for each column without a usual value, else 0; derived, and in no state."""
-        self._taught: bytes | None = None
-        """`taught`, while nothing came to such a column."""
-        self._pending = self._settled = 0
-        """Rows since the last measurement, whose values wait to enter the history, and those of them with a mark."""
+        self._pending = 0
+        """Rows since the last measurement, whose values wait to enter the history."""
         self._seen = 0
         """Rows since the run began or changed its regime."""
         self._refused: dict[int, list[float]] = {}
@@ -141,18 +136,10 @@ class Board:
         """Good values of each column, oldest first, NaN where there are fewer."""
         self._waiting = np.zeros((REFRESH, 0))
         self._marks = np.zeros((REFRESH, 0), np.uint8)
-        self._centre, self._spread, self._usual, self._limit, self._begun, self._first = (np.empty(0) for _ in range(6))
+        self.centre, self.spread, self.usual, self._limit, self._begun, self.first = (np.empty(0) for _ in range(6))
         self._needed, self._good = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._sums = np.zeros((2, 0))
-        self._describe()
-
-    def _describe(self) -> None:
-        """What is derived from the columns alone, and room for the rows that wait."""
-        columns = len(self.keys)
-        self._scales = Scales([series_of(name) for name, _ in self.keys])
-        self._x, self._scores, self._gathered = (np.empty((REFRESH, *of, columns)) for of in ((), (), (2,)))
-        self._middles: Middles | None = None
-        self._find_unknown()
+        self._scales = Scales(())
 
     def place(self, keys: Sequence[tuple[str, str]]) -> None:
         """Make sure that these (series, subject) have columns; new ones come last and have learned nothing."""
@@ -160,23 +147,23 @@ class Board:
         new = tuple(key for key in keys if key not in known)
         if not new:
             return
-        self._settle()
         more = len(new)
         self.keys += new
         self._history = np.concatenate((self._history, np.full((more, KEPT), np.nan)))
         self._waiting = np.concatenate((self._waiting, np.zeros((REFRESH, more))), axis=1)
         self._marks = np.concatenate((self._marks, np.zeros((REFRESH, more), np.uint8)), axis=1)
         nothing = np.full(more, np.nan)
-        for name in ("_centre", "_spread", "_usual", "_limit", "_begun", "_first"):
+        for name in ("centre", "spread", "usual", "_limit", "_begun", "first"):
             setattr(self, name, np.concatenate((getattr(self, name), nothing)))
         self._needed = np.concatenate((self._needed, np.full(more, LEARNED, np.int64)))
         self._good = np.concatenate((self._good, np.zeros(more, np.int64)))
         self._sums = np.concatenate((self._sums, np.zeros((2, more))), axis=1)
-        self._describe()
+        self._scales = Scales([series_of(name) for name, _ in self.keys])
+        self.pattern = np.isnan(self.centre).tobytes()
 
     def step(self, values: F64, usable: NDArray[np.bool_], restarts: Sequence[int] = ()) -> Scored:
         """Score rows f64[n, columns] and let the `usable` (finite) ones teach. Before a row of `restarts` all is forgotten."""
-        scored, self._taught = Scored(values), None
+        scored = Scored(values)
         # What is not usable becomes NaN on the scale, and no comparison holds for it.
         x = self._scales.scaled(np.where(usable, values, np.nan))
         row, n, edges = 0, len(values), [*restarts, len(values)]
@@ -184,114 +171,83 @@ class Board:
             while edges[0] <= row:
                 if edges.pop(0) == row:
                     self.restart()
-            rows = slice(row, min(row + REFRESH - self._pending, edges[0]))
-            gathered = self._score(x[rows])
-            scored.z[rows] = self._scores[self._pending - len(gathered) : self._pending]
-            scored.usual[rows], scored.limit[rows], scored.first[rows] = self._usual, self._limit, self._first
+            rows = slice(row, min(row + self.room, edges[0]))
+            gathered = self._score(x[rows], scored.z[rows])
             scored.up[rows], scored.down[rows] = gathered[:, 0], gathered[:, 1]
+            scored.usual[rows], scored.limit[rows], scored.first[rows] = self.usual, self._limit, self.first
             row = rows.stop
             if self._pending == REFRESH:
                 self._measure()
         return scored
 
-    def step_row(self, measured: F64, *, teaches: bool) -> tuple[F64, F64, F64]:
-        """`step` for one row: `measured` f64[7, columns] holds its values, and is given what `lanes.SCORED` lists beside them.
-        Returns `usual`, `limit` and `first` of a `Scored`, f64[columns] each."""
-        values, known = measured[0], (self._usual, self._limit, self._first)
-        x = self._scales.scaled(np.where(np.isfinite(values), values, np.nan)) if teaches else np.full(len(values), np.nan)
-        measured[5:] = self._score(x[None])[0]
-        measured[1] = self._scores[self._pending - 1]
-        measured[3] = self._usual
-        np.divide(values, self._usual, out=measured[2])
-        np.divide(values, self._first, out=measured[4])
-        if len(self._unknown) and np.isfinite(x[self._unknown]).any():
-            self._taught = None
-        if self._pending == REFRESH:
-            self._measure()
-        return known
+    @property
+    def room(self) -> int:
+        """Rows until the next measurement."""
+        return REFRESH - self._pending
 
-    def _score(self, x: F64) -> F64:
-        """Score rows between two measurements, f64[rows, columns], NaN where there is nothing; sums f64[rows, 2, columns]."""
-        rows = slice(self._pending, self._pending + len(x))
-        z, gathered = self._scores[rows], self._gathered[rows]
-        self._x[rows] = x
-        np.subtract(x, self._centre, out=z)
-        np.divide(z, self._spread, out=z)
-        gains = z[:, None] * _BOTH
+    def _score(self, x: F64, z: F64) -> F64:
+        """Score rows between two measurements into `z`, f64[rows, columns], NaN where there is nothing, and mark which of them
+        teach: taken, refused or nothing there. The sums after each row, f64[rows, 2, columns]."""
+        np.subtract(x, self.centre, out=z)
+        np.divide(z, self.spread, out=z)
+        gains: F64 = z[:, None] * _BOTH
         np.maximum(gains, -CAP, out=gains)
         np.minimum(gains, CAP, out=gains)
         gains -= ALLOWANCE
         # A row without a score adds nothing and takes nothing off.
-        gains[np.isnan(gains)] = 0.0
+        np.copyto(gains, 0.0, where=np.isnan(gains))
         sums = self._sums
-        for gain, after in zip(gains, gathered, strict=True):
-            sums = np.maximum(np.add(sums, gain, out=after), 0.0, out=after)
-        if len(x) == 1:
-            np.minimum(sums, SUM_MOST, out=sums)
-        elif (gathered > SUM_MOST).any():  # seldom, so that the rows are gone through again
-            sums = self._sums
-            for gain, after in zip(gains, gathered, strict=True):
-                np.minimum(np.maximum(sums + gain, 0.0), SUM_MOST, out=after)
-                sums = after
+        for gain in gains:  # becomes the sums after its row
+            sums = np.minimum(np.maximum(np.add(sums, gain, out=gain), 0.0, out=gain), SUM_MOST, out=gain)
         self._sums[:] = sums
-        self._pending += len(x)
-        self._seen += len(x)
-        return gathered
-
-    def _settle(self) -> None:
-        """Mark the rows that wait: taken, refused or nothing there."""
-        rows = slice(self._settled, self._pending)
-        if rows.start == rows.stop:
-            return
-        x, gathered = self._x[rows], self._gathered[rows]
-        refused = np.abs(self._scores[rows]) > OUTLIER
-        refused |= gathered[:, 0] > SUM_LIMIT
-        refused |= gathered[:, 1] > SUM_LIMIT
-        marks = np.where(refused, np.uint8(_REFUSED), np.uint8(_TAKEN))
-        marks[np.isnan(x)] = _IGNORED
-        seen = self._seen - self._pending
+        rows = slice(self._pending, self._pending + len(x))
+        self._pending = rows.stop
+        marks = self._marks[rows]
+        refused = np.abs(z) > OUTLIER
+        refused |= np.maximum(gains[:, 0], gains[:, 1]) > SUM_LIMIT
+        np.add(refused.view(np.uint8), _TAKEN, out=marks)
+        marks *= x == x  # noqa: PLR0124 (not NaN)
         for column, stride in self._scales.strided:
-            kept = slice(-(seen + rows.start) % stride, None, stride)
-            thinned = np.zeros(len(marks), np.uint8)
+            kept = slice(-self._seen % stride, None, stride)
+            thinned = np.zeros(len(x), np.uint8)
             thinned[kept] = marks[kept, column]
             marks[:, column] = thinned
-        self._marks[rows] = marks
-        self._waiting[rows] = np.where(marks == _IGNORED, 0.0, x)
-        self._settled = self._pending
+        self._seen += len(x)
+        np.copyto(self._waiting[rows], x, where=marks != _IGNORED)
+        return gains
 
     def _measure(self) -> None:
         """Take in what waits, and find centre and spread anew."""
-        self._settle()
         taken = self._marks == _TAKEN
-        count = self._good = np.minimum(self._good + np.add.reduce(taken, axis=0, dtype=np.int64), KEPT)
-        self._enter(taken)
+        fresh = np.add.reduce(taken, axis=0, dtype=np.int64)
+        count = self._good = np.minimum(self._good + fresh, KEPT)
+        self._enter(taken, fresh)
         if self._refused or _REFUSED in self._marks.tobytes():
-            for column in sorted({*np.flatnonzero((self._marks == _REFUSED).any(axis=0)).tolist(), *self._refused}):
+            for column in sorted({*np.flatnonzero(np.maximum.reduce(self._marks) == _REFUSED).tolist(), *self._refused}):
                 self._refuse(column)
-        self._pending = self._settled = 0
+        self._pending = 0
         self._marks[:] = _IGNORED
         self._waiting[:] = 0.0
         self._begin(count)
         measured = np.maximum(count - GUARD, 0)
-        if self._middles is None or self._middles.count != measured.tobytes():
-            self._middles = Middles(measured, WINDOW)
-            self._widened, self._few = 1.0 + SMALL / np.maximum(measured, 1), measured < self._needed
-        middle, mad = self._middles.of(self._history[:, :WINDOW])
-        spread = MAD_TO_SIGMA * np.maximum(mad, self._scales.mad_least) * self._widened
-        middle[self._few] = spread[self._few] = np.nan
+        middle, mad = find_middles(self._history[:, :WINDOW], measured)
+        spread = np.maximum(mad, self._scales.mad_least)
+        spread *= MAD_TO_SIGMA
+        spread *= WIDENED.take(measured)
+        few = measured < self._needed
+        np.copyto(middle, np.nan, where=few)
+        np.copyto(spread, np.nan, where=few)
         self._set(middle, spread)
 
-    def _enter(self, taken: NDArray[np.bool_]) -> None:
-        """Append what was taken to the history of each column; the oldest leave it."""
+    def _enter(self, taken: NDArray[np.bool_], fresh: I64) -> None:
+        """Append the `fresh` values of each column that were taken to its history; the oldest leave it."""
         past = self._history
         self._history = np.concatenate((past[:, REFRESH:], self._waiting.T), axis=1)
-        partly = np.flatnonzero(~taken.all(axis=0))
-        if not len(partly):
-            return
-        fresh = taken.T[partly]
-        both = np.concatenate((past[partly], self._waiting.T[partly]), axis=1)
-        kept = np.concatenate((np.arange(KEPT) >= np.count_nonzero(fresh, axis=1)[:, None], fresh), axis=1)
-        self._history[partly] = both[kept].reshape(-1, KEPT)
+        for column, count in enumerate(fresh.tolist()):
+            if count < REFRESH:
+                self._history[column, : KEPT - count] = past[column, count:]
+                if count:
+                    self._history[column, KEPT - count :] = self._waiting[taken[:, column], column]
 
     def _refuse(self, column: int) -> None:
         """Follow the refusals of a column through what waits; enough of them in a row are the new usual."""
@@ -314,25 +270,17 @@ class Board:
 
     def _begin(self, count: I64) -> None:
         """Where a column began: the median of its first good values."""
-        begins = np.flatnonzero(np.isnan(self._begun) & (count >= FIRST)).tolist()
+        begins = np.flatnonzero((self._begun != self._begun) & (count >= FIRST)).tolist()
         for column in begins:
             oldest = KEPT - int(count[column])
             self._begun[column] = np.median(self._history[column, oldest : oldest + FIRST])
         if begins:
-            self._first = self._scales.back(self._begun)
+            self.first = self._scales.back(self._begun)
 
     def _set(self, centre: F64, spread: F64) -> None:
-        self._centre, self._spread = centre, spread
-        self._usual, self._limit = self._scales.back(np.array((centre, centre + OUTLIER * spread)))
-        self._find_unknown()
-
-    def _find_unknown(self) -> None:
-        unknown = np.isnan(self._centre)
-        self.pattern = unknown.tobytes()
-        for column, _ in self._scales.strided:  # nobody waits for these
-            unknown[column] = False
-        self._unknown = np.flatnonzero(unknown)
-        self._taught = None
+        self.centre, self.spread = centre, spread
+        self.usual, self._limit = self._scales.back(np.array((centre, centre + OUTLIER * spread)))
+        self.pattern = np.isnan(centre).tobytes()
 
     def restart(self) -> None:
         """The run has changed its regime: nothing is usual any more, and little will do for the time being."""
@@ -341,29 +289,18 @@ class Board:
         self._refused = {}
         self._marks[:] = _IGNORED
         self._waiting[:] = 0.0
-        self._pending = self._settled = self._seen = 0
+        self._pending = self._seen = 0
         self._sums[:] = 0.0
         self._needed[:] = LEARNED_AGAIN
-        self._middles = None
         self._good = np.zeros(columns, np.int64)
         self._set(np.full(columns, np.nan), np.full(columns, np.nan))
 
     def known(self, column: int) -> bool:
         """Whether a column has a usual value."""
-        return bool(self._centre[column] == self._centre[column])
-
-    @property
-    def taught(self) -> bytes:
-        """How far learning is where nothing is usual yet; equal bytes (with equal `pattern`) say the same of it."""
-        if self._taught is None:
-            self._settle()
-            good = self._good[self._unknown] + np.count_nonzero(self._marks[:, self._unknown] == _TAKEN, axis=0)
-            self._taught = good.tobytes() + self._needed[self._unknown].tobytes()
-        return self._taught
+        return bool(self.centre[column] == self.centre[column])
 
     def learned(self, column: int) -> tuple[int, int]:
         """(values that may be measured at the next measurement, how many it takes) of a column."""
-        self._settle()
         needed = int(self._needed[column])
         good = int(self._good[column]) + self._marks[:, column].tobytes().count(_TAKEN)
         return min(max(good - GUARD, 0), needed), needed
@@ -374,8 +311,7 @@ class Board:
 
     def state(self) -> list[Any]:
         """Everything that is not derived, as plain values."""
-        self._settle()
-        arrays = (self._history, self._waiting, self._marks, self._centre, self._spread, self._begun, self._needed, self._sums)
+        arrays = (self._history, self._waiting, self._marks, self.centre, self.spread, self._begun, self._needed, self._sums)
         refused = [[column, values] for column, values in sorted(self._refused.items())]
         return [[list(key) for key in self.keys], self._pending, self._seen, refused, *(a.tobytes() for a in arrays)]
 
@@ -385,7 +321,7 @@ class Board:
         board = cls()
         keys, pending, seen, refused, *arrays = state
         board.place([(name, subject) for name, subject in keys])
-        board._pending, board._settled, board._seen = pending, pending, seen
+        board._pending, board._seen = pending, seen
         board._refused = dict(refused)
         history, waiting, marks, centre, spread, begun, needed, sums = arrays
         board._history[:] = np.frombuffer(history).reshape(-1, KEPT)
@@ -395,6 +331,6 @@ class Board:
         board._needed[:] = np.frombuffer(needed, np.int64)
         board._sums[:] = np.frombuffer(sums).reshape(2, -1)
         board._set(np.frombuffer(centre).copy(), np.frombuffer(spread).copy())
-        board._first = board._scales.back(board._begun)
+        board.first = board._scales.back(board._begun)
         board._good = (~np.isnan(board._history)).sum(axis=1)
         return board

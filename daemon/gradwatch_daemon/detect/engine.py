@@ -112,6 +112,7 @@ class Engine:
             for name in tracked(rule)
             for subject in each
         ]
+        state.catch_up()
         state.board.place(list(dict.fromkeys(keys)))
         if len(state.plans) >= LAYOUTS_MAX:
             state.plans.clear()

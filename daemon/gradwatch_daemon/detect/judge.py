@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradwatch_contracts.columns import Status
-from gradwatch_daemon.detect.board import OUTLIER, Scored
+from gradwatch_daemon.detect.board import OUTLIER
 from gradwatch_daemon.detect.context import muted_words
 from gradwatch_daemon.detect.lanes import ABSENT, PRESENT, SCORED, Calm
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.reasons import CUT_SHORT, NOT_SENT, blind_reason, learning_reason
 from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, HOLD, LEARNING, NOTHING
+from gradwatch_daemon.detect.waiting import Waiting
 from gradwatch_daemon.records import Verdicts
 from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gradwatch_daemon.detect.board import Scored
     from gradwatch_daemon.detect.lanes import Lane, Plan, Shown, Test
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import F64, U8
@@ -40,6 +42,7 @@ def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdict
     """Verdicts of every lane by kind. The board learns from the block."""
     if view.single:
         return _judge_row(view, plan, restarts)
+    view.state.catch_up()
     values, status = _signals(view)
     first_row = view.state.rows
     scored = _scored(view, plan, values, restarts)
@@ -82,48 +85,45 @@ def judge(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdict
 
 def _judge_row(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Verdicts]]:
     """The same for one row: what is said of a calm one like it is known, and only what holds is looked at."""
-    board, whole = view.state.board, view.whole is None
+    state, board = view.state, view.state.board
     if restarts:
+        state.catch_up()
         board.restart()
+    waiting = state.waiting
+    if waiting is None or waiting.plan is not plan:
+        state.catch_up()
+        waiting = state.waiting = Waiting(plan)
     pattern = board.pattern
-    operands, known = _row_operands(view, plan)
+    state.rows += 1
+    if waiting.take(view):
+        if waiting.full(board):
+            waiting.learn(board)
+        return _calm_of(view, plan, pattern, waiting).by_kind
+    scored, values = waiting.learn(board), plan.guards.numbers[: len(view.block.signals) + 2, None]
+    calm = _calm_of(view, plan, pattern, waiting)
+    operands = _operands(view, values, scored, state.rows - 1)
     row = operands[:, 0]
-    readable = b"" if isfinite(view.total) else np.isnan(row[: len(view.row[0])]).tobytes()
-    alike = (view.row[1], whole, pattern, board.pattern, board.taught, muted_words(view), readable)
+    possible = np.logical_and.reduce((row.take(plan.table) * plan.sign > plan.loose) != plan.inverted, axis=0)
+    if 1 not in possible.tobytes():
+        return calm.by_kind
+    return _with_held(view, plan, calm, np.flatnonzero(possible).tolist(), operands, scored)
+
+
+def _calm_of(view: View, plan: Plan, pattern: bytes, waiting: Waiting) -> Calm:
+    """What is said of a row in which no part holds; `pattern` is what was unknown when it came."""
+    board = view.state.board
+    readable = b"" if isfinite(view.total) else np.isnan(view.block.values).tobytes()
+    alike = (view.row[1], view.whole is None, pattern, board.pattern, waiting.told(board), muted_words(view), readable)
     calm = plan.calm.get(alike)
     if calm is None:
         if len(plan.calm) >= CALM_MAX:
             plan.calm.clear()
         calm = plan.calm[alike] = _calm_row(view, plan, np.frombuffer(pattern, np.bool_))
-    possible = np.logical_and.reduce((row.take(plan.table) * plan.sign > plan.loose) != plan.inverted, axis=0)
-    if 1 not in possible.tobytes():
-        return calm.by_kind
-    return _with_held(view, plan, calm, np.flatnonzero(possible).tolist(), operands, known)
-
-
-def _row_operands(view: View, plan: Plan) -> tuple[F64, tuple[F64, F64, F64]]:
-    """`_operands` of one row, f64[operands, 1], and what was usual when it came; the board learns from it."""
-    block, row = view.block, plan.row
-    numbers, status = view.row
-    signals = len(numbers)
-    row[:signals] = numbers
-    row[signals + 2 + ABSENT] = np.nan
-    if status.count(0) != signals:
-        row[:signals][block.status[:, 0] != 0] = np.nan
-    measured = row[signals + 2 : -2].reshape(len(SCORED), plan.columns)
-    row.take(plan.signals, out=measured[0])
-    for column, key, compute in plan.computed:
-        measured[0, column] = view.compute(key, compute)
-    view.state.rows += 1
-    row[-2] = view.state.rows
-    row[-1] = NOTHING if view.updates_total is None else view.update / view.updates_total
-    with np.errstate(all="ignore"):
-        known = view.state.board.step_row(measured, teaches=view.whole is None)
-    return row[:, None], known
+    return calm
 
 
 def _calm_row(view: View, plan: Plan, unlearned: Mask) -> Calm:
-    """What is said of a row in which no part holds."""
+    """`_calm_of`, worked out."""
     code = np.zeros((len(plan.lanes), 1), np.uint8)
     for place, lane in enumerate(plan.lanes):
         if lane.relative and unlearned[list(lane.learns or (0,))].any():
@@ -143,7 +143,7 @@ def _calm_row(view: View, plan: Plan, unlearned: Mask) -> Calm:
 
 
 def _with_held(  # noqa: PLR0917 (what one row consists of)
-    view: View, plan: Plan, calm: Calm, possible: list[int], operands: F64, known: tuple[F64, F64, F64]
+    view: View, plan: Plan, calm: Calm, possible: list[int], operands: F64, scored: Scored
 ) -> dict[str, list[Verdicts]]:
     """The verdicts of a row in which these parts may hold."""
     holds: dict[int, Mask] = {}
@@ -160,8 +160,6 @@ def _with_held(  # noqa: PLR0917 (what one row consists of)
             code[place] = HOLD
     if not code:
         return calm.by_kind
-    scored = Scored(operands[: plan.columns].T)
-    scored.usual, scored.limit, scored.first = (one[None] for one in known)
     by_kind = dict(calm.by_kind)
     for place, said in code.items():
         lane = plan.lanes[place]
@@ -185,12 +183,12 @@ def _signals(view: View) -> tuple[F64, U8]:
     values, status = np.empty(shape), np.empty(shape, np.uint8)
     values[:-2], status[:-2] = block.values, block.status
     values[-2:], status[ABSENT], status[PRESENT] = 0.0, NOT_SENT, 0
-    values[status != 0] = np.nan
+    np.copyto(values, np.nan, where=status != 0)
     return values, status
 
 
 def _scored(view: View, plan: Plan, values: F64, restarts: list[int]) -> Scored:
-    """The board's answer to the block, from which it learns."""
+    """The board's answer to the rows, from which it learns."""
     tracked = values.take(plan.signals, axis=0)
     for column, key, compute in plan.computed:
         tracked[column] = view.compute(key, compute)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from gradwatch_daemon.detect.guards import Compared, Guards
 from gradwatch_daemon.detect.series import series_of
 from gradwatch_daemon.records.rules import RELATIVE, Measure
 
@@ -101,11 +102,13 @@ class Plan:
 
     `table`, `sign`, `loose` and `inverted` are of the tests of all parts, [tests of a part, parts], filled up with one that
     always holds; `loose` is the wider of a test's two limits: where it does not hold, neither breach nor hold is possible.
-    `row` is room for the operands of one row, and `calm` remembers verdicts of calm ones: streams of one schema share both.
+    `learns` are the columns without which a lane judges less. `calm` remembers verdicts of calm rows: streams of one schema
+    share them.
     """
 
     columns: int
     signals: I64
+    sources: I64
     computed: tuple[tuple[int, Key, Compute], ...]
     lanes: tuple[Lane, ...]
     parts: tuple[tuple[Test, ...], ...]
@@ -114,7 +117,8 @@ class Plan:
     sign: F64
     loose: F64
     inverted: NDArray[np.bool_]
-    row: F64
+    learns: I64
+    guards: Guards
     calm: dict[tuple[object, ...], Calm]
 
 
@@ -147,6 +151,16 @@ class _Columns:
         block = SCORED.index(threshold.measure)
         return self.signals + block * len(self.place) + self.series(threshold.series or threshold.signal, subject)
 
+    def compared(self, test: Test, sources: Sequence[int]) -> Compared:
+        """What a test compares; `sources` are the places of the plain numbers that the columns of the board are about."""
+        if test.operand < self.signals:
+            return Compared(test, Measure.VALUE, -1, test.operand)
+        if test.operand >= self.rows:
+            measure = Measure.ROWS if test.operand == self.rows else Measure.PROGRESS
+            return Compared(test, measure, -1, self.signals + test.operand - self.rows)
+        block, column = divmod(test.operand - self.signals, len(self.place))
+        return Compared(test, SCORED[block], column, sources[column])
+
 
 def make_plan(layout: Layout, keys: Sequence[tuple[str, str]], rules: Iterable[tuple[Rule, Sequence[str]]]) -> Plan:
     """Lay out the rules with parts, each with its subjects, over a board with these `keys`."""
@@ -163,12 +177,17 @@ def make_plan(layout: Layout, keys: Sequence[tuple[str, str]], rules: Iterable[t
     always = Test(columns.signals + PRESENT, 1.0, -1.0, -1.0, inverted=False)
     deepest = max(map(len, tests), default=0)
     table = [[part[depth] if depth < len(part) else always for part in tests] for depth in range(deepest)]
+    sources = [_source(columns, Key(*key)) for key in keys]
+    computed = tuple(
+        (place, Key(*key), compute) for place, key in enumerate(keys) if (compute := series_of(key[0]).compute) is not None
+    )
+    places = {column: columns.signals + 2 + place for place, (column, _, _) in enumerate(computed)}
+    plain = [places.get(column, source) for column, source in enumerate(sources)]
     return Plan(
         len(keys),
-        np.array([_source(columns, Key(*key)) for key in keys], np.int64),
-        tuple(
-            (place, Key(*key), compute) for place, key in enumerate(keys) if (compute := series_of(key[0]).compute) is not None
-        ),
+        np.array(sources, np.int64),
+        np.array(plain, np.int64),
+        computed,
         tuple(lanes),
         tuple(tests),
         tuple(lane_of),
@@ -176,7 +195,8 @@ def make_plan(layout: Layout, keys: Sequence[tuple[str, str]], rules: Iterable[t
         np.array([[test.sign for test in row] for row in table]).reshape(deepest, len(tests)),
         np.array([[min(test.at, test.back) for test in row] for row in table]).reshape(deepest, len(tests)),
         np.array([[test.inverted for test in row] for row in table], np.bool_).reshape(deepest, len(tests)),
-        np.zeros(columns.rows + 2),
+        np.array(sorted({column for lane in lanes for column in lane.learns}), np.int64),
+        Guards([[columns.compared(test, plain) for test in part] for part in tests], keys, columns.signals, computed),
         {},
     )
 

@@ -10,23 +10,17 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records import F64, I64
 
 
-class Middles:
-    """Where the middle of each column's sorted values stands: the same as long as their numbers are, which is nearly always."""
-
-    __slots__ = ("_above", "_half", "_places", "count", "measured")
-
-    def __init__(self, measured: I64, room: int) -> None:
-        """For `measured` values of each column, in rows with `room` for more (NaN)."""
-        self.count = measured.tobytes()
-        self.measured = measured
-        self._places = np.arange(len(measured))
-        self._half = np.maximum(measured - 1, 0) // 2
-        self._above = np.minimum(measured // 2, room - 1)
-
-    def of(self, values: F64) -> tuple[F64, F64]:
-        """(median, MAD) of each row of values f64[columns, room]; the lower of two middle ones for the MAD. NaN of none."""
-        places, half = self._places, self._half
-        ordered = np.sort(values, axis=1)
-        middle: F64 = 0.5 * (ordered[places, self._above] + ordered[places, half])
-        mad: F64 = np.sort(np.abs(ordered - middle[:, None]), axis=1)[places, half]
-        return middle, mad
+def find_middles(values: F64, measured: I64) -> tuple[F64, F64]:
+    """(median, MAD) of each row of values f64[columns, room], which holds `measured` of them and NaN; the lower of two middle
+    ones for the MAD. NaN of none."""
+    columns, room = values.shape
+    begins = np.arange(0, columns * room, room)
+    half = begins + np.maximum(measured - 1, 0) // 2
+    ordered = np.sort(values, axis=1)
+    middle: F64 = ordered.take(begins + np.minimum(measured // 2, room - 1))
+    middle += ordered.take(half)
+    middle *= 0.5
+    ordered -= middle[:, None]
+    np.abs(ordered, out=ordered)
+    ordered.sort(axis=1)
+    return middle, ordered.take(half)

@@ -22,8 +22,8 @@ class Scales:
 
     def __init__(self, series: Sequence[Series]) -> None:
         scales = [one.scale for one in series]
-        self._linear = np.array([place for place, scale in enumerate(scales) if scale.kind == LINEAR], np.int64)
-        self._logit = np.array([place for place, scale in enumerate(scales) if scale.kind == LOGIT], np.int64)
+        self._linear = np.array([scale.kind == LINEAR for scale in scales], np.bool_)
+        self._logit = np.array([scale.kind == LOGIT for scale in scales], np.bool_)
         # Between them a value is put on its scale; what needs no logarithm is 1 meanwhile.
         self._floor = np.array([1.0 if scale.kind == LINEAR else scale.least for scale in scales], np.float64)
         self._ceiling = np.full(len(scales), np.inf)
@@ -32,21 +32,24 @@ class Scales:
         self.mad_least = np.array([scale.mad_least for scale in scales], np.float64)
         self.strided = [(place, one.stride) for place, one in enumerate(series) if one.stride > 1]
 
+    @property
+    def range(self) -> tuple[F64, F64]:
+        """The ends of each scale: what lies beyond them counts as them."""
+        with np.errstate(all="ignore"):
+            ends = self.scaled(np.array((np.full_like(self._floor, -np.inf), np.full_like(self._floor, np.inf))))
+        return ends[0], ends[1]
+
     def scaled(self, values: F64) -> F64:
         """Values f64[..., columns] on their scales. numpy's log gives equal bits in any contiguous shape (a test holds it)."""
         sizes = np.minimum(np.maximum(values, self._floor), self._ceiling)
-        if len(self._logit):
-            share = sizes[..., self._logit]
-            sizes[..., self._logit] = share / (1.0 - share)
+        np.divide(sizes, 1.0 - sizes, out=sizes, where=self._logit)
         x: F64 = np.log(sizes)
-        x[..., self._linear] = values[..., self._linear]
+        np.copyto(x, values, where=self._linear)
         return x
 
     def back(self, x: F64) -> F64:
         """Scale to values, f64[..., columns]."""
         size: F64 = np.exp(np.minimum(x, 700.0))
-        if len(self._logit):
-            odds = size[..., self._logit]
-            size[..., self._logit] = odds / (1.0 + odds)
-        size[..., self._linear] = x[..., self._linear]
+        np.divide(size, 1.0 + size, out=size, where=self._logit)
+        np.copyto(size, x, where=self._linear)
         return size

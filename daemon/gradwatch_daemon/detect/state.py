@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.lanes import Plan
     from gradwatch_daemon.detect.layout import Layout
     from gradwatch_daemon.detect.memory import Memory
+    from gradwatch_daemon.detect.waiting import Waiting
 
     M = TypeVar("M", bound=Memory)
 
@@ -55,10 +56,11 @@ _KINDS: dict[str, type[Memory]] = {
 class StreamState:
     """The board, other memories and the known subjects of one stream. Owned by the pipeline thread.
 
-    `rows` counts those judged. `plans` is derived: how the lanes stand for the layouts in use.
+    `rows` counts those judged. `plans` is derived: how the lanes stand for the layouts in use. `waiting` are rows that came one
+    by one and have not taught yet: whoever reads the rest calls `catch_up` before.
     """
 
-    __slots__ = ("_memories", "board", "plans", "rows", "subjects", "update_last")
+    __slots__ = ("_memories", "board", "plans", "rows", "subjects", "update_last", "waiting")
 
     def __init__(self) -> None:
         self.board = Board()
@@ -67,6 +69,12 @@ class StreamState:
         self._memories: dict[tuple[str, str, str], Memory] = {}
         self.subjects: dict[str, tuple[str, ...]] = {}
         self.update_last: int | None = None
+        self.waiting: Waiting | None = None
+
+    def catch_up(self) -> None:
+        """Let the rows that wait teach."""
+        if self.waiting:
+            self.waiting.learn(self.board)
 
     def memory(self, kind: type[M], name: str, subject: str = "") -> M:
         """The one memory of its kind under a name, made on first use."""
@@ -78,6 +86,7 @@ class StreamState:
 
     def rewind(self, update: int) -> None:
         """The trainer goes on from `update`, which is not after the last one: what hangs on update numbers follows."""
+        self.catch_up()
         self.board.rewind()
         for memory in self._memories.values():
             memory.rewind(update)
@@ -90,6 +99,7 @@ class StreamState:
 
     def dump(self) -> bytes:
         """Canonical bytes: equal states give equal bytes."""
+        self.catch_up()
         return cast(
             "bytes",
             msgpack.packb(
@@ -117,4 +127,4 @@ class StreamState:
         self.board = Board.restored(board)
         self._memories = {(tag, name, subject): _KINDS[tag].restored(kept) for tag, name, subject, kept in memories}
         self.subjects = {name: tuple(known) for name, known in subjects}
-        self.plans = {}
+        self.plans, self.waiting = {}, None

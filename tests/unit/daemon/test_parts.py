@@ -13,6 +13,7 @@ from gradwatch_contracts.columns import RowFlag
 from gradwatch_contracts.signals import SIGNALS
 from gradwatch_daemon.detect import judge as judging
 from gradwatch_daemon.detect.catalogue import PROFILES, Profile, load_profile
+from gradwatch_daemon.detect.guards import Guards
 from gradwatch_daemon.records import F64, SignalKey, Verdict
 from gradwatch_daemon.records.rules import Measure, Part, Rule, Threshold
 from harness.blocks import Seen, Watch
@@ -72,7 +73,7 @@ class Bench:
         detector = replace(detector, rule=self.rule, subjects=subjects)
         alone = replace(self.profile, detectors=(detector,), rules={self.rule.kind: self.rule})
         watch = Watch(alone)
-        of_block, of_row = judging._operands, judging._row_operands
+        of_block = judging._operands
 
         def place(view: View, found: F64) -> F64:
             plan: Plan
@@ -86,12 +87,8 @@ class Bench:
         def given(view: View, values: F64, scored: Scored, first_row: int) -> F64:
             return place(view, of_block(view, values, scored, first_row))
 
-        def given_row(view: View, plan: Plan) -> tuple[F64, tuple[F64, F64, F64]]:
-            found, known = of_row(view, plan)
-            return place(view, found), known
-
         patch.setattr(judging, "_operands", given)
-        patch.setattr(judging, "_row_operands", given_row)
+        patch.setattr(Guards, "may_hold", lambda *_: True)
         signals = tuple(SignalKey(name, "part" if SIGNALS[name].spec.per else "") for name in SIGNALS)
         values = np.full((len(signals), rows), 0.5, np.float32)
         block = make_block(np.arange(rows), signals=signals, values=values)
