@@ -2,12 +2,13 @@
 
 CartPole, 4 environments x 128 steps, 4 epochs of 4 minibatches of 128, two 64-64 networks: 16 minibatches. Three trainers of
 one process take turns update by update: unwatched, NORMAL, DEBUG; a daemon is there. Our time is taken in place, around
-every call of ours (rollout, ppo, step) and inside torch's own calls around what our hooks do. It is all on the trainer's
-thread; what the sender thread takes from it is in bench_ppo.py.
+every call of ours (rollout, ppo, step) and inside torch's own calls around what our hooks do. That is all on the trainer's
+thread. What the sender thread takes to make the row is a line of its own; what it takes besides is in bench_ppo.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ class Trainer:
             self.mon = watch(self.model, self.optimizer, run=f"bench-{name}", level=name, action_space=space)
         self.timed = TimedMonitor(self.mon, stopwatch)
         self.number = 0
+        self.made: list[float] = []
+        """CPU ms that the sender thread has taken to make rows until each update's end."""
 
     def update(self) -> float:
         """Rollout, learning and our calls; ms."""
@@ -92,6 +95,7 @@ class Trainer:
         learn(self.model, self.optimizer, roll, self.timed)  # type: ignore[arg-type]  # the calls of a monitor
         self.timed.step(env_steps=roll.total_steps, episode_returns=roll.episode_returns)
         self.number += 1
+        self.made.append(0.0 if self.mon is None else self.mon._outbox.made_ns / 1e6)
         return (time.perf_counter() - start) * 1e3
 
 
@@ -127,6 +131,8 @@ def main() -> None:
         figures.append(Figure(f"{name.upper()}: share of the update", total / update_ms * 100, "%", share_max))
         for part in PARTS:
             figures.append(Figure(f"  of it {part}, {name.upper()}", median([parts[part] for parts in ours[name]]), "ms"))
+        each = [later - sooner for sooner, later in itertools.pairwise(trainers[name].made[3:])]
+        figures.append(Figure(f"  besides, CPU of the sender thread for the row, {name.upper()}", median(each), "ms"))
         paired = [mine / base for mine, base in zip(whole[name], whole["unwatched"], strict=True)]
         figures.append(Figure(f"  whole updates against unwatched, {name.upper()} (noisy)", (median(paired) - 1) * 100, "%"))
     notes = [f"{updates} updates of each trainer, in turns, one torch thread; the median update"]

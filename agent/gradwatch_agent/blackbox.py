@@ -1,7 +1,7 @@
 """The black box: the norms of every tensor in the last updates, kept on the host for the day something breaks.
 
 It holds what travels to the host anyway, in the one copy of an update, so evidence from before a fault needs no raised level.
-Nothing in it is looked at until it is sent. Pure; the trainer thread alone uses it.
+Nothing in it is looked at until it is sent. Pure; the link thread alone uses it.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PROFILE, PhaseTimes
-from gradwatch_agent.collect.rows import RowQueue, Waiting, reason_of_loss
+from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, reason_of_loss
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
 from gradwatch_agent.governor import Governor
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
+from gradwatch_agent.inbox import RECORD_BYTES, Draft
 from gradwatch_agent.process import disable_in_child
 from gradwatch_agent.tracing import Tracing
 from gradwatch_contracts import limits
@@ -29,7 +30,7 @@ from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.gradients import GradientCollector
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.profile import Capture
     from gradwatch_agent.desired import DesiredState
     from gradwatch_agent.exits import Exits
+    from gradwatch_agent.inbox import Record
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
     from gradwatch_contracts.messages import Command, Scalar
@@ -61,11 +63,15 @@ class UpdateCycle:
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
         self.actions = Actions(outbox, self._hints, self._tell_verbs, settings.world, settings.agree)
-        self.actions.verbs.add(Verb.DUMP.value, lambda command, update: self._dump())
+        self.actions.verbs.add(Verb.DUMP.value, self._dump)
         self._tracing = Tracing(settings.run, self.actions, outbox)
         if self._tracing.possible(settings.modules):
             self.actions.verbs.add(Verb.PROFILE.value, self._begin_trace, lambda id_: self._end_capture())
-        self._rows = RowQueue(outbox, StartUp(settings.run, settings.modules, settings.action_space).say, sync=settings.sync)
+        self._maker = RowMaker(StartUp(settings.run, settings.modules, settings.action_space).say, self._fail_row)
+        self._rows = RowQueue(outbox, self._maker, sync=settings.sync)
+        self._made_ns = 0
+        """Of what making rows has taken, what is told already."""
+        outbox.box = self._maker.tables
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None
@@ -133,7 +139,7 @@ class UpdateCycle:
 
     def expect_none(self, calls: Collection[str]) -> None:
         """Before the first update ends: nobody makes these calls in this run, see `Catalogue`."""
-        self._rows.expect_none(calls)
+        self._maker.expect_none(calls)
 
     def take_signals(self, values: Mapping[str, float]) -> None:
         """What the script itself computed, as the columns or signals that it is. What we measured ourselves stays."""
@@ -196,8 +202,6 @@ class UpdateCycle:
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
         """Turn the running update into a row, when its values have arrived. Who calls tells what fails by `_lose`: around the
         call, since Ctrl-C may land as this begins."""
-        if self._outbox.box_wanted:
-            self._rows.keep_box(self._names)
         self._rows.put(self._pack(now_ns, flags, env_steps))
 
     def _lose(self, error: BaseException) -> None:
@@ -226,6 +230,9 @@ class UpdateCycle:
             tally.add("sys.update_ms", (update_ms,))
             if self._measurement is not None:
                 self._agent_ns += self._measurement.take_spent_ns()
+            made_ns = self._outbox.made_ns  # on another thread, but in the trainer's interpreter
+            self._agent_ns += made_ns - self._made_ns
+            self._made_ns = made_ns
             tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
             if self._collected is level and not flags:
                 self._govern(update_ms, self._agent_ns / 1e6)
@@ -297,20 +304,24 @@ class UpdateCycle:
             kind = "exception" if isinstance(error, Exception) else "note"
             self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
             if kind == "exception":
-                self._dump()
+                self._outbox.put_later(Draft(RECORD_BYTES, self._maker.tables))
 
-    def _dump(self) -> str:
-        """Send the black box, the norms of every tensor in the last updates; returns what it holds, in words."""
-        names = self._names
-        updates = self._rows.put_box(names)
-        if not updates and len(self._rows.box):
-            return "nothing is sent: the newest update alone has more norms than one answer may hold"
-        return f"{updates} updates of {len(names)} tensors" if updates else "nothing is kept: no gradient was measured"
+    def _dump(self, command: Command, update: int) -> None:
+        """Send the black box, the norms of every tensor in the last updates, and end the command with what it holds. After the
+        rows put so far, as it is the thread that makes them that keeps it."""
 
-    @property
-    def _names(self) -> Sequence[str]:
-        """Of the parameters, by number."""
-        return () if self._measurement is None else self._measurement.gradients.names
+        def make() -> tuple[Record, ...]:
+            held, tables = self._maker.freeze()
+            self.actions.end(command.id, update, held)
+            return tables
+
+        self._outbox.put_later(Draft(RECORD_BYTES, make))
+
+    def _fail_row(self, error: Exception) -> None:
+        """Making a row failed; the trainer is not told, but in our tests."""
+        if is_strict():
+            raise error
+        note_own_error(self, "Monitor.row", error)
 
     def tell_pause(self, connection: int) -> None:
         """Say that an evaluation or a checkpoint goes on. Called on the link thread, which is the one that is not in it."""
@@ -366,6 +377,7 @@ class UpdateCycle:
             from gradwatch_agent.collect.measurement import Measurement
 
             self._measurement = Measurement.of(self._settings, self._on_own_error)
+            self._maker.names = self._measurement.gradients.names
             self._measurement.begin(self._tally, self._collected)
         return self._measurement
 

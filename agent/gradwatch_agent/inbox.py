@@ -21,7 +21,7 @@ from gradwatch_agent.row import Row
 from gradwatch_contracts.messages import Artifact, Event, Result, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 RECORD_BYTES = 400
 """Charged for each record besides its payload: objects, numbers and slots in queues (measured with tracemalloc)."""
@@ -42,19 +42,28 @@ Evidence = Union[Table, Note, Lost]
 Record = Union[Row, Evidence]
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Stands for records that are yet to be made: `make` is called once, by the link thread, in the order of what was put.
+    `size` bytes are charged for what it holds on to. One that is dropped was one row."""
+
+    size: int
+    make: Callable[[], Iterable[Record]]
+
+
 class Inbox:
     """Records that are not numbered yet. Rows may take `rows_bytes` together with those that are numbered, evidence
     `evidence_bytes`; beyond it the oldest of the same sort is dropped, of evidence a table first.
 
-    `put_row` and `lose` belong to the trainer's thread, `put` to any, and the rest to the link thread.
+    `put_row` belongs to the trainer's thread, `put` to any, and the rest to the link thread.
     """
 
     def __init__(self, rows_bytes: int, evidence_bytes: int) -> None:
         self._rows_max, self._evidence_max = rows_bytes, evidence_bytes
-        self._rows: deque[Row | Lost] = deque()
+        self._rows: deque[Row | Lost | Draft] = deque()
         # Each entry with its place among all evidence, and how many rows were put before it.
-        self._tables: deque[tuple[int, int, Evidence]] = deque()
-        self._notes: deque[tuple[int, int, Evidence]] = deque()
+        self._tables: deque[tuple[int, int, Evidence | Draft]] = deque()
+        self._notes: deque[tuple[int, int, Evidence | Draft]] = deque()
         self._order = count()
         self._bytes = self._evidence_bytes = 0
         self._rows_put = 0
@@ -73,23 +82,16 @@ class Inbox:
         """Records dropped so far by those who put."""
         return sum(list(self._crowded.values()))
 
-    def put_row(self, row: Row, held: int) -> None:
-        """Add a row; `held` bytes of rows are numbered and wait elsewhere."""
+    def put_row(self, row: Row | Draft | Lost, held: int) -> None:
+        """Add a row, one that is yet to be made, or that so many never became bytes; `held` bytes of rows are numbered and wait
+        elsewhere."""
         self._rows.append(row)
         self._rows_put += 1
-        self._bytes += RECORD_BYTES + len(row.values) + len(row.status)
+        self._bytes += size_of(row)
         if self._bytes + held > self._rows_max:
             self._crowd_rows(held)
 
-    def lose(self, lost: Lost, held: int) -> None:
-        """Add that so many rows never became bytes."""
-        self._rows.append(lost)
-        self._rows_put += 1
-        self._bytes += size_of(lost)
-        if self._bytes + held > self._rows_max:
-            self._crowd_rows(held)
-
-    def put(self, record: Evidence) -> None:
+    def put(self, record: Evidence | Draft) -> None:
         """Add evidence. What is larger than all that may be held is lost alone."""
         size = size_of(record)
         if size > self._evidence_max:
@@ -115,11 +117,11 @@ class Inbox:
             self._bytes -= size_of(oldest)
             self._count(oldest)
 
-    def _count(self, dropped: Record) -> None:
+    def _count(self, dropped: Record | Draft) -> None:
         thread = threading.get_ident()
         self._crowded[thread] = self._crowded.get(thread, 0) + (dropped.count if isinstance(dropped, Lost) else 1)
 
-    def take(self) -> Iterator[Record]:
+    def take(self) -> Iterator[Record | Draft]:
         """What is there now, in the order it was put; rows that were dropped may let evidence come a little early."""
         tables, notes, rows = len(self._tables), len(self._notes), len(self._rows)  # not until empty: more may come for ever
         evidence = sorted((*_pop(self._tables, tables), *_pop(self._notes, notes)), key=lambda entry: entry[0])
@@ -137,7 +139,7 @@ class Inbox:
         if not (self._tables or self._notes):
             self._evidence_bytes = 0
 
-    def _row(self) -> Row | Lost | None:
+    def _row(self) -> Row | Lost | Draft | None:
         try:
             row = self._rows.popleft()
         except IndexError:
@@ -151,14 +153,16 @@ class Inbox:
             queue.clear()
 
 
-def _pop(queue: deque[tuple[int, int, Evidence]], most: int) -> Iterator[tuple[int, int, Evidence]]:
+def _pop(queue: deque[tuple[int, int, Evidence | Draft]], most: int) -> Iterator[tuple[int, int, Evidence | Draft]]:
     with suppress(IndexError):  # crowded out meanwhile
         for _ in range(most):
             yield queue.popleft()
 
 
-def size_of(record: Record) -> int:
+def size_of(record: Record | Draft) -> int:
     """Bytes a record is charged."""
+    if isinstance(record, Draft):
+        return record.size
     if isinstance(record, Row):
         return RECORD_BYTES + len(record.values) + len(record.status)
     if isinstance(record, Table):

@@ -7,11 +7,12 @@ never finished appending (Ctrl-C between two bytecodes) cannot leave a hole.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.inbox import TOO_LARGE, Inbox, Lost, size_of
+from gradwatch_agent.inbox import TOO_LARGE, Draft, Inbox, Lost, size_of
 from gradwatch_agent.lane import Lane
 from gradwatch_agent.losses import Losses
 from gradwatch_agent.row import Row, pack_rows, row_fault
@@ -19,7 +20,7 @@ from gradwatch_contracts import limits
 from gradwatch_contracts.messages import Artifact, Event, Loss, Message, Result, Samples, SchemaMessage, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gradwatch_agent.inbox import Note, Record
     from gradwatch_agent.uploads import Upload
@@ -60,9 +61,10 @@ class Outbox:
         self.acked = 0
         self.lost = 0
         self.spooled = 0
-        self.box_wanted = False
-        """A spool asks for the black box: set by the link thread, taken back by the trainer's when it gives one."""
-        self._box: tuple[Table, ...] | None = None
+        self.box: Callable[[], tuple[Table, ...]] = tuple
+        """The black box as it is now, for a spool. Called on the link thread."""
+        self.made_ns = 0
+        """CPU time that the link thread took so far to make what was put as drafts."""
 
     durable = False
     """What is not acked at the end is lost, and has to be told."""
@@ -70,17 +72,26 @@ class Outbox:
     def save(self) -> None:
         """There is no place that outlives the process."""
 
-    # Any thread; `put_row` and `lose` only the trainer's.
+    # Any thread; `put_row`, `put_draft` and `lose` only the trainer's.
 
     def put_row(self, row: Row) -> None:
         """Queue a row. Takes less than a microsecond and no lock, and never fails; after `stop` it does nothing."""
         if self._open:
             self._inbox.put_row(row, self._rows.bytes)
 
+    def put_draft(self, draft: Draft) -> None:
+        """Queue a row that the link thread is to make, as `put_row` does. With the row may come evidence of its update."""
+        if self._open:
+            self._inbox.put_row(draft, self._rows.bytes)
+
+    def put_later(self, draft: Draft) -> None:
+        """Queue evidence that the link thread is to make, after the rows put so far."""
+        self._put(draft)
+
     def lose(self, count: int, reason: str) -> None:
         """Say that `count` rows never became bytes, and why, e.g. `device busy`."""
         if count > 0 and self._open:
-            self._inbox.lose(Lost(count, reason), self._rows.bytes)
+            self._inbox.put_row(Lost(count, reason), self._rows.bytes)
 
     def put_event(self, kind: str, update: int, t_ns: int, text: str = "", detail: Mapping[str, Scalar] | None = None) -> None:
         """Queue an event; `t_ns` is unix time. The text is cut to what may travel."""
@@ -89,10 +100,6 @@ class Outbox:
     def put_table(self, kind: str, update: int, index: tuple[str, ...], names: tuple[str, ...], values: bytes) -> None:
         """Queue a table; `values` is f64 little-endian [len(index) x len(names)], row-major."""
         self._put(Table(0, kind, update, index, names, values))
-
-    def keep_box(self, tables: tuple[Table, ...]) -> None:
-        """Give the spool the black box as it is now, in the place of the last."""
-        self._box, self.box_wanted = tables, False
 
     def put_result(self, id: str, state: str, update: int, reason: str = "") -> None:
         """Queue what became of an escalation or command."""
@@ -109,7 +116,7 @@ class Outbox:
         """Close the intake: from now on nothing that is put is kept."""
         self._open = False
 
-    def _put(self, record: Table | Note) -> None:
+    def _put(self, record: Table | Note | Draft) -> None:
         if self._open:
             self._inbox.put(record)
 
@@ -170,11 +177,6 @@ class Outbox:
             if self._uploads[0].done:
                 self._uploads.popleft()
         return self._next_seq - before
-
-    def take_box(self) -> tuple[Table, ...] | None:
-        """What `keep_box` was given since the last time."""
-        box, self._box = self._box, None
-        return box
 
     def tend(self, live: bool, now: float) -> None:
         """Called each turn of the link; there is no spool to write to."""
@@ -278,9 +280,15 @@ class Outbox:
     def _sent_bytes(self) -> int:
         return sum(lane.sent_bytes for lane in self._lanes)
 
-    def _number(self, record: Record) -> None:
+    def _number(self, record: Record | Draft) -> None:
         size = size_of(record)
-        if isinstance(record, Lost):
+        if isinstance(record, Draft):
+            begin = time.thread_time_ns()
+            made = tuple(record.make())
+            self.made_ns += time.thread_time_ns() - begin
+            for one in made:
+                self._number(one)
+        elif isinstance(record, Lost):
             self._lose_new(record.count, record.reason)
         elif isinstance(record, Row):
             fault = row_fault(record) or (TOO_LARGE if size > self._bytes_max else "")

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwatch_agent import watch
 from gradwatch_agent.collect.policy import PolicyCollector
+from gradwatch_agent.device.transfer import Transfer
 from harness.ppo_run import train
 
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ def reads(counts: Counter[str]) -> int:
 
 
 @pytest.fixture(autouse=True)
+def host_is_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies on the host is copied as if from a device, so that the copies of one can be counted here."""
+    monkeypatch.setattr(Transfer, "is_here", lambda self, vector: False)
+
+
+@pytest.fixture(autouse=True)
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Own errors are raised; closing does not wait for a daemon that is not there."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
@@ -80,6 +87,13 @@ def test_agent_adds_one_copy_per_update_and_reads_no_value(tmp_path: Path, level
     """At every level that measures on the device, whether the trainer clips or not."""
     counts = extra_operators(tmp_path, level, clip)
     assert (copies(counts), reads(counts)) == (UPDATES, 0), counts
+
+
+def test_agent_copies_nothing_that_lies_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model on the CPU nothing has to be brought anywhere."""
+    monkeypatch.undo()
+    counts = extra_operators(tmp_path, "normal")
+    assert (copies(counts), reads(counts)) == (0, 0), counts
 
 
 def test_agent_operators_rise_with_the_level(tmp_path: Path) -> None:

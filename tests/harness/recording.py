@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_agent.arguments import STAGED_BYTES, Settings
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.exits import Exits
+from gradwatch_agent.inbox import Lost
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.row import Row
 from gradwatch_contracts.columns import WIDTH, Status
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.messages import Event, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gradwatch_agent.row import Row
+    from gradwatch_agent.inbox import Draft
 
 
 @dataclass
@@ -34,6 +37,20 @@ class Record(Outbox):
     def put_row(self, row: Row) -> None:
         """See Outbox."""
         self.rows.append(row)
+
+    def put_draft(self, draft: Draft) -> None:
+        """See Outbox; made at once."""
+        for record in draft.make():
+            if isinstance(record, Row):
+                self.put_row(record)
+            elif isinstance(record, Table):
+                self.put_table(record.kind, record.update, record.index, record.names, record.values)
+            elif isinstance(record, Event):
+                self.put_event(record.kind, record.update, record.t_ns, record.text, record.detail)
+            elif isinstance(record, Lost):
+                self.lose(record.count, record.reason)
+
+    put_later = put_draft
 
     def put_event(self, kind: str, update: int, t_ns: int, text: str = "", detail: Mapping[str, Any] | None = None) -> None:
         """See Outbox."""

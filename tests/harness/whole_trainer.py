@@ -6,6 +6,7 @@ Tiny, recurrent, with two heads, on the CPU, without a daemon. Of two updates th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +17,11 @@ from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.exits import Exits
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.row import Row
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
-    from gradwatch_agent.row import Row
+    from gradwatch_agent.inbox import Draft
     from gradwatch_contracts.control import Level
 
 BATCH, HIDDEN = 8, 4
@@ -32,10 +34,11 @@ class Rows(Outbox):
         super().__init__()
         self.rows: list[Row] = []
 
-    def put_row(self, row: Row) -> None:
-        """Keep it, too."""
-        self.rows.append(row)
-        super().put_row(row)
+    def put_draft(self, draft: Draft) -> None:
+        """Make it at once, and keep its row."""
+        made = tuple(draft.make())
+        self.rows += [record for record in made if isinstance(record, Row)]
+        super().put_draft(replace(draft, make=lambda: made))
 
 
 class Policy(torch.nn.Module):

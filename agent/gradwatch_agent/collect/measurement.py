@@ -72,8 +72,12 @@ class Underway:
     readers: list[list[tuple[Reader, int]]]
     sliced: SlicedRows = field(default_factory=SlicedRows)
 
+    def bring(self) -> int:
+        """Bring what has arrived to the host for good; how many bytes it is. Only when the ticket is done."""
+        return 8 * self.ticket.bring()
+
     def tell(self, tally: Tally) -> None:
-        """Read every vector into `tally`. Only when the ticket is done."""
+        """Read every vector into `tally`, on whichever thread. Only after `bring`."""
         for values, readers in zip(self.ticket.take(), self.readers, strict=True):
             at = 0
             for reader, length in readers:

@@ -1,27 +1,36 @@
-"""From a finished update to its row: at once when its values are on the host, else when they have arrived, in order."""
+"""From a finished update to its row. The trainer's thread hands over what was measured as soon as it is on the host, in order;
+the link thread makes the row of it, keeps the black box, and sends both.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.blackbox import KIND, BlackBox
 from gradwatch_agent.collect.catalogue import Catalogue
+from gradwatch_agent.inbox import RECORD_BYTES, Draft, Lost
 from gradwatch_agent.row import Row
-from gradwatch_contracts.messages import Table
+from gradwatch_contracts.messages import Event, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.measurement import Underway
+    from gradwatch_agent.inbox import Record
     from gradwatch_agent.outbox import Outbox
     from gradwatch_contracts.control import Level
 
 PENDING_MAX = 64
 """Updates whose values are still on a device. More of them than slots wait only behind one that is stuck."""
+
+DRAFT_BYTES = 16 * RECORD_BYTES
+"""Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name (measured
+with tracemalloc)."""
 
 DEVICE_BUSY = "device busy"
 OUR_ERROR = "our error"
@@ -55,75 +64,58 @@ class Waiting:
 
     @property
     def done(self) -> bool:
-        """Whether the row can be built."""
+        """Whether every value is on the host."""
         return self.underway is None or self.underway.ticket.done
 
 
-class RowQueue:
-    """Finished updates, oldest first; `harvest` turns those that are complete into rows of the outbox. `say` is told of each
-    row until it answers True. What the black box keeps of each update goes into `box`."""
+class RowMaker:
+    """Makes rows of finished updates, on the link thread. `say` is told of each row until it answers True; `fail` is told of a
+    failure of ours and may raise it. What the black box keeps of each update goes into `box`,
+    with the `names` of the parameters by number.
+    """
 
-    __slots__ = ("_catalogue", "_outbox", "_say", "_sync", "box", "pending")
+    __slots__ = ("_catalogue", "_fail", "box", "names", "say")
 
-    def __init__(self, outbox: Outbox, say: Callable[[Row], bool], *, sync: bool) -> None:
-        self._say: Callable[[Row], bool] | None = say
-        self._outbox = outbox
+    def __init__(self, say: Callable[[Row], bool], fail: Callable[[Exception], None]) -> None:
+        self.say: Callable[[Row], bool] | None = say
+        self._fail = fail
         self._catalogue = Catalogue()
-        self.pending: deque[Waiting] = deque()
-        self._sync = sync
         self.box = BlackBox()
+        self.names: Sequence[str] = ()
 
     def expect_none(self, calls: Collection[str]) -> None:
         """Before the first row: these calls will not be made, so their columns are not listed. See `Catalogue`."""
         self._catalogue = Catalogue(calls)
 
-    def put(self, waiting: Waiting) -> None:
-        """Take a finished update; `harvest` builds it when it is complete."""
-        if len(self.pending) >= PENDING_MAX:
-            self._outbox.lose(1, DEVICE_BUSY)
-        else:
-            self.pending.append(waiting)
+    def make(self, waiting: Waiting) -> Iterable[Record]:
+        """The row, then tables and events of the update; the loss of it where it could not be made."""
+        try:
+            if waiting.lost:
+                return (Lost(1, DEVICE_BUSY),)
+            row = self._build(waiting)
+            if self.say is not None:
+                say, self.say = self.say, None
+                self.say = None if say(row) else say
+            return (row, *_evidence(waiting))
+        except Exception as error:
+            self._fail(error)
+            return (Lost(1, OUR_ERROR),)
 
-    def harvest(self) -> None:
-        """Build the rows whose values have arrived. Waits for none, unless in sync mode."""
-        pending = self.pending
-        while pending and (self._sync or pending[0].done):
-            try:
-                waiting = pending.popleft()
-                row = self._build(waiting)
-            except BaseException as error:  # Ctrl-C too: a row that is gone is told
-                self._outbox.lose(1, reason_of_loss(error))
-                raise
-            self._put_evidence(waiting)
-            if self._say is not None and row is not None:
-                say, self._say = self._say, None
-                self._say = None if say(row) else say
+    def tables(self) -> tuple[Table, ...]:
+        """The black box as it is now."""
+        return self.freeze()[1]
 
-    def drain(self, timeout_s: float) -> None:
-        """Wait a little for copies under way; what does not arrive is lost."""
-        deadline = time.monotonic() + timeout_s
-        self.harvest()
-        while self.pending and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-            self.harvest()
-        self._outbox.lose(len(self.pending), DEVICE_BUSY)
-        self.pending.clear()
+    def freeze(self) -> tuple[str, tuple[Table, ...]]:
+        """What the black box holds, in words, and its newest updates as tables."""
+        updates, blocks = self.box.freeze(self.names)
+        tables = tuple([Table(0, KIND, *block) for block in blocks])
+        if updates:
+            return f"{updates} updates of {len(self.names)} tensors", tables
+        if len(self.box):
+            return "nothing is sent: the newest update alone has more norms than one answer may hold", ()
+        return "nothing is kept: no gradient was measured", ()
 
-    def put_box(self, names: Sequence[str]) -> int:
-        """Queue the black box as it is now, with the names of the parameters; returns how many updates are in it."""
-        updates, blocks = self.box.freeze(names)
-        for block in blocks:
-            self._outbox.put_table(KIND, *block)
-        return updates
-
-    def keep_box(self, names: Sequence[str]) -> None:
-        """Give the black box to the spool, for the day the process is killed."""
-        self._outbox.keep_box(tuple(Table(0, KIND, *block) for block in self.box.freeze(names)[1]))
-
-    def _build(self, waiting: Waiting) -> Row | None:
-        if waiting.lost:
-            self._outbox.lose(1, DEVICE_BUSY)
-            return None
+    def _build(self, waiting: Waiting) -> Row:
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
             if waiting.tally.norms:
@@ -137,14 +129,54 @@ class RowQueue:
             resting=waiting.resting,
         )
         level, flags = int(waiting.level), int(waiting.flags)
-        row = Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status)
-        self._outbox.put_row(row)
-        return row
+        return Row(waiting.update, waiting.t_ns, waiting.env_steps, level, flags, schema, values, status)
 
-    def _put_evidence(self, waiting: Waiting) -> None:
-        """Tables and events of the update, after its row."""
-        tally = waiting.tally
-        for kind, index, names, values in tally.tables:
-            self._outbox.put_table(kind, waiting.update, index, names, values)
-        for kind, text, detail in tally.events:
-            self._outbox.put_event(kind, waiting.update, waiting.t_ns, text, detail)
+
+class RowQueue:
+    """Finished updates, oldest first, on the trainer's thread; `harvest` hands over those whose values have arrived."""
+
+    __slots__ = ("_maker", "_outbox", "_sync", "pending")
+
+    def __init__(self, outbox: Outbox, maker: RowMaker, *, sync: bool) -> None:
+        self._outbox, self._maker = outbox, maker
+        self.pending: deque[Waiting] = deque()
+        self._sync = sync
+
+    def put(self, waiting: Waiting) -> None:
+        """Take a finished update; `harvest` hands it over when it is complete."""
+        if len(self.pending) >= PENDING_MAX:
+            self._outbox.lose(1, DEVICE_BUSY)
+        else:
+            self.pending.append(waiting)
+
+    def harvest(self) -> None:
+        """Hand over the updates whose values have arrived. Waits for none, unless in sync mode."""
+        pending = self.pending
+        while pending and (self._sync or pending[0].done):
+            try:
+                waiting = pending.popleft()
+                size = DRAFT_BYTES
+                if waiting.underway is not None:
+                    size += waiting.underway.bring()
+                self._outbox.put_draft(Draft(size, partial(self._maker.make, waiting)))
+            except BaseException as error:  # Ctrl-C too: a row that is gone is told
+                self._outbox.lose(1, reason_of_loss(error))
+                raise
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait a little for copies under way; what does not arrive is lost."""
+        deadline = time.monotonic() + timeout_s
+        self.harvest()
+        while self.pending and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            self.harvest()
+        self._outbox.lose(len(self.pending), DEVICE_BUSY)
+        self.pending.clear()
+
+
+def _evidence(waiting: Waiting) -> Iterable[Record]:
+    tally = waiting.tally
+    for kind, index, names, values in tally.tables:
+        yield Table(0, kind, waiting.update, index, names, values)
+    for kind, text, detail in tally.events:
+        yield Event(0, kind, waiting.update, waiting.t_ns, text, detail)

@@ -39,28 +39,36 @@ class Slot:
 
 @dataclass(slots=True)
 class Ticket:
-    """The copies of one update, one per device."""
+    """The vectors of one update, one per device: in a slot, on the host as it was, or read."""
 
-    slots: list[Slot] = field(default_factory=list)
+    parts: list[Slot | Tensor | list[float]] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
         """Whether every value is on the host."""
-        return all(slot.done for slot in self.slots)
+        return all(part.done for part in self.parts if isinstance(part, Slot))
+
+    def bring(self) -> int:
+        """Read the slots and give them back, on the thread that queued the copies; returns how many numbers there are. Waits
+        for those not yet done: `mode="sync"`."""
+        for at, part in enumerate(self.parts):
+            if isinstance(part, Slot):
+                if part.event is not None:
+                    part.event.synchronize()
+                self.parts[at] = part.host[: part.length].tolist()
+                part.source = None
+        return sum([len(part) for part in self.parts if not isinstance(part, Slot)])
 
     def take(self) -> list[list[float]]:
-        """Read the values, one list per vector, and give the slots back. Waits for those not yet done: `mode="sync"`."""
-        for slot in self.slots:
-            if slot.event is not None:
-                slot.event.synchronize()
-        values = [slot.host[: slot.length].tolist() for slot in self.slots]
-        self.release()
-        return values
+        """The values, one list per vector. After `bring`, on any thread."""
+        self.bring()
+        return [part if isinstance(part, list) else part.tolist() for part in self.parts if not isinstance(part, Slot)]
 
     def release(self) -> None:
         """Give the slots back unread."""
-        for slot in self.slots:
-            slot.source = None
+        for part in self.parts:
+            if isinstance(part, Slot):
+                part.source = None
 
 
 class Transfer:
@@ -72,7 +80,8 @@ class Transfer:
         self._rings: dict[torch.device, list[Slot]] = {}
 
     def submit(self, vectors: Sequence[Tensor]) -> Ticket | None:
-        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued.
+        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued. A vector
+        that lies on the host is taken as it is; nobody may write to it any more.
 
         Raises:
             Exception: whatever the device says to a copy it refuses; the slots are free again.
@@ -80,18 +89,26 @@ class Transfer:
         ticket = Ticket()
         try:
             for vector in vectors:
+                if self.is_here(vector):
+                    ticket.parts.append(vector)
+                    continue
                 slot = self._free(vector)
                 if slot is None:
                     ticket.release()
                     return None
                 slot.source, slot.length = vector, vector.numel()
-                ticket.slots.append(slot)
-            for slot in ticket.slots:
-                _start(slot)
+                ticket.parts.append(slot)
+            for part in ticket.parts:
+                if isinstance(part, Slot):
+                    _start(part)
         except BaseException:  # a slot that is never read again would be one less for ever
             ticket.release()
             raise
         return ticket
+
+    def is_here(self, vector: Tensor) -> bool:
+        """Whether the values lie on the host already."""
+        return vector.is_cpu
 
     def _free(self, vector: Tensor) -> Slot | None:
         ring = self._rings.setdefault(vector.device, [])

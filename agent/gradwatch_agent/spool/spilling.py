@@ -64,19 +64,18 @@ class SpillingOutbox:
         if (waited or self._memory.crowded) and now >= self._retry_at:
             self._spill(now)
 
-        self._keep_box(now)
+        if now >= self._box_at and not self._disk.settled:
+            self._box_at = now + limits.SPOOL_BOX_S
+            self._keep_box()
 
-    def _keep_box(self, now: float) -> None:
+    def _keep_box(self) -> None:
         """While the disk holds records, hold the black box there too: nobody could ask for it before a kill."""
-        box = self._memory.take_box()
-        if box and not self._disk.settled:
+        box = self._memory.box()
+        if box:
             try:
                 self._disk.keep_box(box)
             except (OSError, ContractError) as error:
                 LOGGER.debug("gradwatch: the black box is not in the spool: %s", error)
-        if now >= self._box_at and not self._disk.settled:
-            self._box_at = now + limits.SPOOL_BOX_S
-            self._memory.box_wanted = True
 
     def _spill(self, now: float) -> bool:
         """Move the oldest messages; whether there may be more."""

@@ -17,6 +17,7 @@ from gradwatch_agent.blackbox import BROKEN, FOREIGN, GRADIENT, WEIGHT, BlackBox
 from gradwatch_agent.collect import tensor_norms
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.messages import Command
 from harness.recording import monitoring
 
 if TYPE_CHECKING:
@@ -46,10 +47,21 @@ def set_gradients(model: nn.Module, *gradients: float | None) -> None:
         parameter.grad = None if gradient is None else torch.full_like(parameter, gradient)
 
 
+def dumped(monitor: Monitor, record: Record) -> str:
+    """What the command that asks for the black box ends with; its tables are in `record`."""
+    command = Command("dump-1", "dump")
+    monitor.actions.commands.receive(command)
+    monitor.actions.boundary(monitor.update, 0)
+    (outcome,) = [reason for id_, state, _, reason in record.results if state == "ended"]
+    record.results.clear()
+    monitor.actions.commands._seen.clear()
+    return outcome
+
+
 def sent(monitor: Monitor, record: Record) -> dict[str, dict[str, float]]:
     """The black box as it is sent now: row → layer → norm."""
     record.tables.clear()
-    monitor._dump()
+    dumped(monitor, record)
     found: dict[str, dict[str, float]] = {}
     for kind, _, index, names, values in record.tables:
         assert kind == module.KIND
@@ -107,7 +119,7 @@ def test_black_box_of_nothing_sends_nothing() -> None:
     """No table, and the words say so."""
     with monitoring(level=Level.OFF) as (monitor, record):
         monitor.step()
-        assert monitor._dump() == "nothing is kept: no gradient was measured"
+        assert dumped(monitor, record) == "nothing is kept: no gradient was measured"
         assert record.tables == []
 
 
@@ -115,8 +127,8 @@ def test_black_box_whose_newest_update_is_too_large_says_that_and_not_that_it_is
     """Whoever asked looks for gradients that were measured."""
     with monitoring(level=Level.OFF) as (monitor, record):
         monitor.step()
-        monitor._rows.box.put(1, [Norms(GRADIENT, (0,), tuple(range(200_000)), array("d", [1.0]) * 200_000)])
-        assert monitor._dump().startswith("nothing is sent: the newest update alone")
+        monitor._maker.box.put(1, [Norms(GRADIENT, (0,), tuple(range(200_000)), array("d", [1.0]) * 200_000)])
+        assert dumped(monitor, record).startswith("nothing is sent: the newest update alone")
         assert record.tables == []
 
 
@@ -241,21 +253,17 @@ def test_black_box_is_sent_when_training_breaks_and_only_then(error: BaseExcepti
             assert [kind for kind, *_ in record.events] == ["exception"]
 
 
-def test_black_box_is_given_to_a_spool_that_asks_and_only_then() -> None:
-    """Once each time; nothing of it is sent."""
-    model, given = two_layers(), []
+def test_black_box_is_there_for_a_spool_at_any_time() -> None:
+    """As it is then; nothing of it is sent."""
+    model = two_layers()
     with monitoring(modules=(model,)) as (monitor, record):
+        assert record.box() == ()
         for update in range(6):
-            record.box_wanted = update in (3, 4)
             set_gradients(model, 1.0, 2.0)
             clip_grad_norm_(model.parameters(), 100.0)
             monitor.step()
-            given.append(record.take_box())
-            assert not record.box_wanted
+            (table,) = record.box()
+            assert (table.kind, table.names) == (module.KIND, ("0.weight", "1.weight"))
+            assert table.index[:2] == ("grad@0.0", "weight@0")
+            assert len(table.index) == 2 * (update + 1)
         assert record.tables == []
-
-    assert [box is not None for box in given] == [False, False, False, True, True, False]
-    (table,) = given[4] or ()
-    assert (table.kind, table.names) == (module.KIND, ("0.weight", "1.weight"))
-    assert table.index[:2] == ("grad@0.0", "weight@0")
-    assert len(table.index) >= 6

@@ -151,9 +151,9 @@ def test_public_names_are_those_documented() -> None:
     assert all(getattr(Monitor, name).__doc__ for name in calls)
 
 
-@pytest.mark.parametrize("place", [(Catalogue, "fill"), (Measurement, "take_spent_ns")])
+@pytest.mark.parametrize(("place", "told"), [((Catalogue, "fill"), "row"), ((Measurement, "take_spent_ns"), "step")])
 def test_row_that_fails_is_a_loss_not_a_gap(
-    place: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: tuple[Any, str], told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Building a row fails once, by our fault: one LOSS, one event with its traceback, and the next row is whole."""
     monkeypatch.setenv("GRADWATCH_STRICT", "0")
@@ -174,7 +174,7 @@ def test_row_that_fails_is_a_loss_not_a_gap(
         assert record.losses == [(1, "our error")]
         assert [event[0] for event in record.events] == ["agent_error"]
         assert "planted" in record.events[0][2]
-        assert monitor._own_errors == {"Monitor.step": 1}  # type: ignore[attr-defined]
+        assert monitor._own_errors == {f"Monitor.{told}": 1}  # type: ignore[attr-defined]
     assert len(caplog.messages) == 1
     assert "Traceback" in caplog.messages[0]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import struct
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
-from gradwatch_agent.inbox import RECORD_BYTES
+from gradwatch_agent.inbox import RECORD_BYTES, Draft, Lost
 from gradwatch_agent.losses import Losses
 from gradwatch_agent.outbox import OUTBOX_FULL, Outbox
 from gradwatch_contracts import limits
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
 from harness.outgoing import row, samples_of, seqs_of, take_all
+
+if TYPE_CHECKING:
+    from gradwatch_agent.row import Row
 
 ROW_BYTES = RECORD_BYTES + 9
 
@@ -327,3 +331,34 @@ def test_outbox_between_two_threads_accounts_for_every_row(bytes_max: int) -> No
     assert seen == list(range(count))
     assert updates == sorted(set(updates))
     assert (outbox.acked, outbox.lost) == (len(updates), count - len(updates))
+
+
+def test_row_yet_to_be_made_is_made_by_who_takes_and_stands_in_its_place() -> None:
+    """Not as it is put. Evidence that comes with it stands behind it; what was put later, behind both."""
+    outbox, made = Outbox(), []
+
+    def make() -> tuple[Row, Event]:
+        made.append(1)
+        return row(1), Event(0, "note", 1, 5, "of update 1")
+
+    outbox.put_row(row(0))
+    outbox.put_draft(Draft(100, make))
+    outbox.put_event("note", 1, 5, "after update 1")
+    outbox.put_row(row(2))
+    assert not made
+    messages = _drained(outbox)
+
+    assert made == [1]
+    assert [one.text for one in messages if isinstance(one, Event)] == ["of update 1", "after update 1"]
+    assert [one.seq for one in messages if isinstance(one, Event)] == [2, 3]
+    assert [(one.first_seq, one.n) for one in messages if isinstance(one, Samples)] == [(0, 2), (4, 1)]
+    assert outbox.made_ns > 0
+
+
+def test_row_yet_to_be_made_that_does_not_fit_is_one_loss() -> None:
+    """The link thread stays away: the oldest goes, whatever would have become of it."""
+    outbox = Outbox(bytes_max=10 * RECORD_BYTES, reserve_bytes=0)
+    for update in range(4):
+        outbox.put_draft(Draft(3 * RECORD_BYTES, lambda update=update: (row(update), Lost(2, "planted"))))  # type: ignore[misc]
+
+    assert _losses(_drained(outbox)) == [Loss(0, 0, OUTBOX_FULL), *[Loss(seq, seq + 1, "planted") for seq in (2, 5, 8)]]

@@ -273,17 +273,22 @@ def test_leftover_without_a_bye_ended_as_lost() -> None:
 def test_box_of_a_killed_session_is_its_last_record_and_comes_once() -> None:
     """The newest one, in the place of those before it; only while the disk holds records, and only every few seconds."""
     place = Place()
+    asked: list[int] = []
+
+    def box() -> tuple[m.Table, ...]:
+        asked.append(len(asked) + 3)
+        return _box(asked[-1]), _box(asked[-1])
+
+    place.memory.box = box
     place.tend(limits.SPOOL_BOX_S)
-    assert not place.memory.box_wanted
+    assert asked == []
     place.put(5)
     place.tend(AFTER)
+    assert asked == [3]
     place.tend()
-    for update in (3, 4):
-        assert place.memory.box_wanted
-        place.memory.keep_box((_box(update), _box(update)))
-        place.tend()
-        assert not place.memory.box_wanted
-        place.tend(limits.SPOOL_BOX_S)
+    assert asked == [3]
+    place.tend(limits.SPOOL_BOX_S)
+    assert asked == [3, 4]
     left = Leftover(place.files)
     left.rewind(-1)
     said = told(left.take(100))
@@ -302,8 +307,8 @@ def test_box_of_a_session_that_said_how_it_ended_is_not_sent() -> None:
     place.put(5)
     place.tend(AFTER)
     place.tend()
-    place.memory.keep_box((_box(4),))
-    place.tend()
+    place.memory.box = lambda: (_box(4),)
+    place.tend(limits.SPOOL_BOX_S)
     assert BOX in place.files.data
     place.both.discard("closed")
 
@@ -318,8 +323,8 @@ def test_box_that_cannot_be_written_or_read_costs_nothing_else(damage: str) -> N
     place.tend(AFTER)
     place.tend()
     place.files.failing = damage == "failing"
-    place.memory.keep_box((_box(4),))
-    place.tend()
+    place.memory.box = lambda: (_box(4),)
+    place.tend(limits.SPOOL_BOX_S)
     place.files.failing = False
     if damage != "failing":
         data = bytearray(place.files.data[BOX])

@@ -10,7 +10,7 @@ import torch
 from gradwatch_agent import watch
 from gradwatch_agent.collect.measurement import Measurement
 from gradwatch_agent.collect.rows import DEVICE_BUSY, PENDING_MAX
-from gradwatch_agent.device.transfer import SLOTS, Ticket, Transfer
+from gradwatch_agent.device.transfer import SLOTS, Slot, Ticket, Transfer
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
@@ -38,7 +38,15 @@ class StuckEvent:
         self.arrived = True
 
 
-class SlowTransfer(Transfer):
+class Copying(Transfer):
+    """Takes the host for a device, so that what it has is copied as from one."""
+
+    def is_here(self, vector: torch.Tensor) -> bool:
+        """See Transfer."""
+        return False
+
+
+class SlowTransfer(Copying):
     """Copies that are under way until released."""
 
     def __init__(self) -> None:
@@ -48,15 +56,17 @@ class SlowTransfer(Transfer):
     def submit(self, vectors: Any) -> Ticket | None:
         """See Transfer."""
         ticket = super().submit(vectors)
-        for slot in ticket.slots if ticket else ():
+        for slot in ticket.parts if ticket else ():
+            assert isinstance(slot, Slot)
             slot.event = StuckEvent()
             self.events.append(slot.event)
         return ticket
 
 
-def test_transfer_of_several_vectors_reads_back_their_values() -> None:
-    """Vectors of any length; a ring grows to the longest."""
-    transfer = Transfer()
+@pytest.mark.parametrize("made", [Copying, Transfer])
+def test_transfer_of_several_vectors_reads_back_their_values(made: type[Transfer]) -> None:
+    """Vectors of any length; a ring grows to the longest. Those that lie on the host are not copied."""
+    transfer = made()
     for length in (3, 1000, 0):
         vector = torch.arange(float(length), dtype=torch.float64)
         ticket = transfer.submit([vector])
@@ -67,7 +77,7 @@ def test_transfer_of_several_vectors_reads_back_their_values() -> None:
 
 def test_transfer_with_all_slots_busy_queues_nothing() -> None:
     """A slot is free again once it was read."""
-    transfer = Transfer()
+    transfer = Copying()
     tickets = [transfer.submit([torch.full((2,), float(i), dtype=torch.float64)]) for i in range(SLOTS)]
     assert transfer.submit([torch.zeros(2)]) is None
     assert tickets[0] is not None
@@ -127,7 +137,7 @@ def test_sync_mode_waits_for_the_device() -> None:
         assert record.last["value.new"] == (2.0, 1.0, 0.0)
 
 
-class RefusingTransfer(Transfer):
+class RefusingTransfer(Copying):
     """A device that refuses every copy, as a broken one does."""
 
     def submit(self, vectors: Any) -> Ticket | None:
