@@ -8,29 +8,29 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
-from gradwatch_agent.collect.host import LOGGER, UNFIT, Hints, Tally, UserScalars, whole
+from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PROFILE, PhaseTimes
-from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, reason_of_loss
+from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, nothing, reason_of_loss
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
-from gradwatch_agent.governor import Governor
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.inbox import RECORD_BYTES, Draft
+from gradwatch_agent.overhead import Overhead, Taken
 from gradwatch_agent.process import disable_in_child
 from gradwatch_agent.tracing import Tracing
 from gradwatch_contracts import limits
-from gradwatch_contracts.collectors import COST, COSTS
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.gradients import GradientCollector
@@ -87,7 +87,7 @@ class UpdateCycle:
         self._agent_ns = 0
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
-        self._governor = None if settings.overhead is None else Governor(settings.overhead)
+        self._overhead = None if settings.overhead is None else Overhead(settings.overhead, settings.switches, outbox)
         self._open = False
         self.refused = False
 
@@ -191,10 +191,9 @@ class UpdateCycle:
         self._collected = min(self.level, MINIMAL) if self._settings.thins(self.update, self.level) else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
-        switches = self._settings.switches
-        switches.take_spent_ms()
-        if self._governor is not None:
-            switches.resting = self._governor.begin(self.update, self._collected)
+        self._settings.switches.take_spent_ms()
+        if self._overhead is not None:
+            self._overhead.begin(self.update, self._collected)
         self._tally = Tally()
         if self._measurement is not None:
             self._measurement.begin(self._tally, self._collected)
@@ -212,6 +211,7 @@ class UpdateCycle:
         """The finished update, its values perhaps under way."""
         level, tally = self.level, self._tally
         underway, lost = None, False
+        then: Callable[[], None] = nothing
         self._phases.tell(tally if level >= MINIMAL else None)
         if level >= MINIMAL:
             underway, lost = self._bring_over(tally)
@@ -234,38 +234,15 @@ class UpdateCycle:
             self._agent_ns += made_ns - self._made_ns
             self._made_ns = made_ns
             tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
-            if self._collected is level and not flags:
-                self._govern(update_ms, self._agent_ns / 1e6)
+            if self._collected is level and not flags and self._overhead is not None:
+                spent_ms = self._settings.switches.take_spent_ms()
+                then = partial(self._overhead.judge, Taken(self.update, level, update_ms, self._agent_ns / 1e6, spent_ms))
         self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
         resting = self._settings.switches.resting_columns
-        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, resting)
-
-    def _govern(self, update_ms: float, agent_ms: float) -> None:
-        """Tell the governor of a whole update, and the run of what it decides."""
-        if self._governor is None:
-            return
-        switches = self._settings.switches
-        thinning = self._governor.end(update_ms, agent_ms, switches.take_spent_ms(), switches.periods)
-        if thinning is not None:
-            LOGGER.info("gradwatch: %s", thinning.sentence)
-            detail: dict[str, Scalar] = {"share": thinning.share, "was": thinning.was, "budget": thinning.budget}
-            detail.update({f"every.{name}": every for name, every in thinning.every.items()})
-            t_ns = self._clock_ns + time.monotonic_ns()
-            self._outbox.put_event("overhead", self.update, t_ns, thinning.sentence, detail)
-        told = self._governor.costs()
-        if told is not None:
-            self._tell_costs(*told)
-
-    def _tell_costs(self, updates: int, costs: Mapping[str, float]) -> None:
-        level = self._collected
-        said = ", ".join(f"{name} {share:.2%}" for name, share in costs.items())
-        detail: dict[str, Scalar] = {"level": int(level), "updates": updates}
-        detail.update({f"{COST}{name}": share for name, share in costs.items()})
-        text = f"at {level.name.lower()}, of the trainer's own time: {said}"
-        self._outbox.put_event(COSTS, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
+        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, resting, then)
 
     def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""

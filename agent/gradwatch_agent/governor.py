@@ -114,29 +114,31 @@ class Pace:
 
 
 class Governor:
-    """Decides, at the end of an update, who rests in the next ones. `shares`: of an update's time, by level."""
+    """Decides, after an update, who rests in the next ones. `shares`: of an update's time, by level. `begin` may be called on
+    another thread than the rest: a decision is assigned whole."""
 
-    __slots__ = ("_level", "_pace", "_paces", "_shares")
+    __slots__ = ("_paces", "_shares")
 
     def __init__(self, shares: Mapping[Level, float] = SHARES) -> None:
         self._shares = shares
-        self._paces: dict[Level, Pace] = {}
-        self._level, self._pace = Level.OFF, Pace()
+        self._paces = {level: Pace() for level in Level}
 
     def begin(self, update: int, level: Level) -> frozenset[str]:
         """The collectors that rest in `update`, which runs at `level`; each level has its own paces."""
-        pace = self._paces.get(level)
-        if pace is None:
-            pace = self._paces[level] = Pace()
-        self._level, self._pace = level, pace
-        return frozenset([name for name, every in pace.every.items() if update % every]) if pace.every else NOBODY
+        every = self._paces[level].every
+        return frozenset([name for name, pace in every.items() if update % pace]) if every else NOBODY
 
     def end(
-        self, update_ms: float, agent_ms: float, costs_ms: Mapping[str, float], periods: Mapping[str, int] | None = None
+        self,
+        level: Level,
+        update_ms: float,
+        agent_ms: float,
+        costs_ms: Mapping[str, float],
+        periods: Mapping[str, int] | None = None,
     ) -> Thinning | None:
-        """Take what the update took, what all our calls took of it and each optional collector that ran; the decision when it
-        differs from the last one. `periods`: see `Switches`."""
-        pace = self._pace
+        """Take what an update at `level` took, what all our calls took of it and each optional collector that ran; the decision
+        when it differs from the last one. `periods`: see `Switches`."""
+        pace = self._paces[level]
         pace.seen += 1
         own_ms = update_ms - agent_ms  # what the trainer takes without us, so that resting does not change the measure
         if pace.seen <= WARM_UP or own_ms <= 0:
@@ -144,7 +146,7 @@ class Governor:
         pace.remember(agent_ms / own_ms, {name: cost_ms / own_ms for name, cost_ms in costs_ms.items()}, periods or {})
         if len(pace.whole) < JUDGED_MIN:
             return None
-        budget = self._shares[self._level]
+        budget = self._shares[level]
         if not pace.every and max(pace.whole) + sum(costs_ms.values()) / own_ms <= budget:
             return None  # nobody rests, and nobody has to: predicting that would take longer than `step()` may
         wanted = _relax(pace, budget)
@@ -155,10 +157,10 @@ class Governor:
         pace.every = wanted
         return Thinning(pace.predict(wanted), _median(pace.whole), budget, dict(wanted))
 
-    def costs(self) -> tuple[int, dict[str, float]] | None:
-        """What the level of the last update took where that is due to be told: updates seen at it, and the mean share of the
-        trainer's own time by collector, `core` for all that is not timed apart."""
-        pace = self._pace
+    def costs(self, level: Level) -> tuple[int, dict[str, float]] | None:
+        """What `level` took where that is due to be told: updates seen at it, and the mean share of the trainer's own time by
+        collector, `core` for all that is not timed apart."""
+        pace = self._paces[level]
         if pace.seen < pace.tell_at or not pace.core:
             return None
         while pace.tell_at <= pace.seen:

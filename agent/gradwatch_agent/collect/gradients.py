@@ -296,9 +296,10 @@ class GradientCollector:
         with torch.no_grad(), torch.inference_mode(False):
             self._before = {device: copy_all(tensors) for device, tensors in parameters.items()}
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Return the vectors of this update by device, and what each is. Host facts go straight into the tally."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader | None]]]:
+        """Return the vectors of this update by device, and what each is: None for one that goes on with the last. Host facts go
+        straight into the tally."""
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]] = {}
         if self.level >= Level.MINIMAL:
             self._tell_rate(parts)
         if self.level < Level.NORMAL:
@@ -329,13 +330,14 @@ class GradientCollector:
         self._weigh_all(parts, layers)
         return parts
 
-    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
+    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]], layers: Layers | None) -> None:
         """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
-        weights, nowhere = Weights(self.names, self._broken, layers), Weights(self.names, Broken(), None)
+        weights, dense = Weights(self.names, self._broken, layers), 0
         for device, tensors in by_device(self.parameters).items():
-            told = nowhere if device.type == META else weights
+            told = Weights(self.names, Broken(), None) if device.type == META else weights
             parts.setdefault(device, []).append(self._weigh(device, tensors, told))
-        if not all(map(is_dense, self.parameters)):
+            dense += len(tensors)
+        if dense < len(self.parameters):
             for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
                 self.tally.refuse(name, Status.DTYPE)
 
@@ -343,7 +345,7 @@ class GradientCollector:
         reducer = self.staging.reducer(device)
         norms = reducer.norms(as_real(tensors))
         weights.waiting += 1
-        members = tuple([self._members.number(tensor) for tensor in tensors])
+        members = self._members.of(tensors, len(tensors))
         before = self._before.pop(device, None)
         if before is None:
             return norms, WeightReader(weights, members)
@@ -353,7 +355,7 @@ class GradientCollector:
         self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
-    def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
+    def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]]) -> None:
         """Learning rate of the first group as the last step used it: a schedule may have moved on since. A tensor one travels
         with the others, since reading it would wait."""
         if not self._optimizers:

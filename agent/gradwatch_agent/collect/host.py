@@ -68,9 +68,10 @@ LOGGER = logging.getLogger("gradwatch")
 
 class Tally:
     """Partial columns of one update, merged as they come, and the reason for each that is missing; with them go tables
-    (kind, index, names, values) and events (kind, text, detail) of the update, and the norms that the black box keeps."""
+    (kind, index, names, values) and events (kind, text, detail) of the update, the norms that the black box keeps, and numbers
+    of the host that are yet to be read."""
 
-    __slots__ = ("_order", "events", "norms", "parts", "reasons", "tables")
+    __slots__ = ("_order", "_unread", "events", "norms", "parts", "reasons", "tables")
 
     def __init__(self) -> None:
         self.parts: dict[Key, tuple[float, ...]] = {}
@@ -79,6 +80,17 @@ class Tally:
         self.events: list[tuple[str, str, dict[str, Scalar]]] = []
         self.norms: list[Norms] = []
         self._order: dict[Key, int] = {}
+        self._unread: list[tuple[Reader, Sequence[float]]] = []
+
+    def put_off(self, reader: Reader, values: Sequence[float]) -> None:
+        """Have `reader` tell these numbers when the row is made."""
+        self._unread.append((reader, values))
+
+    def read(self) -> None:
+        """Read what was put off."""
+        unread, self._unread = self._unread, []
+        for reader, values in unread:
+            reader.tell(self, values)
 
     def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:
         """Merge `part` of column `name`."""

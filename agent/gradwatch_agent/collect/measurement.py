@@ -86,6 +86,18 @@ class Underway:
         self.sliced.tell(tally)
 
 
+def _lengths(parts: Sequence[tuple[torch.Tensor, Reader | None]]) -> list[tuple[Reader, int]]:
+    """How many numbers each reader has: those of its own vector, and of the vectors without one that follow."""
+    found: list[tuple[Reader, int]] = []
+    for vector, reader in parts:
+        if reader is None:
+            last, length = found.pop()
+            found.append((last, length + vector.shape[0]))
+        else:
+            found.append((reader, vector.shape[0]))
+    return found
+
+
 class Measurement:
     """The collectors of one model and the packing of what they found.
 
@@ -270,7 +282,7 @@ class Measurement:
 
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
         underway = Underway(Ticket(), [])
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]] = {}
         nowhere = SlicedRows()
         for device, reduced in self.staging.finish().items():
             sliced = nowhere if device.type == META else underway.sliced
@@ -287,8 +299,10 @@ class Measurement:
         small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
         if self._probe is not None and self.level >= Level.NORMAL:
             small.append(self._look(self._probe))
-        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
-            for device, part in found.items():
+        found: Sequence[Mapping[torch.device, Sequence[tuple[torch.Tensor, Reader | None]]]]
+        found = (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small)
+        for one in found:
+            for device, part in one.items():
                 parts.setdefault(device, []).extend(part)
         for (name, subject), row in self._scalars.items():
             parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
@@ -298,17 +312,17 @@ class Measurement:
         for device in [device for device in parts if device.type == META]:
             self._refuse_unreadable(parts.pop(device), nowhere)
         vectors = []
-        for packed in parts.values():
-            vectors.append(torch.cat([vector for vector, _ in packed]))
-            underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
+        for device, packed in parts.items():
+            vectors.append(self.staging.reducer(device).join([vector for vector, _ in packed]))
+            underway.readers.append(_lengths(packed))
         self.staging.release()
         return vectors, underway
 
-    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader]], sliced: SlicedRows) -> None:
+    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader | None]], sliced: SlicedRows) -> None:
         """A tensor on `meta` has no values: let its readers name the columns that they would feed, and say why those miss."""
         named = Tally()
-        for vector, reader in parts:
-            reader.tell(named, [math.nan] * vector.shape[0])
+        for reader, length in _lengths(parts):
+            reader.tell(named, [math.nan] * length)
         sliced.tell(named)
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)

@@ -44,11 +44,15 @@ def reason_of_loss(error: BaseException) -> str:
     return OUR_ERROR if isinstance(error, Exception) else INTERRUPTED
 
 
+def nothing() -> None:
+    """There is nothing to be done."""
+
+
 @dataclass(slots=True)
 class Waiting:
     """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them;
     `thinned`: of its level only what the host knows was collected, see `collect_every`; `resting`: the columns that were left
-    out to save time."""
+    out to save time; `then`: what is to be done once the row is made."""
 
     update: int
     t_ns: int
@@ -61,6 +65,7 @@ class Waiting:
     lost: bool = False
     thinned: bool = False
     resting: frozenset[str] = frozenset()
+    then: Callable[[], None] = nothing
 
     @property
     def done(self) -> bool:
@@ -93,13 +98,17 @@ class RowMaker:
             if waiting.lost:
                 return (Lost(1, DEVICE_BUSY),)
             row = self._build(waiting)
-            if self.say is not None:
-                say, self.say = self.say, None
-                self.say = None if say(row) else say
-            return (row, *_evidence(waiting))
         except Exception as error:
             self._fail(error)
             return (Lost(1, OUR_ERROR),)
+        try:
+            if self.say is not None:
+                say, self.say = self.say, None
+                self.say = None if say(row) else say
+            waiting.then()
+        except Exception as error:
+            self._fail(error)
+        return (row, *_evidence(waiting))
 
     def tables(self) -> tuple[Table, ...]:
         """The black box as it is now."""
@@ -116,6 +125,7 @@ class RowMaker:
         return "nothing is kept: no gradient was measured", ()
 
     def _build(self, waiting: Waiting) -> Row:
+        waiting.tally.read()
         if waiting.underway is not None:
             waiting.underway.tell(waiting.tally)
             if waiting.tally.norms:

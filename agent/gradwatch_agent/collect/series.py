@@ -82,7 +82,7 @@ class Series:
         told at once."""
         if self._known:
             values, minibatches, bounds = map(list, zip(*self._known, strict=True))
-            SeriesReader(self._name, self._subject, minibatches, bounds).tell(tally, values)
+            tally.put_off(SeriesReader(self._name, self._subject, minibatches, bounds), values)
             self._known = []
         if self._held:
             self._gather()

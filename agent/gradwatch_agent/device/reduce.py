@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gradwatch_agent.device.block import BlockReduction, numbers_of
-from gradwatch_agent.device.transfer import host_value
+from gradwatch_agent.device.transfer import host_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ class Reducer:
         private = getattr(torch, "_foreach_norm", None)
         if private is not None and self.device.type == "cpu" and all(tensor.dtype is torch.float32 for tensor in tensors):
             norms = torch.stack(private(list(tensors), 2.0))
-            if not is_overflow(norms.sum()):
+            if not is_overflow(norms):
                 return norms
         return torch.stack(foreach_norm(tensors, self.dtype))
 
@@ -119,14 +119,16 @@ class Reducer:
         return torch.mul(torch.stack(scalars), self.one)
 
     def join(self, vectors: list[Tensor]) -> Tensor:
-        """Vectors of this device as one."""
-        return torch.cat(vectors)
+        """Real vectors of this device as one, in the accumulator dtype."""
+        joined = torch.cat(vectors)
+        return joined if joined.dtype is self.dtype else torch.mul(joined, self.one)
 
 
-def is_overflow(norm: Tensor) -> bool:
-    """Whether a norm is not finite, which numbers of a short dtype may be to blame for. Never said of another device: reading
-    it would wait."""
-    return not math.isfinite(host_value(norm) or 0.0)
+def is_overflow(norms: Tensor) -> bool:
+    """Whether one of these norms is not finite, which numbers of a short dtype may be to blame for. Never said of another
+    device: reading them would wait."""
+    known = host_values(norms)
+    return known is not None and not math.isfinite(sum(known))
 
 
 def copy_all(tensors: Sequence[Tensor]) -> list[Tensor]:

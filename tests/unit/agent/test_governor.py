@@ -39,7 +39,7 @@ class Agent:
             slow = 1.0 if noise is None else noise.choice((1.0, 1.0, 1.0, 1.2, 4.0))
             total = slow * (self.core_ms + sum(costs.values()))
             charged = {name: slow * cost for name, cost in costs.items()}
-            found = self.governor.end(slow * UPDATE_MS + total, total, charged, self.periods)
+            found = self.governor.end(level, slow * UPDATE_MS + total, total, charged, self.periods)
             if found is not None:
                 self.decisions.append(found)
             self.taken_ms.append(total)
@@ -57,13 +57,13 @@ def test_governor_tells_what_a_level_took_after_4_and_64_updates_at_it_and_a_sho
     told = {}
     for update in range(64):
         agent.run(1)
-        found = agent.governor.costs()
+        found = agent.governor.costs(Level.NORMAL)
         if found is not None:
             told[update + 1] = found
     agent.run(3, Level.DEBUG)
-    assert agent.governor.costs() is None
+    assert agent.governor.costs(Level.DEBUG) is None
     agent.run(1, Level.DEBUG)
-    assert agent.governor.costs() is not None
+    assert agent.governor.costs(Level.DEBUG) is not None
 
     assert [(at, updates) for at, (updates, _) in told.items()] == [(4, 4), (64, 64)]
     costs = told[64][1]
