@@ -296,10 +296,9 @@ class GradientCollector:
         with torch.no_grad(), torch.inference_mode(False):
             self._before = {device: copy_all(tensors) for device, tensors in parameters.items()}
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader | None]]]:
-        """Return the vectors of this update by device, and what each is: None for one that goes on with the last. Host facts go
-        straight into the tally."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]] = {}
+    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """Return the vectors of this update by device, and what each is. Host facts go straight into the tally."""
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         if self.level >= Level.MINIMAL:
             self._tell_rate(parts)
         if self.level < Level.NORMAL:
@@ -330,7 +329,7 @@ class GradientCollector:
         self._weigh_all(parts, layers)
         return parts
 
-    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]], layers: Layers | None) -> None:
+    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
         """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
         weights, dense = Weights(self.names, self._broken, layers), 0
         for device, tensors in by_device(self.parameters).items():
@@ -355,7 +354,7 @@ class GradientCollector:
         self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
-    def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]]) -> None:
+    def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
         """Learning rate of the first group as the last step used it: a schedule may have moved on since. A tensor one travels
         with the others, since reading it would wait."""
         if not self._optimizers:

@@ -86,18 +86,6 @@ class Underway:
         self.sliced.tell(tally)
 
 
-def _lengths(parts: Sequence[tuple[torch.Tensor, Reader | None]]) -> list[tuple[Reader, int]]:
-    """How many numbers each reader has: those of its own vector, and of the vectors without one that follow."""
-    found: list[tuple[Reader, int]] = []
-    for vector, reader in parts:
-        if reader is None:
-            last, length = found.pop()
-            found.append((last, length + vector.shape[0]))
-        else:
-            found.append((reader, vector.shape[0]))
-    return found
-
-
 class Measurement:
     """The collectors of one model and the packing of what they found.
 
@@ -282,7 +270,7 @@ class Measurement:
 
     def _pack(self) -> tuple[list[torch.Tensor], Underway]:
         underway = Underway(Ticket(), [])
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]] = {}
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         nowhere = SlicedRows()
         for device, reduced in self.staging.finish().items():
             sliced = nowhere if device.type == META else underway.sliced
@@ -299,10 +287,8 @@ class Measurement:
         small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
         if self._probe is not None and self.level >= Level.NORMAL:
             small.append(self._look(self._probe))
-        found: Sequence[Mapping[torch.device, Sequence[tuple[torch.Tensor, Reader | None]]]]
-        found = (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small)
-        for one in found:
-            for device, part in one.items():
+        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
+            for device, part in found.items():
                 parts.setdefault(device, []).extend(part)
         for (name, subject), row in self._scalars.items():
             parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
@@ -314,15 +300,15 @@ class Measurement:
         vectors = []
         for device, packed in parts.items():
             vectors.append(self.staging.reducer(device).join([vector for vector, _ in packed]))
-            underway.readers.append(_lengths(packed))
+            underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
         self.staging.release()
         return vectors, underway
 
-    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader | None]], sliced: SlicedRows) -> None:
+    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader]], sliced: SlicedRows) -> None:
         """A tensor on `meta` has no values: let its readers name the columns that they would feed, and say why those miss."""
         named = Tally()
-        for reader, length in _lengths(parts):
-            reader.tell(named, [math.nan] * length)
+        for vector, reader in parts:
+            reader.tell(named, [math.nan] * vector.shape[0])
         sliced.tell(named)
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)

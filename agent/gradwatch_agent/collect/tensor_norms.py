@@ -74,7 +74,7 @@ class TensorNorms:
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
         self._held: list[Held] = []
-        self._parts: dict[torch.device, list[tuple[list[torch.Tensor], NormsReader | PlainReader]]] = {}
+        self._parts: dict[torch.device, list[tuple[torch.Tensor, NormsReader | PlainReader]]] = {}
         self._numbers = self._size = 0
         self._calls: dict[tuple[int, ...], int] = {}
         self.overflowed = False
@@ -88,17 +88,14 @@ class TensorNorms:
             with torch.no_grad():
                 self._reduce_held()
 
-    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader | None]]]:
-        """The vectors of each device and what they are: None for one that goes on with the last. Then nothing is held.
-        Gradients must be off."""
+    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """The vectors of each device and what they are; then nothing is held. Gradients must be off."""
         self._reduce_held()
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader | None]]] = {}
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for device, found in self._parts.items():
-            told = parts.setdefault(device, [])
-            for vectors, reader in found:
+            for vector, reader in found:
                 reader.layers = None if device.type == META else layers
-                told.append((vectors[0], reader))
-                told += [(vector, None) for vector in vectors[1:]]
+                parts.setdefault(device, []).append((vector, reader))
         self._parts, self._numbers, self._calls = {}, 0, {}
         return parts
 
@@ -125,9 +122,8 @@ class TensorNorms:
         if self._numbers > NUMBERS_MAX:
             self.overflowed = True
             return
-        held = self._parts.setdefault(meaning.device, [])
         if numbers <= PLAIN_MAX:
-            held.append((vectors, PlainReader(meaning, steps, bounds)))
+            self._parts.setdefault(meaning.device, []).append((torch.cat(vectors), PlainReader(meaning, steps, bounds)))
             return
         one = self._staging.reducer(meaning.device).one
         norms = torch.mul(torch.stack(vectors), one)
@@ -142,7 +138,7 @@ class TensorNorms:
             finite = torch.mul(torch.isfinite(norms), one)
             parts += [norms.amax(0), torch.mul(finite.argmin(0), one)]
         reader = NormsReader(meaning, steps)
-        held.append(([torch.cat(parts)], reader))
+        self._parts.setdefault(meaning.device, []).append((torch.cat(parts), reader))
 
     def _count_exploding(self, norms: torch.Tensor, bounds: list[float]) -> list[torch.Tensor]:
         """Nearly always all calls have one limit; then it need not travel to the device."""
