@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gradwatch_agent.actions import Actions
@@ -16,12 +15,13 @@ from gradwatch_agent.collect.blame import Blame
 from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PROFILE, PhaseTimes
-from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, nothing, reason_of_loss
+from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, reason_of_loss
 from gradwatch_agent.coverage import StartUp
 from gradwatch_agent.exits import describe
+from gradwatch_agent.governor import Taken
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_agent.inbox import RECORD_BYTES, Draft
-from gradwatch_agent.overhead import Overhead, Taken
+from gradwatch_agent.overhead import Overhead
 from gradwatch_agent.process import disable_in_child
 from gradwatch_agent.tracing import Tracing
 from gradwatch_contracts import limits
@@ -30,7 +30,7 @@ from gradwatch_contracts.control import Level, Verb
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.gradients import GradientCollector
@@ -191,7 +191,7 @@ class UpdateCycle:
         self._collected = min(self.level, MINIMAL) if self._settings.thins(self.update, self.level) else self.level
         for note in notes:
             self._outbox.put_result(note.id, note.state, note.update, note.reason)
-        self._settings.switches.take_spent_ms()
+        self._settings.switches.take_spent_ns()
         if self._overhead is not None:
             self._overhead.begin(self.update, self._collected)
         self._tally = Tally()
@@ -211,44 +211,38 @@ class UpdateCycle:
         """The finished update, its values perhaps under way."""
         level, tally = self.level, self._tally
         underway, lost = None, False
-        then: Callable[[], None] = nothing
+        switches, measurement = self._settings.switches, self._measurement
         self._phases.tell(tally if level >= MINIMAL else None)
         if level >= MINIMAL:
-            underway, lost = self._bring_over(tally)
-            if self._memory is not None and self._settings.switches.on("host_memory"):
+            if measurement is not None:
+                underway, lost = self._bring_over(measurement)
+                flags = flags or RowFlag.SKIPPED * measurement.idle
+                self._agent_ns += measurement.take_spent_ns()
+            if self._memory is not None and switches.on("host_memory"):
                 begin = time.perf_counter_ns()
                 self._memory.tell(tally, now_ns)
-                self._settings.switches.charge("host_memory", time.perf_counter_ns() - begin)
-            self._settings.switches.refuse(tally, self._collected)
+                switches.charge("host_memory", time.perf_counter_ns() - begin)
+            switches.refuse(tally, self._collected)
             for key, status in self._user.take_refused().items():
                 tally.refuse("user", status, key)
             if not UNFIT.isdisjoint(tally.reasons.values()):
                 self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
-            if self._measurement is not None and self._measurement.idle and not flags:
-                flags = RowFlag.SKIPPED
             update_ms = (now_ns - self._stepped_ns) / 1e6
-            tally.add("sys.update_ms", (update_ms,))
-            if self._measurement is not None:
-                self._agent_ns += self._measurement.take_spent_ns()
+            tally.parts["sys.update_ms", ""] = (update_ms,)
             made_ns = self._outbox.made_ns  # on another thread, but in the trainer's interpreter
             self._agent_ns += made_ns - self._made_ns
             self._made_ns = made_ns
-            tally.add("sys.agent_ms", (self._agent_ns / 1e6,))  # as for update_ms: from the last step() to this one
+            tally.parts["sys.agent_ms", ""] = (self._agent_ns / 1e6,)  # as for update_ms: from the last step() to this one
             if self._collected is level and not flags and self._overhead is not None:
-                spent_ms = self._settings.switches.take_spent_ms()
-                then = partial(self._overhead.judge, Taken(self.update, level, update_ms, self._agent_ns / 1e6, spent_ms))
+                self._overhead.judge(self.update, level, Taken(update_ms, self._agent_ns / 1e6, switches.take_spent_ns()))
         self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
-        resting = self._settings.switches.resting_columns
-        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, resting, then)
+        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, switches.resting)
 
-    def _bring_over(self, tally: Tally) -> tuple[Underway | None, bool]:
+    def _bring_over(self, measurement: Measurement) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""
-        measurement = self._measurement
-        if measurement is None:
-            return None, False
         try:
             return measurement.finish()
         except BaseException as error:

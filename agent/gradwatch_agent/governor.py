@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gradwatch_contracts.collectors import CORE
 from gradwatch_contracts.control import Level
@@ -39,12 +39,25 @@ EVERY_MAX = 64
 WORTH = 0.02
 """Share of the budget below which thinning a collector would blind its readers for nothing."""
 
-RELIEF = 0.7
-"""Share of the budget that the faster pace must stay below, for `CALM` updates in a row, before it is taken."""
+EAGER, JUDGE_EVERY = 10, 4
+"""Updates at a level that are each judged at once; later so many are judged together: that takes as long as a tenth of a
+`step()` may, and a median of eight hardly moves by one."""
 
-CALM = 16
+RELIEF = 0.7
+"""Share of the budget that the faster pace must stay below, for `CALM` judgements in a row, before it is taken."""
+
+CALM = 16 // JUDGE_EVERY
+"""Judgements; 16 updates later on."""
 
 NOBODY: frozenset[str] = frozenset()
+
+
+class Taken(NamedTuple):
+    """What an update took, what of it the agent, and what each optional collector that ran."""
+
+    update_ms: float
+    agent_ms: float
+    collectors_ns: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +91,7 @@ def _median(values: deque[float]) -> float:
 @dataclass(slots=True)
 class Pace:
     """What is known of one level: recent shares of the trainer's own time, and the pace of each collector. `periods`: updates
-    from one run to the next of those that have a pace of their own."""
+    from one run to the next of those that have a pace of their own; `untold`: updates that are yet to be looked at."""
 
     seen: int = 0
     whole: deque[float] = field(default_factory=_recent)
@@ -86,19 +99,27 @@ class Pace:
     costs: dict[str, deque[float]] = field(default_factory=dict)
     periods: dict[str, int] = field(default_factory=dict)
     every: dict[str, int] = field(default_factory=dict)
+    untold: list[Taken] = field(default_factory=list)
     calm: int = 0
     tell_at: int = TELL_FIRST
 
-    def remember(self, whole: float, costs: Mapping[str, float], periods: Mapping[str, int]) -> None:
-        """Take in one update. Shares, not times: what slows the machine down slows the trainer down as well."""
-        self.whole.append(whole)
-        self.core.append(max(0.0, whole - sum(costs.values())))
-        for name, cost in costs.items():
-            seen = self.costs.get(name)
-            if seen is None:
-                seen = self.costs[name] = _recent()
-            seen.append(cost)
-            self.periods[name] = periods.get(name, 1)
+    def remember(self, periods: Mapping[str, int]) -> None:
+        """Take in the updates since the last time. Shares, not times: what slows the machine down slows the trainer down as
+        well. Of what the trainer takes without us, so that resting does not change the measure."""
+        for update_ms, agent_ms, collectors_ns in self.untold:
+            own_ms = update_ms - agent_ms
+            whole, optional = agent_ms / own_ms, 0.0
+            for name, cost_ns in collectors_ns.items():
+                cost = cost_ns / 1e6 / own_ms
+                optional += cost
+                seen = self.costs.get(name)
+                if seen is None:
+                    seen = self.costs[name] = _recent()
+                seen.append(cost)
+                self.periods[name] = periods.get(name, 1)
+            self.whole.append(whole)
+            self.core.append(max(0.0, whole - optional))
+        self.untold.clear()
 
     def predict(self, every: Mapping[str, int]) -> float:
         """What the agent takes on average at these paces."""
@@ -114,8 +135,7 @@ class Pace:
 
 
 class Governor:
-    """Decides, after an update, who rests in the next ones. `shares`: of an update's time, by level. `begin` may be called on
-    another thread than the rest: a decision is assigned whole."""
+    """Decides, after an update, who rests in the next ones. `shares`: of an update's time, by level."""
 
     __slots__ = ("_paces", "_shares")
 
@@ -128,27 +148,21 @@ class Governor:
         every = self._paces[level].every
         return frozenset([name for name, pace in every.items() if update % pace]) if every else NOBODY
 
-    def end(
-        self,
-        level: Level,
-        update_ms: float,
-        agent_ms: float,
-        costs_ms: Mapping[str, float],
-        periods: Mapping[str, int] | None = None,
-    ) -> Thinning | None:
-        """Take what an update at `level` took, what all our calls took of it and each optional collector that ran; the decision
-        when it differs from the last one. `periods`: see `Switches`."""
+    def end(self, level: Level, taken: Taken, periods: Mapping[str, int] | None = None) -> Thinning | None:
+        """Take what an update at `level` took; the decision when it differs from the last one. `periods`: see `Switches`."""
         pace = self._paces[level]
         pace.seen += 1
-        own_ms = update_ms - agent_ms  # what the trainer takes without us, so that resting does not change the measure
-        if pace.seen <= WARM_UP or own_ms <= 0:
+        if pace.seen <= WARM_UP or taken.update_ms <= taken.agent_ms:
             return None
-        pace.remember(agent_ms / own_ms, {name: cost_ms / own_ms for name, cost_ms in costs_ms.items()}, periods or {})
+        pace.untold.append(taken)
+        if pace.seen > EAGER and len(pace.untold) < JUDGE_EVERY:
+            return None
+        pace.remember(periods or {})
         if len(pace.whole) < JUDGED_MIN:
             return None
         budget = self._shares[level]
-        if not pace.every and max(pace.whole) + sum(costs_ms.values()) / own_ms <= budget:
-            return None  # nobody rests, and nobody has to: predicting that would take longer than `step()` may
+        if not pace.every and max(pace.whole) + sum(map(max, pace.costs.values())) <= budget:
+            return None  # nobody rests, and nobody has to
         wanted = _relax(pace, budget)
         if wanted is None:
             wanted = _tighten(pace, budget)

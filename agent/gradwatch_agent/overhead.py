@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gradwatch_agent.collect.host import LOGGER
 from gradwatch_agent.governor import Governor
@@ -13,23 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gradwatch_agent.collect.collectors import Switches
+    from gradwatch_agent.governor import Taken
     from gradwatch_agent.outbox import Outbox
     from gradwatch_contracts.control import Level
     from gradwatch_contracts.messages import Scalar
 
 
-class Taken(NamedTuple):
-    """What an update at `level` took, what of it the agent, and what each optional collector that ran."""
-
-    update: int
-    level: Level
-    update_ms: float
-    agent_ms: float
-    collectors_ms: Mapping[str, float]
-
-
 class Overhead:
-    """`begin` belongs to the trainer's thread, `judge` to the one that makes rows: deciding takes longer than `step()` may."""
+    """The governor of one run, what it decides for and whom it tells. An update begins with `begin` and ends with `judge`."""
 
     __slots__ = ("_governor", "_outbox", "_switches")
 
@@ -40,18 +31,17 @@ class Overhead:
         """Let rest in `update` who has to."""
         self._switches.resting = self._governor.begin(update, level)
 
-    def judge(self, taken: Taken) -> None:
-        """Take in a whole update, and tell the run of what is decided."""
-        _, level, update_ms, agent_ms, collectors_ms = taken
-        thinning = self._governor.end(level, update_ms, agent_ms, collectors_ms, self._switches.periods)
+    def judge(self, update: int, level: Level, taken: Taken) -> None:
+        """Take in a whole update at `level`, and tell the run of what is decided."""
+        thinning = self._governor.end(level, taken, self._switches.periods)
         if thinning is not None:
             LOGGER.info("gradwatch: %s", thinning.sentence)
             detail: dict[str, Scalar] = {"share": thinning.share, "was": thinning.was, "budget": thinning.budget}
             detail.update({f"every.{name}": every for name, every in thinning.every.items()})
-            self._outbox.put_event("overhead", taken.update, time.time_ns(), thinning.sentence, detail)
+            self._outbox.put_event("overhead", update, time.time_ns(), thinning.sentence, detail)
         told = self._governor.costs(level)
         if told is not None:
-            self._tell_costs(taken.update, level, *told)
+            self._tell_costs(update, level, *told)
 
     def _tell_costs(self, update: int, level: Level, updates: int, costs: Mapping[str, float]) -> None:
         said = ", ".join(f"{name} {share:.2%}" for name, share in costs.items())

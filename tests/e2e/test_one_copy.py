@@ -105,15 +105,14 @@ def test_agent_operators_rise_with_the_level(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plant", ["item", "float", "cpu copy"])
 def test_planted_transfer_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: str) -> None:
-    """The counts above can fail: one `.item()` in a minibatch, a `float()`, a second copy."""
-    honest = PolicyCollector.observe
-    slot = torch.empty(())
+    """The counts above can fail: one `.item()` an update, a `float()`, a second copy."""
+    honest = PolicyCollector.finish
+    number, slot = torch.zeros(()), torch.empty(())
 
-    def planted(self: PolicyCollector, **tensors: Any) -> None:
-        loss = tensors["loss"].detach()
-        {"item": loss.item, "float": lambda: float(loss), "cpu copy": lambda: slot.copy_(loss)}[plant]()
-        honest(self, **tensors)
+    def planted(self: PolicyCollector) -> Any:
+        {"item": number.item, "float": lambda: float(number), "cpu copy": lambda: slot.copy_(number)}[plant]()
+        return honest(self)
 
-    monkeypatch.setattr(PolicyCollector, "observe", planted)
+    monkeypatch.setattr(PolicyCollector, "finish", planted)
     counts = extra_operators(tmp_path, "normal")
     assert (copies(counts), reads(counts)) != (UPDATES, 0)

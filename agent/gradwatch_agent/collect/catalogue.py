@@ -8,6 +8,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from gradwatch_contracts import limits
+from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.columns import WIDTH, Column, Kind, RankRule, RowFlag, Schema, Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
@@ -87,7 +88,7 @@ class Catalogue:
         resting: frozenset[str] = frozenset(),
     ) -> tuple[Schema, bytes, bytes]:
         """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8). `thinned`: above MINIMAL
-        nothing was collected although the level includes it. `resting`: columns left out of this update to save time.
+        nothing was collected although the level includes it. `resting`: collectors left out of this update to save time.
 
         A slot without a measured value holds NaN, so that reading it by mistake shows.
         """
@@ -148,8 +149,9 @@ class Catalogue:
             levels = (COLUMNS[column.name].level if column.name in COLUMNS else Level.NORMAL for column in self._columns)
             found = bytes(by_level[one] for one in levels)
             if resting:
+                columns = {column for name in resting for column in COLLECTORS[name].columns}
                 missing = zip(self._columns, found, strict=True)
-                found = bytes([REST[code] if column.name in resting else code for column, code in missing])
+                found = bytes([REST[code] if column.name in columns else code for column, code in missing])
             if len(self._empty) >= EMPTY_MAX:
                 self._empty.clear()
             self._empty[level, partial, thinned, resting] = found

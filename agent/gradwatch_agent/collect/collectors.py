@@ -37,10 +37,10 @@ class Switches:
         if period > 1:
             self.periods[name] = period
 
-    def take_spent_ms(self) -> dict[str, float]:
+    def take_spent_ns(self) -> dict[str, int]:
         """What each took since the last call."""
         spent, self.spent_ns = self.spent_ns, {}
-        return {name: ns / 1e6 for name, ns in spent.items()}
+        return spent
 
     def refuse(self, tally: Tally, level: Level) -> None:
         """Say of each column without a subject why it is missing, in an update at `level`."""
@@ -48,10 +48,3 @@ class Switches:
             for column in COLLECTORS[name].columns:
                 if COLUMNS[column].level <= level and not COLUMNS[column].per:
                     tally.refuse(column, Status.SWITCHED_OFF)
-
-    @property
-    def resting_columns(self) -> frozenset[str]:
-        """The columns that rest with their collectors, whatever their subjects."""
-        if not self.resting:
-            return self.resting
-        return frozenset([column for name in self.resting - self.off for column in COLLECTORS[name].columns])

@@ -44,15 +44,11 @@ def reason_of_loss(error: BaseException) -> str:
     return OUR_ERROR if isinstance(error, Exception) else INTERRUPTED
 
 
-def nothing() -> None:
-    """There is nothing to be done."""
-
-
 @dataclass(slots=True)
 class Waiting:
     """One finished update. `underway`: its values on their way from devices; `lost`: no slot was free for them;
-    `thinned`: of its level only what the host knows was collected, see `collect_every`; `resting`: the columns that were left
-    out to save time; `then`: what is to be done once the row is made."""
+    `thinned`: of its level only what the host knows was collected, see `collect_every`; `resting`: the collectors that were
+    left out to save time."""
 
     update: int
     t_ns: int
@@ -65,7 +61,6 @@ class Waiting:
     lost: bool = False
     thinned: bool = False
     resting: frozenset[str] = frozenset()
-    then: Callable[[], None] = nothing
 
     @property
     def done(self) -> bool:
@@ -105,7 +100,6 @@ class RowMaker:
             if self.say is not None:
                 say, self.say = self.say, None
                 self.say = None if say(row) else say
-            waiting.then()
         except Exception as error:
             self._fail(error)
         return (row, *_evidence(waiting))
@@ -154,10 +148,10 @@ class RowQueue:
 
     def put(self, waiting: Waiting) -> None:
         """Take a finished update; `harvest` hands it over when it is complete."""
-        if len(self.pending) >= PENDING_MAX:
-            self._outbox.lose(1, DEVICE_BUSY)
-        else:
+        if len(self.pending) < PENDING_MAX:
             self.pending.append(waiting)
+        else:
+            self._outbox.lose(1, DEVICE_BUSY)
 
     def harvest(self) -> None:
         """Hand over the updates whose values have arrived. Waits for none, unless in sync mode."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gradwatch_agent.governor import CALM, EVERY_MAX, Governor, Thinning
+from gradwatch_agent.governor import CALM, EVERY_MAX, Governor, Taken, Thinning
 from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class Agent:
             costs = {name: cost for name, cost in self.costs_ms.items() if name in due - resting}
             slow = 1.0 if noise is None else noise.choice((1.0, 1.0, 1.0, 1.2, 4.0))
             total = slow * (self.core_ms + sum(costs.values()))
-            charged = {name: slow * cost for name, cost in costs.items()}
-            found = self.governor.end(level, slow * UPDATE_MS + total, total, charged, self.periods)
+            charged = {name: round(slow * cost * 1e6) for name, cost in costs.items()}
+            found = self.governor.end(level, Taken(slow * UPDATE_MS + total, total, charged), self.periods)
             if found is not None:
                 self.decisions.append(found)
             self.taken_ms.append(total)
