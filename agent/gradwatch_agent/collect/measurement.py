@@ -127,7 +127,7 @@ class Measurement:
         self.deviations = DeviationCollector(self.staging, named if switches.on("action_std") else ())
         self._probe = Probe(self.staging, probe, on_own_error) if probe is not None and switches.on("probe") else None
         self.gradients = GradientCollector(named, optimizers, self.staging, self.policy, on_own_error, switches=switches)
-        self.exemplars = ExemplarCollector(self.staging)
+        self.exemplars = ExemplarCollector(self.staging, switches)
         self._scalars: dict[tuple[str, str], torch.Tensor] = {}
         self._returns: list[torch.Tensor] = []
         self.tally = Tally()

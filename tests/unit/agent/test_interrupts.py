@@ -167,7 +167,7 @@ def test_interrupt_while_transitions_are_chosen_leaves_no_kind_without_rows(monk
     logp = torch.zeros(4)
     with monitoring(level=Level.DEBUG) as (monitor, record):
         with monkeypatch.context() as patched:
-            patched.setattr(ExemplarCollector, "_choose", _interrupted_at_the_end(ExemplarCollector._choose))
+            patched.setattr(ExemplarCollector, "_gather", _interrupted_at_the_end(ExemplarCollector._gather))
             with pytest.raises(KeyboardInterrupt):
                 monitor.ppo(new_logp=logp, old_logp=logp)
         monitor.step()
@@ -175,15 +175,15 @@ def test_interrupt_while_transitions_are_chosen_leaves_no_kind_without_rows(monk
     assert not record.losses
 
 
-def _interrupted_at_the_end(choose: Callable[..., None]) -> Callable[..., None]:
+def _interrupted_at_the_end(gather: Callable[..., None]) -> Callable[..., None]:
     """The same, with Ctrl-C as the last tensor of it is made."""
 
-    def interrupt(*given: object) -> None:
+    def interrupt(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     def call(*given: object) -> None:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(torch, "stack", interrupt)
-            choose(*given)
+            gather(*given)
 
     return call

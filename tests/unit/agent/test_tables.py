@@ -155,9 +155,29 @@ def test_exemplars_show_vector_actions_and_overflowing_ratios() -> None:
     assert table["0:0"]["ratio"] == math.inf
 
 
+def test_exemplars_are_the_worst_of_minibatches_of_any_kind() -> None:
+    """Several lengths, dtypes and sets of arguments, and one minibatch that is taken in pieces: those found by hand."""
+    generator = torch.Generator().manual_seed(3)
+    kinds = [(8, torch.float32)] * 5 + [(3, torch.float64)] * 2 + [(40_000, torch.float32)]
+    calls: list[dict[str, Any]] = []
+    rows: list[tuple[float, int, int]] = []
+    for number, (samples, dtype) in enumerate(kinds):
+        new, old = torch.randn(2, samples, generator=generator, dtype=dtype)
+        mask = new > 0 if number % 3 == 0 else torch.ones(samples, dtype=torch.bool)
+        given = {"new_logp": new, "old_logp": old, "actions": torch.arange(samples) + 2**40}
+        calls.append(given if number % 3 else {**given, "mask": mask})
+        severity = (new.double() - old.double()).abs().tolist()
+        rows += [(-severity[at], number, at) for at in range(samples) if mask[at]]
+    for several in (calls, calls[:7]):
+        table = exemplars(*several)
+        assert list(table) == [f"{number}:{at}" for _, number, at in sorted(row for row in rows if row[1] < len(several))[:8]]
+        assert all(row["action"] == 2**40 + int(index.split(":")[1]) for index, row in table.items())
+
+
 def test_exemplars_of_many_minibatches_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worst survives, however early it came."""
     monkeypatch.setattr(exemplars_module, "HELD_MAX", 3)
+    monkeypatch.setattr(exemplars_module, "ROWS_MAX", 2)
     calls = [{"new_logp": torch.tensor([float(20 - number), 0.0]), "old_logp": torch.zeros(2)} for number in range(20)]
     assert list(exemplars(*calls)) == [f"{number}:0" for number in range(8)]
 
