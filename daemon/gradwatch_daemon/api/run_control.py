@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
-
-import anyio.to_thread
 
 from gradwatch_contracts.collectors import COLLECTORS, CORE, COST, COSTS
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.api.context import ActionInfo, ApiContext
+from gradwatch_daemon.api.kept import Kept, Shares
 from gradwatch_daemon.api.numbers import medians_by_level
 from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
 from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
@@ -21,18 +21,21 @@ COSTS_UPDATES = 512
 SHARE = SignalKey("sys.agent_share")
 
 
-async def read_control(context: ApiContext, view: RunView, events: Sequence[EventRecord]) -> dict[str, Any]:
-    """The fields `levels`, `allowance` and `actions` of a run."""
-    shares: Mapping[int, tuple[int, float]] = {}
+def read_control(context: ApiContext, kept: Kept, view: RunView, events: Sequence[EventRecord]) -> dict[str, Any]:
+    """The fields `levels`, `allowance` and `actions` of a run. Reads the store: for a worker thread."""
+    shares: Shares = {}
     if view.update_last is not None:
         stream = Stream(view.run.run, view.run.attempt, 0 if view.run.world == 1 else ALL_RANKS)
         bounds = max(0, view.update_last - COSTS_UPDATES + 1), view.update_last
-        blocks = await anyio.to_thread.run_sync(context.reader.blocks_between, stream, *bounds, COSTS_UPDATES)
-        shares = medians_by_level(blocks, SHARE)
+
+        def read() -> Shares:
+            return medians_by_level(context.reader.blocks_between(stream, *bounds, COSTS_UPDATES), SHARE)
+
+        shares = kept.shares(stream, view.update_last, COSTS_UPDATES, read)
     return {
         "levels": [level_cost(level, shares.get(int(level)), newest_costs(view, events, level)) for level in Level],
         "allowance": None if view.allowance is None else allowance_view(view.allowance),
-        "actions": action_views(context.actions, view, await anyio.to_thread.run_sync(context.reader.shadows, view.run.run)),
+        "actions": action_views(context.actions, view, context.reader.shadows(view.run.run)),
     }
 
 
@@ -53,10 +56,14 @@ def level_cost(level: Level, measured: tuple[int, float] | None, costs: Mapping[
     running |= {name: collector.cost.value for name, collector in COLLECTORS.items() if collector.level <= level}
     collectors = [{"name": name, "cost": words, "share": costs.get(name)} for name, words in running.items()]
     updates, share = measured if measured is not None else (0, None)
-    added = [signal.name for signal in SIGNALS.values() if max(COLUMNS[name].level for name in signal.columns) is level]
-    return LevelCost.model_validate(
-        {"level": level.name.lower(), "collectors": collectors, "signals": added, "updates": updates, "share": share}
-    )
+    words = {"level": level.name.lower(), "collectors": collectors, "signals": list(added(level))}
+    return LevelCost.model_validate({**words, "updates": updates, "share": share})
+
+
+@cache
+def added(level: Level) -> tuple[str, ...]:
+    """The signals that are measured from a level on."""
+    return tuple(s.name for s in SIGNALS.values() if max(COLUMNS[name].level for name in s.columns) is level)
 
 
 def allowance_view(allowance: Allowance) -> AllowanceView:

@@ -16,6 +16,7 @@ from gradwatch_daemon.api import control_models, models, run_models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.coverage import coverage
 from gradwatch_daemon.api.cursors import Key, page
+from gradwatch_daemon.api.kept import kept_of
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.run_control import read_control
@@ -118,6 +119,14 @@ def line_to_add(state: DetectorState, catalogue: Iterable[DetectorInfo]) -> str:
     return max((line for line in lines if line in state.reason), key=len, default="")
 
 
+def standings_of(view: RunView, catalogue: Iterable[DetectorInfo]) -> list[models.DetectorStanding]:
+    """How each detector of a run stands, and what to add for a blind one."""
+    return [
+        models.DetectorStanding.model_validate({**asdict(state), "add": line_to_add(state, catalogue)})
+        for state in view.detectors
+    ]
+
+
 def overhead(view: RunView, events: Iterable[EventRecord]) -> run_models.OverheadView | None:
     """The newest word of the present attempt about thinned collectors, from events that come newest first."""
     attempt = view.run.attempt
@@ -159,8 +168,8 @@ def run_detail(
     view: RunView,
     losses: Iterable[LossRecord],
     events: Iterable[EventRecord],
-    catalogue: Iterable[DetectorInfo],
     control: Mapping[str, Any],
+    standings: Iterable[models.DetectorStanding],
 ) -> run_models.RunDetail:
     """A run with its configuration, each detector's standing, why records were lost, and `read_control`."""
     reasons: Counter[str] = Counter()
@@ -176,10 +185,7 @@ def run_detail(
         tags=dict(view.run.tags),
         labels=dict(view.run.labels),
         config=plain(view.run.config),
-        standings=[
-            models.DetectorStanding.model_validate({**asdict(state), "add": line_to_add(state, catalogue)})
-            for state in view.detectors
-        ],
+        standings=list(standings),
         losses=[run_models.LossReason(reason=reason, records=records) for reason, records in reasons.most_common()],
         overhead=overhead(view, events),
         crash=crash(view, events),
@@ -239,10 +245,15 @@ async def list_runs(
 async def get_run(request: Request, run: RunName) -> Answer:
     """Everything known of a run."""
     context, view = find_run(request, run)
-    losses = await anyio.to_thread.run_sync(context.reader.losses, run)
-    events = await anyio.to_thread.run_sync(context.reader.events, run, OVERHEAD_READ_MAX)
-    control = await read_control(context, view, events)
-    return Answer(run_detail(view, losses, events, context.catalogue, control).model_dump())
+    kept = kept_of(request)
+
+    def read() -> tuple[list[LossRecord], list[EventRecord], dict[str, Any]]:
+        events = context.reader.events(run, OVERHEAD_READ_MAX)
+        return context.reader.losses(run), events, read_control(context, kept, view, events)
+
+    losses, events, control = await anyio.to_thread.run_sync(read)
+    standings = kept.standings(run, view.detectors, lambda: standings_of(view, context.catalogue))
+    return Answer(run_detail(view, losses, events, control, standings).model_dump())
 
 
 @router.get("/runs/{run}/events", response_model=models.EventList, operation_id="list_events", summary="What happened")

@@ -61,6 +61,12 @@ def _check(args: Namespace) -> None:
         )
     if args.backup is not None and (args.format or args.out):
         raise CommandError("--backup is a format of its own.", next_step="Leave --format and --out out.", exit_code=EXIT_USAGE)
+    if args.backup is not None and os.environ.get("GRADWATCH_URL") and args.data_dir is None:
+        raise CommandError(
+            "--backup copies a store on this machine, and GRADWATCH_URL names a daemon whose store may be elsewhere.",
+            next_step="Run it where that daemon runs, without GRADWATCH_URL, or name the store with --data-dir DIR.",
+            exit_code=EXIT_USAGE,
+        )
     if args.first is not None and args.last is not None and args.first > args.last:
         raise CommandError(f"--from {args.first} is after --to {args.last}.", exit_code=EXIT_USAGE)
 

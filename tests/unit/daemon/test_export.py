@@ -122,6 +122,21 @@ def test_export_arguments_that_do_not_go_together_exit_2(gradwatch: CommandLine,
     assert said in ended.err
 
 
+def test_backup_of_a_daemon_elsewhere_is_refused_and_names_what_to_do(
+    gradwatch: CommandLine, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store at hand is not the one that GRADWATCH_URL is about; with --data-dir it is said which is meant."""
+    monkeypatch.setenv("GRADWATCH_URL", "https://gpu-17.example:9440")
+
+    ended = gradwatch("export", "--backup", "all.db")
+    assert ended.code == 2
+    assert "--data-dir" in ended.err
+    assert not (tmp_path / "all.db").exists()
+
+    assert gradwatch("export", "--backup", tmp_path / "all.db", "--data-dir", data).code == 0
+    assert (tmp_path / "all.db").exists()
+
+
 def test_export_never_writes_over_a_file(gradwatch: CommandLine, data: Path, tmp_path: Path) -> None:
     """Exit 5, the file as it was, no draft beside it."""
     (tmp_path / "mine.csv").write_text("mine", encoding="utf-8")

@@ -92,8 +92,8 @@ export class Feed {
       const from = data.update.at(-1) ?? 0;
       const newer = await this.ask(from, null, POINTS);
       if (asking !== this.asking) return;
-      this.tail += newer.update.length;
-      this.data.value = splice(this.data.value, newer);
+      this.data.value = splice(data, newer);
+      this.tail += this.data.value.update.length - data.update.length;
       this.problem.value = null;
     } catch (error) {
       if (error.name !== "AbortError") this.problem.value = error;

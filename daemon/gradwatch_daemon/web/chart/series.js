@@ -1,6 +1,7 @@
 // What the API says of several signals, as columns that a chart draws: one axis, and for each line last, low and high.
 // NaN and infinities become marks beside the scale, never numbers on it; what was not measured becomes nothing.
 // A line whose points are single updates has no spread: its low and its high are its last, and nothing is drawn between them.
+// Columns that are equal are one array: a page that follows a run for days keeps what it holds for every row.
 
 const finite = (value) => (typeof value === "number" ? value : null);
 
@@ -8,7 +9,7 @@ const finite = (value) => (typeof value === "number" ? value : null);
 export function columns(answer) {
   const lines = new Map();
   for (const series of answer.series) {
-    const last = series.last.map(finite);
+    const last = series.last.every((value) => finite(value) === value) ? series.last : series.last.map(finite);
     lines.set(series.subject ? `${series.signal}/${series.subject}` : series.signal, {
       ...series,
       last,
@@ -29,7 +30,7 @@ export function columns(answer) {
   };
 }
 
-const LINE = ["last", "nonfinite", "status", "raw"];
+const LINE = ["last", "nonfinite", "status"];
 
 /** `base` with everything from the first update of `tail` on replaced by it. */
 export function splice(base, tail) {
@@ -43,6 +44,7 @@ export function splice(base, tail) {
     if (!newer) continue;
     const joined = { ...newer, spread: line.spread || newer.spread };
     for (const name of LINE) joined[name] = join(line[name], newer[name]);
+    joined.raw = line.raw === line.last && newer.raw === newer.last ? joined.last : join(line.raw, newer.raw);
     joined.low = joined.spread ? join(line.low, newer.low) : joined.last;
     joined.high = joined.spread ? join(line.high, newer.high) : joined.last;
     lines.set(key, joined);
