@@ -19,6 +19,7 @@ from gradwatch_agent import watch
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.demo.ppo_cartpole import Agent, Rollout, learn, parse_args
 from gradwatch_agent.demo.sabotage import SABOTAGE
+from gradwatch_agent.device.clip import ClipWatch
 from service import Service
 from table import Figure, arguments, median, print_table
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SHAPE = ["--num-envs", "4", "--num-steps", "128", "--num-minibatches", "4", "--update-epochs", "4"]
 PARTS = ("rollout", "ppo", "step", "hooks")
+HOOKS = ((ClipWatch, "tell"), (GradientCollector, "_before_step"), (GradientCollector, "_after_step"))
+"""Where torch's clipping and its optimizers come to us. What the total norm takes is torch's own work, done for it."""
 
 
 class Stopwatch:
@@ -105,8 +108,8 @@ def main() -> None:
     updates = 12 if args.quick else 100
     torch.set_num_threads(1)
     stopwatch = Stopwatch()
-    for hook in ("on_clip", "_before_step"):  # before `watch`, which hands them to torch
-        setattr(GradientCollector, hook, stopwatch.around("hooks", getattr(GradientCollector, hook)))
+    for owner, hook in HOOKS:  # before `watch`, which hands them to torch
+        setattr(owner, hook, stopwatch.around("hooks", getattr(owner, hook)))
     whole: dict[str, list[float]] = {}
     ours: dict[str, list[dict[str, float]]] = {}
     with Service() as service:

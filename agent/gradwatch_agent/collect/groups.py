@@ -30,18 +30,19 @@ class ParameterGroups:
         self.owners: dict[int, int] = {}
         """id of a parameter → id of its optimizer."""
 
-    def look(self) -> None:
-        """See what groups there are; they may grow between updates."""
+    def look(self) -> bool:
+        """See what groups there are; they may grow between updates. Whether they are others than at the last look."""
         groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
         sizes = [len(group["params"]) for _, group in groups]
         if sizes == self._sizes:
-            return
+            return False
         self._sizes = sizes
         given = [group.get("name") for _, group in groups]
         several = 1 < len(groups) <= GROUPS_MAX
         self.names = [_name(name, number, given) for number, name in enumerate(given)] if several else []
         self.owners = {id(part): id(optimizer) for optimizer, group in groups for part in group["params"]}
         self._group_of = {id(part): number for number, (_, group) in enumerate(groups) for part in group["params"]}
+        return True
 
     def runs(self, present: Sequence[int]) -> Runs:
         """Where among these parameters, given by id, those of each group are: usually in one piece."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.host import Tally
 
 Gradient = weakref.ref["torch.Tensor"]
-"""The identity of a gradient. It is another tensor after `zero_grad()`, and the same one while gradients accumulate."""
+"""The identity of a gradient. It is another tensor after `zero_grad()`, and the same one while gradients accumulate. All
+references to one tensor are one object, which outlives it while it is held: so identities are compared by `is`, at any time."""
 
 
 class SkippedSteps:
@@ -31,22 +32,23 @@ class SkippedSteps:
     __slots__ = (
         "_clipped",
         "_dropped",
-        "_first_of",
         "_keepers",
-        "_kept",
         "_missed",
         "_open",
         "_owners",
         "_parameters",
         "_seen",
         "_used",
+        "firsts",
+        "kept",
         "used_clip",
     )
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self._parameters = parameters
         self._owners: dict[int, int] = {}
-        self._first_of: dict[int, torch.Tensor] = {}
+        self.firsts: dict[int, torch.Tensor] = {}
+        """id of an optimizer → its first parameter."""
         self._used: dict[int, Gradient] = {}
         self._keepers: set[int] = set()
         self.begin()
@@ -56,27 +58,30 @@ class SkippedSteps:
         if owners is not self._owners:
             self._owners = owners
             watched = [parameter for parameter in self._parameters if id(parameter) in owners]
-            self._first_of = {owners[id(parameter)]: parameter for parameter in reversed(watched)}
+            self.firsts = {owners[id(parameter)]: parameter for parameter in reversed(watched)}
 
     def begin(self) -> None:
         """A new update."""
         self._clipped: dict[int, Gradient] = {}
         self._missed = self._dropped = 0
         self._seen: Gradient | None = None
-        self._kept: Gradient | None = None
+        self.kept: Gradient | None = None
+        """What a minibatch left that nothing used so far."""
         self._open = self.used_clip = False
 
     def clip(self, parameters: Sequence[torch.Tensor]) -> None:
         """Gradients of `parameters` were clipped; these are a set apart from those that begin with another one."""
         gradient = _first(parameters)
-        if gradient is None:
-            return
+        if gradient is not None:
+            self.clip_of(id(parameters[0]), gradient)
+
+    def clip_of(self, key: int, gradient: Gradient) -> None:
+        """See `clip`: of the parameters that begin with the one of this id, whose first gradient was this one."""
         self.used_clip = True
-        key = id(parameters[0])
         waiting = self._clipped.get(key)
-        if waiting is not None and waiting() is not gradient:
+        if waiting is not None and waiting is not gradient:
             self._missed += 1
-        self._clipped[key] = weakref.ref(gradient)
+        self._clipped[key] = gradient
 
     def minibatch(self) -> None:
         """A minibatch begins. Not to be called any more in an update in which anything was clipped (`used_clip`): then clips
@@ -85,18 +90,24 @@ class SkippedSteps:
         if self._open:
             self._settle(gradient)
         self._open = True
-        self._seen = None if gradient is None else weakref.ref(gradient)
+        self._seen = gradient
 
     def step(self, optimizer: int) -> None:
         """The optimizer with this id uses the gradients of its parameters."""
+        if self.kept is not None and self.kept is not _first(self._parameters):
+            self._dropped += 1
+        parameter = self.firsts.get(optimizer)
+        gradient = None if parameter is None else parameter.grad
+        self.step_with(optimizer, None if gradient is None else weakref.ref(gradient))
+
+    def step_with(self, optimizer: int, gradient: Gradient | None) -> None:
+        """See `step`: whose first parameter had this gradient, while nothing was `kept`."""
         clipped, owners = self._clipped, self._owners
         for key in tuple(clipped):
             if owners.get(key, optimizer) == optimizer:
                 del clipped[key]
-        self._see_kept(optimizer)
-        if self._kept is not None and self._kept() is not _first(self._parameters):
-            self._dropped += 1
-        self._open, self._kept = False, None
+        self._see_kept(optimizer, gradient)
+        self._open, self.kept = False, None
 
     def tell(self, tally: Tally) -> None:
         """Add the count of this update; that there was none is UNDEFINED where some could be hidden."""
@@ -105,38 +116,35 @@ class SkippedSteps:
         else:
             if self._open:
                 self._settle(_first(self._parameters))
-            count = self._dropped + (self._kept is not None)
+            count = self._dropped + (self.kept is not None)
         if self._keepers and not count:
             tally.refuse("opt.skipped", Status.UNDEFINED)
         else:
             tally.add("opt.skipped", (float(count),))
 
-    def _see_kept(self, optimizer: int) -> None:
+    def _see_kept(self, optimizer: int, gradient: Gradient | None) -> None:
         """Whether this step uses the very tensor that the step before it used."""
-        parameter = self._first_of.get(optimizer)
-        gradient = None if parameter is None else parameter.grad
         if gradient is None:
             return
-        before = self._used.get(optimizer)
-        if before is not None and before() is gradient:
+        if self._used.get(optimizer) is gradient:
             self._keepers.add(optimizer)
             return
         self._keepers.discard(optimizer)
-        self._used[optimizer] = weakref.ref(gradient)
+        self._used[optimizer] = gradient
 
-    def _settle(self, gradient: torch.Tensor | None) -> None:
+    def _settle(self, gradient: Gradient | None) -> None:
         """The last minibatch ended without a step: keep the gradient that it left, and count one kept before and gone."""
-        if self._kept is not None and self._kept() is not gradient:
+        if self.kept is not None and self.kept is not gradient:
             self._dropped += 1
-            self._kept = None
-        if gradient is not None and (self._seen is None or self._seen() is not gradient):
-            self._kept = weakref.ref(gradient)
+            self.kept = None
+        if gradient is not None and self._seen is not gradient:
+            self.kept = gradient
 
 
-def _first(parameters: Sequence[torch.Tensor]) -> torch.Tensor | None:
+def _first(parameters: Sequence[torch.Tensor]) -> Gradient | None:
     """The first gradient there is."""
     for parameter in parameters:
         gradient = parameter.grad
         if gradient is not None:
-            return gradient
+            return weakref.ref(gradient)
     return None

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 import torch
-from torch.compiler import is_compiling
+from torch.compiler import is_dynamo_compiling as is_compiling
 from torch.nn.utils import clip_grad
 
 from gradwatch_agent.device.total_norm import is_same, total_with_parts
@@ -29,16 +29,21 @@ PARAMETERS = {
 """Their parameters in torch 2.6 to 2.13. Anything else is left alone, and norms come from the optimizer hook."""
 
 
+Total = tuple["torch.Tensor", Union["torch.Tensor", None], float, int]
+"""(total norm, norm of each gradient, order, how many gradients)."""
+
+
 class Clip(NamedTuple):
     """One call: the parameters, their total norm (0-dim, in the dtype of the gradients) and, where torch let us keep them,
-    the norm of each gradient in the order of the parameters that have one. `empty`: none has."""
+    the norm of each gradient in the order of the parameters that have one. `gradients`: how many have one, -1 when that is not
+    known."""
 
     parameters: Sequence[torch.Tensor]
     total: torch.Tensor
     parts: torch.Tensor | None
     max_norm: object
     norm_type: float
-    empty: bool
+    gradients: int
 
 
 class ClipObserver(Protocol):
@@ -58,7 +63,7 @@ class ClipWatch:
         self._wanting: weakref.WeakSet[ClipObserver] = weakref.WeakSet()
         self._same: bool | None = None
         self.keeps_parts = False
-        self._last: tuple[torch.Tensor, torch.Tensor | None, float, bool] | None = None
+        self.last: Total | None = None
 
     def watch(self, parameters: Iterable[torch.Tensor], observer: ClipObserver) -> bool:
         """Tell `observer` of clips whose first parameter is among these; False when this torch cannot be wrapped."""
@@ -97,8 +102,8 @@ class ClipWatch:
             return False
         self._originals = {name: getattr(clip_grad, name) for name in PARAMETERS}
         self._wrappers = {
-            TOTAL: _wrap_total(self._originals[TOTAL], self._note_total, self),
-            SCALE: _wrap_scale(self._originals[SCALE], self._note_scale),
+            TOTAL: _wrap_total(self._originals[TOTAL], self),
+            SCALE: _wrap_scale(self._originals[SCALE], self),
         }
         for name, wrapper in self._wrappers.items():
             setattr(clip_grad, name, wrapper)
@@ -106,33 +111,28 @@ class ClipWatch:
 
     def _restore(self) -> None:
         """Put the originals back, unless somebody else wrapped them after us: ours then only passes on."""
-        self._last = None
+        self.last = None
         if all(getattr(clip_grad, name) is wrapper for name, wrapper in self._wrappers.items()):
             for name, original in self._originals.items():
                 setattr(clip_grad, name, original)
             self._originals, self._wrappers, self._same = {}, {}, None
 
-    def _note_total(self, tensors: object, norm_type: float, total: torch.Tensor, parts: torch.Tensor | None) -> None:
-        self._last = (total, parts, norm_type, isinstance(tensors, (list, tuple)) and not tensors)
-
-    def _note_scale(self, parameters: object, max_norm: object, total_norm: torch.Tensor) -> None:
-        last, self._last = self._last, None
-        if last is None or last[0] is not total_norm or type(total_norm) is not torch.Tensor:
-            return
-        if not isinstance(parameters, (list, tuple)) or not parameters:
+    def tell(self, parameters: object, max_norm: object, last: Total) -> None:
+        """Tell the observers of `parameters` that these are about to be scaled by the total norm that was taken last."""
+        if not isinstance(parameters, (list, tuple)) or not parameters or type(last[0]) is not torch.Tensor:
             return
         first = parameters[0]
         for parameter, observer in self._watched.get(id(first), ()):
             watching = observer()
             if watching is not None and parameter() is first:
-                watching.on_clip(Clip(parameters, total_norm, last[1], max_norm, last[2], last[3]))
+                watching.on_clip(Clip(parameters, last[0], last[1], max_norm, last[2], last[3]))
 
 
 CLIP_WATCH = ClipWatch()
 """Wrapping torch is a process-wide act, so its state is one object, empty unless a monitor is open."""
 
 
-def _wrap_total(original: Callable[..., Any], note: Callable[..., None], watch: ClipWatch) -> Callable[..., Any]:
+def _wrap_total(original: Callable[..., Any], watch: ClipWatch) -> Callable[..., Any]:
     def _get_total_norm(
         tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
     ) -> Any:
@@ -145,16 +145,18 @@ def _wrap_total(original: Callable[..., Any], note: Callable[..., None], watch: 
             except Exception:  # whatever is wrong with these tensors, torch shall say it
                 found = None
         total, parts = found or (original(tensors, norm_type, error_if_nonfinite, foreach), None)
-        note(tensors, norm_type, total, parts)
+        watch.last = total, parts, norm_type, len(tensors) if isinstance(tensors, (list, tuple)) else -1
         return total
 
     return _get_total_norm
 
 
-def _wrap_scale(original: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+def _wrap_scale(original: Callable[..., Any], watch: ClipWatch) -> Callable[..., Any]:
     def _clip_grads_with_norm_(parameters: Any, max_norm: Any, total_norm: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_compiling():
-            note(parameters, max_norm, total_norm)
+            last, watch.last = watch.last, None
+            if last is not None and last[0] is total_norm:
+                watch.tell(parameters, max_norm, last)
         return original(parameters, max_norm, total_norm, *args, **kwargs)
 
     return _clip_grads_with_norm_

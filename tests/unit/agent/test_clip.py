@@ -134,7 +134,7 @@ def test_clip_hook_is_gone_after_the_last_monitor() -> None:
         assert not is_original()
     assert is_original()
     assert CLIP_WATCH._watched == {}
-    assert CLIP_WATCH._last is None
+    assert CLIP_WATCH.last is None
 
 
 def test_clip_hook_wrapped_by_somebody_else_passes_on(monkeypatch: pytest.MonkeyPatch) -> None:

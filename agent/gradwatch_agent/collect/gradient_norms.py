@@ -1,0 +1,134 @@
+"""The L2 norms of gradients, as clipping computed them or as measured here, and the norm that clipping allows."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from gradwatch_agent.collect.host import Tally, to_float
+from gradwatch_agent.collect.series import Series
+from gradwatch_agent.collect.tensor_norms import NORM_COLUMNS, TensorNorms
+from gradwatch_agent.collect.tensors import as_real, is_dense
+from gradwatch_contracts.columns import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gradwatch_agent.collect.clips import Named
+    from gradwatch_agent.collect.groups import ParameterGroups
+    from gradwatch_agent.collect.host import Reader
+    from gradwatch_agent.collect.layers import Layers
+    from gradwatch_agent.collect.members import Members
+    from gradwatch_agent.collect.policy import PolicyCollector
+    from gradwatch_agent.collect.staging import Staging
+    from gradwatch_agent.collect.tensor_norms import Runs
+
+GRAD_COLUMNS = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.norm.nonfinite_mb", *NORM_COLUMNS)
+LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
+
+
+class GradientNorms:
+    """The norms of the running update, whose `tally` it is. `members`: the parameters of the model by number."""
+
+    __slots__ = ("_groups", "_policy", "_staging", "_tensors", "_totals", "members", "tally")
+
+    def __init__(self, staging: Staging, groups: ParameterGroups, members: Members, policy: PolicyCollector) -> None:
+        self._groups, self.members, self._policy = groups, members, policy
+        self.tally = Tally()
+        self.clear(staging)
+
+    def clear(self, staging: Staging) -> None:
+        """Forget the running update; the next ones gather in this area."""
+        self._staging = staging
+        self._totals = Series(staging, "grad.norm")
+        self._tensors = TensorNorms(staging)
+
+    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+        """The vectors of this update by device, and what each is. What is known on the host goes into the tally."""
+        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+        for device, part in self._totals.finish(self.tally).items():
+            parts.setdefault(device, []).append(part)
+        for device, tensor_parts in self._tensors.finish(layers).items():
+            parts.setdefault(device, []).extend(tensor_parts)
+        if self._totals.overwritten or self._tensors.overflowed:
+            self.refuse(Status.INCOMPLETE)
+        return parts
+
+    def refuse(self, status: Status) -> None:
+        """Say why all of them are missing, or a part."""
+        for name in (*GRAD_COLUMNS, *LIMIT_COLUMNS):
+            self.tally.refuse(name, status)
+
+    def capturing(self, tensor: torch.Tensor) -> bool:
+        """Whether a CUDA graph is being captured: what we launched would be replayed with it."""
+        if tensor.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            return False
+        self.refuse(Status.CAPTURING)
+        return True
+
+    def limit(self, max_norm: object, norm_type: float) -> float | None:
+        """The norm that clipping allows; None, with the reason told, when there is none. Trainers clip to infinity just to
+        get the norm."""
+        limit = to_float(max_norm)
+        status = Status.DTYPE if limit is None else Status.UNDEFINED
+        if limit is not None and norm_type == 2.0 and 0 < limit < math.inf:
+            self.tally.parts["grad.clip_limit", ""] = (limit,)
+            return limit
+        for name in (*LIMIT_COLUMNS, "grad.exploding"):
+            self.tally.refuse(name, status)
+        return None
+
+    def measure(
+        self, parameters: Sequence[torch.Tensor], scale: object, bound: float | None, total: torch.Tensor | None = None
+    ) -> None:
+        """Take the L2 norm of gradients on one device; divide by the scale a fused AMP optimizer still has on. `total` is
+        what clipping computed, if it did."""
+        usable: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        fault = Status.NO_GRADIENT
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None or not gradient.numel():
+                continue
+            if not is_dense(gradient):  # the norm of the others must not pass for that of all
+                fault = Status.DTYPE
+                break
+            fault = Status.DEVICE
+            owners, tensors = usable.setdefault(gradient.device, ([], []))
+            owners.append(parameter)
+            tensors.append(gradient.detach())
+        if len(usable) != 1 or fault is Status.DTYPE:
+            self.refuse(fault)
+            for name in self._groups.names:
+                self.tally.refuse("grad.group_norm", fault, name)
+            return
+        ((device, (owners, tensors)),) = usable.items()
+        with torch.no_grad():
+            norms = self._staging.reducer(device).norms(as_real(tensors))
+            if isinstance(scale, torch.Tensor):
+                norms = norms / scale
+            if total is None:
+                total = torch.linalg.vector_norm(norms, 2, dtype=self._staging.reducer(device).dtype)
+        self.hold(total, norms, bound, self.named(owners, norms), self._policy.minibatches)
+
+    def named(self, parameters: Sequence[torch.Tensor], norms: torch.Tensor) -> Named:
+        """The groups of those that have a gradient, and their numbers."""
+        groups: Runs = ()
+        if self._groups.names:
+            groups = self._groups.runs([id(parameter) for parameter in parameters if parameter.grad is not None])
+        return groups, self.members.of(parameters, norms.shape[0])
+
+    def hold(
+        self,
+        total: torch.Tensor | float,
+        norms: torch.Tensor,
+        bound: float | None,
+        named: Named,
+        minibatches: int,
+    ) -> None:
+        """Keep the norms of one call; `total` as a number where it is known on the host."""
+        if self._totals.add(total, max(0, minibatches - 1), bound):
+            self._tensors.add(norms, bound, *named)
+        else:
+            self.refuse(Status.INCOMPLETE)
