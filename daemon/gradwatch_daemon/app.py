@@ -97,6 +97,7 @@ def _http(api: FastAPI, config: Config) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
         server_header=False,
+        ws="none",  # 2 MB of modules for what is not offered
         ssl_certfile=config.tls_cert,
         ssl_keyfile=config.tls_key,
     )

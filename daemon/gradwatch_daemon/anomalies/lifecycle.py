@@ -80,7 +80,9 @@ class Lifecycle:
         self._changed: dict[str, OpenAnomaly] = {}
         self._over: dict[str, OpenAnomaly] = {}
         """Resolved lately: a consequence, or the same again, opens them anew."""
-        self._last: Sequence[Verdicts] = ()
+        self._fresh: Sequence[Verdicts] = ()
+        """The verdicts of the last step, until somebody asks how the detectors stand by them: that is a tenth of their size."""
+        self._standings: list[Standing] = []
         self._resting = Resting()
         self._stood: tuple[list[Standing], list[tuple[str, str]], tuple[DetectorState, ...]] = [], [], ()
         """How the detectors last stood, and what that was made of: it hardly ever changes."""
@@ -99,9 +101,9 @@ class Lifecycle:
         if not len(block):
             return []
         tracks = self._tracks
-        if not self._last or not int(block.flags[-1]) & PARTIAL:
+        if not (self._fresh or self._standings) or not int(block.flags[-1]) & PARTIAL:
             self._resting.step(block, verdicts, self._last)
-            self._last = verdicts
+            self._fresh = verdicts
         if tracks:
             lanes = [self._lane(v) for v in verdicts if BREACH in v.code or (v.kind, v.subject) in tracks]
         else:
@@ -129,13 +131,19 @@ class Lifecycle:
 
     def detector_states(self) -> tuple[DetectorState, ...]:
         """How each detector stands after the last row: armed, learning, blind or firing, and why."""
-        said = [(v.kind, v.subject, v.code[-1], v.reason) for v in self._last]
+        said = self._last()
         if self._resting.any:
             said = [self._resting.standing(*standing) for standing in said]
         firing = [key for key, track in self._tracks.items() if track.firing]
         if (said, firing) != self._stood[:2]:
             self._stood = said, firing, tuple([self._state_of(*standing) for standing in self._ordered(said)])
         return self._stood[2]
+
+    def _last(self) -> list[Standing]:
+        """What each detector said last."""
+        if self._fresh:
+            self._standings, self._fresh = [(v.kind, v.subject, v.code[-1], v.reason) for v in self._fresh], ()
+        return self._standings
 
     def _ordered(self, said: list[Standing]) -> list[Standing]:
         """By the catalogue, then by subject: one block meets at once the subjects that rows meet in turn."""
@@ -150,7 +158,7 @@ class Lifecycle:
         """Canonical bytes: the same rows in any batches give the same bytes."""
         tracks = [[*key, track.state()] for key, track in sorted(self._tracks.items())]
         anomalies = [[anomaly.state() for anomaly in known.values()] for known in (self._open, self._over)]
-        standing = [list(item) for item in self._ordered([(v.kind, v.subject, v.code[-1], v.reason) for v in self._last])]
+        standing = [list(item) for item in self._ordered(self._last())]
         return cast("bytes", msgpack.packb([FORMAT, tracks, anomalies, standing, self._resting.state()]))
 
     def load(self, data: bytes) -> None:
@@ -167,9 +175,7 @@ class Lifecycle:
         self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
         restored = [[OpenAnomaly.restored(state) for state in states] for states in anomalies]
         self._open, self._over = ({anomaly.id: anomaly for anomaly in known} for known in restored)
-        self._last = [
-            Verdicts(kind, subject, bytes([code]), (), (), (), (), (), (), reason) for kind, subject, code, reason in standing
-        ]
+        self._fresh, self._standings = (), [(kind, subject, code, reason) for kind, subject, code, reason in standing]
 
     def _lane(self, verdicts: Verdicts) -> _Lane:
         track = self._tracks.setdefault((verdicts.kind, verdicts.subject), Track())

@@ -12,7 +12,7 @@ from gradwatch_contracts.columns import STATUS_REASON, RowFlag, Status
 from gradwatch_daemon.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gradwatch_daemon.records import SignalBlock, Verdicts
 
@@ -38,14 +38,14 @@ class Resting:
         self._held: dict[tuple[str, str], tuple[int, int]] = {}
         self._update = -1
 
-    def step(self, block: SignalBlock, verdicts: Sequence[Verdicts], before: Sequence[Verdicts]) -> None:
-        """Take a block whose last row is whole; `before` are the verdicts of the one before. Mostly the same are blind as ever,
-        and nothing is to be done."""
+    def step(self, block: SignalBlock, verdicts: Sequence[Verdicts], before: Callable[[], list[Standing]]) -> None:
+        """Take a block whose last row is whole; `before` says how detectors stood after the one before. Mostly the same are
+        blind as ever, and nothing is to be done."""
         blind = [(v.kind, v.subject) for v in verdicts if v.code[-1] == BLIND]
         last, self._update = self._update, int(block.update[-1])
         if len(block) == 1 and blind == self._blind:
             return
-        earlier = {(v.kind, v.subject): (v.code[-1], last) for v in before if v.code[-1] != BLIND} | self._held
+        earlier = {(kind, subject): (code, last) for kind, subject, code, _ in before() if code != BLIND} | self._held
         flags = block.flags.tolist()
         held = {}
         for v in verdicts:
