@@ -14,9 +14,9 @@ STATM = "/proc/self/statm"
 """Linux: sizes in pages, of which the second is what is resident. There is no such file elsewhere, and then the value is
 UNDEFINED."""
 
-FRESH_NS = 100_000_000
-"""A value that young is told again: one read takes 3 to 20 microseconds and lets go of the interpreter, which is a large part
-of the `step()` of a trainer that makes hundreds a second."""
+FRESH_NS = 1_000_000_000
+"""A value that young is told again: one read takes 3 to 25 microseconds and lets go of the interpreter, which is a large part
+of the `step()` of a trainer that makes ten or more a second."""
 
 
 class HostMemory:

@@ -7,7 +7,7 @@ one, and `finish` reduces all rows of one shape together.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -124,13 +124,17 @@ class Segment:
             tally.put((f"{name}.absmax", subject), (facts.peak,))
 
 
+ShapeKey = tuple[int, int, torch.dtype, torch.device]
+
+
 @dataclass(slots=True)
 class Block:
-    """Rows of one shape: the buffer [rows, channels, samples] as [channels, rows, samples], a view of each row, and the
+    """Rows of one `shape`: the buffer [rows, channels, samples] as [channels, rows, samples], a view of each row, and the
     minibatches in it."""
 
     buffer: Tensor
     rows: tuple[Tensor, ...]
+    shape: ShapeKey
     minibatches: list[int] = field(default_factory=list)
     before_step: int = 0
 
@@ -151,7 +155,6 @@ class Block:
 
 
 BlockKey = tuple[Layout, int, torch.dtype, torch.device]
-ShapeKey = tuple[int, int, torch.dtype, torch.device]
 Part = tuple["Tensor", Segment]
 """A reduced vector, on the device, and what it is."""
 
@@ -308,7 +311,7 @@ class Staging:
             return None
         with torch.inference_mode(False):  # a buffer made inside inference mode could not be written outside it
             buffer = torch.empty((rows, channels, samples), dtype=dtype, device=device)
-        block = Block(buffer.permute(1, 0, 2), tuple(buffer.unbind(0)))
+        block = Block(buffer.permute(1, 0, 2), tuple(buffer.unbind(0)), shape)
         self.bytes_staged += block.nbytes
         return block
 
@@ -316,23 +319,21 @@ class Staging:
         """Reduce every block and keep the largest of each shape."""
         for key, given in (*self._full, *self._open.items()):
             self._flush(key, given)
-            block, given.rows = replace(given), ()  # whoever still has it must ask for room again
-            layout, samples, dtype, device = key
-            shape = (layout.plan.channels, samples, dtype, device)
-            idle = self._free.get(shape)
+            # Whoever still has it must ask for room again.
+            block, given.rows = Block(given.buffer, given.rows, given.shape), ()
+            idle = self._free.get(block.shape)
             if idle is not None:
                 self._forget(min(idle, block, key=_capacity))
-            self._free[shape] = block if idle is None else max(block, idle, key=_capacity)
+            self._free[block.shape] = block if idle is None else max(block, idle, key=_capacity)
         self._full.clear()
         self._open.clear()
 
     def _flush(self, key: BlockKey, block: Block) -> None:
         """Reduce the rows of a block, in chunks that fit the scratch area, and empty it."""
-        layout, samples, dtype, device = key
-        shape = (layout.plan.channels, samples, dtype, device)
+        layout = key[0]
         done, before = block.minibatches, block.before_step
-        self._rows_used[shape] = self._rows_used.get(shape, 0) + len(done)
-        size = max(1, self.scratch // (8 * samples * layout.plan.channels))
+        self._rows_used[block.shape] = self._rows_used.get(block.shape, 0) + len(done)
+        size = max(1, self.scratch // (8 * key[1] * layout.plan.channels))
         for start in range(0, len(done), size):
             chunk = done[start : start + size]
             rows = block.buffer if len(chunk) == len(block.rows) else block.buffer[:, start : start + len(chunk)]
