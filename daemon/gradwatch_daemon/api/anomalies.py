@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request
 
 from gradwatch_contracts.control import Severity
-from gradwatch_contracts.needs import judged
+from gradwatch_contracts.needs import STAND_INS, judged
 from gradwatch_daemon.api import models
 from gradwatch_daemon.api.attention_models import AnomalyBody
 from gradwatch_daemon.api.context import ApiContext, DetectorInfo, context_of
@@ -25,7 +25,7 @@ from gradwatch_daemon.api.parameters import LIMIT, Cursor, Limit, check_word, fi
 from gradwatch_daemon.api.problems import ApiError
 from gradwatch_daemon.api.submission import submit
 from gradwatch_daemon.api.tokens import principal_of
-from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView
+from gradwatch_daemon.records import ALL_RANKS, Anomaly, DetectorState, RunView, Stream
 from gradwatch_daemon.records.attention import Acknowledge, Attention
 from gradwatch_daemon.records.run import is_over
 from gradwatch_daemon.store.protocol import AnomalyFilter
@@ -42,15 +42,40 @@ WRITTEN_ITEMS = 1024
 router = APIRouter(tags=["anomalies"])
 
 
-def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], sent: Container[str] = ()) -> dict[str, Any]:
-    """Where the data behind it is; with the signals that its stream sent, those that stood in for others by their own name."""
+Sent = Callable[[Anomaly], Container[str]]
+"""The signals that the stream of an anomaly sent: what stood in for another is linked by its own name."""
+
+
+def sent_to(context: ApiContext) -> Sent:
+    """As the store has it, which is read now and then."""
+
+    def sent(anomaly: Anomaly) -> Container[str]:
+        stream = Stream(anomaly.run, anomaly.attempt, anomaly.rank)
+
+        def read() -> frozenset[str]:
+            return frozenset(summary.key.name for summary in context.reader.signals(*stream))
+
+        return context.kept.sent(stream, anomaly.update_last, read)
+
+    return sent
+
+
+def sent_unknown(anomaly: Anomaly) -> Container[str]:
+    """Of an export or a replay: the catalogue's signals are linked."""
+    return ()
+
+
+def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], sent: Sent) -> dict[str, Any]:
+    """Where the data behind it is."""
     base = f"/api/v1/runs/{quote(anomaly.run, safe='')}"
     info = next((info for info in catalogue if info.kind == anomaly.kind), None)
     window = (
         f"subject={quote(anomaly.subject, safe='')}&from={max(0, anomaly.update_onset - EVIDENCE_BEFORE)}"
         f"&to={anomaly.update_last}&attempt={anomaly.attempt}{'' if anomaly.rank == ALL_RANKS else f'&rank={anomaly.rank}'}"
     )
-    signals = dict.fromkeys(judged(need.signal, sent) for need in info.needs) if info else {}
+    names = [need.signal for need in info.needs] if info else []
+    known = sent(anomaly) if STAND_INS.keys() & set(names) else ()
+    signals = dict.fromkeys(judged(name, known) for name in names)
     return {
         "series": [f"{base}/series?signal={quote(name, safe='')}&{window}" for name in signals],
         "events": f"{base}/events",
@@ -70,7 +95,7 @@ def _state(anomaly: Anomaly, view: RunView | None, now_ns: int) -> str:
     return ENDED if over else anomaly.state
 
 
-def _facts(anomaly: Anomaly, state: str, catalogue: Iterable[DetectorInfo]) -> dict[str, Any]:
+def _facts(anomaly: Anomaly, state: str, catalogue: Iterable[DetectorInfo], sent: Sent) -> dict[str, Any]:
     """An anomaly's document but for its end, what people did and `coverage`: all that stays the same while record and state
     do."""
     limit, baseline = _limit(anomaly.limit), _limit(anomaly.baseline)
@@ -113,7 +138,7 @@ def _facts(anomaly: Anomaly, state: str, catalogue: Iterable[DetectorInfo]) -> d
             for finding in anomaly.attached
         ],
         "try": list(anomaly.tries),
-        "evidence": _evidence(anomaly, catalogue),
+        "evidence": _evidence(anomaly, catalogue, sent),
     }
 
 
@@ -131,13 +156,15 @@ def anomaly_document(
     catalogue: Iterable[DetectorInfo],
     views: Mapping[str, RunView],
     attention: Attention | None = None,
+    *,
     now_ns: int = 0,
+    sent: Sent = sent_unknown,
 ) -> dict[str, Any]:
     """The plain document of `models.AnomalyItem`, as GET and the stream show it at `now_ns`, unix (a model would take thrice
     the time)."""
     view = views.get(anomaly.run)
     return {
-        **_facts(anomaly, _state(anomaly, view, now_ns), catalogue),
+        **_facts(anomaly, _state(anomaly, view, now_ns), catalogue, sent),
         **_attended(attention),
         "coverage": of_views([view]) if view else None,
     }
@@ -171,8 +198,8 @@ class Writer:
     every row changes.
     """
 
-    def __init__(self, catalogue: Iterable[DetectorInfo]) -> None:
-        self._catalogue = tuple(catalogue)
+    def __init__(self, catalogue: Iterable[DetectorInfo], sent: Sent) -> None:
+        self._catalogue, self._sent = tuple(catalogue), sent
         self._item = lru_cache(WRITTEN_ITEMS)(self._write_item)
         self._covered = lru_cache(WRITTEN_ITEMS)(self._write_covered)
         self._counted: dict[str, tuple[tuple[DetectorState, ...], Counter[str]]] = {}
@@ -206,7 +233,7 @@ class Writer:
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
 
     def _write_item(self, same: _Same, state: str) -> bytes:
-        return encode(_facts(same.record, state, self._catalogue))[:-1] + b","
+        return encode(_facts(same.record, state, self._catalogue, self._sent))[:-1] + b","
 
     def _write_covered(self, received: int, lost: int, thinned: int) -> bytes:
         return encode(covered(received, lost, thinned))
@@ -229,7 +256,7 @@ def _writer_of(request: Request, context: ApiContext) -> Writer:
     """The application's writer, made at its first list. Called in the event loop only."""
     state = request.app.state
     if not hasattr(state, "anomaly_writer"):
-        state.anomaly_writer = Writer(context.catalogue)
+        state.anomaly_writer = Writer(context.catalogue, sent_to(context))
     writer: Writer = state.anomaly_writer
     return writer
 
@@ -294,14 +321,16 @@ async def _answer(context: ApiContext, id_: str, *, detailed: bool = False) -> A
     if anomaly is None:
         raise ApiError("anomaly-not-found", where="id", expected="the id of an anomaly", got=repr(id_[:80]))
     attention = await anyio.to_thread.run_sync(context.reader.attention, [id_])
-    views = context.snapshots()
-    document = anomaly_document(anomaly, context.catalogue, views, attention.get(id_), time.time_ns())
+    views, seen, sent = context.snapshots(), attention.get(id_), sent_to(context)
+
+    def describe() -> dict[str, Any]:
+        return anomaly_document(anomaly, context.catalogue, views, seen, now_ns=time.time_ns(), sent=sent)
+
+    document = await anyio.to_thread.run_sync(describe)
     if detailed:
         world = views[anomaly.run].run.world if anomaly.run in views else 1
         found = await anyio.to_thread.run_sync(evidence_document, anomaly, world, context.reader)
-        summaries = await anyio.to_thread.run_sync(context.reader.signals, anomaly.run, anomaly.attempt, anomaly.rank)
-        links = _evidence(anomaly, context.catalogue, {summary.key.name for summary in summaries})
-        document["evidence"] = {**links, **found}
+        document["evidence"] = {**document["evidence"], **found}
     return Answer(document)
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.api.access import KeyBook, TokenBook
 from gradwatch_daemon.api.hub import Hub
+from gradwatch_daemon.api.kept import Kept
 from gradwatch_daemon.records import RunView
 from gradwatch_daemon.records.exported import Exported, ExportOrder
 from gradwatch_daemon.records.notices import ChannelView, Tried
@@ -236,6 +237,7 @@ class ApiContext:
     public_url: str = ""  # what links lead to, '' for the address that was asked
     new_id: Callable[[], str] = make_id
     submit_timeout_s: float = 10.0
+    kept: Kept = field(default_factory=Kept)
 
 
 def context_of(request: HttpRequest) -> ApiContext:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fastapi import Request
-
 from gradwatch_daemon.api import models
 from gradwatch_daemon.records import DetectorState, Stream
 
@@ -25,6 +23,7 @@ class Kept:
 
     _standings: dict[str, tuple[tuple[DetectorState, ...], list[models.DetectorStanding]]] = field(default_factory=dict)
     _shares: dict[Stream, tuple[int, Shares]] = field(default_factory=dict)
+    _sent: dict[Stream, tuple[int, frozenset[str]]] = field(default_factory=dict)
 
     def standings(
         self, run: str, detectors: tuple[DetectorState, ...], make: Callable[[], list[models.DetectorStanding]]
@@ -37,19 +36,18 @@ class Kept:
 
     def shares(self, stream: Stream, update_last: int, updates: int, make: Callable[[], Shares]) -> Shares:
         """What `make` gave for the newest `updates` of a stream, until a sixteenth of them is new."""
-        known = self._shares.get(stream)
-        if known is None or not 0 <= update_last - known[0] <= min(updates, update_last + 1) // 16:
-            known = _put(self._shares, stream, (update_last, make()))
-        return known[1]
+        return _until_grown(self._shares, stream, update_last, updates, make)
+
+    def sent(self, stream: Stream, update_last: int, make: Callable[[], frozenset[str]]) -> frozenset[str]:
+        """The signals that a stream sent, until it is a sixteenth longer: what it sends hardly ever changes."""
+        return _until_grown(self._sent, stream, update_last, update_last + 1, make)
 
 
-def kept_of(request: Request) -> Kept:
-    """The application's, made at its first use."""
-    state = request.app.state
-    if not hasattr(state, "kept"):
-        state.kept = Kept()
-    kept: Kept = state.kept
-    return kept
+def _until_grown(kept: dict[Stream, tuple[int, V]], stream: Stream, update_last: int, updates: int, make: Callable[[], V]) -> V:
+    known = kept.get(stream)
+    if known is None or not 0 <= update_last - known[0] <= min(updates, update_last + 1) // 16:
+        known = _put(kept, stream, (update_last, make()))
+    return known[1]
 
 
 def _put(kept: dict[K, V], key: K, value: V) -> V:

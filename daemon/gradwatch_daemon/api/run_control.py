@@ -9,7 +9,7 @@ from gradwatch_contracts.collectors import COLLECTORS, CORE, COST, COSTS
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS, SIGNALS
 from gradwatch_daemon.api.context import ActionInfo, ApiContext
-from gradwatch_daemon.api.kept import Kept, Shares
+from gradwatch_daemon.api.kept import Shares
 from gradwatch_daemon.api.numbers import medians_by_level
 from gradwatch_daemon.api.run_models import ActionView, AllowanceView, LevelCost
 from gradwatch_daemon.records import ALL_RANKS, EventRecord, RunView, SignalKey, Stream
@@ -21,7 +21,7 @@ COSTS_UPDATES = 512
 SHARE = SignalKey("sys.agent_share")
 
 
-def read_control(context: ApiContext, kept: Kept, view: RunView, events: Sequence[EventRecord]) -> dict[str, Any]:
+def read_control(context: ApiContext, view: RunView, events: Sequence[EventRecord]) -> dict[str, Any]:
     """The fields `levels`, `allowance` and `actions` of a run. Reads the store: for a worker thread."""
     shares: Shares = {}
     if view.update_last is not None:
@@ -31,7 +31,7 @@ def read_control(context: ApiContext, kept: Kept, view: RunView, events: Sequenc
         def read() -> Shares:
             return medians_by_level(context.reader.blocks_between(stream, *bounds, COSTS_UPDATES), SHARE)
 
-        shares = kept.shares(stream, view.update_last, COSTS_UPDATES, read)
+        shares = context.kept.shares(stream, view.update_last, COSTS_UPDATES, read)
     return {
         "levels": [level_cost(level, shares.get(int(level)), newest_costs(view, events, level)) for level in Level],
         "allowance": None if view.allowance is None else allowance_view(view.allowance),

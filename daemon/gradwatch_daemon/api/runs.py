@@ -16,7 +16,6 @@ from gradwatch_daemon.api import control_models, models, run_models
 from gradwatch_daemon.api.context import DetectorInfo, context_of
 from gradwatch_daemon.api.coverage import coverage
 from gradwatch_daemon.api.cursors import Key, page
-from gradwatch_daemon.api.kept import kept_of
 from gradwatch_daemon.api.numbers import Answer, plain, time_text
 from gradwatch_daemon.api.parameters import LIMIT, UPDATE_MAX, Cursor, Limit, RunName, check_order, check_word, find_run
 from gradwatch_daemon.api.run_control import read_control
@@ -245,14 +244,13 @@ async def list_runs(
 async def get_run(request: Request, run: RunName) -> Answer:
     """Everything known of a run."""
     context, view = find_run(request, run)
-    kept = kept_of(request)
 
     def read() -> tuple[list[LossRecord], list[EventRecord], dict[str, Any]]:
         events = context.reader.events(run, OVERHEAD_READ_MAX)
-        return context.reader.losses(run), events, read_control(context, kept, view, events)
+        return context.reader.losses(run), events, read_control(context, view, events)
 
     losses, events, control = await anyio.to_thread.run_sync(read)
-    standings = kept.standings(run, view.detectors, lambda: standings_of(view, context.catalogue))
+    standings = context.kept.standings(run, view.detectors, lambda: standings_of(view, context.catalogue))
     return Answer(run_detail(view, losses, events, control, standings).model_dump())
 
 

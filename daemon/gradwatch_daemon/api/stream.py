@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gradwatch_daemon.api.anomalies import anomaly_document
+from gradwatch_daemon.api.anomalies import anomaly_document, sent_to
 from gradwatch_daemon.api.commands import command_item
 from gradwatch_daemon.api.context import ApiContext, context_of
 from gradwatch_daemon.api.coverage import of_views
@@ -51,7 +51,8 @@ def describe(context: ApiContext, event: Event) -> Mapping[str, Any]:
     """What an event says: the same document that GET answers."""
     payload = event.payload
     if isinstance(payload, Anomaly):
-        return anomaly_document(payload, context.catalogue, context.snapshots(), event.attention, time.time_ns())
+        views, now_ns = context.snapshots(), time.time_ns()
+        return anomaly_document(payload, context.catalogue, views, event.attention, now_ns=now_ns, sent=sent_to(context))
     if isinstance(payload, Escalation):
         return escalation_item(payload).model_dump()
     if isinstance(payload, CommandRecord):

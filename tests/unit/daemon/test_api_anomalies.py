@@ -9,7 +9,9 @@ import pytest
 
 from gradwatch_contracts.control import Severity
 from gradwatch_daemon.api import models
+from gradwatch_daemon.api.events import Event
 from gradwatch_daemon.api.evidence_models import AnomalyDetail
+from gradwatch_daemon.api.stream import describe
 from gradwatch_daemon.records import DetectorState, Stream, TableRecord
 from gradwatch_daemon.records.attention import Acknowledgement, Attention
 from gradwatch_daemon.store.protocol import AnomalyFilter
@@ -281,14 +283,17 @@ async def test_anomalies_of_each_severity_are_told_apart(severity: Severity) -> 
     ],
 )
 async def test_anomaly_links_to_the_signal_that_was_judged(sent: tuple[str, ...], linked: str) -> None:
-    """A stand-in is judged only where the signal itself is not sent."""
+    """A stand-in is judged only where the signal itself is not sent; list, stream and the anomaly itself say the same."""
     daemon = make_daemon()
     daemon.reader.found = [make_anomaly(kind="kl-spike")]
     daemon.reader.summaries = [make_summary(name) for name in sent]
 
-    (link,) = (await daemon.get("/anomalies/a1")).json()["evidence"]["series"]
+    alone = (await daemon.get("/anomalies/a1")).json()["evidence"]["series"]
+    (listed,) = (await daemon.get("/anomalies")).json()["items"]
+    told = describe(daemon.app.state.context, Event("anomaly", "ant-ppo", daemon.reader.found[0]))["evidence"]["series"]
 
-    assert f"signal={linked}&" in link
+    assert alone == listed["evidence"]["series"] == told
+    assert [f"signal={linked}&" in link for link in alone] == [True]
 
 
 @pytest.mark.parametrize(
