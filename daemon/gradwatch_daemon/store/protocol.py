@@ -229,7 +229,8 @@ class Store(Protocol):
         """Leave of whole chunks that `keep` does not cover their roll-ups of 64 rows, a bounded number of chunks, oldest
         first; rows thinned by stream, empty when there is nothing to do.
 
-        The tables of their updates go with them, but for those near an anomaly, and of updates that a row still has.
+        The tables of their updates go before them, but for those near an anomaly, and of updates that a row still has. Of them
+        too a bounded number: a stream with 0 rows has more.
 
         By age, chunks near an anomaly stay; by size they go last. Rows that no checkpoint covers yet, and those behind the
         last whole chunk, always stay.

@@ -96,6 +96,7 @@ class SqliteStore:
         self._lock = lock
         self._db = db
         self._names = blocks.Names()
+        self._thinning = thinning.Thinning(self._names)
         self._numbers: Numbers | None = Numbers.load(db)
         self._wal_bytes = 0
         self._wal_wait_at = WAL_BYTES_MAX
@@ -229,19 +230,13 @@ class SqliteStore:
         self._wal_bytes += len(pieces) * 2 * 4096 + len(encoded.columns)
 
     def thin(self, keep: Keep, now_ns: int) -> dict[Stream, int]:
-        """Leave of chunks that `keep` does not cover their roll-ups, at most `retention.CHUNKS_PER_CALL`; rows by stream.
-        Tables of their updates go too, but for those near an anomaly.
+        """Leave of chunks that `keep` does not cover their roll-ups, a step of `Thinning` at a time; rows by stream.
 
         Raises:
             GradwatchError: `data-dir-unusable`, as `commit`; nothing was thinned.
         """
-        counts: dict[Stream, int] = {}
-        tables = 0
         with self._transaction():
-            for number, choice in thinning.choose(self._db, keep, now_ns):
-                if choice.old or self.size_bytes() > (keep.bytes_max or 0):
-                    tables += thinning.thin_chunk(self._db, self._names, number, choice)
-                    counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
+            counts, tables = self._thinning.step(self._db, keep, now_ns)
         self._wal_bytes += sum(counts.values()) * THINNED_ROW_BYTES + tables * 4096
         return counts
 

@@ -18,7 +18,7 @@ from gradwatch_daemon.store.schema import CHUNK_ROWS, piece_key, row_key, row_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from gradwatch_daemon.store.chunks.blocks import Names
     from gradwatch_daemon.store.protocol import Keep
@@ -56,25 +56,78 @@ def _around(db: sqlite3.Connection, stream: Stream) -> Around:
     return Around.of(rows.anomaly_of(row) for row in db.execute(query, (*stream, ALL_RANKS)))
 
 
-def thin_chunk(db: sqlite3.Connection, names: Names, number: int, choice: Choice) -> int:
+TABLE_BYTES_PER_STEP = 4 * 1024 * 1024
+"""Of tables, a page at least for each: about 20 ms, and commits wait for it. A run at DEBUG may have 500 MB in four chunks,
+which took 3.5 s at once."""
+
+
+class Thinning:
+    """Retention of one store in steps of at most `retention.CHUNKS_PER_CALL` chunks and `TABLE_BYTES_PER_STEP` of tables.
+
+    The tables of a chunk go before its rows. What is begun is ended, whatever is chosen then, so that no rows stay which
+    tables are missing beside.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._begun: dict[tuple[int, int], Choice] = {}
+        """By stream number and chunk, what some tables were taken of."""
+
+    def step(self, db: sqlite3.Connection, keep: Keep, now_ns: int) -> tuple[dict[Stream, int], int]:
+        """Thin a little; rows by stream, none at all where all is done, and the number of tables taken. A stream with 0 rows
+        has more tables."""
+        counts: dict[Stream, int] = {}
+        begun, tables, left = self._begun, 0, TABLE_BYTES_PER_STEP
+        self._begun = {}
+        chosen = {(number, choice.number): choice for number, choice in choose(db, keep, now_ns)}
+        for place, choice in {**begun, **chosen}.items():
+            if not (choice.old or place in begun or size_bytes(db) > (keep.bytes_max or 0)):
+                continue
+            count, size = take_tables(db, place[0], choice, left)
+            tables, left = tables + count, left - size
+            if left <= 0:
+                counts.setdefault(choice.stream, 0)
+                self._begun[place] = choice
+                break
+            thin_chunk(db, self._names, *place)
+            counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
+        return counts, tables
+
+
+def take_tables(db: sqlite3.Connection, number: int, choice: Choice, bytes_most: int) -> tuple[int, int]:
+    """Delete tables of a chunk's updates, but for those near an anomaly, until they have `bytes_most` bytes; returns how many,
+    and their bytes, which are fewer where there are no more."""
+    key = row_key(number, choice.number)
+    first, last = db.execute("SELECT update_min, update_max FROM chunk WHERE id = ?", (key,)).fetchone()
+    # A trainer that went back has an update twice: the tables of one whose rows are still there stay too.
+    bounds = (row_key(number, 0), row_key(number + 1, 0), last, first)
+    held = []
+    for table in (f"chunk INDEXED BY chunk_raw WHERE thinned = 0 AND id <> {key} AND", "tail WHERE"):
+        query = f"SELECT update_min, update_max FROM {table} id >= ? AND id < ? AND update_min <= ? AND update_max >= ?"
+        held += db.execute(query, bounds).fetchall()
+    gone: list[tuple[int]] = []
+    size = 0
+    for updates in retention.outside(first, last, [*_around(db, choice.stream).ranges, *held]):
+        for kind in _table_kinds(db, number):
+            query = "SELECT id, length(data) FROM evidence WHERE stream = ? AND kind = ? AND update_at BETWEEN ? AND ?"
+            for id_, length in db.execute(query, (number, kind, *updates)):
+                if size >= bytes_most:
+                    break
+                gone.append((id_,))
+                size += max(length, 4096)
+    db.executemany("DELETE FROM evidence WHERE id = ?", gone)
+    return len(gone), size
+
+
+def thin_chunk(db: sqlite3.Connection, names: Names, number: int, chunk: int) -> None:
     """Take the values of a chunk, signal by signal; what they add up to stays in `groups`, `reasons` and `marks`, and so do the
-    update, time and level of each row, which are a few bytes: how the run went is known for good. Returns how many tables went
-    with them."""
-    chunk = choice.number
+    update, time and level of each row, which are a few bytes: how the run went is known for good. Its tables went before."""
     key = row_key(number, chunk)
-    sets, first, last = db.execute("SELECT sets, update_min, update_max FROM chunk WHERE id = ?", (key,)).fetchone()
+    (sets,) = db.execute("SELECT sets FROM chunk WHERE id = ?", (key,)).fetchone()
     signals = {signal for set_id, _ in decode_sets(sets) for signal in names.members_of(db, set_id)}
     keys = sorted(piece_key(number, signal, chunk) for signal in signals)
     db.executemany("UPDATE piece SET status = NULL, data = NULL WHERE id = ?", ((piece,) for piece in keys))
     db.execute("UPDATE chunk SET thinned = 1 WHERE id = ?", (key,))
-    # A trainer that went back has an update twice: the tables of one whose rows are still there stay too.
-    bounds = (row_key(number, 0), row_key(number + 1, 0), last, first)
-    held = []
-    for table in ("chunk INDEXED BY chunk_raw WHERE thinned = 0 AND", "tail WHERE"):
-        query = f"SELECT update_min, update_max FROM {table} id >= ? AND id < ? AND update_min <= ? AND update_max >= ?"
-        held += db.execute(query, bounds).fetchall()
-    gone = retention.outside(first, last, [*_around(db, choice.stream).ranges, *held])
-    return sum(_take_tables(db, number, kind, gone) for kind in _table_kinds(db, number) if gone)
 
 
 def _table_kinds(db: sqlite3.Connection, number: int) -> Iterator[str]:
@@ -83,11 +136,6 @@ def _table_kinds(db: sqlite3.Connection, number: int) -> Iterator[str]:
     while found := db.execute(query, (number, kind)).fetchone():
         kind = str(found[0])
         yield kind
-
-
-def _take_tables(db: sqlite3.Connection, number: int, kind: str, updates: Sequence[tuple[int, int]]) -> int:
-    query = "DELETE FROM evidence WHERE stream = ? AND kind = ? AND update_at BETWEEN ? AND ?"
-    return sum(db.execute(query, (number, kind, *ends)).rowcount for ends in updates)
 
 
 def thinned_rows(db: sqlite3.Connection) -> dict[int, int]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gradwatch_daemon.records import ALL_RANKS, Checkpoint, Commit, SignalKey, Stream, TableRecord
+from gradwatch_daemon.store import thinning
 from gradwatch_daemon.store.protocol import Keep
 from gradwatch_daemon.store.retention import AROUND_UPDATES, CHUNKS_PER_CALL, outside
 from gradwatch_daemon.store.sqlite import SqliteStore
@@ -263,4 +264,21 @@ def test_thin_that_fails_half_way_takes_nothing(tmp_path: Path) -> None:
     assert store.thinned() == {}
     assert rows_of(store.blocks_after(STREAM, -1)) == rows_of([make_block(range(3000))])
     assert thin_all(store, BOTH, 10**15) == {STREAM: 2048}
+    store.close()
+
+
+def test_thin_of_more_tables_than_a_step_takes_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables go a few at a time, before their rows; a chunk that is begun is ended though the store has become small enough."""
+    monkeypatch.setattr(thinning, "TABLE_BYTES_PER_STEP", 3 * 4096)
+    store = SqliteStore.open(tmp_path)
+    tables = [TableRecord(STREAM, "s", seq, "layers", seq, ("w",), ("norm",), bytes(8)) for seq in range(8)]
+    store.commit(Commit(runs=(SEEN_LONG_AGO,), tables=tuple(tables)))
+    fill(store, 1100)
+    keep, reader = Keep(bytes_max=store.size_bytes() - 1), store.reader()
+    assert store.thin(keep, 10**15) == {STREAM: 0}
+    assert len(reader.table_updates(STREAM, "layers")) == 5
+    assert store.thinned() == {}
+    assert thin_all(store, Keep(bytes_max=10**12), 10**15) == {STREAM: 1024}
+    assert not reader.table_updates(STREAM, "layers")
+    reader.close()
     store.close()
