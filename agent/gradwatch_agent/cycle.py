@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from gradwatch_agent.arguments import Settings
+    from gradwatch_agent.collect.exemplars import ExemplarCollector
     from gradwatch_agent.collect.gradients import GradientCollector
     from gradwatch_agent.collect.measurement import Measurement, Underway
     from gradwatch_agent.collect.phases import Pause
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
 
 MINIMAL = Level.MINIMAL
 
-Looked = tuple["PolicyCollector", "GradientCollector", bool]
-"""Where the minibatches of the running update go, and whether it is one at DEBUG."""
+Looked = tuple["PolicyCollector", "GradientCollector", Union["ExemplarCollector", None]]
+"""Where the minibatches of the running update go; the last of them only at DEBUG."""
 
 
 class UpdateCycle:

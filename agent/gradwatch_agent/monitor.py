@@ -132,15 +132,16 @@ class Monitor(UpdateCycle):
                     said = {"new_logp": new_logp, "old_logp": old_logp, "entropy": entropy, "values": values}
                     said.update(returns=returns, advantages=advantages, clip=clip, mask=mask, loss=loss)
                     self._describe("ppo", said)
-            policy, gradients, more = looked
+            policy, gradients, exemplars = looked
             if gradients.asks:
                 gradients.minibatch()
             given = (new_logp, old_logp, values, returns, advantages, entropy, mask)
             if not policy.repeat(given, clip, loss):
                 policy.observe(given, clip, loss)
-            if more or std is not None:
-                others = {"mask": mask, "actions": actions, "values": values, "advantages": advantages}
-                self._observe_more(policy.minibatches - 1, std, new_logp, old_logp, **others)
+            if exemplars is not None:
+                exemplars.observe(policy.minibatches - 1, (new_logp, old_logp, mask, actions, values, advantages))
+            if std is not None:
+                self._observe_std(std)
         except Exception as error:
             if is_strict():
                 raise
@@ -156,21 +157,17 @@ class Monitor(UpdateCycle):
         policy, gradients = measurement.policy, measurement.gradients
         if not policy.minibatches and policy.stepped and not policy.off_policy:
             self._note_late()
-        looked = policy, gradients, self._collected >= Level.DEBUG
+        debug = self._collected >= Level.DEBUG and self._settings.switches.on("exemplars")
+        looked = policy, gradients, measurement.exemplars if debug else None
         self._looked = None if self._rows.pending else looked  # a row under way is looked for at every call
         return looked
 
-    def _observe_more(self, minibatch: int, std: object, new_logp: object, old_logp: object, **others: object) -> None:
-        """What of a minibatch may rest: the deviations of the policy and, at DEBUG, its worst ratios."""
-        switches, measurement = self._settings.switches, self._measure()
-        begin = time.perf_counter_ns()
-        if std is not None and switches.on("action_std"):
-            measurement.deviations.observe(self._tally, std)
+    def _observe_std(self, std: object) -> None:
+        """The standard deviations of the policy in a minibatch."""
+        begin, switches = time.perf_counter_ns(), self._settings.switches
+        if switches.on("action_std"):
+            self._measure().deviations.observe(self._tally, std)
             switches.charge("action_std", time.perf_counter_ns() - begin)
-        if self._collected >= Level.DEBUG and switches.on("exemplars"):
-            begin = time.perf_counter_ns()
-            measurement.exemplars.observe(minibatch, new_logp, old_logp, **others)
-            switches.charge("exemplars", time.perf_counter_ns() - begin)
 
     @guarded
     def recurrent(

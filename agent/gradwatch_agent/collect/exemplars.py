@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from operator import is_
 from typing import TYPE_CHECKING
 
 import torch
 
 from gradwatch_agent.collect.layers import pack
+from gradwatch_agent.collect.pile import MASK, NEW, OLD, Given, Pile
 from gradwatch_agent.collect.tensors import is_plain
 from gradwatch_agent.device.reduce import is_grad_enabled, set_grad
 
@@ -38,51 +40,21 @@ HELD_MAX = 32
 KINDS_MAX = 16
 """Sets of features told apart in one update: a trainer passes the same arguments each time."""
 
-SCORE, MINIBATCH, INDEX, MASK = "severity", "minibatch", "index", "mask"
+SCORE, MINIBATCH, INDEX = "severity", "minibatch", "index"
 LEADING = (SCORE, MINIBATCH, INDEX)
 
 Kind = tuple[torch.device, tuple[str, ...]]
 
 
-@dataclass(slots=True)
-class Pile:
-    """Minibatches one after the other, of one length and with the same features: [rows, features, samples], of which `rows`
-    are filled. `first`: the number of the first one; `sample`: which of its samples is the first here."""
-
-    buffer: torch.Tensor
-    device: torch.device
-    names: tuple[str, ...]
-    first: int
-    rows: int = 0
-    sample: int = 0
-
-    def takes(self, device: torch.device, names: tuple[str, ...], samples: int, minibatch: int) -> bool:
-        """Whether this minibatch is the next one, and there is room for it."""
-        rows, _, length = self.buffer.shape
-        like = samples == length and names == self.names and device == self.device
-        return like and self.rows < rows and minibatch == self.first + self.rows
-
-    def choose(self, one: torch.Tensor) -> torch.Tensor:
-        """The worst of all, [worst, LEADING and features]."""
-        gathered = self.buffer[: self.rows]
-        severity = torch.nan_to_num((gathered[:, 0] - gathered[:, 1]).abs_(), nan=math.inf, posinf=math.inf)
-        if MASK in self.names:
-            severity.masked_fill_(gathered[:, self.names.index(MASK)] == 0, -math.inf)
-        samples = severity.shape[1]
-        worst, index = torch.topk(severity.reshape(-1), min(EXEMPLARS_MAX, severity.numel()))
-        row, sample = torch.div(index, samples, rounding_mode="floor"), torch.remainder(index, samples)
-        leading = torch.stack([worst, torch.mul(row + self.first, one), torch.mul(sample + self.sample, one)], 1)
-        return torch.cat([leading, gathered[row, :, sample]], 1)
-
-
 class ExemplarCollector:
     """The worst transitions of the running update, by the features that came with them."""
 
-    __slots__ = ("_held", "_pile", "_switches", "staging")
+    __slots__ = ("_held", "_pile", "_spent_ns", "_switches", "staging")
 
     def __init__(self, staging: Staging, switches: Switches) -> None:
         self.staging = staging
         self._switches = switches
+        self._spent_ns = 0
         self.clear()
 
     def clear(self) -> None:
@@ -90,65 +62,59 @@ class ExemplarCollector:
         self._held: dict[Kind, list[torch.Tensor]] = {}
         self._pile: Pile | None = None
 
-    def observe(
-        self,
-        minibatch: int,
-        new_logp: object,
-        old_logp: object,
-        *,
-        mask: object = None,
-        actions: object = None,
-        values: object = None,
-        advantages: object = None,
-    ) -> None:
+    def observe(self, minibatch: int, given: Given) -> None:
         """Take a minibatch to choose the worst transitions from. What does not fit the log-probabilities is left out: `ppo`
         has said so in the statuses. Samples that a mask excludes are no transitions."""
+        begin, pile = time.perf_counter_ns(), self._pile
+        enabled = is_grad_enabled()
+        try:
+            set_grad(False)
+            if pile is None or _is_captured(given[0]) or not pile.repeat(minibatch, given):
+                self._examine(minibatch, given)
+        finally:
+            set_grad(enabled)
+            self._spent_ns += time.perf_counter_ns() - begin
+
+    def _examine(self, minibatch: int, given: Given) -> None:
+        """Take what fits of a minibatch that is not like the last one."""
+        new_logp, old_logp, mask, actions, values, advantages = given
         if not is_plain(new_logp) or not is_plain(old_logp) or new_logp.shape != old_logp.shape or not new_logp.numel():
             return
         if new_logp.device != old_logp.device or new_logp.device.type == "meta" or not _is_dense(new_logp, old_logp):
             return
-        if new_logp.is_complex() or old_logp.is_complex():
+        if new_logp.is_complex() or old_logp.is_complex() or _is_captured(new_logp):
             return
-        if new_logp.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return
-        enabled = is_grad_enabled()
-        try:
-            set_grad(False)
-            features = {"new_logp": new_logp, "old_logp": old_logp}
-            if is_plain(mask) and mask.dtype is torch.bool and _fits(mask, new_logp):
-                features[MASK] = mask
-            features.update(_actions(actions, new_logp))
-            for name, tensor in (("value", values), ("advantage", advantages)):
-                if is_plain(tensor) and _fits(tensor, new_logp) and not tensor.is_complex():
-                    features[name] = tensor
-            if new_logp.dim() != 1:
-                features = {name: tensor.reshape(-1) for name, tensor in features.items()}
-            self._gather(minibatch, features)
-        finally:
-            set_grad(enabled)
+        features = {NEW: new_logp, OLD: old_logp}
+        if is_plain(mask) and mask.dtype is torch.bool and _fits(mask, new_logp):
+            features[MASK] = mask
+        features.update(_actions(actions, new_logp))
+        for name, tensor in (("value", values), ("advantage", advantages)):
+            if is_plain(tensor) and _fits(tensor, new_logp) and not tensor.is_complex():
+                features[name] = tensor
+        if new_logp.dim() != 1:
+            features = {name: tensor.reshape(-1) for name, tensor in features.items()}
+        self._gather(minibatch, features)
+        taken = [tensor for tensor in given if tensor is not None]
+        if self._pile is not None and len(taken) == len(features) and all(map(is_, taken, features.values())):
+            self._pile.know(given)
 
     def _gather(self, minibatch: int, features: dict[str, torch.Tensor]) -> None:
         """Copy a minibatch beside those before it; one that is too large is chosen from piece by piece."""
-        new_logp = features["new_logp"]
-        device, samples, names = new_logp.device, new_logp.shape[0], tuple(features)
-        room = self.staging.scratch // (16 * len(names))
+        device, samples = features[NEW].device, features[NEW].shape[0]
+        room = self.staging.scratch // (16 * len(features))
         if samples > room:
             self._flush()
             for start in range(0, samples, room):
-                piece = {name: tensor[start : start + room] for name, tensor in features.items()}
-                self._gather(minibatch, piece)
+                self._gather(minibatch, {name: tensor[start : start + room] for name, tensor in features.items()})
                 if self._pile is not None:
                     self._pile.sample = start
                 self._flush()
             return
         pile = self._pile
-        if pile is None or not pile.takes(device, names, samples, minibatch):
+        if pile is None or not pile.takes(device, features, minibatch):
             self._flush()
-            rows = min(ROWS_MAX, room // samples)
-            buffer = self.staging.reducer(device).empty(rows * len(names) * samples)
-            self._pile = pile = Pile(buffer.view(rows, len(names), samples), device, names, minibatch)
-        torch.stack(list(features.values()), out=pile.buffer[pile.rows])
-        pile.rows += 1
+            self._pile = pile = Pile(device, features, min(ROWS_MAX, room // samples), minibatch)
+        pile.put(list(features.values()))
 
     def _flush(self) -> None:
         """Choose from what is gathered."""
@@ -158,7 +124,9 @@ class ExemplarCollector:
         kind = (pile.device, (*LEADING, *pile.names))
         if kind not in self._held and len(self._held) >= KINDS_MAX:
             return
-        found = pile.choose(self.staging.reducer(pile.device).one)  # before its kind is noted: Ctrl-C may come in between
+        found = pile.choose(
+            self.staging.reducer(pile.device).one, EXEMPLARS_MAX
+        )  # before its kind is noted: Ctrl-C may come in between
         held = self._held.get(kind)
         if held is None:
             self._held[kind] = [found]
@@ -170,9 +138,10 @@ class ExemplarCollector:
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """The vectors of the update and what they are. Gradients must be off."""
         parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        if not self._held and self._pile is None:
+        if not self._spent_ns:
             return parts
-        begin = time.perf_counter_ns()
+        begin = time.perf_counter_ns() - self._spent_ns
+        self._spent_ns = 0
         self._flush()
         table = ExemplarTable(waiting=len(self._held))
         for (device, names), held in self._held.items():
@@ -242,11 +211,16 @@ def _actions(actions: object, like: torch.Tensor) -> dict[str, torch.Tensor]:
     if not is_plain(actions) or actions.is_complex() or not _is_dense(actions) or actions.device != like.device:
         return {}
     if actions.numel() == like.numel():
-        return {"action": actions.reshape(-1)}
+        return {"action": actions if actions.dim() == 1 else actions.reshape(-1)}
     if not actions.numel() or actions.shape[: like.dim()] != like.shape:
         return {}
     components = actions.reshape(like.numel(), -1).unbind(1)[:ACTIONS_MAX]
     return {f"action.{number}": component for number, component in enumerate(components)}
+
+
+def _is_captured(tensor: object) -> bool:
+    """Whether a CUDA graph is being captured: what we launched would become a part of it."""
+    return isinstance(tensor, torch.Tensor) and tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _fits(tensor: torch.Tensor, like: torch.Tensor) -> bool:

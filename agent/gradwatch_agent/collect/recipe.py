@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 from gradwatch_agent.collect.tensors import is_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from gradwatch_agent.collect.staging import Block, BlockKey
 
-dtype_of = attrgetter("dtype")
+dtype_of, shape_of = attrgetter("dtype"), attrgetter("shape")
 
 Given = tuple[Any, Any, Any, Any, Any, Any, Any]
 """new_logp, old_logp, values, returns, advantages, entropy, mask; None where there was none."""
+
+
+def pick_of(places: Sequence[int]) -> Callable[[Any], Any]:
+    """What takes these places, of which there is at least one, out of a tuple or list, as one of its kind."""
+    # One place would give the tensor alone.
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
 
 
 class Recipe:
@@ -23,9 +31,7 @@ class Recipe:
     __slots__ = ("block", "clip", "dtypes", "entropy", "key", "pick", "ratio", "shape", "types")
 
     def __init__(self, given: Given, clip: object, key: BlockKey) -> None:
-        places = [place for place, tensor in enumerate(given) if tensor is not None]
-        # One place would give the tensor alone.
-        self.pick = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+        self.pick = pick_of([place for place, tensor in enumerate(given) if tensor is not None])
         tensors = self.pick(given)
         self.types, self.dtypes = tuple(map(type, given)), tuple(map(dtype_of, tensors))
         self.shape, self.clip = tensors[0].shape, clip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,6 +15,9 @@ from gradwatch_agent.collect import layers as layers_module
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring
+
+if TYPE_CHECKING:
+    from gradwatch_agent.monitor import Monitor
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -110,6 +113,13 @@ def exemplars(*calls: dict[str, Any], level: Level = Level.DEBUG) -> dict[str, d
         return record.table("exemplars")
 
 
+def observe(monitor: Monitor, given: dict[str, Any]) -> None:
+    """Give them a first minibatch alone, whatever `ppo` would say of it."""
+    names = ("new_logp", "old_logp", "mask", "actions", "values", "advantages")
+    new_logp, old_logp, mask, actions, values, advantages = map(given.get, names)
+    monitor._measure().exemplars.observe(0, (new_logp, old_logp, mask, actions, values, advantages))
+
+
 def test_exemplars_are_the_worst_transitions_of_the_update() -> None:
     """By |log r| over all minibatches, worst first, with all that was passed."""
     old = torch.zeros(6)
@@ -197,7 +207,7 @@ def test_exemplars_of_many_minibatches_are_folded(monkeypatch: pytest.MonkeyPatc
 def test_exemplars_without_usable_log_probabilities_are_none(given: dict[str, Any]) -> None:
     """And nothing fails."""
     with monitoring(level=Level.DEBUG) as (monitor, record):
-        monitor._measure().exemplars.observe(0, given.pop("new_logp", None), given.pop("old_logp", None), **given)
+        observe(monitor, given)
         monitor.step()
         assert record.table("exemplars") == {}
 
@@ -206,7 +216,7 @@ def test_exemplars_with_useless_companions_leave_them_out() -> None:
     """Other shapes, devices and kinds."""
     bad = {"values": torch.zeros(2), "advantages": "x", "actions": torch.zeros(5), "mask": torch.zeros(3)}
     with monitoring(level=Level.DEBUG) as (monitor, record):
-        monitor._measure().exemplars.observe(0, torch.zeros(3), torch.ones(3), **bad)
+        observe(monitor, {"new_logp": torch.zeros(3), "old_logp": torch.ones(3), **bad})
         monitor.step()
         assert set(record.table("exemplars")["0:0"]) == {"ratio", "new_logp", "old_logp"}
 
