@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
@@ -83,6 +84,8 @@ class Lifecycle:
         self._fresh: Sequence[Verdicts] = ()
         """The verdicts of the last step, until somebody asks how the detectors stand by them: that is a tenth of their size."""
         self._standings: list[Standing] = []
+        self._calm: Sequence[Verdicts] = ()
+        """Those of the row before, if it came alone and none of them is a breach: of most such rows they are the very same."""
         self._resting = Resting()
         self._stood: tuple[list[Standing], list[tuple[str, str]], tuple[DetectorState, ...]] = [], [], ()
         """How the detectors last stood, and what that was made of: it hardly ever changes."""
@@ -100,7 +103,13 @@ class Lifecycle:
         """
         if not len(block):
             return []
-        tracks = self._tracks
+        tracks, alone = self._tracks, len(block) == 1 and not int(block.flags[0]) & PARTIAL
+        if alone and not tracks and len(verdicts) == len(self._calm) and all(map(is_, verdicts, self._calm)):
+            self._resting.go_on(int(block.update[0]))
+            if self._over:
+                self._forget(int(block.update[0]), int(block.update[0]))
+            return []
+        self._calm = ()
         if not (self._fresh or self._standings) or not int(block.flags[-1]) & PARTIAL:
             self._resting.step(block, verdicts, self._last)
             self._fresh = verdicts
@@ -109,6 +118,7 @@ class Lifecycle:
         else:
             lanes = [self._lane(v) for v in verdicts if BREACH in v.code]
         if not lanes:
+            self._calm = verdicts if alone else ()
             if self._over:
                 self._forget(int(block.update.min()), int(block.update.max()))
             return []
@@ -175,7 +185,8 @@ class Lifecycle:
         self._tracks = {(kind, subject): Track.restored(state) for kind, subject, state in tracks}
         restored = [[OpenAnomaly.restored(state) for state in states] for states in anomalies]
         self._open, self._over = ({anomaly.id: anomaly for anomaly in known} for known in restored)
-        self._fresh, self._standings = (), [(kind, subject, code, reason) for kind, subject, code, reason in standing]
+        self._fresh, self._calm = (), ()
+        self._standings = [(kind, subject, code, reason) for kind, subject, code, reason in standing]
 
     def _lane(self, verdicts: Verdicts) -> _Lane:
         track = self._tracks.setdefault((verdicts.kind, verdicts.subject), Track())

@@ -60,6 +60,10 @@ class Resting:
                 held[v.kind, v.subject] = found
         self._blind, self._held = blind, held
 
+    def go_on(self, update: int) -> None:
+        """Take an update that leaves every detector as it stood."""
+        self._update = update
+
     @property
     def any(self) -> bool:
         """Whether one of those that are blind could judge before."""

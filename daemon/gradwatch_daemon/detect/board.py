@@ -113,6 +113,7 @@ class Board:
         "_scales",
         "_seen",
         "_sums",
+        "_unbegun",
         "_waiting",
         "centre",
         "first",
@@ -140,6 +141,8 @@ class Board:
         self._needed, self._good = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._sums = np.zeros((2, 0))
         self._scales = Scales(())
+        self._unbegun: list[int] = []
+        """Columns that have not begun."""
 
     def place(self, keys: Sequence[tuple[str, str]]) -> None:
         """Make sure that these (series, subject) have columns; new ones come last and have learned nothing."""
@@ -160,6 +163,7 @@ class Board:
         self._sums = np.concatenate((self._sums, np.zeros((2, more))), axis=1)
         self._scales = Scales([series_of(name) for name, _ in self.keys])
         self.pattern = np.isnan(self.centre).tobytes()
+        self._find_first()
 
     def step(self, values: F64, usable: NDArray[np.bool_], restarts: Sequence[int] = ()) -> Scored:
         """Score rows f64[n, columns] and let the `usable` (finite) ones teach. Before a row of `restarts` all is forgotten."""
@@ -178,6 +182,13 @@ class Board:
             row = rows.stop
             if self._pending == REFRESH:
                 self._measure()
+        return scored
+
+    def beside(self, values: F64) -> Scored:
+        """`values` f64[1, columns] with what is usual now, and without scores."""
+        scored = Scored(values)
+        scored.usual[0], scored.limit[0], scored.first[0] = self.usual, self._limit, self.first
+        scored.z[0] = scored.up[0] = scored.down[0] = np.nan
         return scored
 
     @property
@@ -270,12 +281,17 @@ class Board:
 
     def _begin(self, count: I64) -> None:
         """Where a column began: the median of its first good values."""
-        begins = np.flatnonzero((self._begun != self._begun) & (count >= FIRST)).tolist()
+        begins = [column for column in self._unbegun if count[column] >= FIRST]
         for column in begins:
             oldest = KEPT - int(count[column])
             self._begun[column] = np.median(self._history[column, oldest : oldest + FIRST])
         if begins:
-            self.first = self._scales.back(self._begun)
+            self._find_first()
+
+    def _find_first(self) -> None:
+        """What follows from where the columns began."""
+        self.first = self._scales.back(self._begun)
+        self._unbegun = np.flatnonzero(np.isnan(self._begun)).tolist()
 
     def _set(self, centre: F64, spread: F64) -> None:
         self.centre, self.spread = centre, spread
@@ -331,6 +347,6 @@ class Board:
         board._needed[:] = np.frombuffer(needed, np.int64)
         board._sums[:] = np.frombuffer(sums).reshape(2, -1)
         board._set(np.frombuffer(centre).copy(), np.frombuffer(spread).copy())
-        board.first = board._scales.back(board._begun)
+        board._find_first()
         board._good = (~np.isnan(board._history)).sum(axis=1)
         return board

@@ -33,10 +33,11 @@ LAYOUTS_MAX = 256
 class Engine:
     """Stateless but for remembered layouts, plans and constants: what a stream has seen is in its `StreamState`."""
 
-    __slots__ = ("_constants", "_layouts", "_plans", "_rules", "profile")
+    __slots__ = ("_constants", "_layouts", "_order", "_plans", "_rules", "profile")
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self._order = [(d.rule.kind, d.check, d.rule, d) for d in profile.detectors]
         self._rules = [detector for detector in profile.detectors if detector.check is None]
         self._layouts: dict[int, Layout] = {}
         self._plans: dict[object, tuple[Layout, Plan]] = {}
@@ -89,13 +90,13 @@ class Engine:
         view = View(block, self._layout(block.signals), self._constants_of(n) if n > 1 else None, state, updates_total)
         verdicts: list[Verdicts] = []
         judged = judge(view, self._plan(view), regime_changes(view)) if self._rules else {}
-        for detector in self.profile.detectors:
-            if detector.check is None:
-                verdicts += judged[detector.rule.kind]
+        for kind, check, rule, detector in self._order:
+            if check is None:
+                verdicts += judged[kind]
                 continue
             for subject in detector.subjects or self._subjects(detector, view):
                 view.subject = subject
-                verdicts.append(detector.check(view, detector.rule))
+                verdicts.append(check(view, rule))
         state.update_last = int(block.update[-1])
         return verdicts
 

@@ -1,8 +1,8 @@
-"""Whether any part of a rule may hold in a row, told from its plain numbers, before anything is scored.
+"""Which parts of rules may hold in a row, told from its plain numbers, before anything is scored.
 
 Between two measurements of the board every limit on a score or on a multiple of the usual value is a limit on the value
 itself. So a row is compared with those, each a little wider than exact. What only scoring tells (sums) and
-what a part must not have counts as holding: the answer is no only where no part can hold.
+what a part must not have counts as holding: a part is left out only where it cannot hold.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gradwatch_daemon.records.rules import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from gradwatch_daemon.detect.board import Board
     from gradwatch_daemon.detect.lanes import Key, Test
@@ -34,6 +36,7 @@ PATTERNS_MAX = 256
 """Rows of statuses remembered for one plan."""
 
 RATIOS = (Measure.TIMES, Measure.FIRST)
+SCORES = (Measure.Z, Measure.UP, Measure.DOWN)
 
 
 class Compared(NamedTuple):
@@ -66,6 +69,7 @@ class Guards:
         "_floor",
         "_ratios",
         "_scales",
+        "_scored",
         "_scores",
         "_table",
         "_unread",
@@ -87,6 +91,7 @@ class Guards:
         shape = deepest, len(parts)
         # A test that always holds fills up: that 0, the number of the column of what is always there, is above -1.
         self._table, self._fixed = np.full(shape, signals - 1), np.full(shape, -1.0)
+        self._scored = np.array([any(compared.measure in SCORES for compared in tests) for tests in parts], np.bool_)
         listed: dict[Measure, list[tuple[int, int, float, float]]] = {measure: [] for measure in (*RATIOS, Measure.Z)}
         for part, tests in enumerate(parts):
             for depth, compared in enumerate(tests):
@@ -138,11 +143,16 @@ class Guards:
             numbers[place] = view.compute(key, compute)
         return numbers
 
-    def may_hold(self, limits: F64) -> bool:
-        """Whether a part may hold in the row that was read, all of whose values are finite."""
+    def may_hold(self, limits: F64) -> NDArray[np.bool_]:
+        """Which parts may hold in the row that was read, all of whose values are finite."""
         both, width = self._both, len(self.numbers)
         np.negative(self.numbers, out=both[width:])
-        return 1 in np.logical_and.reduce(both.take(self._table) > limits, axis=0).tobytes()
+        possible: NDArray[np.bool_] = np.logical_and.reduce(both.take(self._table) > limits, axis=0)
+        return possible
+
+    def scores_count(self, possible: NDArray[np.bool_]) -> bool:
+        """Whether a score or a sum decides over one of these parts."""
+        return bool((possible & self._scored).any())
 
 
 def _limits_of(listed: list[tuple[int, int, float, float]]) -> _Limits:

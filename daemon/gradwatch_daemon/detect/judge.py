@@ -95,12 +95,17 @@ def _judge_row(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Ve
         waiting = state.waiting = Waiting(plan)
     pattern = board.pattern
     state.rows += 1
-    if waiting.take(view):
-        if waiting.full(board):
-            waiting.learn(board)
-        return _calm_of(view, plan, pattern, waiting).by_kind
-    scored, values = waiting.learn(board), plan.guards.numbers[: len(view.block.signals) + 2, None]
+    scored = None
+    if not waiting.take(view):
+        scored = waiting.learn(board)
+    elif not waiting.calm:
+        scored = waiting.unscored(board)
+    if waiting.full(board):
+        waiting.learn(board)
     calm = _calm_of(view, plan, pattern, waiting)
+    if scored is None:
+        return calm.by_kind
+    values = plan.guards.numbers[: len(view.block.signals) + 2, None]
     operands = _operands(view, values, scored, state.rows - 1)
     row = operands[:, 0]
     possible = np.logical_and.reduce((row.take(plan.table) * plan.sign > plan.loose) != plan.inverted, axis=0)
@@ -111,6 +116,9 @@ def _judge_row(view: View, plan: Plan, restarts: list[int]) -> dict[str, list[Ve
 
 def _calm_of(view: View, plan: Plan, pattern: bytes, waiting: Waiting) -> Calm:
     """What is said of a row in which no part holds; `pattern` is what was unknown when it came."""
+    calm = waiting.said.get(view.row[1]) if waiting else None
+    if calm is not None:
+        return calm
     board = view.state.board
     readable = b"" if isfinite(view.total) else np.isnan(view.block.values).tobytes()
     alike = (view.row[1], view.whole is None, pattern, board.pattern, waiting.told(board), muted_words(view), readable)
@@ -119,6 +127,8 @@ def _calm_of(view: View, plan: Plan, pattern: bytes, waiting: Waiting) -> Calm:
         if len(plan.calm) >= CALM_MAX:
             plan.calm.clear()
         calm = plan.calm[alike] = _calm_row(view, plan, np.frombuffer(pattern, np.bool_))
+    if waiting:  # the row waits itself: it taught nothing, and is whole and finite as the next one that may
+        waiting.said[view.row[1]] = calm
     return calm
 
 
@@ -148,7 +158,7 @@ def _with_held(  # noqa: PLR0917 (what one row consists of)
     """The verdicts of a row in which these parts may hold."""
     holds: dict[int, Mask] = {}
     code: dict[int, int] = {}
-    numbers = operands[:, 0]
+    numbers = operands[:, 0].tolist()
     for part in possible:
         place, tests = plan.lane_of[part], plan.parts[part]
         if all((numbers[test.operand] * test.sign > test.at) != test.inverted for test in tests):
@@ -160,7 +170,7 @@ def _with_held(  # noqa: PLR0917 (what one row consists of)
             code[place] = HOLD
     if not code:
         return calm.by_kind
-    by_kind = dict(calm.by_kind)
+    by_kind, status = dict(calm.by_kind), np.append(view.block.status[:, 0], (NOT_SENT, 0))
     for place, said in code.items():
         lane = plan.lanes[place]
         verdicts = by_kind[lane.rule.kind] = list(by_kind[lane.rule.kind])
@@ -168,7 +178,7 @@ def _with_held(  # noqa: PLR0917 (what one row consists of)
         if said == HOLD:
             verdicts[at] = verdicts[at]._replace(code=CODES[HOLD])
             continue
-        reason = _reason(view, lane, BREACH, True, np.append(view.block.status[:, 0], (NOT_SENT, 0)))
+        reason = _reason(view, lane, BREACH, True, status)
         verdicts[at] = _found(lane, CODES[BREACH], holds, operands, scored)._replace(reason=reason)
     return by_kind
 
@@ -265,8 +275,9 @@ def _mark_unseen(plan: Plan, code: U8, unreadable: Mask, status: U8) -> None:
 def _found(lane: Lane, said: bytes, holds: dict[int, Mask], operands: F64, scored: Scored) -> Verdicts:
     """Verdicts of a lane with a breach: each row has the numbers of the gravest part that holds in it."""
     n = len(said)
-    rank, about = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    value, limit, usual = np.full(n, NOTHING), np.full(n, NOTHING), np.full(n, NOTHING)
+    rank, about, minibatch, stage = np.zeros((4, n), np.int64)
+    minibatch[:], stage[:] = EARLY, lane.rule.stage_order
+    value, limit, usual = np.full((3, n), NOTHING)
     for part, shown in reversed(list(zip(range(lane.first, lane.last), lane.shown, strict=True))):
         held = holds.get(part)
         if held is None:
@@ -274,7 +285,6 @@ def _found(lane: Lane, said: bytes, holds: dict[int, Mask], operands: F64, score
         rank[held], about[held] = shown.rank, shown.about
         value[held], limit[held] = operands[shown.value, held], _limit(shown, scored, held)
         usual[held] = scored.usual[held, shown.usual] if shown.usual >= 0 else NOTHING
-    minibatch, stage = np.full(n, EARLY, np.int64), np.full(n, lane.rule.stage_order, np.int64)
     return Verdicts(lane.rule.kind, lane.subject, said, rank, value, limit, usual, minibatch, stage, "", about)
 
 
@@ -307,11 +317,11 @@ def _reason(view: View, lane: Lane, code: int, judged: bool, status: NDArray[np.
     if code == BLIND:
         return _blind(view, lane, status) if judged else CUT_SHORT
     missing = [words for column, words in lane.notes if status[column] != 0]
-    if missing:
-        return missing[0]
+    if missing or code == BREACH:
+        return missing[0] if missing else ""
     board = view.state.board
     unlearned = [board.learned(column) for column in lane.learns if not board.known(column)]
-    if not unlearned or code == BREACH:
+    if not unlearned:
         return ""
     learned, needed = min(unlearned, key=lambda known: known[0] - known[1])
     part = "" if code == LEARNING else "its relative part: "

@@ -216,11 +216,13 @@ class Rise:
         series = np.concatenate((np.array(self._last, np.float64), new))
         medians = _medians(series).tolist() if len(series) >= RETURN_POINTS and len(new) else []
         at += [self._at] * (len(new) - len(medians))
+        low, high, rose = self._low, self._high, self._at
         for update, median in zip(updates[usable][len(new) - len(medians) :].tolist(), medians, strict=True):
-            self._low = min(median, self._low)
-            if self._at < 0 or median - self._high > RETURN_RISE_LEAST * (self._high - self._low):
-                self._high, self._at = median, update
-            at.append(self._at)
+            low = median if median < low else low
+            if rose < 0 or median - high > RETURN_RISE_LEAST * (high - low):
+                high, rose = median, update
+            at.append(rose)
+        self._low, self._high, self._at = low, high, rose
         self._last = series[1 - RETURN_POINTS :].tolist()
         last = np.array(at)[np.cumsum(usable)]
         since: F64 = np.where(last >= 0, updates - last, math.nan)

@@ -1,8 +1,8 @@
 """Rows that came one by one, were judged, and have not taught yet.
 
-A row alone costs the board nearly as much as sixteen do, and of most rows it is clear that nothing holds before anything is
-scored (`guards`). These wait, and teach together: when one comes in which something may hold, when the next measurement is
-due, and before anybody else looks at the state. So state and verdicts are those of a block.
+A row alone costs the board nearly as much as sixteen do, and most can be judged before anything is scored (`guards`). These
+wait, and teach together: when one comes whose scores count, when the next measurement is due, and before anybody else looks at
+the state. So state and verdicts are those of a block.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import numpy as np
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.board import Board, Scored
-    from gradwatch_daemon.detect.lanes import Plan
+    from gradwatch_daemon.detect.lanes import Calm, Plan
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import F64
 
 
 class Waiting:
-    """The rows of one stream that wait, all of one plan."""
+    """The rows of one stream that wait, all of one plan. `calm` is whether no part can hold in the last of them."""
 
-    __slots__ = ("_limits", "_rows", "_sources", "_told", "_unlearned", "_usual", "_whole", "plan")
+    __slots__ = ("_limits", "_rows", "_sources", "_told", "_unlearned", "_usual", "_whole", "calm", "plan", "said")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.calm = False
+        self.said: dict[bytes, Calm] = {}
+        """What is said of calm rows with these statuses, until the rows that wait have taught."""
         self._rows: list[F64] = []
         self._whole = True
         """Whether the last row is of a complete update; those that wait all are."""
@@ -37,16 +40,24 @@ class Waiting:
         self._told: tuple[tuple[int, int], ...] | None
 
     def take(self, view: View) -> bool:
-        """Take a row; whether it may wait: it is whole and finite, nothing holds in it, and it teaches nothing that is said."""
+        """Take a row; whether it may wait: it is whole and finite, no score counts, and it teaches nothing that is said."""
         plan, board = self.plan, view.state.board
         self._rows.append(plan.guards.read(view).take(plan.sources))
-        self._whole = view.whole is None
+        self._whole, self.calm = view.whole is None, False
         if board.usual is not self._usual:
             self._look(board)
         if not self._whole or not isfinite(view.total):
             return False
         status = view.row[1]
-        return all(status[source] for source in self._sources) and not plan.guards.may_hold(self._limits)
+        if not all(status[source] for source in self._sources):
+            return False
+        possible = plan.guards.may_hold(self._limits)
+        self.calm = 1 not in possible.tobytes()
+        return self.calm or not plan.guards.scores_count(possible)
+
+    def unscored(self, board: Board) -> Scored:
+        """The last row and what is usual, without scores."""
+        return board.beside(self._rows[-1][None])
 
     def full(self, board: Board) -> bool:
         """Whether the next measurement is due."""
@@ -54,7 +65,8 @@ class Waiting:
 
     def learn(self, board: Board) -> Scored:
         """Let the rows that wait teach; the scores of the last of them."""
-        rows, self._rows, self._told = np.array(self._rows), [], None
+        rows, self._rows = np.array(self._rows), []
+        self._told, self.said = None, {}
         usable = np.isfinite(rows)
         usable[-1] &= self._whole
         return board.step(rows, usable).last()
@@ -72,7 +84,7 @@ class Waiting:
 
     def _look(self, board: Board) -> None:
         plan = self.plan
-        self._usual, self._told = board.usual, None
+        self._usual, self._told, self.said = board.usual, None, {}
         self._limits = plan.guards.limits(board)
         self._unlearned = [column for column in plan.learns if board.pattern[column]]
         self._sources = [source for source in plan.signals[self._unlearned].tolist() if source < plan.guards.signals - 2]

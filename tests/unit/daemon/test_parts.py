@@ -88,7 +88,7 @@ class Bench:
             return place(view, of_block(view, values, scored, first_row))
 
         patch.setattr(judging, "_operands", given)
-        patch.setattr(Guards, "may_hold", lambda *_: True)
+        patch.setattr(Guards, "may_hold", lambda _, limits: np.ones(limits.shape[1], np.bool_))
         signals = tuple(SignalKey(name, "part" if SIGNALS[name].spec.per else "") for name in SIGNALS)
         values = np.full((len(signals), rows), 0.5, np.float32)
         block = make_block(np.arange(rows), signals=signals, values=values)

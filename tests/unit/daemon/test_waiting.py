@@ -12,13 +12,15 @@ from gradwatch_daemon.detect import lanes
 from gradwatch_daemon.detect.board import REFRESH, Board
 from gradwatch_daemon.detect.guards import Compared, Guards
 from gradwatch_daemon.detect.waiting import Waiting
+from gradwatch_daemon.records import Verdict
 from gradwatch_daemon.records.rules import Measure
-from harness.blocks import QUIET, Watch, signal_block
+from harness.blocks import QUIET, Watch, joined, signal_block
 
 if TYPE_CHECKING:
     from gradwatch_daemon.detect.view import View
     from gradwatch_daemon.records import SignalBlock
 
+NORM = "policy.entropy.norm"
 LEARNED = 100
 """Rows by which everything is usual."""
 
@@ -47,7 +49,7 @@ def test_row_that_may_wait_is_one_in_which_no_part_holds(monkeypatch: pytest.Mon
     take, with_held = Waiting.take, judging._with_held
 
     def look(self: Waiting, view: View) -> bool:
-        said.append(take(self, view))
+        said.append(take(self, view) and self.calm)
         return False
 
     def note(*given: object) -> object:
@@ -64,8 +66,12 @@ def test_row_that_may_wait_is_one_in_which_no_part_holds(monkeypatch: pytest.Mon
     assert not [row for row in held if said[row]]
 
 
-def test_rows_of_a_healthy_run_teach_together_at_the_next_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The board is asked once for many rows, and has learned from all when the state is read."""
+@pytest.mark.parametrize("entropy", [0.8, 0.02])
+def test_rows_whose_scores_do_not_count_teach_together_at_the_next_measurement(
+    monkeypatch: pytest.MonkeyPatch, entropy: float
+) -> None:
+    """The board is asked once for many rows, also where a part that needs no score holds in each, and has learned from all
+    when the state is read."""
     asked: list[int] = []
     step = Board.step
 
@@ -78,7 +84,9 @@ def test_rows_of_a_healthy_run_teach_together_at_the_next_measurement(monkeypatc
         watch.check(block)
     monkeypatch.setattr(Board, "step", count)
     for block in alone[LEARNED:]:
-        watch.check(block)
+        block.values[list(QUIET).index(NORM)] *= entropy / QUIET[NORM]
+        found = watch.check(block)
+        assert (found["entropy_low"].code[-1] == Verdict.BREACH) == (entropy < 0.5)
     watch.state.dump()
     assert sum(asked) >= 5 * REFRESH
     assert len(asked) <= 16, asked
@@ -103,4 +111,15 @@ def test_guard_of_a_fraction_at_its_end_is_that_of_the_end_of_its_scale(
     test = lanes.Test(0, sign, at, at, inverted=False)
     guards = Guards([[Compared(test, Measure.Z, 0, 0)]], board.keys, 3, ())
     guards.numbers[0] = share
-    assert guards.may_hold(guards.limits(board)) is may
+    assert guards.may_hold(guards.limits(board)).tolist() == [may]
+
+
+def test_rows_of_a_healthy_run_leave_detectors_and_anomalies_as_their_block_does() -> None:
+    """A row that says the very same as the one before is passed over, but not forgotten."""
+    alone, dumps = rows(LEARNED, 0.0), []
+    for blocks in (alone, [joined(alone)]):
+        watch = Watch("default")
+        for block in blocks:
+            watch.lifecycle.step(block, watch.engine.check(watch.state, block, watch.updates_total))
+        dumps.append(watch.dump())
+    assert dumps[0] == dumps[1]

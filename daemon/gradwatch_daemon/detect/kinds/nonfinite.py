@@ -13,7 +13,7 @@ from gradwatch_contracts.control import Severity
 from gradwatch_contracts.signals import SIGNALS, Source, Stage, Unit
 from gradwatch_daemon.detect.layout import EARLY
 from gradwatch_daemon.detect.spec import Spec, Variant, once
-from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, CODES, NOTHING
+from gradwatch_daemon.detect.view import BLIND, BREACH, CLEAR, NOTHING
 from gradwatch_daemon.records import SignalKey, Verdicts
 from gradwatch_daemon.records.rules import END_OF_UPDATE, Need, Threshold
 
@@ -66,7 +66,7 @@ class _Plan:
     count_stages: tuple[str, ...]
     pick_counts: Callable[[list[float]], tuple[float, ...]]
     reasons: dict[bytes, str]
-    calm: dict[bytes, tuple[bytes, str]]
+    calm: dict[bytes, Verdicts]
 
 
 def _make_plan(signals: tuple[SignalKey, ...]) -> _Plan:
@@ -154,19 +154,13 @@ def _calm_row(view: View, rule: Rule, plan: _Plan) -> Verdicts | None:
         return None
     if rule.threshold("count").exceeded(max(plan.pick_counts(values), default=0.0)):
         return None
-    said = plan.calm.get(status)
-    if said is None:
+    known = plan.calm.get(status)
+    if known is None:
         if len(plan.calm) >= CALM_MAX:
             plan.calm.clear()
         seen = bytes(not status[row] for row in plan.count_rows)
-        said = plan.calm[status] = CODES[CLEAR if 1 in seen else BLIND], _reason(plan, rule, seen)
-    code, reason = said
-    return Verdicts(
-        rule.kind, view.subject, code, _CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _NOTHING_ROW, _EARLY_ROW, (0,), reason
-    )
-
-
-_CRITICAL_ROW, _NOTHING_ROW, _ZERO_ROW, _EARLY_ROW = (Severity.CRITICAL.rank,), (NOTHING,), (0.0,), (EARLY,)
+        known = plan.calm[status] = view.calm_row(rule.kind, CLEAR if 1 in seen else BLIND, _reason(plan, rule, seen))
+    return known
 
 
 def _overflowed(view: View, plan: _Plan) -> Mask:

@@ -35,8 +35,9 @@ def _told(view: View) -> tuple[dict[str, list[int]], bytes]:
     """Agent call → for each row, updates for which its numbers have stood still; and for each row whether none came yet."""
     frozen, groups = view.state.memory(Frozen, ""), view.layout.plan(KIND, groups_of)
     watching = frozen.watching
-    met = sorted((_first(view, group), group.call) for group in groups if not frozen.knows(group.call))
-    still = {group.call: _still(view, frozen, group) for group in groups}
+    new = [group for group in groups if not frozen.knows(group.call)]
+    met = sorted((_first(view, group), group.call) for group in new) if new else []
+    still = _still_row(view, frozen, groups) if view.single else {group.call: _still(view, frozen, group) for group in groups}
     for first, call in met:  # in the order in which rows alone meet them
         if first < view.n:
             view.state.learn_subject(KIND, call)
@@ -54,11 +55,16 @@ def _first(view: View, group: Group) -> int:
     return int(np.argmax(enough)) if enough.any() else view.n
 
 
+def _still_row(view: View, frozen: Frozen, groups: tuple[Group, ...]) -> dict[str, list[int]]:
+    """`_still` of each call in one row."""
+    if view.whole is not None:
+        return {}
+    values, status = view.row
+    return {group.call: [frozen.step(group.call, group.pick(values), group.pattern(status))] for group in groups}
+
+
 def _still(view: View, frozen: Frozen, group: Group) -> list[int]:
     """For each row, updates for which the numbers of a call have stood still; an update that was cut short says nothing."""
-    if view.single:
-        values, status = view.row
-        return [frozen.step(group.call, group.pick(values), group.pattern(status)) if view.whole is None else 0]
     whole = np.ones(view.n, np.bool_) if view.whole is None else view.whole
     return frozen.steps(group.call, view.block.values[group.rows], view.block.status[group.rows], whole)
 
