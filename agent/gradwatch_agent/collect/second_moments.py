@@ -7,13 +7,14 @@ the step is about to use: v with the gradient in it, bias-corrected, so the stat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
+from gradwatch_agent.device.transfer import host_value
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -25,7 +26,40 @@ if TYPE_CHECKING:
 ELEMENTS_MAX = 16 * 1024 * 1024
 """Elements looked at; a larger model is THINNED: six passes over it would be a visible part of its update."""
 
+BATCH_ELEMENTS_MAX = 128 * 1024
+"""Elements of small parameters that are looked at together: each operation on a bias of 64 costs as much as on these."""
+
 COLUMNS = ("opt.adam.rms", "opt.adam.v_max")
+
+
+class Alike(NamedTuple):
+    """What parameters must have in common to be looked at together. `step`: the steps taken, as a tensor (which equals itself
+    alone) where it is not on the host."""
+
+    device: torch.device
+    dtypes: tuple[torch.dtype, torch.dtype]
+    decay: float
+    eps: float
+    step: Any
+
+
+@dataclass(slots=True)
+class Batch:
+    """Gradients and second moments of parameters that are alike: many small ones, or one large one."""
+
+    gradients: list[torch.Tensor] = field(default_factory=list)
+    moments: list[torch.Tensor] = field(default_factory=list)
+    elements: int = 0
+
+    def takes(self, gradient: torch.Tensor) -> bool:
+        """Whether there is room."""
+        return self.elements + gradient.numel() <= BATCH_ELEMENTS_MAX
+
+    def put(self, gradient: torch.Tensor, moment: torch.Tensor) -> None:
+        """Add a parameter."""
+        self.gradients.append(gradient)
+        self.moments.append(moment)
+        self.elements += gradient.numel()
 
 
 class SecondMoments:
@@ -57,26 +91,30 @@ class SecondMoments:
         if not found or self._elements > ELEMENTS_MAX:
             refuse(tally, Status.THINNED if found else Status.UNDEFINED)
             return
+        batches: dict[Alike, list[Batch]] = {}
+        for gradient, state, group in found:
+            alike = _alike(gradient, state, group)
+            if alike is None:
+                refuse(tally, Status.UNDEFINED)
+                return
+            found_batches = batches.setdefault(alike, [])
+            if not found_batches or not found_batches[-1].takes(gradient):
+                found_batches.append(Batch())
+            found_batches[-1].put(gradient, state["exp_avg_sq"])
         with torch.no_grad():
-            for gradient, state, group in found:
-                numbers = self._look(gradient, state, group)
-                if numbers is None:
-                    self.clear()
-                    refuse(tally, Status.UNDEFINED)
-                    return
-                self._parts.setdefault(gradient.device, []).append(numbers)
+            for alike, several in batches.items():
+                for batch in several:
+                    self._parts.setdefault(alike.device, []).append(self._look(batch, alike))
 
-    def _look(self, gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> torch.Tensor | None:
-        """[sum, largest] of one parameter. Two temporaries of its size, in its dtype."""
-        decay, eps = to_float(group.get("betas", (None, None))[1]), to_float(group.get("eps"))
-        if decay is None or eps is None:
-            return None
+    def _look(self, batch: Batch, alike: Alike) -> torch.Tensor:
+        """[sum, largest] of a batch. Two temporaries of its size, in its dtype, and two more where it has several tensors."""
+        gradient, moment = _joined(batch.gradients), _joined(batch.moments)
         square = torch.mul(gradient, gradient)
-        moment = torch.mul(state["exp_avg_sq"], decay).add_(square, alpha=1.0 - decay)
-        moment.div_(1.0 - decay ** (state["step"] + 1.0))
+        moment = torch.mul(moment, alike.decay).add_(square, alpha=1.0 - alike.decay)
+        moment.div_(1.0 - alike.decay ** (alike.step + 1.0))
         largest = moment.amax()
-        square.div_(moment.clamp_(min=max(eps * eps, torch.finfo(moment.dtype).tiny)))
-        return self.staging.reducer(gradient.device).vector([square.sum(), largest])
+        square.div_(moment.clamp_(min=max(alike.eps * alike.eps, torch.finfo(moment.dtype).tiny)))
+        return self.staging.reducer(alike.device).vector([square.sum(), largest])
 
     def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
         """One vector per device, and what it is."""
@@ -120,6 +158,20 @@ def refuse(tally: Tally, status: Status) -> None:
     """Say why both are missing."""
     for name in COLUMNS:
         tally.refuse(name, status)
+
+
+def _alike(gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> Alike | None:
+    """What this parameter has in common with others; None where Adam's numbers are none."""
+    decay, eps = to_float(group.get("betas", (None, None))[1]), to_float(group.get("eps"))
+    if decay is None or eps is None:
+        return None
+    step = state["step"]
+    known = host_value(step) if isinstance(step, torch.Tensor) and step.is_floating_point() else None
+    return Alike(gradient.device, (gradient.dtype, state["exp_avg_sq"].dtype), decay, eps, step if known is None else known)
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _usable(gradient: torch.Tensor, state: dict[str, Any] | None) -> bool:
