@@ -142,7 +142,7 @@ def _say_steps(item: dict[str, Any], moment: list[dict[str, Any]], output: Outpu
     run, first = item["run"], max(item["update_onset"] - 50, 0)
     for series in moment[:2]:
         output.line(f"look        gradwatch series {run} {series['signal']} --from {first}")
-    if item["state"] != "resolved":
+    if item["state"] in {"pending", "firing"}:
         output.line(f"look closer gradwatch escalate {run} --level debug --for 20   (it aims at 5 % of the trainer's time;")
         output.line(f"            gradwatch level {run} says what was measured)")
     for place, step in enumerate(item["try"], 1):

@@ -122,10 +122,11 @@ def test_explain_anomaly_lists_what_costs_nothing_before_what_changes_the_traini
 ) -> None:
     """Look, look closer, then try; one that is over needs no closer look."""
     steps = [line.split()[0:2] for line in gradwatch("explain", "k1").out.splitlines() if line.startswith(("look", "try"))]
-    stub.answer_only("GET", "/api/v1/anomalies/k1", documents.explained(id="k1", kind="kl_spike", state="resolved"))
 
     assert steps == [["look", "gradwatch"], ["look", "closer"], ["try", "1"], ["try", "2"]]
-    assert "look closer" not in gradwatch("explain", "k1").out
+    for over in ("resolved", "ended"):
+        stub.answer_only("GET", "/api/v1/anomalies/k1", documents.explained(id="k1", kind="kl_spike", state=over))
+        assert "look closer" not in gradwatch("explain", "k1").out
 
 
 def test_explain_anomaly_whose_signal_is_gone_says_the_rest(stub: DaemonStub, gradwatch: CommandLine) -> None:

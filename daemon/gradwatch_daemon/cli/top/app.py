@@ -46,6 +46,7 @@ _STYLES = {
     "live": "green",
     "armed": "green",
     "resolved": "green",
+    "ended": "dim",
     "firing": "bold red",
     "crashed": "bold red",
     "lost": "red",

@@ -48,7 +48,7 @@ def draw_once(picture: Picture, view: View, frame: Frame) -> list[Line]:
 
 def _head(picture: Picture, view: View, frame: Frame) -> Line:
     """Who is asked, whether that is current, and what stands open everywhere."""
-    opened = [item for item in picture.anomalies if item["state"] != "resolved"]
+    opened = [item for item in picture.anomalies if item["state"] in {"pending", "firing"}]
     worst = next((word for word in ("critical", "warning", "info") if any(item["severity"] == word for item in opened)), "")
     live = sum(bool(item["live"]) for item in picture.runs)
     mark = Span(f"{frame.glyphs.lost} not connected", "critical") if picture.lost else Span(f"{frame.glyphs.live} live", "ok")
