@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def judge_flag(view: View, rule: Rule, flag: RowFlag) -> Verdicts:
     """A breach in every row that has the flag. A run of one rank never has it."""
-    flags, limit, bit = view.block.flags, rule.threshold("marked").limit, int(flag)  # an enum's own `&` is slow
+    limit, bit = rule.threshold("marked").limit, int(flag)  # an enum's own `&` is slow
     if view.single:
-        return judge_counts(view, rule, limit, [1] if int(flags[0]) & bit else None)
-    marked = (flags & bit) != 0
+        return judge_counts(view, rule, limit, [1] if view.flags & bit else None)
+    marked = (view.block.flags & bit) != 0
     return judge_counts(view, rule, limit, marked.astype(int).tolist() if marked.any() else None)

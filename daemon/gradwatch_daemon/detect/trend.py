@@ -6,7 +6,6 @@ for the path of a single row.
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,6 +36,8 @@ _EARLY, _LATE = np.triu_indices(SLOPE_POINTS, 1)
 """All pairs of the points of a window."""
 
 _MIDDLE = len(_LATE) // 2
+_OLDEST = tuple(late * (late - 1) // 2 for late in range(SLOPE_POINTS - 1, 0, -1))
+"""Where the slope of each point of a window to its oldest stands among all of them, the last first."""
 
 
 class Trend:
@@ -44,32 +45,34 @@ class Trend:
 
     TAG: ClassVar[str] = "trend"
 
-    __slots__ = ("_pairs", "_updates", "_values")
+    __slots__ = ("_slopes", "_updates", "_values")
 
     def __init__(self) -> None:
         self._updates: list[int] = []
         self._values: list[float] = []
-        self._pairs: list[list[float]] = []
-        """Slope of each kept point to each before it, the oldest last: derived, and made again where it does not fit."""
+        self._slopes: list[float] = []
+        """Of each kept point to each before it, the oldest first: derived, and made again where it does not fit."""
 
     def slope(self, update: int, value: float) -> float:
         """Slope at one new point; the same number as `slopes` gives."""
-        updates, values, pairs = self._updates, self._values, self._pairs
-        if len(pairs) != len(values):  # after a block, a load or a rewind
-            pairs = self._pairs = [
-                [(values[late] - values[early]) / (updates[late] - updates[early]) for early in range(late - 1, -1, -1)]
-                for late in range(len(values))
+        updates, values, slopes = self._updates, self._values, self._slopes
+        kept = len(values)
+        if len(slopes) != kept * (kept - 1) // 2:  # after a block, a load or a rewind
+            slopes = self._slopes = [
+                (values[late] - values[early]) / (updates[late] - updates[early])
+                for late in range(kept)
+                for early in range(late)
             ]
-        pairs.append([(value - x) / (update - u) for u, x in zip(reversed(updates), reversed(values), strict=True)])
+        slopes += [(value - x) / (update - u) for u, x in zip(updates, values, strict=True)]
         updates.append(update)
         values.append(value)
-        if len(values) < SLOPE_POINTS:
+        if kept + 1 < SLOPE_POINTS:
             return math.nan
-        ordered = sorted(itertools.chain.from_iterable(pairs))
-        del pairs[0], updates[0], values[0]
-        for of_point in pairs:
-            of_point.pop()
-        return ordered[_MIDDLE]
+        middle = sorted(slopes)[_MIDDLE]
+        for place in _OLDEST:
+            del slopes[place]
+        del updates[0], values[0]
+        return middle
 
     def slopes(self, updates: I64, values: F64) -> F64:
         """Slope at each of the new points (finite values at growing updates); NaN for the first `SLOPE_POINTS - 1`."""
@@ -83,7 +86,7 @@ class Trend:
             pairs.partition(_MIDDLE, axis=1)
             slopes[SLOPE_POINTS - 1 :] = pairs[:, _MIDDLE]
         result = slopes[len(self._values) :]
-        self._pairs = []
+        self._slopes = []
         self._updates = all_updates[1 - SLOPE_POINTS :].astype(np.int64).tolist()
         self._values = all_values[1 - SLOPE_POINTS :].tolist()
         return result
@@ -92,7 +95,7 @@ class Trend:
         """The trainer went back: the points after that did not happen."""
         kept = sum(known < update for known in self._updates)
         del self._updates[kept:], self._values[kept:]
-        self._pairs = []
+        self._slopes = []
 
     def state(self) -> list[Any]:
         """Everything it remembers."""

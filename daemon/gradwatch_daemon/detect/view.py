@@ -72,6 +72,7 @@ class View:
         "_row_status",
         "block",
         "constants",
+        "flags",
         "layout",
         "math",
         "n",
@@ -110,7 +111,9 @@ class View:
             self.total = sum(self._row)
             """Finite only where every value is: what was not measured is 0, and float32 values cannot overflow it."""
             self.update = int(block.update[0])  # type: ignore[assignment]
-            self.whole = False if int(block.flags[0]) & PARTIAL else None  # type: ignore[assignment]
+            self.flags = int(block.flags[0])
+            """Those of the one row."""
+            self.whole = False if self.flags & PARTIAL else None  # type: ignore[assignment]
         else:
             self.update = block.update
             partial = (block.flags & PARTIAL) != 0
@@ -153,6 +156,8 @@ class View:
 
     def usable(self, given: Input) -> Mask:
         """The rows of a signal that may teach: measured, finite, of a complete update."""
+        if self.single:
+            return given.readable and self.whole is None and math.isfinite(given.values)  # type: ignore[return-value]
         usable = given.readable & self.math.finite(given.values)
         return usable if self.whole is None else usable & self.whole
 
