@@ -87,7 +87,9 @@ def test_drift_of_a_feature_that_broke_or_never_varied_is_left_out() -> None:
 @pytest.mark.usefixtures("started")
 def test_drift_without_any_feature_that_varied_is_undefined() -> None:
     """Not 0: nothing was measured."""
-    rows = rolled(*({"observations": torch.ones(4, 2)} for _ in range(3)))
+    rows = rolled(
+        *({"observations": torch.full((rows, 2), 0.1, dtype=torch.float64)} for rows in (3, 6, 7))
+    )  # whose mean is rounded
     assert rows[2]["obs.drift"] is Status.UNDEFINED
     assert (rows[2]["obs.constant"], rows[2]["obs.features"]) == (2.0, 2.0)
 
