@@ -139,7 +139,7 @@ def test_collector_that_is_cheap_again_comes_back(clock: Clock, monkeypatch: pyt
 
 def test_debug_collector_without_columns_rests_too(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of worst ratios comes less often."""
-    monkeypatch.setattr(ExemplarCollector, "observe", clock.slow_down(ExemplarCollector.observe, SLOW_NS))
+    monkeypatch.setattr(ExemplarCollector, "_flush", clock.slow_down(ExemplarCollector._flush, SLOW_NS))
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with monitoring(modules=(model,), optimizers=(optimizer,), overhead=SHARES, level=Level.DEBUG) as (monitor, record):
@@ -151,7 +151,7 @@ def test_debug_collector_without_columns_rests_too(clock: Clock, monkeypatch: py
 
 def test_costs_of_a_level_are_told_by_collector(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `gradwatch level` shows: of this run, of this level, and the slow one is named."""
-    monkeypatch.setattr(ExemplarCollector, "observe", clock.slow_down(ExemplarCollector.observe, SLOW_NS))
+    monkeypatch.setattr(ExemplarCollector, "_flush", clock.slow_down(ExemplarCollector._flush, SLOW_NS))
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with monitoring(modules=(model,), optimizers=(optimizer,), overhead=SHARES, level=Level.DEBUG) as (monitor, record):
