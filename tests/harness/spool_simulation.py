@@ -6,18 +6,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.session import Session, State
 from gradwatch_agent.spool.disk import Spool
 from gradwatch_agent.spool.leftover import Leftover
 from gradwatch_agent.spool.spilling import SpillingOutbox
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
 from gradwatch_contracts.control import Level
+from gradwatch_contracts.segments import Segment, read_segment
 from gradwatch_daemon.detect.engine import Engine
 from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import Counters
 from harness.memory_store import Memory, MemoryStore
-from harness.rows import T0_NS
+from harness.rows import FULL, T0_NS
 from harness.simulation import Link, Trainer, World
 from harness.spools import MemoryFiles
 
@@ -26,12 +31,41 @@ if TYPE_CHECKING:
     from gradwatch_daemon.detect.catalogue import Profile
 
 
+STANDS_OUT = dict(zip((column.name for column in FULL.columns), FULL.offsets, strict=True))["policy.kl.k3.last"]
+"""Where a row of `KL_BREACH` differs from all others."""
+
+
+class WatchedFiles(MemoryFiles):
+    """A disk that is looked at when a segment becomes another. `flattened`: one still has rows, but what stood out is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flattened = False
+
+    def segments(self) -> list[Segment]:
+        """All that can be read, in order."""
+        return [segment for name in self.names() if (segment := read_segment(self.data[name])) is not None]
+
+    def replace(self, name: str, data: bytes) -> None:
+        before, after = _peak(self.data.get(name, b"")), _peak(data)
+        super().replace(name, data)
+        self.flattened |= after is not None and after != before
+
+
+def _peak(data: bytes) -> float | None:
+    """The largest value of the column that tells rows apart; None without rows."""
+    segment = read_segment(data)
+    rows = [message for message in (segment.messages if segment else ()) if isinstance(message, m.Samples)]
+    values = [value for part in rows for value in np.frombuffer(part.values, "<f8")[STANDS_OUT :: FULL.slots].tolist()]
+    return max(values, default=None)
+
+
 class SpoolingTrainer(Trainer):
     """A trainer with a spool. `promised` is the last record that must be kept or told to be lost, also after its end."""
 
     def __init__(self, session: str, now_s: float, outbox_bytes: int, first_update: int, room: int) -> None:
         super().__init__(session, now_s, outbox_bytes, first_update)
-        self.files = MemoryFiles()
+        self.files = WatchedFiles()
         self.disk = Spool(self.files, lambda: replace(self._hello(), replay=True), room)
         self.records = SpillingOutbox(self.outbox, self.disk, now_s)
         self.session = Session(self._hello, self.records, self.desired, None, now_s)
@@ -96,8 +130,9 @@ class SpoolWorld:
             clock=clock,
         )
 
-    def end_trainer(self, politely: bool) -> None:
-        """It ends without a daemon that hears it: politely, so that all goes to the disk with a BYE, or by kill -9."""
+    def end_trainer(self, politely: bool, torn: float = 0.0) -> None:
+        """It ends without a daemon that hears it: politely, so that all goes to the disk with a BYE, or by kill -9, when it has
+        written a share `torn` of one more record."""
         trainer = self.trainer
         if politely:
             trainer.records.absorb()
@@ -105,6 +140,9 @@ class SpoolWorld:
         record = self.memory.sessions.get(trainer.name)
         trainer.ended_at = max(trainer.disk.last_seq, trainer.outbox.acked_seq, -1 if record is None else record.last_seq)
         trainer.files.failing = False
+        if not politely and trainer.files.names():
+            frame = encode(m.Event(trainer.disk.last_seq + 1, "note", trainer.update, 1, "cut"))
+            trainer.files.data[trainer.files.names()[-1]] += frame[: int(torn * len(frame))]
         self.parties.clear()
 
     def start_trainer(self) -> None:

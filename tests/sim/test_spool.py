@@ -18,6 +18,7 @@ from gradwatch_contracts import limits
 from gradwatch_daemon.detect.catalogue import load_profile
 from harness.simulation import KL_BREACH
 from harness.spool_simulation import SpoolWorld
+from harness.spools import told
 from sim.test_faults import bounded, longer
 
 PROFILE = load_profile("classic")
@@ -51,7 +52,7 @@ class SpooledFaults(RuleBasedStateMachine):
     def _meet(self, fault: str, chance: random.Random) -> None:
         world = self.world
         if fault == "end" and len(world.trainers) < ATTEMPTS_MAX:
-            world.end_trainer(politely=chance.random() < 0.5)
+            world.end_trainer(politely=chance.random() < 0.5, torn=chance.random())
             world.start_trainer()
         elif fault == "disk":
             world.trainer.files.failing = not world.trainer.files.failing
@@ -78,6 +79,16 @@ class SpooledFaults(RuleBasedStateMachine):
             assert all(one < two for one, two in itertools.pairwise(updates))
 
     @invariant()
+    def disks_say_of_each_record_once_what_became_of_it(self) -> None:
+        for trainer in self.world.trainers:
+            told(message for segment in trainer.files.segments() for message in segment.messages)
+
+    @invariant()
+    def thinning_keeps_what_stands_out(self) -> None:
+        for trainer in self.world.trainers:
+            assert not trainer.files.flattened
+
+    @invariant()
     def nothing_is_both_kept_and_lost(self) -> None:
         for trainer in self.world.trainers:
             stream, lost = self.world.stream_of(trainer.name), self.world.lost_seqs(trainer.name)
@@ -96,6 +107,7 @@ class SpooledFaults(RuleBasedStateMachine):
         event("a spool was full" if any(loss.reason == SPOOL_FULL for loss in world.memory.losses) else "no spool was full")
         for trainer in world.trainers:
             self._check(trainer.name)
+            assert not trainer.files.segments(), f"the disk of {trainer.name} keeps what was acked"
         assert sum(map(len, world.stored_updates().values())) == world.pipeline.snapshots["ant-ppo"].rows
 
     def _check(self, name: str) -> None:
@@ -106,6 +118,7 @@ class SpooledFaults(RuleBasedStateMachine):
         kept = {noted.seq for noted in self.world.memory.events if noted.session == name and noted.seq >= 0}
         if stream is not None:
             kept |= {trainer.updates[update] for update in self.world.stored_updates().get(stream.attempt, [])}
+        assert max([*kept, *lost], default=-1) <= trainer.promised, f"{name}: more is told than was ever whole"
         for seq, kind in enumerate(trainer.kinds[: trainer.promised + 1]):
             if kind != "result":
                 assert (seq in kept) != (lost[seq] == 1), f"{name}, {kind} {seq}: kept {seq in kept}, lost {lost[seq]}"

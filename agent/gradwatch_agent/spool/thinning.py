@@ -21,6 +21,10 @@ GROUP_ROWS = 64
 """Rows that are compared with each other."""
 
 KEPT_ONE_OF = 4
+
+KEPT_LEAST = 2
+"""Of any group: of four rows a spike and a calm one stand out alike, and one of four would be the calm one."""
+
 THINNED = "spool full: thinned"
 
 
@@ -99,5 +103,5 @@ def _kept(rows: Samples) -> set[int]:
             scores[column.index(low)] += 1
             scores[column.index(high)] += 1
     best = sorted(range(rows.n), key=lambda row: (-scores[row], row))
-    kept.update(best[: -(-rows.n // KEPT_ONE_OF)])
+    kept.update(best[: max(KEPT_LEAST, -(-rows.n // KEPT_ONE_OF))])
     return kept
