@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 import torch
 from torch.compiler import is_dynamo_compiling as is_compiling
@@ -19,7 +20,7 @@ from torch.nn.utils import clip_grad
 from gradwatch_agent.device.total_norm import is_same, total_with_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
 TOTAL, SCALE = "_get_total_norm", "_clip_grads_with_norm_"
 PARAMETERS = {
@@ -29,28 +30,21 @@ PARAMETERS = {
 """Their parameters in torch 2.6 to 2.13. Anything else is left alone, and norms come from the optimizer hook."""
 
 
-Total = tuple["torch.Tensor", Union["torch.Tensor", None], float, int]
+Total = tuple[torch.Tensor, Union[torch.Tensor, None], float, int]
 """(total norm, norm of each gradient, order, how many gradients)."""
 
 
-class Clip(NamedTuple):
-    """One call: the parameters, their total norm (0-dim, in the dtype of the gradients) and, where torch let us keep them,
-    the norm of each gradient in the order of the parameters that have one. `gradients`: how many have one, -1 when that is not
-    known."""
-
-    parameters: Sequence[torch.Tensor]
-    total: torch.Tensor
-    parts: torch.Tensor | None
-    max_norm: object
-    norm_type: float
-    gradients: int
+Clip = tuple[Sequence[torch.Tensor], torch.Tensor, Union[torch.Tensor, None], object, float, int]
+"""One call: (the parameters, their total norm, norm of each gradient, the norm that is allowed, order, how many gradients). The
+total is 0-dim, in the dtype of the gradients; the norms are there where torch let us keep them, in the order of the parameters
+that have a gradient; how many have one is -1 when that is not known."""
 
 
 class ClipObserver(Protocol):
     """Whoever watches parameters. Called before the gradients are scaled; it must not raise."""
 
     def on_clip(self, clip: Clip) -> None:
-        """See Clip."""
+        """See `Clip`."""
 
 
 class ClipWatch:
@@ -125,7 +119,7 @@ class ClipWatch:
         for parameter, observer in self._watched.get(id(first), ()):
             watching = observer()
             if watching is not None and parameter() is first:
-                watching.on_clip(Clip(parameters, last[0], last[1], max_norm, last[2], last[3]))
+                watching.on_clip((parameters, last[0], last[1], max_norm, last[2], last[3]))
 
 
 CLIP_WATCH = ClipWatch()
