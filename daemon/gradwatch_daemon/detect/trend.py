@@ -32,10 +32,8 @@ RETURN_NEAR_BEST = 0.1
 RETURN_RISE_LEAST = 0.02
 """Share of that range by which a new best must exceed the old one to be a rise: the best of many noisy medians creeps up."""
 
-_EARLY, _LATE = np.triu_indices(SLOPE_POINTS, 1)
-"""All pairs of the points of a window."""
-
-_MIDDLE = len(_LATE) // 2
+PAIRS = SLOPE_POINTS * (SLOPE_POINTS - 1) // 2
+_MIDDLE = PAIRS // 2
 _OLDEST = tuple(late * (late - 1) // 2 for late in range(SLOPE_POINTS - 1, 0, -1))
 """Where the slope of each point of a window to its oldest stands among all of them, the last first."""
 
@@ -80,11 +78,8 @@ class Trend:
         all_values = np.concatenate((np.array(self._values, np.float64), values))
         slopes = np.full(len(all_values), math.nan)
         if len(all_values) >= SLOPE_POINTS:
-            windows = np.arange(len(all_values) - SLOPE_POINTS + 1)[:, None]
-            late, early = windows + _LATE, windows + _EARLY
-            pairs = (all_values.take(late) - all_values.take(early)) / (all_updates.take(late) - all_updates.take(early))
-            pairs.partition(_MIDDLE, axis=1)
-            slopes[SLOPE_POINTS - 1 :] = pairs[:, _MIDDLE]
+            pairs = _slopes_of_pairs(all_updates, all_values)
+            slopes[SLOPE_POINTS - 1 :] = np.partition(pairs, _MIDDLE, axis=1)[:, _MIDDLE]
         result = slopes[len(self._values) :]
         self._slopes = []
         self._updates = all_updates[1 - SLOPE_POINTS :].astype(np.int64).tolist()
@@ -107,6 +102,18 @@ class Trend:
         trend = cls()
         trend._updates, trend._values = state
         return trend
+
+
+def _slopes_of_pairs(updates: F64, values: F64) -> F64:
+    """Slope between any two points of each window, f64[windows, pairs]; those that windows share are divided once."""
+    windows = len(values) - SLOPE_POINTS + 1
+    pairs = np.empty((PAIRS, windows))
+    rows = iter(pairs)
+    for apart in range(1, SLOPE_POINTS):
+        slopes = (values[apart:] - values[:-apart]) / (updates[apart:] - updates[:-apart])
+        for first in range(SLOPE_POINTS - apart):
+            next(rows)[:] = slopes[first : first + windows]
+    return np.ascontiguousarray(pairs.T)
 
 
 def _medians(series: F64) -> F64:
