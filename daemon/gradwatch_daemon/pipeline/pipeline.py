@@ -215,6 +215,7 @@ class Pipeline:
         self._reception.beside.watch(work, now)
         self._vitals.follow(streams, work, now)
         self._vitals.watch_silent(work)
+        self._vitals.watch_ends(work, now)
 
     def _record(self, passed: Passed, work: Work) -> None:
         """What needs no detection: results, events, losses, and how far each session came."""
@@ -381,6 +382,7 @@ class Pipeline:
                 state.end(judge_silent("", 0, state.run.last_seen_ns), state.run.last_seen_ns)
         reader.close()
         self._attending.restore(self._clock())
+        self._vitals.restore(self._clock())
         self.snapshots = {run: state.view() for run, state in self._runs.states.items()}
         return away
 

@@ -102,7 +102,6 @@ class Reception:
         if how == "lost" and not session.gone and self._processes.state(session.id):
             state.silent[session.id] = Silent(session.hello.pid, heard_ns, session.stream.rank)
         if state.live == 0:
-            work.shown.update(state.open)  # what stands is not going on any more: see `records.run.is_over`
             how = "crashed" if state.crashed else how
             if how == "lost":
                 # What is recorded must still be true when the daemon is back and can no longer see the process.

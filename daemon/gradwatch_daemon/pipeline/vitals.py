@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from gradwatch_daemon.anomalies.liveness import Pulse, Vital, judge, judge_silent
 from gradwatch_daemon.pipeline.runs import PROCESS_GONE
+from gradwatch_daemon.pipeline.work import Work
+from gradwatch_daemon.records.run import has_ended
 
 if TYPE_CHECKING:
     from gradwatch_daemon.ingest.processes import Processes
     from gradwatch_daemon.pipeline.detection import Detection
     from gradwatch_daemon.pipeline.pace import Pace
     from gradwatch_daemon.pipeline.runs import Runs, RunState
-    from gradwatch_daemon.pipeline.work import Now, Work
+    from gradwatch_daemon.pipeline.work import Now
     from gradwatch_daemon.records import EventRecord, Stream
 
 AGAIN_S = 0.5
@@ -20,11 +22,17 @@ AGAIN_S = 0.5
 
 
 class Vitals:
-    """Looks at runs that are connected, and at those that fell silent while their process can still be seen."""
+    """Looks at runs that are connected, at those that fell silent while their process can still be seen, and for ends."""
 
     def __init__(self, runs: Runs, pace: Pace, detection: Detection, processes: Processes) -> None:
         self._runs, self._pace, self._detection, self._processes = runs, pace, detection, processes
         self._looked: dict[str, tuple[float, str]] = {}
+        self._over: set[str] = set()
+        """Runs that are over with anomalies that stand."""
+
+    def restore(self, now: Now) -> None:
+        """After a start: what was over before is told to nobody anew."""
+        self.watch_ends(Work(), now)
 
     def follow(self, streams: dict[str, Stream], work: Work, now: Now) -> None:
         """Judge the runs of `streams` (run → the stream that is judged), which are those that are connected."""
@@ -54,6 +62,17 @@ class Vitals:
                     state.lose(silent.rank, PROCESS_GONE, work)
                 if state.run.state == "lost":
                     self._set(state, judge_silent(seen, silent.pid, silent.since_ns), work)
+
+    def watch_ends(self, work: Work, now: Now) -> None:
+        """Show what stands in a run once more when the run is over, by its end or because it was lost for long enough, and when
+        such a run is there again: the records stay, and are shown as `ended` in between."""
+        for run, state in self._runs.states.items():
+            if not state.open:
+                continue
+            over = has_ended(state.vital.state, state.run.last_seen_ns, now.unix_ns)
+            if over is not (run in self._over):
+                self._over ^= {run}
+                work.shown.update(state.open)
 
     def _pulse(self, state: RunState, stream: Stream, now: Now) -> Pulse:
         waited_s, moved = self._pace.waited(stream, now)

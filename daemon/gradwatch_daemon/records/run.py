@@ -114,8 +114,12 @@ FINAL = ("crashed", "finished", "stopped", "imported")
 
 def is_over(view: RunView, now_ns: int) -> bool:
     """Whether nothing more is to be expected of a run, at `now_ns` (unix): what stood at its end is not going on."""
-    state = view.state or view.run.state
-    return state in FINAL or (state == "lost" and now_ns - view.run.last_seen_ns >= AWAY_S * 1e9)
+    return has_ended(view.state or view.run.state, view.run.last_seen_ns, now_ns)
+
+
+def has_ended(state: str, last_seen_ns: int, now_ns: int) -> bool:
+    """`is_over` of a run in this state that was last seen at `last_seen_ns` (unix)."""
+    return state in FINAL or (state == "lost" and now_ns - last_seen_ns >= AWAY_S * 1e9)
 
 
 OWN_NAME = "give each trainer its own: gradwatch run --run NAME, or GRADWATCH_RUN_ID"

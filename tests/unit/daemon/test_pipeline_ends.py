@@ -14,9 +14,9 @@ from gradwatch_contracts.control import ControlState, Level
 from gradwatch_daemon.ingest.session import LiveSession
 from gradwatch_daemon.records import Session
 from gradwatch_daemon.records.commands import RequestEscalation
-from gradwatch_daemon.records.run import is_over
+from gradwatch_daemon.records.run import AWAY_S, is_over
 from gradwatch_daemon.store.protocol import AnomalyFilter
-from harness.rows import BROKEN, FULL, RowMaker, hello
+from harness.rows import BROKEN, FULL, T0_NS, RowMaker, hello
 
 if TYPE_CHECKING:
     from harness.world import World
@@ -169,6 +169,29 @@ def test_what_stood_when_the_run_ended_is_told_again_and_its_record_stays(world:
     assert told == stored
     assert stored.state == "firing"
     assert is_over(world.view(), 0)  # type: ignore[arg-type]
+
+
+def test_what_stands_in_a_lost_run_is_told_again_once_it_is_over_and_when_it_is_back(world: World) -> None:
+    """Who follows sees `ended` after the 60 s that the API waits, not at the loss, and `firing` where it comes back."""
+    world.greet()
+    world.tick(world.rows.samples(1, changed=BROKEN))
+
+    def told(seconds: float, *messages: m.Message) -> list[bool]:
+        world.published.clear()
+        world.now_s += seconds
+        world.tick(*messages)
+        now_ns = T0_NS + int(world.now_s * 1e9)
+        return [is_over(world.view(), now_ns) for one in world.published if one.topic == "anomaly"]  # type: ignore[arg-type]
+
+    assert told(limits.HEARTBEAT_S * limits.HEARTBEATS_MISSED_MAX + 1) == []
+    assert world.view().state == "lost"  # type: ignore[attr-defined]
+    assert told(AWAY_S - 1) == []
+    assert told(1) == [True]
+    assert told(1) == []
+    world.restart()
+    assert told(1) == []
+    assert told(1, hello()) == [False]
+    assert told(1) == []
 
 
 def test_detection_of_an_ended_run_is_put_away(world: World) -> None:
