@@ -1,4 +1,5 @@
-"""Values leave a device in one module: no other one of the agent may write down a call that reads a tensor or waits for it.
+"""Values leave a device in one module: no other one of the agent may write down a call that reads a tensor or waits for it,
+nor give such a method another name, and the functions that this one offers ask where a tensor lies before they read it.
 
 A type checker is not asked, so a tensor is what is annotated as one, or was just made by torch, in the same function. What
 this cannot see, the run on meta tensors does (`tests/unit/agent/test_transfer.py`), and the count of operators
@@ -29,20 +30,50 @@ BUILT = frozenset({"torch.device", "torch.is_grad_enabled", "torch.Size", "torch
 NO_TENSOR = frozenset({"is_compiling", "is_current_stream_capturing", "is_available", "signature"})
 
 
+FETCHES = frozenset({"getattr", "attrgetter", "methodcaller"})
+"""What makes a method of its name."""
+
+
 def reads(tree: ast.AST) -> list[int]:
-    """Lines with a call that reads or waits, wherever it stands."""
-    found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_read(node)]
+    """Lines that read or wait, or take a method that does, wherever they stand."""
+    found = [node.lineno for node in _read_nodes(tree)]
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found += _reads_of(function, _tensors(function))
     return sorted(set(found))
 
 
-def _is_read(call: ast.Call) -> bool:
-    if not isinstance(call.func, ast.Attribute):
+def unguarded(tree: ast.Module) -> list[int]:
+    """Lines of the one module that would let others read any tensor: a reading method under another name, or a function that
+    reads what it did not ask `is_cpu` of. Methods of classes may: they read slots, whose copies are done."""
+    found = []
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for statement in tree.body:
+        asked = {ast.unparse(n.value) for n in ast.walk(statement) if isinstance(n, ast.Attribute) and n.attr == "is_cpu"}
+        for node in _read_nodes(statement):
+            used = isinstance(node, ast.Attribute) and id(node) in called
+            asks = isinstance(node, ast.Attribute) and ast.unparse(node.value) in asked
+            if not (used and (asks or isinstance(statement, ast.ClassDef))):
+                found.append(node.lineno)
+    return found
+
+
+def _read_nodes(tree: ast.AST) -> list[ast.expr | ast.stmt]:
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.expr, ast.ImportFrom)) and _is_read(node)]
+
+
+def _is_read(node: ast.expr | ast.stmt) -> bool:
+    """Whether this is a reading method, called or not; its name given to what makes a method of it; or its import."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in READS
+    if isinstance(node, ast.ImportFrom):
+        return any(alias.name in READS for alias in node.names)
+    if not isinstance(node, ast.Call):
         return False
-    to_host = call.func.attr == "to" and any(isinstance(a, ast.Constant) and a.value == "cpu" for a in call.args)
-    return call.func.attr in READS or to_host
+    words = {a.value for a in (*node.args, *(k.value for k in node.keywords)) if isinstance(a, ast.Constant)}
+    named = {a.value for a in node.args[:2] if isinstance(a, ast.Constant)}  # the third of getattr is what else to take
+    name = ast.unparse(node.func).rsplit(".", 1)[-1]
+    return (name == "to" and "cpu" in words) or (name in FETCHES and not READS.isdisjoint(named))
 
 
 def _tensors(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
@@ -103,10 +134,43 @@ def test_agent_transfer_module_is_where_the_reads_are() -> None:
     assert reads(ast.parse(TRANSFER.read_text()))
 
 
+def test_agent_transfer_module_offers_no_read_that_does_not_ask_first() -> None:
+    """Else a device could be waited for through what this module exports, where no other rule looks."""
+    assert unguarded(ast.parse(TRANSFER.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "read = torch.Tensor.tolist",
+        "read: Callable[[Tensor], Any] = torch.Tensor.tolist",
+        "read = methodcaller('item')",
+        "def read(t): return t.tolist()",
+        "def read(t, other): return t.tolist() if other.is_cpu else None",
+        "def read(t): return t.is_cpu and getattr(t, 'item')()",
+        "class Read: read = torch.Tensor.item",
+    ],
+)
+def test_transfer_rule_planted_export_is_found(planted: str) -> None:
+    """Each is a read of whatever it is given, under a name that no rule knows."""
+    assert unguarded(ast.parse(planted)) == [1]
+
+
+@pytest.mark.parametrize("planted", ["from torch import nonzero", "from torch import masked_select as pick"])
+def test_transfer_rule_planted_import_is_found(planted: str) -> None:
+    """A function of torch under its bare name."""
+    assert reads(ast.parse(planted)) == [1]
+
+
 @pytest.mark.parametrize(
     "planted",
     [
         "loss.item()",
+        "torch.Tensor.tolist",
+        "t.item",
+        "methodcaller('tolist')",
+        "getattr(t, 'cpu')()",
+        "t.to(device='cpu')",
         "t.to('cpu').tolist()",
         "t.detach().cpu()",
         "t.numpy()",

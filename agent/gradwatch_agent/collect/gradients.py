@@ -23,7 +23,7 @@ from gradwatch_agent.collect.tensors import META, as_real, by_device
 from gradwatch_agent.collect.weights import WeightReader, Weights
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
-from gradwatch_agent.device.transfer import host_value, read_host
+from gradwatch_agent.device.transfer import host_value
 from gradwatch_agent.guard import is_strict, note_own_error
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -169,9 +169,9 @@ class GradientCollector:
             if self.level >= NORMAL:
                 parameters, total, parts, _, _, _ = clip
                 usual = self._usual.get(id(parameters[0]))
-                known = read_host(total) if usual is not None and usual.fits(clip) and total.is_cpu else math.nan
+                known = host_value(total) if usual is not None and usual.fits(clip) else None
                 gradient = parameters[0].grad
-                if usual is not None and gradient is not None and math.isfinite(known):
+                if usual is not None and gradient is not None and known is not None and math.isfinite(known):
                     self._clipped |= usual.owners
                     self._notes.append((usual, known, parts, weakref.ref(gradient), self._policy.minibatches))
                     if len(self._notes) >= NOTES_MAX:

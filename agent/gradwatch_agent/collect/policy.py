@@ -18,7 +18,7 @@ from gradwatch_agent.collect.staging import Channel, Layout, stack
 from gradwatch_agent.collect.tensors import FLOATS, is_plain
 from gradwatch_agent.device.plan import Plan
 from gradwatch_agent.device.reduce import is_grad_enabled, set_grad
-from gradwatch_agent.device.transfer import host_value, read_host
+from gradwatch_agent.device.transfer import host_value
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import Source
@@ -125,13 +125,8 @@ class PolicyCollector:
         self.minibatches = minibatch + 1
         if not self.stepped:
             block.before_step += recipe.ratio and self._before(minibatch)
-        number = None
-        if type(loss) is torch.Tensor and loss.is_cpu and not loss.dim():
-            try:
-                number = read_host(loss)
-            except RuntimeError:  # a sparse one
-                number = None
-        if type(number) is float:
+        number = host_value(loss) if type(loss) is torch.Tensor else None
+        if number is not None:
             self._losses.append((number, minibatch, None))
         elif loss is not None:
             self._take_loss(loss, minibatch)

@@ -1,6 +1,8 @@
 """The one way from a device to the host: a ring of slots, filled without waiting and read when their copies are done.
 
-No other module of the agent reads a tensor's values.
+Numbers that lie on the host already, such as the loss and the total norm of a clip of a model on the CPU, are read where they
+lie: `host_value` and `host_values` ask first. No other module of the agent reads a tensor's values, and nothing here reads
+those of a device but a slot whose copy is done.
 """
 
 from __future__ import annotations
@@ -11,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
-read_host: Callable[[Tensor], Any] = torch.Tensor.tolist
-"""The numbers of a tensor known to be on the CPU, where nothing waits; of any other it would."""
+STRIDED = torch.strided
 
 SLOTS = 4
 """Copies under way at once, per device: a device more than four updates behind the trainer's Python does not occur."""
@@ -125,11 +126,13 @@ class Transfer:
 
 
 def host_value(number: Tensor) -> float | None:
-    """The value of one number that is on the CPU already, where nothing waits; None for any other."""
-    if not number.is_cpu:
+    """The value of one dense float that is on the CPU already, of any shape, where nothing waits; None for any other."""
+    if not number.is_cpu or number.layout is not STRIDED or number.numel() != 1:
         return None
-    value: float | list[float] = number.tolist()
-    return value if isinstance(value, float) else value[0]
+    value: Any = number.tolist()
+    while type(value) is list:
+        value = value[0]
+    return value if type(value) is float else None
 
 
 def host_values(vector: Tensor) -> list[float] | None:

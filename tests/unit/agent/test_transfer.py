@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from gradwatch_agent import watch
+from gradwatch_agent.collect import gradients as gradients_module
+from gradwatch_agent.collect import policy as policy_module
 from gradwatch_agent.collect.measurement import Measurement
 from gradwatch_agent.collect.rows import DEVICE_BUSY, PENDING_MAX
-from gradwatch_agent.device.transfer import SLOTS, Slot, Ticket, Transfer
+from gradwatch_agent.device.transfer import SLOTS, Slot, Ticket, Transfer, host_value, host_values
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
@@ -182,6 +187,69 @@ def test_run_on_a_device_that_hangs_trains_on_and_loses_what_is_under_way(
     assert {reason for _, reason in lost} == {DEVICE_BUSY}
 
 
+class DeviceReads(TorchDispatchMode):
+    """Notes every operator that would wait for a device: one that makes a number of a tensor there, or a tensor on the host, or
+    whose result's size is in the values. On `meta` these raise, which an `except` may swallow: what is noted here stays."""
+
+    TAGS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See TorchDispatchMode."""
+        given = tree_leaves((args, kwargs or {}))
+        places = [leaf.device.type for leaf in given if isinstance(leaf, torch.Tensor)]
+        places_asked = [leaf.type for leaf in given if isinstance(leaf, torch.device)]
+        if any(place != "cpu" for place in places):
+            copies = "cpu" in places_asked or (func.overloadpacket is torch.ops.aten.copy_ and places[0] == "cpu")
+            if copies or any(tag in func.tags for tag in self.TAGS):
+                self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.cpu,
+        torch.Tensor.nonzero,
+        float,
+        bool,
+        lambda number: torch.empty(()).copy_(number),
+        lambda number: torch.equal(number, number),
+    ],
+)
+def test_planted_read_of_a_device_is_noted_though_it_raises(read: Any) -> None:
+    """Every way to wait is seen; the same of a tensor of the host is none."""
+    with DeviceReads() as seen:
+        read(torch.zeros(()))
+        assert seen.found == []
+        with contextlib.suppress(RuntimeError):
+            read(torch.zeros((), device="meta"))
+        assert len(seen.found) == 1
+
+
+@pytest.mark.parametrize(
+    "number", [torch.zeros((), device="meta"), torch.ones(2), torch.ones((), dtype=torch.int32), torch.ones(1).to_sparse()]
+)
+def test_host_value_of_what_is_no_number_of_the_host_is_none(number: torch.Tensor) -> None:
+    """It asks before it reads."""
+    with DeviceReads() as seen:
+        assert host_value(number) is None
+        assert number.is_cpu or host_values(number) is None
+    assert seen.found == []
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_host_value_of_a_number_of_the_host_is_that_number(shape: tuple[int, ...]) -> None:
+    """Of any shape and float dtype, with a graph or without."""
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        assert host_value(torch.full(shape, 2.5, dtype=dtype, requires_grad=True)) == 2.5
+
+
 def whole_update(monitor: Any, network: torch.nn.Module, optimizer: torch.optim.Optimizer, device: str) -> None:
     """Every call of ours, with tensors of `device`."""
     on: dict[str, Any] = {"device": device}
@@ -196,6 +264,8 @@ def whole_update(monitor: Any, network: torch.nn.Module, optimizer: torch.optim.
     )
     for _ in range(3):
         monitor.ppo(**samples, entropy=torch.zeros(8, **on), loss=number, clip=0.2, actions=torch.zeros(8, 2, **on))
+        for _ in range(2):  # the second one is like the last one, which goes a way of its own
+            monitor.ppo(**samples, loss=number, clip=0.2)
         monitor.ppo(**samples, entropy={"a": number}, mask=mask)
         monitor.recurrent(torch.zeros(1, 8, 4, **on), torch.zeros(1, 8, 4, **on))
         for parameter in network.parameters():
@@ -215,7 +285,7 @@ FROM_TENSORS = ("rollout", "ppo", "recurrent", "clip")
 
 @pytest.mark.parametrize("level", [Level.NORMAL, Level.DEBUG])
 def test_run_on_meta_tensors_reads_no_value_and_says_so(level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a value of a meta tensor raises. All is reduced as on any device, and what would come of it says DEVICE."""
+    """No operator reads a value of a meta tensor. All is reduced as on any device, and what would come of it says DEVICE."""
     network = torch.nn.Linear(4, 2, device="meta")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     sizes: list[int] = []
@@ -227,8 +297,10 @@ def test_run_on_meta_tensors_reads_no_value_and_says_so(level: Level, monkeypatc
 
     monkeypatch.setattr(Measurement, "_refuse_unreadable", seen)
     with monitoring(modules=(network,), optimizers=(optimizer,), level=level) as (monitor, record):
-        for _ in range(SLOTS + 1):
-            whole_update(monitor, network, optimizer, "meta")
+        with DeviceReads() as seen:
+            for _ in range(SLOTS + 1):
+                whole_update(monitor, network, optimizer, "meta")
+        assert seen.found == []
         assert len(record.rows) == SLOTS + 1
         assert min(sizes) > 100
         assert record.tables == record.events == record.losses == []
@@ -239,6 +311,25 @@ def test_run_on_meta_tensors_reads_no_value_and_says_so(level: Level, monkeypatc
         refused = {name for name, value in row.items() if value is Status.DEVICE}
         assert {"reward.step", "value.error", "obs.input", "policy.logratio", "policy.ratio.max", "loss.total"} <= refused
         assert {"policy.entropy", "policy.entropy/a", "rnn.h/update", "rnn.c/update", "grad.norm", "grad.tensors"} <= refused
+
+
+def read_anything(number: torch.Tensor) -> float | None:
+    """A read that does not ask where the tensor lies, and hides that a meta tensor refuses it."""
+    try:
+        return float(number.tolist())
+    except RuntimeError:
+        return None
+
+
+@pytest.mark.parametrize("module", [policy_module, gradients_module])
+def test_planted_read_in_a_call_is_seen_on_meta_tensors(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run above can fail: a loss read in every minibatch, or a total norm in every clip, though nothing is raised."""
+    monkeypatch.setattr(module, "host_value", read_anything)
+    network = torch.nn.Linear(4, 2, device="meta")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, _), DeviceReads() as seen:
+        whole_update(monitor, network, optimizer, "meta")
+        assert len(seen.found) >= 3
 
 
 def test_run_half_on_meta_never_passes_the_rest_for_the_whole() -> None:
