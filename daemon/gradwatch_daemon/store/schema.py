@@ -134,7 +134,8 @@ _FIFTH = (
 )
 
 _SIXTH = (
-    # 1 where retention took the values of a chunk and left their roll-ups. The index finds the next one to thin.
+    # 1 where retention took the values of a chunk and left their roll-ups, 2 while it still takes its tables. The index finds
+    # the next one to thin.
     "ALTER TABLE chunk ADD COLUMN thinned INTEGER NOT NULL DEFAULT 0",
     "CREATE INDEX chunk_raw ON chunk (id) WHERE thinned = 0",
 )

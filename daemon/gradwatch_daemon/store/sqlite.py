@@ -119,7 +119,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[Numbers]:
-        """All or nothing; after a failure the numbering is read again, for it may name rows that never came to be."""
+        """All or nothing; after a failure the numbering and what retention is at are read again, for they may name what never
+        came to be."""
         if self._closed:
             raise GradwatchError("not-ready", where="store", expected="an open store", got="a closed one")
         try:
@@ -130,6 +131,7 @@ class SqliteStore:
             self._db.execute("COMMIT")
         except BaseException as error:
             self._numbers = None
+            self._thinning = thinning.Thinning(self._names)
             with suppress(sqlite3.Error):
                 self._db.rollback()
             if isinstance(error, sqlite3.Error) and not isinstance(error, (sqlite3.ProgrammingError, sqlite3.IntegrityError)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from gradwatch_daemon.records import ALL_RANKS, Stream
@@ -61,43 +62,59 @@ TABLE_BYTES_PER_STEP = 4 * 1024 * 1024
 which took 3.5 s at once."""
 
 
+ENDING = 2
+"""`thinned` of a chunk whose rows are gone and whose tables are not all, 0 where it has its rows, 1 where all is done."""
+
+
 class Thinning:
     """Retention of one store in steps of at most `retention.CHUNKS_PER_CALL` chunks and `TABLE_BYTES_PER_STEP` of tables.
 
-    The tables of a chunk go before its rows. What is begun is ended, whatever is chosen then, so that no rows stay which
-    tables are missing beside.
+    The rows of a chunk go before its tables, so that no rows stay which tables are missing beside. What is begun is ended,
+    whatever is chosen then; the store itself says what that is, so that a restart goes on. A step that is rolled back makes
+    what is known here wrong: go on with another one.
     """
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._begun: dict[tuple[int, int], Choice] = {}
-        """By stream number and chunk, what some tables were taken of."""
+        self._ending: dict[int, Stream] | None = None
+        """Stream of each chunk that is `ENDING`, by its key; None until it is read from the store."""
 
     def step(self, db: sqlite3.Connection, keep: Keep, now_ns: int) -> tuple[dict[Stream, int], int]:
         """Thin a little; rows by stream, none at all where all is done, and the number of tables taken. A stream with 0 rows
-        has more tables."""
-        counts: dict[Stream, int] = {}
-        begun, tables, left = self._begun, 0, TABLE_BYTES_PER_STEP
-        self._begun = {}
-        chosen = {(number, choice.number): choice for number, choice in choose(db, keep, now_ns)}
-        for place, choice in {**begun, **chosen}.items():
-            if not (choice.old or place in begun or size_bytes(db) > (keep.bytes_max or 0)):
-                continue
-            count, size = take_tables(db, place[0], choice, left)
+        had more tables."""
+        if self._ending is None:
+            self._ending = ending_chunks(db)
+        counts = dict.fromkeys(self._ending.values(), 0)
+        tables, left = 0, TABLE_BYTES_PER_STEP
+        for key, stream in chain(list(self._ending.items()), self._begin(db, keep, now_ns)):
+            counts[stream] = counts.get(stream, 0) + (0 if key in self._ending else CHUNK_ROWS)
+            count, size = take_tables(db, key, stream, left)
             tables, left = tables + count, left - size
             if left <= 0:
-                counts.setdefault(choice.stream, 0)
-                self._begun[place] = choice
+                self._ending[key] = stream
                 break
-            thin_chunk(db, self._names, *place)
-            counts[choice.stream] = counts.get(choice.stream, 0) + CHUNK_ROWS
+            db.execute("UPDATE chunk SET thinned = 1 WHERE id = ?", (key,))
+            self._ending.pop(key, None)
         return counts, tables
 
+    def _begin(self, db: sqlite3.Connection, keep: Keep, now_ns: int) -> Iterator[tuple[int, Stream]]:
+        """Take the rows of what is to be thinned now, one chunk at a time; its key and stream."""
+        for number, choice in choose(db, keep, now_ns):
+            if choice.old or size_bytes(db) > (keep.bytes_max or 0):
+                thin_chunk(db, self._names, number, choice.number)
+                yield row_key(number, choice.number), choice.stream
 
-def take_tables(db: sqlite3.Connection, number: int, choice: Choice, bytes_most: int) -> tuple[int, int]:
+
+def ending_chunks(db: sqlite3.Connection) -> dict[int, Stream]:
+    """Stream of each chunk whose tables are being taken, by its key."""
+    streams = {number: Stream(*key) for number, *key in db.execute("SELECT id, run, attempt, rank FROM stream")}
+    return {key: streams[stream_of(key)] for (key,) in db.execute("SELECT id FROM chunk WHERE thinned = ?", (ENDING,))}
+
+
+def take_tables(db: sqlite3.Connection, key: int, stream: Stream, bytes_most: int) -> tuple[int, int]:
     """Delete tables of a chunk's updates, but for those near an anomaly, until they have `bytes_most` bytes; returns how many,
     and their bytes, which are fewer where there are no more."""
-    key = row_key(number, choice.number)
+    number = stream_of(key)
     first, last = db.execute("SELECT update_min, update_max FROM chunk WHERE id = ?", (key,)).fetchone()
     # A trainer that went back has an update twice: the tables of one whose rows are still there stay too.
     bounds = (row_key(number, 0), row_key(number + 1, 0), last, first)
@@ -107,7 +124,7 @@ def take_tables(db: sqlite3.Connection, number: int, choice: Choice, bytes_most:
         held += db.execute(query, bounds).fetchall()
     gone: list[tuple[int]] = []
     size = 0
-    for updates in retention.outside(first, last, [*_around(db, choice.stream).ranges, *held]):
+    for updates in retention.outside(first, last, [*_around(db, stream).ranges, *held]):
         for kind in _table_kinds(db, number):
             query = "SELECT id, length(data) FROM evidence WHERE stream = ? AND kind = ? AND update_at BETWEEN ? AND ?"
             for id_, length in db.execute(query, (number, kind, *updates)):
@@ -121,13 +138,13 @@ def take_tables(db: sqlite3.Connection, number: int, choice: Choice, bytes_most:
 
 def thin_chunk(db: sqlite3.Connection, names: Names, number: int, chunk: int) -> None:
     """Take the values of a chunk, signal by signal; what they add up to stays in `groups`, `reasons` and `marks`, and so do the
-    update, time and level of each row, which are a few bytes: how the run went is known for good. Its tables went before."""
+    update, time and level of each row, which are a few bytes: how the run went is known for good. Its tables go next."""
     key = row_key(number, chunk)
     (sets,) = db.execute("SELECT sets FROM chunk WHERE id = ?", (key,)).fetchone()
     signals = {signal for set_id, _ in decode_sets(sets) for signal in names.members_of(db, set_id)}
     keys = sorted(piece_key(number, signal, chunk) for signal in signals)
     db.executemany("UPDATE piece SET status = NULL, data = NULL WHERE id = ?", ((piece,) for piece in keys))
-    db.execute("UPDATE chunk SET thinned = 1 WHERE id = ?", (key,))
+    db.execute("UPDATE chunk SET thinned = ? WHERE id = ?", (ENDING, key))
 
 
 def _table_kinds(db: sqlite3.Connection, number: int) -> Iterator[str]:
@@ -141,7 +158,7 @@ def _table_kinds(db: sqlite3.Connection, number: int) -> Iterator[str]:
 def thinned_rows(db: sqlite3.Connection) -> dict[int, int]:
     """Rows that were thinned, by stream number."""
     counts: dict[int, int] = {}
-    for (id_,) in db.execute("SELECT id FROM chunk WHERE thinned = 1"):
+    for (id_,) in db.execute("SELECT id FROM chunk WHERE thinned <> 0"):
         counts[stream_of(id_)] = counts.get(stream_of(id_), 0) + CHUNK_ROWS
     return counts
 

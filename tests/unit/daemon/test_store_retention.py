@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from gradwatch_contracts.errors import GradwatchError
 from gradwatch_daemon.records import ALL_RANKS, Checkpoint, Commit, SignalKey, Stream, TableRecord
 from gradwatch_daemon.store import thinning
 from gradwatch_daemon.store.protocol import Keep
@@ -267,18 +268,46 @@ def test_thin_that_fails_half_way_takes_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_thin_of_more_tables_than_a_step_takes_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables go a few at a time, before their rows; a chunk that is begun is ended though the store has become small enough."""
+@pytest.mark.parametrize("what", ["", "restart", "errors"])
+def test_thin_of_more_tables_than_a_step_takes_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Tables go a few at a time, behind their rows; a chunk that is begun is ended though the store has become small enough.
+
+    A restart in between knows it, and a step that was rolled back, which had begun a chunk or ended one, leaves it as it was.
+    """
     monkeypatch.setattr(thinning, "TABLE_BYTES_PER_STEP", 3 * 4096)
-    store = SqliteStore.open(tmp_path)
+    store, step = SqliteStore.open(tmp_path), thinning.Thinning.step
     tables = [TableRecord(STREAM, "s", seq, "layers", seq, ("w",), ("norm",), bytes(8)) for seq in range(8)]
     store.commit(Commit(runs=(SEEN_LONG_AGO,), tables=tuple(tables)))
     fill(store, 1100)
-    keep, reader = Keep(bytes_max=store.size_bytes() - 1), store.reader()
-    assert store.thin(keep, 10**15) == {STREAM: 0}
-    assert len(reader.table_updates(STREAM, "layers")) == 5
-    assert store.thinned() == {}
-    assert thin_all(store, Keep(bytes_max=10**12), 10**15) == {STREAM: 1024}
-    assert not reader.table_updates(STREAM, "layers")
+    begins, goes_on, reader = Keep(bytes_max=store.size_bytes() - 1), Keep(bytes_max=10**12), store.reader()
+
+    def fail(*args: Any) -> None:
+        step(*args)
+        raise sqlite3.OperationalError("planted")
+
+    def fail_once(keep: Keep) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(thinning.Thinning, "step", fail)
+            with pytest.raises(GradwatchError, match="planted"):
+                store.thin(keep, 10**15)
+
+    def left() -> tuple[int, int]:
+        return sum(map(len, store.blocks_after(STREAM, -1))), len(reader.table_updates(STREAM, "layers"))
+
+    if what == "errors":
+        fail_once(begins)
+        assert (store.thin(goes_on, 10**15), left()) == ({}, (1100, 8))
+    assert (store.thin(begins, 10**15), left()) == ({STREAM: 1024}, (76, 5))
+    assert (store.thinned(), store.raw_begin(STREAM)) == ({STREAM: 1024}, 1024)
+    if what == "restart":
+        store.close()
+        store = SqliteStore.open(tmp_path)
+    assert (store.thin(goes_on, 10**15), left()) == ({STREAM: 0}, (76, 2))
+    if what == "errors":
+        fail_once(goes_on)
+    assert (store.thin(goes_on, 10**15), left()) == ({STREAM: 0}, (76, 0))
+    assert (store.thin(goes_on, 10**15), store.thinned()) == ({}, {STREAM: 1024})
     reader.close()
     store.close()

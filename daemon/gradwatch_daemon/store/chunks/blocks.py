@@ -71,7 +71,7 @@ def row_end(db: sqlite3.Connection, number: int) -> int:
 
 def row_begin(db: sqlite3.Connection, number: int) -> int:
     """The ordinal of the row of a stream from which on every row is stored: behind the last chunk that was thinned."""
-    query = "SELECT max(id) FROM chunk WHERE id >= ? AND id < ? AND thinned = 1"
+    query = "SELECT max(id) FROM chunk WHERE id >= ? AND id < ? AND thinned <> 0"
     (last,) = db.execute(query, _range(number)).fetchone()
     return 0 if last is None else (row_of(last) + 1) * CHUNK_ROWS
 
