@@ -13,6 +13,7 @@ from gradwatch_agent.commands import OWN_VERBS, Commands, StopFlag, Verbs
 from gradwatch_agent.guard import text_of
 from gradwatch_contracts import limits
 from gradwatch_contracts.control import Verb
+from gradwatch_contracts.messages import Result
 from gradwatch_contracts.names import VERB
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Actions:
         """Say that a command that went on has failed."""
         if self.commands.end(id_):
             self._outbox.put_result(id_, "rejected", update, f"failed: {why}")
+
+    def last_word(self, id_: str, state: str, update: int, reason: str) -> tuple[Result, ...]:
+        """The end of a command that was handed over to another thread, for who says it there; nothing where it is over."""
+        return (Result(0, id_, state, update, reason),) if self.commands.end(id_) else ()
 
     def close(self, update: int) -> None:
         """The trainer ends: so does everything that was under way, and its functions are let go of."""

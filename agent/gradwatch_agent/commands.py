@@ -87,11 +87,12 @@ class Commands:
         self._inbox: deque[Command] = deque()
         self._waiting: list[Command] = []
         self._running: dict[str, Command] = {}
+        self._handed: dict[str, Command] = {}
         self._seen: dict[str, None] = {}
 
     @property
     def running(self) -> Iterable[Command]:
-        """Those that were begun and are not over."""
+        """Those that were begun and are not over, but for those handed over."""
         return tuple(self._running.values())
 
     def is_running(self, id_: str) -> bool:
@@ -118,7 +119,7 @@ class Commands:
                 refused.append((command.id, "expired: it came, or its update came, after its deadline"))
             elif command.verb not in verbs:
                 refused.append((command.id, f"this trainer has no {command.verb}"))
-            elif len(waiting) + len(self._running) >= limits.COMMANDS_OPEN_MAX:
+            elif len(waiting) + len(self._running) + len(self._handed) >= limits.COMMANDS_OPEN_MAX:
                 refused.append((command.id, f"more than {limits.COMMANDS_OPEN_MAX} commands at once"))
             elif command.not_before_update > update:
                 waiting.append(command)
@@ -128,9 +129,18 @@ class Commands:
         self._waiting = waiting
         return Due(tuple(begin), tuple(stop), tuple(refused))
 
+    def hand_over(self, id_: str) -> None:
+        """From now on another thread ends it, soon, unless it has done so already."""
+        command = self._running.get(id_)
+        if command is not None:
+            self._handed[id_] = command
+            if self._running.pop(id_, None) is None:  # ended meanwhile
+                self._handed.pop(id_, None)
+
     def end(self, id_: str) -> bool:
         """Say that one is over; whether it was under way."""
-        return self._running.pop(id_, None) is not None
+        found = self._running.pop(id_, None), self._handed.pop(id_, None)
+        return found != (None, None)
 
     def _take_in(self) -> list[str]:
         """Empty the inbox into what waits; the ids that are taken back."""

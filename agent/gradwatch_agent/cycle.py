@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from gradwatch_agent.inbox import Record
     from gradwatch_agent.link import Link
     from gradwatch_agent.outbox import Outbox
-    from gradwatch_contracts.messages import Command, Scalar
+    from gradwatch_contracts.messages import Command, Result, Scalar
 
 MINIMAL = Level.MINIMAL
+BOX_GONE = "queue full: black box"
 
 Looked = tuple["PolicyCollector", "GradientCollector", Union["ExemplarCollector", None]]
 """Where the minibatches of the running update go; the last of them only at DEBUG."""
@@ -73,6 +74,7 @@ class UpdateCycle:
         self._made_ns = 0
         """Of what making rows has taken, what is told already."""
         outbox.box = self._maker.tables
+        outbox.fail = self._fail_row
         self._user = UserScalars(self._hints, self._stage_scalar)
         self._tally = Tally()
         self._measurement: Measurement | None = None
@@ -276,7 +278,7 @@ class UpdateCycle:
             kind = "exception" if isinstance(error, Exception) else "note"
             self._outbox.put_event(kind, self.update, self._clock_ns + time.monotonic_ns(), text, detail)
             if kind == "exception":
-                self._outbox.put_later(Draft(RECORD_BYTES, self._maker.tables))
+                self._outbox.put_later(Draft(RECORD_BYTES, self._maker.tables, BOX_GONE))
 
     def _dump(self, command: Command, update: int) -> None:
         """Send the black box, the norms of every tensor in the last updates, and end the command with what it holds. After the
@@ -284,13 +286,16 @@ class UpdateCycle:
 
         def make() -> tuple[Record, ...]:
             held, tables = self._maker.freeze()
-            self.actions.end(command.id, update, held)
-            return tables
+            return (*tables, *self.actions.last_word(command.id, "ended", update, held))
 
-        self._outbox.put_later(Draft(RECORD_BYTES, make))
+        def otherwise() -> tuple[Result, ...]:
+            return self.actions.last_word(command.id, "rejected", update, "failed: the black box could not be sent")
+
+        self._outbox.put_later(Draft(RECORD_BYTES, make, BOX_GONE, otherwise))
+        self.actions.commands.hand_over(command.id)
 
     def _fail_row(self, error: Exception) -> None:
-        """Making a row failed; the trainer is not told, but in our tests."""
+        """Making a row, or the tables of the black box, failed; the trainer is not told, but in our tests."""
         if is_strict():
             raise error
         note_own_error(self, "Monitor.row", error)

@@ -27,6 +27,9 @@ RECORD_BYTES = 400
 """Charged for each record besides its payload: objects, numbers and slots in queues (measured with tracemalloc)."""
 
 TOO_LARGE = "larger than the outbox"
+OUTBOX_FULL = "outbox full"
+UPDATE_GONE = "queue full: update with its evidence"
+"""Of a row that was never made, nor what it would have brought with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,15 @@ Record = Union[Row, Evidence]
 @dataclass(frozen=True, slots=True)
 class Draft:
     """Stands for records that are yet to be made: `make` is called once, by the link thread, in the order of what was put.
-    `size` bytes are charged for what it holds on to. One that is dropped was one row."""
+    `size` bytes are charged for what it holds on to.
+
+    One that is dropped, or cannot be made, is one loss, since nobody knows how many records it would have been: for the reason
+    `gone` where it was dropped. `otherwise` is called then, on whichever thread, for what is to be said in its place."""
 
     size: int
     make: Callable[[], Iterable[Record]]
+    gone: str = UPDATE_GONE
+    otherwise: Callable[[], Iterable[Note]] = tuple
 
 
 class Inbox:
@@ -67,7 +75,7 @@ class Inbox:
         self._order = count()
         self._bytes = self._evidence_bytes = 0
         self._rows_put = 0
-        self._crowded: dict[int, int] = {}  # thread → records it dropped
+        self._crowded: dict[tuple[int, str], int] = {}  # (thread, reason) → records it dropped
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._tables) + len(self._notes)
@@ -78,9 +86,12 @@ class Inbox:
         return self._bytes + self._evidence_bytes
 
     @property
-    def crowded(self) -> int:
-        """Records dropped so far by those who put."""
-        return sum(list(self._crowded.values()))
+    def crowded(self) -> dict[str, int]:
+        """Reason → records dropped so far by those who put."""
+        found: dict[str, int] = {}
+        for (_, reason), dropped in list(self._crowded.items()):
+            found[reason] = found.get(reason, 0) + dropped
+        return found
 
     def put_row(self, row: Row | Draft | Lost, held: int) -> None:
         """Add a row, one that is yet to be made, or that so many never became bytes; `held` bytes of rows are numbered and wait
@@ -106,6 +117,9 @@ class Inbox:
                 return
             self._evidence_bytes -= size_of(oldest)
             self._count(oldest)
+            if isinstance(oldest, Draft):
+                for note in oldest.otherwise():
+                    self.put(note)
 
     def _crowd_rows(self, held: int) -> None:
         """The link thread does not keep up: drop the oldest until it fits."""
@@ -118,8 +132,9 @@ class Inbox:
             self._count(oldest)
 
     def _count(self, dropped: Record | Draft) -> None:
-        thread = threading.get_ident()
-        self._crowded[thread] = self._crowded.get(thread, 0) + (dropped.count if isinstance(dropped, Lost) else 1)
+        reason = dropped.gone if isinstance(dropped, Draft) else OUTBOX_FULL
+        key = threading.get_ident(), reason
+        self._crowded[key] = self._crowded.get(key, 0) + (dropped.count if isinstance(dropped, Lost) else 1)
 
     def take(self) -> Iterator[Record | Draft]:
         """What is there now, in the order it was put; rows that were dropped may let evidence come a little early."""

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.inbox import TOO_LARGE, Draft, Inbox, Lost, size_of
+from gradwatch_agent.inbox import OUTBOX_FULL, TOO_LARGE, Draft, Inbox, Lost, size_of
 from gradwatch_agent.lane import Lane
 from gradwatch_agent.losses import Losses
 from gradwatch_agent.row import Row, pack_rows, row_fault
@@ -20,7 +20,7 @@ from gradwatch_contracts import limits
 from gradwatch_contracts.messages import Artifact, Event, Loss, Message, Result, Samples, SchemaMessage, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from gradwatch_agent.inbox import Note, Record
     from gradwatch_agent.uploads import Upload
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MESSAGES_PER_TAKE = 8
 """Messages built at a time, so that the bytes of a full window are never held twice."""
 
-OUTBOX_FULL = "outbox full"
+OUR_ERROR = "our error"
 OTHER_STORE = "acked by an earlier store"
 
 
@@ -49,7 +49,7 @@ class Outbox:
         self._open = True
         self._uploads: deque[Upload] = deque()
         # From here on: the link thread only.
-        self._crowded_seen = 0
+        self._crowded_seen: dict[str, int] = {}
         self._rows: Lane[Row] = Lane(bytes_max // 2)
         self._tables: Lane[Table] = Lane(reserve_bytes // 2)
         self._notes: Lane[Note] = Lane(reserve_bytes // 2)
@@ -65,6 +65,8 @@ class Outbox:
         """The black box as it is now, for a spool. Called on the link thread."""
         self.made_ns = 0
         """CPU time that the link thread took so far to make what was put as drafts."""
+        self.fail: Callable[[Exception], None] = lambda error: None
+        """Told, on the link thread, why a draft could not be made."""
 
     durable = False
     """What is not acked at the end is lost, and has to be told."""
@@ -167,7 +169,8 @@ class Outbox:
         """Number what was put, drop what is too much; return how many records came. To be called without a daemon too."""
         before = self._next_seq
         crowded = self._inbox.crowded
-        self._lose_new(crowded - self._crowded_seen, OUTBOX_FULL)
+        for reason, count in crowded.items():
+            self._lose_new(count - self._crowded_seen.get(reason, 0), reason)
         self._crowded_seen = crowded
         for record in self._inbox.take():
             self._number(record)
@@ -283,10 +286,7 @@ class Outbox:
     def _number(self, record: Record | Draft) -> None:
         size = size_of(record)
         if isinstance(record, Draft):
-            begin = time.thread_time_ns()
-            made = tuple(record.make())
-            self.made_ns += time.thread_time_ns() - begin
-            for one in made:
+            for one in self._make(record):
                 self._number(one)
         elif isinstance(record, Lost):
             self._lose_new(record.count, record.reason)
@@ -309,6 +309,17 @@ class Outbox:
             self._next_seq += 1
             while self._tables.bytes + self._notes.bytes > self._reserve_bytes:
                 self._drop(self._tables if self._tables else self._notes)
+
+    def _make(self, draft: Draft) -> Sequence[Record]:
+        """The records of a draft. One that cannot be made takes nothing with it that was put beside it."""
+        begin = time.thread_time_ns()
+        try:
+            return tuple(draft.make())
+        except Exception as error:
+            self.fail(error)
+            return (Lost(1, OUR_ERROR), *draft.otherwise())
+        finally:
+            self.made_ns += time.thread_time_ns() - begin
 
     def _lose_new(self, count: int, reason: str) -> None:
         if count > 0:

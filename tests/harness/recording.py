@@ -16,7 +16,7 @@ from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.row import Row
 from gradwatch_contracts.columns import WIDTH, Status
 from gradwatch_contracts.control import Level
-from gradwatch_contracts.messages import Event, Table
+from gradwatch_contracts.messages import Event, Result, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,19 +34,17 @@ class Record(Outbox):
     losses: list[tuple[int, str]] = field(default_factory=list)
     tables: list[tuple[str, int, tuple[str, ...], tuple[str, ...], bytes]] = field(default_factory=list)
 
-    def put_row(self, row: Row) -> None:
-        """See Outbox."""
-        self.rows.append(row)
-
     def put_draft(self, draft: Draft) -> None:
         """See Outbox; made at once."""
-        for record in draft.make():
+        for record in self._make(draft):
             if isinstance(record, Row):
-                self.put_row(record)
+                self.rows.append(record)
             elif isinstance(record, Table):
                 self.put_table(record.kind, record.update, record.index, record.names, record.values)
             elif isinstance(record, Event):
                 self.put_event(record.kind, record.update, record.t_ns, record.text, record.detail)
+            elif isinstance(record, Result):
+                self.put_result(record.id, record.state, record.update, record.reason)
             elif isinstance(record, Lost):
                 self.lose(record.count, record.reason)
 

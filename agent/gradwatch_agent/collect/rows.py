@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gradwatch_agent.blackbox import KIND, BlackBox
 from gradwatch_agent.collect.catalogue import Catalogue
 from gradwatch_agent.inbox import RECORD_BYTES, Draft, Lost
+from gradwatch_agent.outbox import OUR_ERROR
 from gradwatch_agent.row import Row
 from gradwatch_contracts.messages import Event, Table
 
@@ -33,7 +34,6 @@ DRAFT_BYTES = 16 * RECORD_BYTES
 with tracemalloc)."""
 
 DEVICE_BUSY = "device busy"
-OUR_ERROR = "our error"
 INTERRUPTED = "interrupted"
 POLL_S = 0.001
 """Pause of `drain`, while the last copies arrive."""
@@ -88,14 +88,10 @@ class RowMaker:
         self._catalogue = Catalogue(calls)
 
     def make(self, waiting: Waiting) -> Iterable[Record]:
-        """The row, then tables and events of the update; the loss of it where it could not be made."""
-        try:
-            if waiting.lost:
-                return (Lost(1, DEVICE_BUSY),)
-            row = self._build(waiting)
-        except Exception as error:
-            self._fail(error)
-            return (Lost(1, OUR_ERROR),)
+        """The row, then tables and events of the update; the loss of it where its values never came."""
+        if waiting.lost:
+            return (Lost(1, DEVICE_BUSY),)
+        row = self._build(waiting)
         try:
             if self.say is not None:
                 say, self.say = self.say, None
