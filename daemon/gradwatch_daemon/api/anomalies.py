@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -39,30 +39,37 @@ EVIDENCE_BEFORE = 50
 WRITTEN_ITEMS = 1024
 """Items kept as JSON: one answer of the largest size, about 2 MB. Few of them change between two answers."""
 
+NOTHING: frozenset[str] = frozenset()
+
 router = APIRouter(tags=["anomalies"])
 
 
-Sent = Callable[[Anomaly], Container[str]]
+Sent = Callable[[Anomaly], frozenset[str]]
 """The signals that the stream of an anomaly sent: what stood in for another is linked by its own name."""
 
 
 def sent_to(context: ApiContext) -> Sent:
     """As the store has it, which is read now and then."""
 
-    def sent(anomaly: Anomaly) -> Container[str]:
-        stream = Stream(anomaly.run, anomaly.attempt, anomaly.rank)
+    def sent(anomaly: Anomaly) -> frozenset[str]:
+        stream, view = Stream(anomaly.run, anomaly.attempt, anomaly.rank), context.snapshots().get(anomaly.run)
 
         def read() -> frozenset[str]:
             return frozenset(summary.key.name for summary in context.reader.signals(*stream))
 
-        return context.kept.sent(stream, anomaly.update_last, read)
+        return context.kept.sent(stream, view.rows if view else 0, read)
 
     return sent
 
 
-def sent_unknown(anomaly: Anomaly) -> Container[str]:
+def sent_unknown(anomaly: Anomaly) -> frozenset[str]:
     """Of an export or a replay: the catalogue's signals are linked."""
-    return ()
+    return NOTHING
+
+
+def is_stood_in(info: DetectorInfo) -> bool:
+    """Whether a detector may have judged another signal in place of one that was not sent."""
+    return any(need.signal in STAND_INS for need in info.needs)
 
 
 def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], sent: Sent) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def _evidence(anomaly: Anomaly, catalogue: Iterable[DetectorInfo], sent: Sent) -
         f"&to={anomaly.update_last}&attempt={anomaly.attempt}{'' if anomaly.rank == ALL_RANKS else f'&rank={anomaly.rank}'}"
     )
     names = [need.signal for need in info.needs] if info else []
-    known = sent(anomaly) if STAND_INS.keys() & set(names) else ()
+    known = sent(anomaly) if info and is_stood_in(info) else NOTHING
     signals = dict.fromkeys(judged(name, known) for name in names)
     return {
         "series": [f"{base}/series?signal={quote(name, safe='')}&{window}" for name in signals],
@@ -200,6 +207,7 @@ class Writer:
 
     def __init__(self, catalogue: Iterable[DetectorInfo], sent: Sent) -> None:
         self._catalogue, self._sent = tuple(catalogue), sent
+        self._stood_in = {info.kind for info in self._catalogue if is_stood_in(info)}
         self._item = lru_cache(WRITTEN_ITEMS)(self._write_item)
         self._covered = lru_cache(WRITTEN_ITEMS)(self._write_covered)
         self._counted: dict[str, tuple[tuple[DetectorState, ...], Counter[str]]] = {}
@@ -223,7 +231,8 @@ class Writer:
                 encode(_attended(attention[anomaly.id]))[1:-1] if anomaly.id in attention else _UNATTENDED,
                 self._covered(view.rows, view.lost, view.thinned) if view else b"null",
             )
-            items.append(self._item(_Same(anomaly), _state(anomaly, view, now_ns)) + b',"coverage":'.join(ends) + b"}")
+            sent = self._sent(anomaly) if anomaly.kind in self._stood_in else NOTHING
+            items.append(self._item(_Same(anomaly), _state(anomaly, view, now_ns), sent) + b',"coverage":'.join(ends) + b"}")
         counts = self._count(listed, views)
         rest = {
             "next": following,
@@ -232,8 +241,8 @@ class Writer:
         }
         return b'{"items":[' + b",".join(items) + b"]," + encode(rest)[1:]
 
-    def _write_item(self, same: _Same, state: str) -> bytes:
-        return encode(_facts(same.record, state, self._catalogue, self._sent))[:-1] + b","
+    def _write_item(self, same: _Same, state: str, sent: frozenset[str]) -> bytes:
+        return encode(_facts(same.record, state, self._catalogue, lambda _: sent))[:-1] + b","
 
     def _write_covered(self, received: int, lost: int, thinned: int) -> bytes:
         return encode(covered(received, lost, thinned))

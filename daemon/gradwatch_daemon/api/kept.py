@@ -38,15 +38,15 @@ class Kept:
         """What `make` gave for the newest `updates` of a stream, until a sixteenth of them is new."""
         return _until_grown(self._shares, stream, update_last, updates, make)
 
-    def sent(self, stream: Stream, update_last: int, make: Callable[[], frozenset[str]]) -> frozenset[str]:
-        """The signals that a stream sent, until it is a sixteenth longer: what it sends hardly ever changes."""
-        return _until_grown(self._sent, stream, update_last, update_last + 1, make)
+    def sent(self, stream: Stream, rows: int, make: Callable[[], frozenset[str]]) -> frozenset[str]:
+        """The signals that a stream sent, until its run has a sixteenth more `rows`: what it sends hardly ever changes."""
+        return _until_grown(self._sent, stream, rows, rows, make)
 
 
-def _until_grown(kept: dict[Stream, tuple[int, V]], stream: Stream, update_last: int, updates: int, make: Callable[[], V]) -> V:
+def _until_grown(kept: dict[Stream, tuple[int, V]], stream: Stream, at: int, updates: int, make: Callable[[], V]) -> V:
     known = kept.get(stream)
-    if known is None or not 0 <= update_last - known[0] <= min(updates, update_last + 1) // 16:
-        known = _put(kept, stream, (update_last, make()))
+    if known is None or not 0 <= at - known[0] <= min(updates, at + 1) // 16:
+        known = _put(kept, stream, (at, make()))
     return known[1]
 
 

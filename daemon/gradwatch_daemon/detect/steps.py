@@ -71,5 +71,5 @@ class StepWindow:
 
 def _shared(parts: deque[tuple[float, float]], taken: float, skipped: float) -> tuple[float, float]:
     """An update like the one before it is the same object: nearly all are, and a thousand runs have 64 each."""
-    part = taken, skipped
+    part = taken + 0.0, skipped + 0.0  # -0.0 is equal to 0.0: which of them is kept must not depend on the one before
     return parts[-1] if parts and parts[-1] == part else part

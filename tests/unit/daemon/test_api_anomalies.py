@@ -296,6 +296,25 @@ async def test_anomaly_links_to_the_signal_that_was_judged(sent: tuple[str, ...]
     assert [f"signal={linked}&" in link for link in alone] == [True]
 
 
+async def test_anomalies_link_to_the_signal_that_came_later_though_they_did_not_change_and_a_stream_is_read_once() -> None:
+    """Whether one is sent is a matter of the stream, however far along it each anomaly was seen last."""
+    views = {"ant-ppo": make_view(rows=100)}
+    daemon = make_daemon(snapshots=lambda: views)
+    daemon.reader.found = [make_anomaly(id=f"a{i}", kind="kl-spike", update_last=last) for i, last in enumerate((90, 10, 50))]
+
+    async def linked(*sent: str) -> tuple[set[str], int]:
+        daemon.reader.summaries = [make_summary(name) for name in sent]
+        daemon.reader.calls.clear()
+        items = (await daemon.get("/anomalies")).json()["items"]
+        signals = {link.partition("signal=")[2].partition("&")[0] for item in items for link in item["evidence"]["series"]}
+        return signals, sum(call[0] == "signals" for call in daemon.reader.calls)
+
+    assert await linked("policy.kl.k3.last") == ({"policy.kl.k3.last"}, 1)
+    assert await linked("policy.kl.k3.last") == ({"policy.kl.k3.last"}, 0)
+    views["ant-ppo"] = make_view(rows=120)
+    assert await linked("policy.kl.k3.last", "policy.kl.k3") == ({"policy.kl.k3"}, 1)
+
+
 @pytest.mark.parametrize(
     ("state", "away_s", "shown"),
     [("live", 0, "firing"), ("lost", 59, "firing"), ("lost", 61, "ended"), ("finished", 0, "ended"), ("crashed", 0, "ended")],

@@ -53,6 +53,15 @@ def test_held_starts_again_when_it_does_not_hold() -> None:
     assert held.step(False, 4.0) == (0.0, 0.0)
 
 
+def test_steps_of_minus_zero_are_remembered_as_zero_whatever_came_before() -> None:
+    """The two are equal, and are not the same bits in the state."""
+    for counts in ((0.0, -0.0), (-0.0, 0.0)):
+        window = StepWindow()
+        for count in counts:
+            window.step(16.0, count)
+        assert repr(window.state()) == "[[[16.0, 0.0], [16.0, 0.0]], 0]"
+
+
 def test_steps_share_is_of_the_last_fifty_updates() -> None:
     """Exact counts; an update without a step but with skipped ones is idle, one with neither is not."""
     window = StepWindow()
