@@ -29,6 +29,9 @@ rest must not pass for the whole."""
 
 FLOATS_ONLY = {float}
 
+LISTED_BYTES = 72
+"""Held for each number in lists: the float, its minibatch, its bound, and their slots."""
+
 PHASES = ("rollout", "update")
 """Of a recurrent state: met while collecting, or in a minibatch."""
 
@@ -85,6 +88,11 @@ class Tally:
     def put_off(self, reader: Reader, values: Sequence[float]) -> None:
         """Have `reader` tell these numbers when the row is made."""
         self._unread.append((reader, values))
+
+    @property
+    def unread(self) -> int:
+        """How many numbers were put off."""
+        return sum([len(values) for _, values in self._unread])
 
     def read(self) -> None:
         """Read what was put off."""

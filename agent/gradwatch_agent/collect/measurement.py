@@ -17,7 +17,7 @@ from gradwatch_agent.collect.episodes import RETURN, EpisodeReader
 from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.features import FeatureCollector
 from gradwatch_agent.collect.gradients import GradientCollector
-from gradwatch_agent.collect.host import LastReader, Tally, to_float
+from gradwatch_agent.collect.host import LISTED_BYTES, LastReader, Tally, to_float
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
@@ -25,6 +25,7 @@ from gradwatch_agent.collect.probe import PERIOD, Probe
 from gradwatch_agent.collect.recurrent import RecurrentCollector
 from gradwatch_agent.collect.rollout import RolloutCollector
 from gradwatch_agent.collect.rollout import tell_segment as tell_rollout
+from gradwatch_agent.collect.series import SeriesReader
 from gradwatch_agent.collect.spaces import entropy_limits
 from gradwatch_agent.collect.staging import Segment, Staging
 from gradwatch_agent.collect.tensors import META, fault_of
@@ -73,8 +74,9 @@ class Underway:
     sliced: SlicedRows = field(default_factory=SlicedRows)
 
     def bring(self) -> int:
-        """Bring what has arrived to the host for good; how many bytes it is. Only when the ticket is done."""
-        return 8 * self.ticket.bring()
+        """Bring what has arrived to the host for good; how many bytes are held for it. Only when the ticket is done."""
+        listed = sum([length for readers in self.readers for reader, length in readers if isinstance(reader, SeriesReader)])
+        return 8 * self.ticket.bring() + LISTED_BYTES * listed
 
     def tell(self, tally: Tally) -> None:
         """Read every vector into `tally`, on whichever thread. Only after `bring`."""

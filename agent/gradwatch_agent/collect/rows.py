@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch_agent.blackbox import KIND, BlackBox
 from gradwatch_agent.collect.catalogue import Catalogue
+from gradwatch_agent.collect.host import LISTED_BYTES
 from gradwatch_agent.inbox import RECORD_BYTES, Draft, Lost
 from gradwatch_agent.outbox import OUR_ERROR
 from gradwatch_agent.row import Row
@@ -30,8 +31,11 @@ PENDING_MAX = 64
 """Updates whose values are still on a device. More of them than slots wait only behind one that is stuck."""
 
 DRAFT_BYTES = 16 * RECORD_BYTES
-"""Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name (measured
-with tracemalloc)."""
+"""Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name. These and
+the next are measured with tracemalloc."""
+
+USER_BYTES = 100
+"""Charged for a scalar of `log` or `step`."""
 
 DEVICE_BUSY = "device busy"
 INTERRUPTED = "interrupted"
@@ -66,6 +70,14 @@ class Waiting:
     def done(self) -> bool:
         """Whether every value is on the host."""
         return self.underway is None or self.underway.ticket.done
+
+    @property
+    def size(self) -> int:
+        """Bytes held for what is not on its way: what grows with an update is counted, the rest is about the same in each."""
+        size = DRAFT_BYTES + LISTED_BYTES * self.tally.unread + USER_BYTES * len(self.user)
+        for _, index, names, values in self.tally.tables:
+            size += len(values) + LISTED_BYTES * (len(index) + len(names))
+        return size
 
 
 class RowMaker:
@@ -155,10 +167,8 @@ class RowQueue:
         while pending and (self._sync or pending[0].done):
             try:
                 waiting = pending.popleft()
-                size = DRAFT_BYTES
-                if waiting.underway is not None:
-                    size += waiting.underway.bring()
-                self._outbox.put_draft(Draft(size, partial(self._maker.make, waiting)))
+                brought = 0 if waiting.underway is None else waiting.underway.bring()
+                self._outbox.put_draft(Draft(waiting.size + brought, partial(self._maker.make, waiting)))
             except BaseException as error:  # Ctrl-C too: a row that is gone is told
                 self._outbox.lose(1, reason_of_loss(error))
                 raise

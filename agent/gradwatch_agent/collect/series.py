@@ -21,7 +21,6 @@ NUMBERS_MAX = 16_384
 HELD_MAX = 256
 """Numbers held by reference: each takes 512 bytes of a CUDA allocator."""
 
-
 Held = tuple["torch.Tensor", Union[int, None], int, Union[float, None]]
 """(number, the version it had, minibatch, bound)."""
 
