@@ -31,7 +31,7 @@ PENDING_MAX = 64
 """Updates whose values are still on a device. More of them than slots wait only behind one that is stuck."""
 
 DRAFT_BYTES = 16 * RECORD_BYTES
-"""Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name. These and
+"""Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name. This and
 the next are measured with tracemalloc."""
 
 USER_BYTES = 100

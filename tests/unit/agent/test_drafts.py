@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,11 +11,15 @@ import torch
 from torch import nn
 
 from gradwatch_agent.blackbox import KIND, BlackBox
+from gradwatch_agent.collect.host import LISTED_BYTES
+from gradwatch_agent.collect.rows import RowMaker
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.exits import Exits
-from gradwatch_agent.inbox import RECORD_BYTES
+from gradwatch_agent.inbox import RECORD_BYTES, Draft
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import OUR_ERROR, Outbox
+from gradwatch_agent.row import Row
+from gradwatch_contracts.control import Level
 from gradwatch_contracts.messages import Command, Loss, Message, Result, Table
 from harness.outgoing import take_all
 from harness.recording import settings
@@ -21,6 +27,9 @@ from harness.recording import settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from gradwatch_agent.collect.rows import Waiting
+    from gradwatch_agent.inbox import Record
 
 
 def unheard(outbox: Outbox, **given: Any) -> Monitor:
@@ -112,3 +121,104 @@ def test_dump_taken_back_before_it_is_made_is_answered_once() -> None:
     monitor.close()
 
     assert [state for state, _ in results(take_all(outbox))] == ["applied", "ended"]
+
+
+class Later(Outbox):
+    """Keeps each update as it was put, to be made when all are over, and what a copy of it made at that moment gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maker = RowMaker(lambda row: True, _raise)
+        self.drafts: list[Draft] = []
+        self.at_once: list[Record] = []
+
+    def put_draft(self, draft: Draft) -> None:
+        """See Outbox."""
+        assert isinstance(draft.make, partial)
+        waiting: Waiting = draft.make.args[0]
+        self.at_once += self.maker.make(copy.deepcopy(waiting))
+        self.drafts.append(draft)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer and two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.actor, self.critic = nn.LSTM(3, 4), nn.Linear(4, 1), nn.Linear(4, 1)
+
+
+def _update(monitor: Monitor, model: Recurrent, optimizer: torch.optim.Optimizer, batch: int, minibatches: int) -> None:
+    """Every call with tensors that the next update writes over where the agent may not have kept them."""
+    n = batch * minibatches
+    monitor.rollout(
+        rewards=torch.randn(n),
+        values=torch.randn(n),
+        returns=torch.randn(n),
+        advantages=torch.randn(n),
+        observations=torch.randn(n, 3),
+        actions=torch.randn(n, 2),
+    )
+    for _ in range(minibatches):
+        out, (h, c) = model.lstm(torch.randn(1, batch, 3))
+        logp, value = model.actor(out).reshape(batch), model.critic(out).reshape(batch)
+        loss = (logp.square() + value.square()).mean()
+        given = {name: torch.randn(batch) for name in ("old_logp", "entropy", "returns", "advantages")}
+        monitor.ppo(new_logp=logp, values=value, clip=0.2, loss=loss, std=torch.rand(batch, 2), **given)
+        monitor.recurrent(h, c, reset=torch.zeros(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+    monitor.log({"charts/x": 1.0, "charts/y": torch.randn(())})
+    monitor.step(env_steps=n, episode_returns=torch.randn(3), episode_lengths=[5, 7, 9], truncated=[False, True, False])
+
+
+@pytest.mark.usefixtures("strict")
+@pytest.mark.parametrize("level", [Level.NORMAL, Level.DEBUG])
+def test_updates_made_much_later_are_byte_by_byte_what_they_were(level: Level) -> None:
+    """Rows, tables, events and the black box: nothing of an update that waits is written to by those that follow, whatever
+    their shapes."""
+    torch.manual_seed(0)
+    outbox, model = Later(), Recurrent()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    probe = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    monitor = unheard(outbox, modules=(model,), optimizers=(optimizer,), probe=probe, level=level, action_space=Box())
+    outbox.maker.names = monitor._measure().gradients.names
+    for batch, minibatches in [(8, 2), (8, 2), (8, 2), (5, 3), (8, 2), (300, 1), (8, 2), (8, 40)]:
+        _update(monitor, model, optimizer, batch, minibatches)
+    monitor.close()
+    made = [record for draft in outbox.drafts for record in draft.make()]
+
+    assert made == outbox.at_once
+    rows = [record for record in made if isinstance(record, Row)]
+    assert len(rows) == 8
+    assert len({row.values for row in rows}) == 8
+    assert {record.kind for record in made if isinstance(record, Table)} >= ({"exemplars"} if level is Level.DEBUG else set())
+    assert monitor._maker.freeze() == outbox.maker.freeze()
+    assert monitor._maker.freeze()[1]
+
+
+class Box:
+    """A space of two bounded numbers."""
+
+    low, high = (-1.0, -1.0), (1.0, 1.0)
+
+
+@pytest.mark.usefixtures("strict")
+def test_update_yet_to_be_made_is_charged_for_its_lists() -> None:
+    """Losses and gradient norms on the host are lists: more of them, more bytes."""
+    charged = []
+    for minibatches in (1, 101):
+        outbox, model = Later(), Recurrent()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        monitor = unheard(outbox, modules=(model,), optimizers=(optimizer,))
+        _update(monitor, model, optimizer, 4, minibatches)
+        charged.append(outbox.drafts[0].size)
+        monitor.close()
+
+    assert charged[1] - charged[0] >= 100 * (2 * LISTED_BYTES + 8)
