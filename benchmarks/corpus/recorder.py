@@ -26,6 +26,7 @@ from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.exits import Exits
 from gradwatch_agent.monitor import Monitor
 from gradwatch_agent.outbox import Outbox
+from gradwatch_agent.row import Row
 from gradwatch_contracts.columns import WIDTH, Status
 from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from benchmarks.corpus.cases import Case
-    from gradwatch_agent.row import Row
+    from gradwatch_agent.inbox import Draft
     from gradwatch_contracts.columns import Schema
 
 HERE = Path(__file__).parent
@@ -52,15 +53,15 @@ T0_NS = 1_700_000_000_000_000_000
 
 
 class Catch(Outbox):
-    """An outbox from which nothing is sent; it keeps the rows."""
+    """An outbox from which nothing is sent; it makes the rows at once and keeps them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[Row] = []
 
-    def put_row(self, row: Row) -> None:
-        """Keep it."""
-        self.rows.append(row)
+    def put_draft(self, draft: Draft) -> None:
+        """Keep its row."""
+        self.rows += [record for record in draft.make() if isinstance(record, Row)]
 
 
 def run_key(case: Case, seed: int) -> str:

@@ -16,7 +16,8 @@ from harness.daemon_process import DaemonProcess, python, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-UPDATES = 300
+UPDATES = 500
+"""Two seconds and more after the last kill, as a daemon on a busy machine needs to be there again before `close` gives up."""
 SMALL_AGENT = small_agent.__file__
 
 

@@ -273,7 +273,7 @@ def command(**changes: Any) -> Document:
         "update_applied": 121,
         "update_ended": None,
         "ended_why": "",
-        "ranks": [{"rank": 0, "state": "applied", "update": 121, "reason": ""}],
+        "ranks": [{"rank": 0, "state": "applied", "update": 121, "reason": "", "applied": 121, "late": 0}],
         "artifact": None,
         "sentence": "The trainer does it since update 121.",
         **changes,
@@ -295,7 +295,7 @@ def escalation(**changes: Any) -> Document:
         "update_ended": None,
         "ended_why": "",
         "expires_at": "2026-02-01T12:00:00.000Z",
-        "ranks": [{"rank": 0, "state": "delivered", "update": None, "reason": ""}],
+        "ranks": [{"rank": 0, "state": "delivered", "update": None, "reason": "", "applied": None, "late": None}],
         "sentence": "Asked for debug for 50 updates; the trainer has not been told yet.",
         **changes,
     }
