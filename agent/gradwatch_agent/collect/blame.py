@@ -16,6 +16,7 @@ CALL_OF = {
     "Monitor.recurrent": "recurrent",
     "GradientCollector.on_clip": "clip",
     "GradientCollector._before_step": "clip",
+    "GradientCollector._see_closed": "clip",
 }
 """Where an own error is noted → the call whose columns it spoils."""
 

@@ -14,8 +14,9 @@ from gradwatch_agent.collect.clips import NOTES_MAX, Usual
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.gradient_norms import GradientNorms
 from gradwatch_agent.collect.groups import ParameterGroups
-from gradwatch_agent.collect.host import LOGGER, LastReader, Tally, to_float
+from gradwatch_agent.collect.host import LOGGER, LastReader, Tally
 from gradwatch_agent.collect.layers import Broken, Layers
+from gradwatch_agent.collect.learning_rate import rate_of
 from gradwatch_agent.collect.members import KNOWN_MAX, OUTSIDE, Members
 from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.skipped import SkippedSteps
@@ -24,7 +25,7 @@ from gradwatch_agent.collect.weights import WeightReader, Weights
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.device.transfer import host_value
-from gradwatch_agent.guard import is_strict, note_own_error
+from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.clips import Note
     from gradwatch_agent.collect.host import Reader
+    from gradwatch_agent.collect.learning_rate import Rate
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
     from gradwatch_agent.device.clip import Clip
@@ -91,7 +93,7 @@ class GradientCollector:
         self._closing: list[torch.optim.Optimizer] = []
         """Those that were given a closure."""
         self._ratio_status = Status.LEVEL
-        self._rate: object = None
+        self._rate: Rate = Status.UNDEFINED
         self.steps = 0
         self.clips = 0
         self.compiled = False
@@ -235,18 +237,24 @@ class GradientCollector:
         if is_compiling():
             self.compiled = self.asks = True  # all of ours in the compiled step: it is done again whenever that runs
             return
-        if (len(args) > 1 or kwargs) and _has_closure(args, kwargs):
-            self._watch_after(optimizer)
-            return
-        name = id(optimizer)
-        if self.asks or not self.steps or name not in self._clipped or name not in self._firsts:
-            self._see_step(optimizer)
-            return
         begin = time.perf_counter_ns()
-        self._clipped.discard(name)
-        gradient = self._firsts[name].grad
-        self._notes.append((None, 0.0, None, None if gradient is None else weakref.ref(gradient), name))
-        self._count(optimizer, begin)
+        try:  # what `guarded` does, one call less deep: an exception of a hook would leave `optimizer.step()`
+            if (len(args) > 1 or kwargs) and _has_closure(args, kwargs):
+                self._watch_after(optimizer)
+                return
+            name = id(optimizer)
+            if self.asks or not self.steps or name not in self._clipped or name not in self._firsts:
+                self._see_step(optimizer)
+            else:
+                self._clipped.discard(name)
+                gradient = self._firsts[name].grad
+                self._notes.append((None, 0.0, None, None if gradient is None else weakref.ref(gradient), name))
+                self._count(optimizer)
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "GradientCollector._before_step", error)
+        self.spent_ns += time.perf_counter_ns() - begin
 
     def _watch_after(self, optimizer: torch.optim.Optimizer) -> None:
         """Hear of the end of this step and of all later ones: torch asks for these hooks when the step is done."""
@@ -256,12 +264,17 @@ class GradientCollector:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if _has_closure(args, kwargs):
-            self._see_step(optimizer)
+            self._see_closed(optimizer)
+
+    @guarded
+    def _see_closed(self, optimizer: torch.optim.Optimizer) -> None:
+        begin = time.perf_counter_ns()
+        self._see_step(optimizer)
+        self.spent_ns += time.perf_counter_ns() - begin
 
     def _see_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Count the step; measure the gradients when nothing clipped them."""
-        begin = time.perf_counter_ns()
-        try:  # what `guarded` does, one call less deep
+        """Measure the gradients when nothing clipped them; count the step, also where that failed."""
+        try:
             if self.level >= NORMAL:
                 name = id(optimizer)
                 self._work_up()
@@ -280,14 +293,13 @@ class GradientCollector:
             if is_strict():
                 raise
             note_own_error(self, "GradientCollector._before_step", error)
-        self._count(optimizer, begin)
+        self._count(optimizer)
 
-    def _count(self, optimizer: torch.optim.Optimizer, begin: int) -> None:
+    def _count(self, optimizer: torch.optim.Optimizer) -> None:
         self.steps += 1
-        if optimizer is self._optimizers[0]:
-            self._rate = optimizer.param_groups[0].get("lr")
         self._policy.stepped = True
-        self.spent_ns += time.perf_counter_ns() - begin
+        if optimizer is self._optimizers[0]:
+            self._rate = rate_of(optimizer)
 
     def _copy_parameters(self) -> None:
         parameters = by_device(self.parameters)
@@ -354,19 +366,18 @@ class GradientCollector:
         return torch.cat([norms, *moved]), WeightReader(weights, members)
 
     def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
-        """Learning rate of the first group as the last step used it: a schedule may have moved on since. A tensor one travels
-        with the others, since reading it would wait."""
+        """Learning rate of the first group as the last step used it: a schedule may have moved on since. That of a device
+        travels with the others, since reading it would wait."""
         if not self._optimizers:
             return
-        rate = self._rate if self.steps else self._optimizers[0].param_groups[0].get("lr")
-        number = to_float(rate)
-        if number is not None:
-            self.tally.add("opt.lr", (number,))
-        elif isinstance(rate, torch.Tensor) and rate.numel() == 1 and not rate.is_complex():
-            vector = self.staging.reducer(rate.device).vector([rate.detach().reshape(())])
-            parts.setdefault(rate.device, []).append((vector, LastReader("opt.lr", "")))
+        rate = self._rate if self.steps else rate_of(self._optimizers[0])
+        if isinstance(rate, Status):
+            self.tally.refuse("opt.lr", rate)
+        elif isinstance(rate, float):
+            self.tally.add("opt.lr", (rate,))
         else:
-            self.tally.refuse("opt.lr", Status.DTYPE)
+            vector = self.staging.reducer(rate.device).vector([rate.reshape(())])
+            parts.setdefault(rate.device, []).append((vector, LastReader("opt.lr", "")))
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

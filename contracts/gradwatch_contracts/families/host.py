@@ -54,7 +54,12 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal("sys.phase_ms", Unit.MILLISECONDS, "value", ("sys.phase_ms",), "wall time inside phase() in this update"),
     Signal(
-        "sys.host_bytes", Unit.BYTES, "value", ("sys.host_bytes",), "resident memory of the trainer", window="end of update"
+        "sys.host_bytes",
+        Unit.BYTES,
+        "value",
+        ("sys.host_bytes",),
+        "resident memory of the trainer; it is read once a second at the most, and updates between tell what was read last",
+        window="end of update, up to 1 s old",
     ),
     Signal(
         "sys.device_bytes",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradwatch_agent.collect import gradients as gradients_module
+from gradwatch_agent.collect import learning_rate as learning_rate_module
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring, read
@@ -139,7 +140,7 @@ def test_update_ratio_of_zero_weights_is_undefined() -> None:
 
 @pytest.mark.parametrize("lr", [0.25, torch.tensor(0.25), torch.tensor([0.25], dtype=torch.float64)])
 def test_learning_rate_is_that_of_the_first_group(lr: Any) -> None:
-    """A tensor learning rate travels with the tensors, unread."""
+    """A number, or a tensor of one."""
     network, optimizer = setting()
     optimizer.param_groups[0]["lr"] = lr
     for level in (Level.MINIMAL, Level.NORMAL):
@@ -261,6 +262,74 @@ def test_learning_rate_is_that_of_the_steps_though_a_schedule_moved_on() -> None
         monitor.step()
 
     assert [read(row)["opt.lr"] for row in record.rows] == [0.5, 0.25, 0.125]
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_learning_rate_that_is_a_tensor_is_that_of_the_steps_though_it_was_written_to(
+    shape: tuple[int, ...], on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Schedules write to such a tensor in place. What lies on a device is not read: there a copy is kept."""
+    if not on_host:
+        monkeypatch.setattr(learning_rate_module, "host_value", lambda number: None)
+    network, optimizer = setting()
+    rate = optimizer.param_groups[0]["lr"] = torch.full(shape, 0.5)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        for _ in range(2):
+            optimizer.step()
+            rate.div_(2)
+            monitor.step()
+        monitor.step()
+
+    assert [read(row)["opt.lr"] for row in record.rows] == [0.5, 0.25, 0.125]
+
+
+def test_optimizer_without_groups_steps_and_has_no_learning_rate() -> None:
+    """Some take all groups out to put new ones in."""
+    network, optimizer = setting()
+    optimizer.param_groups.clear()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        optimizer.step()
+        monitor.step()
+        assert record.last["opt.lr"] is Status.UNDEFINED
+        assert record.last["opt.steps"] == 1.0
+
+
+@pytest.mark.parametrize("closure", [None, lambda: torch.zeros(())])
+@pytest.mark.parametrize("broken", ["_count", "_see_step", "_work_up", "_watch_after"])
+def test_own_error_within_a_step_leaves_the_step_alone(broken: str, closure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of the hooks fails, at the first step of an update or a later one, clipped or not."""
+    monkeypatch.delenv("GRADWATCH_STRICT")
+    monkeypatch.setattr(gradients_module.GradientCollector, broken, _fail)
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (_, _):
+        for _ in range(3):
+            nn.utils.clip_grad_norm_(network.parameters(), 1e9)
+            optimizer.step(closure)
+    assert network.weight.tolist() == [[3.0 - 9.0, 4.0 - 12.0]]
+
+
+def test_own_error_of_a_step_like_the_last_one_leaves_the_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short way of the hook is guarded too: only the first step goes the long one."""
+    monkeypatch.delenv("GRADWATCH_STRICT")
+    monkeypatch.setattr(gradients_module, "rate_of", _fail)
+    long: list[Any] = []
+    see = gradients_module.GradientCollector._see_step
+    monkeypatch.setattr(gradients_module.GradientCollector, "_see_step", lambda self, one: (long.append(one), see(self, one)))
+    network, optimizer = setting()
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        for _ in range(3):
+            monitor.ppo(values=torch.zeros(2))
+            nn.utils.clip_grad_norm_(network.parameters(), 1e9)
+            optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] is Status.OUR_ERROR
+    assert len(long) == 1
+    assert network.weight.tolist() == [[3.0 - 9.0, 4.0 - 12.0]]
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise ValueError("a fault of ours")
 
 
 def test_step_of_a_model_that_was_not_clipped_is_measured_though_another_was() -> None:
