@@ -314,28 +314,6 @@ class Spool:
         """Give record `seq` up: the daemon refuses it, and would each time."""
         self._forfeited[seq] = reason
 
-    def give_up(self, *, whole: bool = False) -> None:
-        """Keep of all records only that they are lost, and how the session ended; nothing where `whole`, or where no HELLO
-        can be read.
-
-        Raises:
-            OSError: it could not be written; then all is still there.
-        """
-        with suppress(OSError):
-            self._files.remove(BOX)
-        if whole or self.greeting is None or self.last_seq < 0:
-            while self._segments:
-                self._remove(self._segments.popleft())
-            return
-        first, bye = self._segments[0], self.bye
-        begin = min(int(first.name.split(".")[0]), self.last_seq)
-        self._rewrite(first, lambda _: [m.Loss(begin, self.last_seq, SPOOL_FULL)])
-        first.last_seq, first.dropped, first.schemas = self.last_seq, True, set()
-        while len(self._segments) > 1:
-            self._remove(self._segments.pop())
-        if bye is not None:
-            self.say_bye(bye)
-
     def end(self) -> None:
         """Close the files; an empty spool leaves nothing behind."""
         self._files.end()

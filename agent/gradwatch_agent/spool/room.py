@@ -6,13 +6,16 @@ Each session has its own bound; of all sessions together the oldest give way. Se
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.spool.disk import Spool
+from gradwatch_agent.spool.disk import SPOOL_FULL
 from gradwatch_agent.spool.files import SessionDirectory
 from gradwatch_contracts import limits
-from gradwatch_contracts.segments import BOX, SUFFIX
+from gradwatch_contracts import messages as m
+from gradwatch_contracts.codec import encode
+from gradwatch_contracts.segments import BOX, SUFFIX, read_segment, seqs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +86,7 @@ def _give_up(session: Kept, *, whole: bool) -> int:
             return session.size
         made = os.stat(session.path).st_mtime
         try:
-            disk = Spool(files)
-            disk.give_up(whole=whole)
-            left = disk.bytes_held
+            left = _empty(files, whole=whole)
         finally:
             files.end()
         if left:  # it is as old as before, and goes in its order
@@ -95,3 +96,44 @@ def _give_up(session: Kept, *, whole: bool) -> int:
         return left
     except OSError:
         return session.size
+
+
+def _empty(files: SessionDirectory, *, whole: bool) -> int:
+    """Keep of all records only that they are lost, and how the session ended; nothing where `whole`, or where no HELLO can be
+    read. Returns the bytes that are left.
+
+    Raises:
+        OSError: it could not be written; then all is still there, but for the black box.
+    """
+    with suppress(OSError):
+        files.remove(BOX)
+    names = files.names()
+    told = b"" if whole else _told_as_lost(files, names)
+    if told:  # before the others go: whoever reads them now leaves out what this tells of
+        files.replace(names[0], told)
+    for name in names[1:] if told else names:
+        with suppress(OSError):
+            files.remove(name)
+    return len(told)
+
+
+def _told_as_lost(files: SessionDirectory, names: list[str]) -> bytes:
+    """A segment in the place of all: HELLO, LOSS, and the BYE if there was one; empty where no record can be read.
+
+    Read from the end only as far as the last record: the rest of a session may be 256 MiB.
+    """
+    greeting: m.Hello | None = None
+    bye: m.Bye | None = None
+    for name in reversed(names):
+        try:
+            segment = read_segment(files.read(name))
+        except OSError:
+            continue
+        if segment is None:
+            continue
+        greeting, bye = greeting or segment.hello, bye or segment.bye
+        last = max((seqs[1] for message in segment.messages if (seqs := seqs_of(message)) is not None), default=-1)
+        if last >= 0:
+            loss = m.Loss(min(int(names[0].split(".")[0]), last), last, SPOOL_FULL)
+            return b"".join(encode(message) for message in (greeting, loss, bye) if message is not None)
+    return b""

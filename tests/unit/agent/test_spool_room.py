@@ -91,6 +91,34 @@ def test_session_that_was_given_up_keeps_its_place_its_end_and_its_age(tmp_path:
     assert {file.stat().st_mtime for file in (tmp_path / "run" / "b-first").iterdir()} == {NOW_S - 50}
 
 
+@pytest.mark.promise("spool-bounded", "loss-told")
+@pytest.mark.parametrize(("damaged", "known"), [(0, 99), (1, 79), (5, None)])
+def test_session_is_given_up_by_its_last_segment_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int, known: int | None
+) -> None:
+    """Of five the last ones are damaged: what they held nobody knows. None is read where a later one says it all."""
+    monkeypatch.setattr(limits, "SPOOL_SEGMENT_BYTES", 1)
+    path = _session(tmp_path, "old", 50)
+    names = sorted(file.name for file in path.iterdir())
+    assert len(names) == 5
+    for name in names[5 - damaged :]:
+        (path / name).write_bytes(b"\0" * 1000)
+    os.utime(path / names[0], (NOW_S - 50, NOW_S - 50))
+    reads: list[str] = []
+    read = SessionDirectory.read
+    monkeypatch.setattr(SessionDirectory, "read", lambda files, name: (reads.append(name), read(files, name))[1])
+    monkeypatch.setattr(limits, "SPOOL_ROOT_BYTES", 1)
+    monkeypatch.setattr(limits, "SPOOL_AGE_S", 1e12)
+    make_room(str(tmp_path), NOW_S, [].append)
+
+    assert reads == names[: -damaged - 2 : -1]
+    assert path.exists() is (known is not None)
+    if known is not None:
+        disk = Spool(SessionDirectory(str(path)))
+        assert told(drain(disk)) == dict.fromkeys(range(known + 1), SPOOL_FULL)
+        assert disk.bye == (None if damaged else m.Bye(99, "exception"))
+
+
 @pytest.mark.promise("spool-bounded")
 @pytest.mark.parametrize("bound", ["age", "sessions"])
 def test_sessions_too_old_or_too_many_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
