@@ -19,6 +19,7 @@ import numpy as np
 
 from feed import SCHEMA, status_of_row, values_of
 from gradwatch_agent.desired import DesiredState
+from gradwatch_agent.inbox import Draft, size_of
 from gradwatch_agent.link import Link
 from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.process import identify, resolve_endpoint
@@ -50,7 +51,8 @@ def trainer(run: str, updates: int) -> None:
         desired.boundary(update)
         packed = values[update].astype("<f8").tobytes()
         print(update, time.monotonic_ns(), flush=True)
-        outbox.put_row(Row(update, time.time_ns(), update * 2048, int(Level.NORMAL), 0, SCHEMA, packed, status))
+        row = Row(update, time.time_ns(), update * 2048, int(Level.NORMAL), 0, SCHEMA, packed, status)
+        outbox.put_draft(Draft(size_of(row), lambda row=row: (row,)))  # type: ignore[misc]
     link.close(5.0)
 
 

@@ -68,7 +68,7 @@ class Inbox:
 
     def __init__(self, rows_bytes: int, evidence_bytes: int) -> None:
         self._rows_max, self._evidence_max = rows_bytes, evidence_bytes
-        self._rows: deque[Row | Lost | Draft] = deque()
+        self._rows: deque[Lost | Draft] = deque()
         # Each entry with its place among all evidence, and how many rows were put before it.
         self._tables: deque[tuple[int, int, Evidence | Draft]] = deque()
         self._notes: deque[tuple[int, int, Evidence | Draft]] = deque()
@@ -93,8 +93,8 @@ class Inbox:
             found[reason] = found.get(reason, 0) + dropped
         return found
 
-    def put_row(self, row: Row | Draft | Lost, held: int) -> None:
-        """Add a row, one that is yet to be made, or that so many never became bytes; `held` bytes of rows are numbered and wait
+    def put_row(self, row: Draft | Lost, held: int) -> None:
+        """Add a row that is yet to be made, or that so many never became bytes; `held` bytes of rows are numbered and wait
         elsewhere."""
         self._rows.append(row)
         self._rows_put += 1
@@ -154,7 +154,7 @@ class Inbox:
         if not (self._tables or self._notes):
             self._evidence_bytes = 0
 
-    def _row(self) -> Row | Lost | Draft | None:
+    def _row(self) -> Lost | Draft | None:
         try:
             row = self._rows.popleft()
         except IndexError:

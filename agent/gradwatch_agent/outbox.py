@@ -74,15 +74,11 @@ class Outbox:
     def save(self) -> None:
         """There is no place that outlives the process."""
 
-    # Any thread; `put_row`, `put_draft` and `lose` only the trainer's.
-
-    def put_row(self, row: Row) -> None:
-        """Queue a row. Takes less than a microsecond and no lock, and never fails; after `stop` it does nothing."""
-        if self._open:
-            self._inbox.put_row(row, self._rows.bytes)
+    # Any thread; `put_draft` and `lose` only the trainer's.
 
     def put_draft(self, draft: Draft) -> None:
-        """Queue a row that the link thread is to make, as `put_row` does. With the row may come evidence of its update."""
+        """Queue a row that the link thread is to make; with it may come evidence of its update. Takes less than a microsecond
+        and no lock, and never fails; after `stop` it does nothing."""
         if self._open:
             self._inbox.put_row(draft, self._rows.bytes)
 

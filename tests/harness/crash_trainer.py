@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.desired import DesiredState
+from gradwatch_agent.inbox import Draft, size_of
 from gradwatch_agent.link import Link
 from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.process import Locator, identify, resolve_endpoint
@@ -83,7 +84,8 @@ class Trainer:
     def put(self, update: int) -> None:
         """Hand over one row."""
         values = struct.pack("<2d", float(update), noise(self.session, update))
-        self.memory.put_row(Row(update, time.time_ns(), update * 10, int(Level.NORMAL), 0, SCHEMA, values, b"\0\0"))
+        row = Row(update, time.time_ns(), update * 10, int(Level.NORMAL), 0, SCHEMA, values, b"\0\0")
+        self.memory.put_draft(Draft(size_of(row), lambda: (row,)))
 
 
 def main() -> None:

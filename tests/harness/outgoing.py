@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from gradwatch_agent.inbox import Draft, size_of
 from gradwatch_agent.row import Row
 from gradwatch_contracts.columns import Column, Kind, RankRule, Schema
 from gradwatch_contracts.messages import Event, Hello, Loss, Message, Result, Samples, Table
@@ -29,6 +30,11 @@ def row(update: int, schema: Schema = NARROW, status: int = 0, **changes: object
         "status": bytes([status]) * len(schema.columns),
     }
     return Row(**{**facts, **changes})  # type: ignore[arg-type]
+
+
+def put_row(outbox: Outbox, row: Row) -> None:
+    """As an agent whose update was measured puts it: the link thread makes it."""
+    outbox.put_draft(Draft(size_of(row), lambda: (row,)))
 
 
 def hello() -> Hello:

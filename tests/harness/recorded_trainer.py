@@ -21,6 +21,7 @@ from gradwatch_agent.process import Locator, identify, resolve_endpoint
 from gradwatch_agent.row import Row
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Level
+from harness.outgoing import put_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +92,7 @@ class RecordedTrainer:
                 np.ascontiguousarray(self._values[at]).tobytes(),
                 self.part.status[at].tobytes(),
             )
-            self.outbox.put_row(row)
+            put_row(self.outbox, row)
         self.sent = last
 
     def is_asked(self, id_: str) -> bool:

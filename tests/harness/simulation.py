@@ -25,6 +25,7 @@ from gradwatch_daemon.pipeline.pipeline import Pipeline
 from gradwatch_daemon.pipeline.work import Now
 from gradwatch_daemon.records import Counters, Stream
 from harness.memory_store import Memory, MemoryStore
+from harness.outgoing import put_row
 from harness.rows import FULL, T0_NS, healthy, hello
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Trainer:
             self.outbox.put_result(note.id, note.state, note.update, note.reason)
         self.updates[self.update] = len(self.kinds)
         self.kinds.append("row")
-        self.outbox.put_row(row_of(self.update, changed, level))
+        put_row(self.outbox, row_of(self.update, changed, level))
         self.update += 1
 
     def note(self) -> None:

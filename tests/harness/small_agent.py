@@ -14,6 +14,7 @@ import sys
 import time
 
 from gradwatch_agent.desired import DesiredState
+from gradwatch_agent.inbox import Draft, size_of
 from gradwatch_agent.link import Link
 from gradwatch_agent.outbox import Outbox
 from gradwatch_agent.process import Locator, identify, resolve_endpoint
@@ -64,7 +65,8 @@ class SmallAgent:
 
     def put(self, update: int, schema: Schema, values: bytes, status: bytes, flags: int = 0) -> None:
         """Hand over one row."""
-        self.outbox.put_row(Row(update, time.time_ns(), update * 10, int(self.level), flags, schema, values, status))
+        row = Row(update, time.time_ns(), update * 10, int(self.level), flags, schema, values, status)
+        self.outbox.put_draft(Draft(size_of(row), lambda: (row,)))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gradwatch_agent.inbox import RECORD_BYTES
 from gradwatch_agent.outbox import Outbox
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
-from harness.outgoing import NARROW, WIDE, row
+from harness.outgoing import NARROW, WIDE, put_row, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ class OutboxAgainstStore(RuleBasedStateMachine):
     @rule(count=st.integers(1, 40), wide=st.booleans())
     def put_rows(self, count: int, wide: bool) -> None:
         for _ in range(count):
-            self.outbox.put_row(row(self.update, WIDE if wide else NARROW))
+            put_row(self.outbox, row(self.update, WIDE if wide else NARROW))
             self.update += 1
         self.puts += count
 
@@ -65,7 +65,7 @@ class OutboxAgainstStore(RuleBasedStateMachine):
         elif kind == "result":
             self.outbox.put_result("e1", "applied", self.update)
         elif kind == "malformed":
-            self.outbox.put_row(row(self.update, values=b""))
+            put_row(self.outbox, row(self.update, values=b""))
         else:
             self.outbox.put_table("layers", self.update, ("a",), ("b",), bytes(8 if kind == "table" else 100_000))
         self.update += 1

@@ -16,7 +16,7 @@ from gradwatch_agent.spool.spilling import RETRY_S, SpillingOutbox
 from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.segments import seqs_of
-from harness.outgoing import NARROW, WIDE, hello, row
+from harness.outgoing import NARROW, WIDE, hello, put_row, row
 from harness.spools import MemoryFiles
 
 SEGMENT_BYTES = 600
@@ -47,7 +47,7 @@ class SpoolAgainstStore(RuleBasedStateMachine):
     @rule(count=st.integers(1, 40), wide=st.booleans())
     def put(self, count: int, wide: bool) -> None:
         for _ in range(count):
-            self.memory.put_row(row(self.puts, WIDE if wide else NARROW))
+            put_row(self.memory, row(self.puts, WIDE if wide else NARROW))
             self.puts += 1
 
     @precondition(lambda self: not self.killed)

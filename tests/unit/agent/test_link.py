@@ -18,7 +18,7 @@ from gradwatch_contracts import limits
 from gradwatch_contracts import messages as m
 from gradwatch_contracts.control import Desired, Level
 from gradwatch_contracts.errors import CODES
-from harness.outgoing import hello, row
+from harness.outgoing import hello, put_row, row
 from harness.router import FakeDaemon, eventually
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Agent:
     def put(self, first: int, last: int) -> None:
         """Updates `first` to `last`, without the end."""
         for update in range(first, last):
-            self.outbox.put_row(row(update))
+            put_row(self.outbox, row(update))
 
     def live(self) -> Agent:
         """Start, and wait until a daemon answered."""

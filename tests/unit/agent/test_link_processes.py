@@ -22,7 +22,7 @@ def _script(body: str, endpoint: str, *, timeout: float = 30) -> subprocess.Comp
     source = f"""
 import gc, os, sys, threading, time, warnings
 sys.path.insert(0, {os.path.dirname(os.path.dirname(os.path.dirname(__file__)))!r})
-from harness.outgoing import hello, row
+from harness.outgoing import hello, put_row, row
 from harness.router import eventually
 from gradwatch_agent.desired import DesiredState
 from gradwatch_agent.link import Link
@@ -42,7 +42,7 @@ def test_process_that_never_closes_its_link_exits_at_once(endpoint: str, daemon:
         """
 eventually(lambda: link.state == "live", "live")
 for update in range(1000):
-    outbox.put_row(row(update))
+    put_row(outbox, row(update))
 """,
         endpoint,
     )
@@ -52,7 +52,7 @@ for update in range(1000):
 
 def test_process_without_a_daemon_exits_at_once(endpoint: str) -> None:
     """While the thread is still starting."""
-    done = _script("outbox.put_row(row(0))", endpoint)
+    done = _script("put_row(outbox, row(0))", endpoint)
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -63,13 +63,13 @@ def test_forked_child_has_a_dead_link_and_the_parent_a_live_one(endpoint: str, d
         """
 warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads, from 3.12 on: what trainers do
 eventually(lambda: link.state == "live", "live")
-outbox.put_row(row(0))
+put_row(outbox, row(0))
 children = []
 for _ in range(3):
     child = os.fork()
     if child == 0:
         assert link.state == "closed"
-        outbox.put_row(row(666))
+        put_row(outbox, row(666))
         link.start()
         link.close(30.0)
         link = None
@@ -78,7 +78,7 @@ for _ in range(3):
     children.append(child)
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 assert codes == [7, 7, 7], codes
-outbox.put_row(row(1))
+put_row(outbox, row(1))
 link.close(5.0)
 assert outbox.acked == 2, outbox.acked
 """,

@@ -13,7 +13,7 @@ from gradwatch_agent.losses import Losses
 from gradwatch_agent.outbox import OUR_ERROR, Outbox
 from gradwatch_contracts import limits
 from gradwatch_contracts.messages import Event, Loss, Message, Result, Samples, SchemaMessage, Table
-from harness.outgoing import row, samples_of, seqs_of, take_all
+from harness.outgoing import put_row, row, samples_of, seqs_of, take_all
 
 if TYPE_CHECKING:
     from gradwatch_agent.row import Row
@@ -41,7 +41,7 @@ def test_outbox_full_of_rows_drops_the_oldest_and_says_so() -> None:
     """With room for 10, of 25 rows the last 10 remain and one LOSS covers the first 15."""
     outbox = Outbox(bytes_max=10 * ROW_BYTES)
     for update in range(25):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     messages = _drained(outbox)
 
@@ -57,7 +57,7 @@ def test_outbox_full_of_rows_keeps_the_last_words() -> None:
     outbox = Outbox(bytes_max=3 * ROW_BYTES, reserve_bytes=4 * RECORD_BYTES)
     outbox.put_event("exception", 0, 5, "ValueError: nan", {"line": 7})
     for update in range(50):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
         outbox.absorb()
     outbox.put_result("e1", "applied", 49)
 
@@ -73,11 +73,11 @@ def test_outbox_full_of_rows_keeps_the_last_words() -> None:
 def test_rows_put_while_the_link_thread_is_stuck_keep_the_last_words() -> None:
     """A spool's disk hangs: what nobody numbers yet is bounded too, and rows give way to rows only."""
     outbox = Outbox(bytes_max=3 * ROW_BYTES, reserve_bytes=4 * RECORD_BYTES)
-    outbox.put_row(row(0))
+    put_row(outbox, row(0))
     outbox.put_event("exception", 0, 5, "boom")
     outbox.put_result("e1", "ended", 3)
     for update in range(1, 500):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     messages = _drained(outbox)
 
@@ -91,7 +91,7 @@ def test_rows_put_while_the_link_thread_is_stuck_keep_the_last_words() -> None:
 def test_evidence_put_while_the_link_thread_is_stuck_is_bounded_and_its_loss_told(sort: str) -> None:
     """The newest stays; what is dropped is numbered, and not a row is."""
     outbox = Outbox(bytes_max=4 * ROW_BYTES, reserve_bytes=20 * RECORD_BYTES)
-    outbox.put_row(row(0))
+    put_row(outbox, row(0))
     for number in range(3_000):
         if sort == "event":
             outbox.put_event("note", number, 1, "x")
@@ -131,7 +131,7 @@ def test_rows_and_evidence_are_numbered_in_the_order_they_were_put() -> None:
     outbox = Outbox()
     for update in range(5):
         outbox.put_table("layers", update, ("a",), ("norm",), bytes(8))
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
         outbox.put_event("note", update, 1)
 
     sorts = [type(message) for message in take_all(outbox) if not isinstance(message, SchemaMessage)]
@@ -172,7 +172,7 @@ def test_outbox_never_drained_stays_within_its_bytes() -> None:
     """Without a link thread the trainer's own side drops, so nothing grows; each drop is told later."""
     outbox = Outbox(bytes_max=10 * ROW_BYTES, reserve_bytes=10 * ROW_BYTES)
     for update in range(5_000):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     assert len(outbox._inbox) <= 20
     messages = _drained(outbox)
@@ -185,7 +185,7 @@ def test_outbox_crowded_counts_the_rows_of_a_loss_it_drops() -> None:
     outbox = Outbox(bytes_max=2 * ROW_BYTES, reserve_bytes=2 * ROW_BYTES)
     outbox.lose(7, "device busy")
     for update in range(30):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     assert seqs_of(_drained(outbox)) == list(range(37))
 
@@ -193,11 +193,11 @@ def test_outbox_crowded_counts_the_rows_of_a_loss_it_drops() -> None:
 def test_malformed_row_is_lost_alone() -> None:
     """Its 31 neighbours travel."""
     outbox = Outbox()
-    outbox.put_row(row(0))
-    outbox.put_row(row(1, values=b"short"))
-    outbox.put_row(row(2, status=0, env_steps=2**63))
-    outbox.put_row(row(3, level=9))
-    outbox.put_row(row(4))
+    put_row(outbox, row(0))
+    put_row(outbox, row(1, values=b"short"))
+    put_row(outbox, row(2, status=0, env_steps=2**63))
+    put_row(outbox, row(3, level=9))
+    put_row(outbox, row(4))
 
     messages = take_all(outbox)
 
@@ -236,9 +236,9 @@ def test_losses_beyond_the_bound_join_only_neighbours() -> None:
 def test_outbox_stopped_takes_nothing() -> None:
     """After `close` a late call is not an error and not a record."""
     outbox = Outbox()
-    outbox.put_row(row(0))
+    put_row(outbox, row(0))
     outbox.stop()
-    outbox.put_row(row(1))
+    put_row(outbox, row(1))
     outbox.put_event("note", 1, 5)
     outbox.lose(1, "late")
 
@@ -249,10 +249,10 @@ def test_outbox_discarded_is_empty_and_stays_so() -> None:
     """A refused agent holds nothing."""
     outbox = Outbox()
     for update in range(9):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
     outbox.take(4)
     outbox.discard()
-    outbox.put_row(row(9))
+    put_row(outbox, row(9))
 
     assert (outbox.pending, outbox.bytes_held, outbox.settled, outbox.take(WINDOW)) == (0, 0, True, [])
 
@@ -261,7 +261,7 @@ def test_outbox_whose_daemon_stopped_acking_keeps_what_is_new() -> None:
     """Half of the room may be in flight; the rest holds the newest rows, and nothing grows."""
     outbox = Outbox(bytes_max=8 * ROW_BYTES)
     for update in range(100):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
         outbox.take(WINDOW)
 
     assert outbox.bytes_held <= 8 * ROW_BYTES
@@ -314,7 +314,7 @@ def test_outbox_between_two_threads_accounts_for_every_row(bytes_max: int) -> No
 
     def train() -> None:
         for update in range(count):
-            outbox.put_row(row(update))
+            put_row(outbox, row(update))
 
     trainer = threading.Thread(target=train)
     trainer.start()
@@ -341,10 +341,10 @@ def test_row_yet_to_be_made_is_made_by_who_takes_and_stands_in_its_place() -> No
         made.append(1)
         return row(1), Event(0, "note", 1, 5, "of update 1")
 
-    outbox.put_row(row(0))
+    put_row(outbox, row(0))
     outbox.put_draft(Draft(100, make))
     outbox.put_event("note", 1, 5, "after update 1")
-    outbox.put_row(row(2))
+    put_row(outbox, row(2))
     assert not made
     messages = _drained(outbox)
 
@@ -377,7 +377,7 @@ def test_draft_that_cannot_be_made_is_one_loss_and_takes_nothing_with_it() -> No
         outbox.put_event("note", seq, 0, "before")
     outbox.put_later(Draft(100, make, otherwise=lambda: (Result(0, "c1", "rejected", 3),)))
     outbox.put_draft(Draft(100, make))
-    outbox.put_row(row(5))
+    put_row(outbox, row(5))
     messages = _drained(outbox)
 
     assert [one.seq for one in messages if isinstance(one, Event)] == [0, 1]

@@ -11,7 +11,7 @@ from gradwatch_agent.outbox import MESSAGES_PER_TAKE, Outbox
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import WIDTH
 from gradwatch_contracts.messages import Loss, Samples, SchemaMessage
-from harness.outgoing import NARROW, WIDE, row, samples_of, seqs_of, take_all
+from harness.outgoing import NARROW, WIDE, put_row, row, samples_of, seqs_of, take_all
 
 WINDOW = 4096
 
@@ -20,7 +20,7 @@ def test_ack_of_what_was_never_sent_forgets_nothing() -> None:
     """A daemon that acks the future cannot make us drop records."""
     outbox = Outbox()
     for update in range(6):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
     outbox.take(2)
     outbox.ack(2**64 - 1)
 
@@ -42,7 +42,7 @@ def test_ack_in_the_middle_of_a_loss_keeps_the_rest() -> None:
 def test_row_that_was_put_is_accepted_and_nowhere_but_in_memory() -> None:
     """It is counted, held, and given to whoever sends."""
     outbox = Outbox()
-    outbox.put_row(row(0))
+    put_row(outbox, row(0))
     outbox.absorb()
 
     assert (outbox.accepted, outbox.pending, outbox.acked, outbox.lost, outbox.spooled) == (1, 1, 0, 0, 0)
@@ -54,7 +54,7 @@ def test_take_sends_nothing_while_the_window_of_bytes_is_full() -> None:
     """The message that fills it is the last; an ack opens it again."""
     outbox = Outbox()
     for update in range(100):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
     first = outbox.take(4096, 20 * (RECORD_BYTES + 9))
     again = outbox.take(4096, 20 * (RECORD_BYTES + 9))
     outbox.ack(31)
@@ -68,7 +68,7 @@ def test_take_respects_the_window() -> None:
     """Never more unacked records than WELCOME allows."""
     outbox = Outbox()
     for update in range(10):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     assert seqs_of(take_all(outbox, window=3)) == [0, 1, 2]
     assert outbox.take(3) == []
@@ -80,9 +80,9 @@ def test_take_batches_rows_behind_their_schema() -> None:
     """32 rows a message, a new message when the schema changes, each schema once."""
     outbox = Outbox()
     for update in range(40):
-        outbox.put_row(row(update))
-    outbox.put_row(row(40, WIDE))
-    outbox.put_row(row(41))
+        put_row(outbox, row(update))
+    put_row(outbox, row(40, WIDE))
+    put_row(outbox, row(41))
 
     messages = take_all(outbox)
 
@@ -95,7 +95,7 @@ def test_take_builds_few_messages_at_a_time() -> None:
     """The bytes of a window are not held twice."""
     outbox = Outbox()
     for update in range(1_000):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
 
     assert len(outbox.take(WINDOW)) <= MESSAGES_PER_TAKE + 1
 
@@ -104,7 +104,7 @@ def test_samples_carry_every_field_of_their_rows() -> None:
     """No field is dropped or swapped on the way."""
     outbox = Outbox()
     for update in (3, 4):
-        outbox.put_row(row(update, WIDE, level=3, flags=1))
+        put_row(outbox, row(update, WIDE, level=3, flags=1))
 
     (samples,) = samples_of(take_all(outbox))
 
@@ -125,8 +125,8 @@ def test_samples_carry_every_field_of_their_rows() -> None:
 def test_samples_with_one_missing_value_carry_all_statuses() -> None:
     """`status` is left out only when every value of every row was measured."""
     outbox = Outbox()
-    outbox.put_row(row(0, WIDE))
-    outbox.put_row(row(1, WIDE, status=5))
+    put_row(outbox, row(0, WIDE))
+    put_row(outbox, row(1, WIDE, status=5))
 
     (samples,) = samples_of(take_all(outbox))
 
@@ -138,7 +138,7 @@ def test_rewind_sends_everything_unacked_again_with_its_schema() -> None:
     """A new connection knows neither the rows in flight nor the schema."""
     outbox = Outbox()
     for update in range(5):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
     outbox.put_event("note", 5, 1)
     first = take_all(outbox)
     outbox.rewind(1)
@@ -154,7 +154,7 @@ def test_rewind_to_a_wiped_store_closes_the_gap() -> None:
     """Records acked by a store that is gone cannot be sent again; without a LOSS the new daemon would wait for ever."""
     outbox = Outbox()
     for update in range(8):
-        outbox.put_row(row(update))
+        put_row(outbox, row(update))
     take_all(outbox)
     outbox.ack(4)
 

@@ -14,7 +14,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.control import Desired, Level
 from gradwatch_contracts.errors import CODES
-from harness.outgoing import hello, row
+from harness.outgoing import hello, put_row, row
 
 
 class Wire:
@@ -59,10 +59,10 @@ def _seqs(messages: list[m.Message]) -> list[int]:
 def test_refused_session_says_why_and_holds_nothing() -> None:
     """A no-op from then on: nothing is sent, nothing grows."""
     wire = Wire()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     wire.sends()
     wire.hears(m.Refuse("protocol-unsupported", "header.major: expected 2, got 1", (2,)))
-    wire.outbox.put_row(row(1))
+    put_row(wire.outbox, row(1))
 
     assert wire.session.state is State.REFUSED
     code = CODES["protocol-unsupported"]
@@ -86,9 +86,9 @@ def test_refusal_of_one_frame_gives_up_its_record_only() -> None:
     """The daemon would refuse it each time; the others must not wait behind it."""
     wire = Wire()
     wire.live()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     wire.outbox.put_event("note", 1, 5)
-    wire.outbox.put_row(row(2))
+    put_row(wire.outbox, row(2))
     wire.sends()
     wire.hears(m.Ack(0), m.Refuse("schema-mismatch", "EVENT", (1,), final=False), m.Rehello())
     assert wire.session.state is State.CONNECTING
@@ -129,10 +129,10 @@ def test_record_that_cannot_be_encoded_becomes_a_loss_in_its_place() -> None:
     """Its neighbours travel, and the gap is closed."""
     wire = Wire()
     wire.live()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     wire.outbox.put_event("note", 1, 2**70)
     wire.outbox.put_table("layers", 1, ("a",) * 9000, ("b",), bytes(8 * 9000))
-    wire.outbox.put_row(row(2))
+    put_row(wire.outbox, row(2))
 
     sent = wire.sends()
 
@@ -143,7 +143,7 @@ def test_record_that_cannot_be_encoded_becomes_a_loss_in_its_place() -> None:
 def test_hello_without_an_answer_backs_off() -> None:
     """From 0.25 s to 5 s, doubling; and no data before WELCOME."""
     wire = Wire()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     assert _kinds(wire.sends()) == [m.Hello]
     waits = []
     for _ in range(7):
@@ -172,7 +172,7 @@ def test_outbox_stays_bounded_while_connecting() -> None:
     wire.outbox = Outbox(bytes_max=4_000)
     wire.session = Session(hello, wire.outbox, wire.desired, None, wire.now)
     for update in range(100):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
     wire.sends()
 
     assert wire.outbox.accepted == 100
@@ -184,7 +184,7 @@ def test_rehello_makes_one_hello_whatever_their_number() -> None:
     wire = Wire()
     wire.live(last_seq=-1)
     for update in range(3):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
     assert _seqs(wire.sends()) == [0, 1, 2]
     wire.hears(m.Ack(0), m.Rehello(), m.Rehello(), m.Rehello())
 
@@ -222,7 +222,7 @@ def test_second_welcome_starts_over_with_the_schema() -> None:
     wire = Wire()
     wire.live()
     for update in range(100):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
     for _ in range(2):  # the schema and the first rows
         assert wire.session.frame(wire.now) is not None
         wire.session.sent(wire.now)
@@ -254,7 +254,7 @@ def test_session_that_sends_but_hears_nothing_notices() -> None:
     wire.live()
     seen: list[type] = []
     for update in range(100):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
         seen += _kinds(wire.sends(wait_s=0.1))
 
     assert seen.count(m.Ping) == 3
@@ -288,7 +288,7 @@ def test_window_of_welcome_bounds_what_is_unacked() -> None:
     """And an ACK opens it again."""
     wire = Wire()
     for update in range(10):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
     wire.live(window=3)
 
     assert _seqs(wire.sends()) == [0, 1, 2]
@@ -302,7 +302,7 @@ def test_welcome_says_what_the_daemon_has() -> None:
     wire = Wire()
     wire.live()
     for update in range(6):
-        wire.outbox.put_row(row(update))
+        put_row(wire.outbox, row(update))
     wire.sends()
     wire.hears(m.Rehello())
     wire.sends(wait_s=HELLO_AGAIN_S)
@@ -351,7 +351,7 @@ def test_bye_comes_after_the_last_ack() -> None:
     """With the last number and the reason; then the session is over."""
     wire = Wire()
     wire.live()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     wire.session.close("exception")
     assert _kinds(wire.sends()) == [m.SchemaMessage, m.Samples]
     assert wire.sends() == []
@@ -391,7 +391,7 @@ def test_bye_in_a_hurry_does_not_wait_for_acks() -> None:
     """A trainer that ends must end."""
     wire = Wire()
     wire.live()
-    wire.outbox.put_row(row(0))
+    put_row(wire.outbox, row(0))
     wire.sends()
     wire.session.hurry()
 

@@ -18,7 +18,7 @@ from gradwatch_contracts import messages as m
 from gradwatch_contracts.codec import decode, encode
 from gradwatch_contracts.control import Desired, Level
 from gradwatch_contracts.segments import BOX
-from harness.outgoing import hello, row
+from harness.outgoing import hello, put_row, row
 from harness.spools import MemoryFiles, drain, spool, told
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Place:
 
     def put(self, count: int) -> None:
         for _ in range(count):
-            self.memory.put_row(row(self.updates))
+            put_row(self.memory, row(self.updates))
             self.updates += 1
 
     def tend(self, wait_s: float = 0.0, live: bool = False) -> None:
