@@ -35,8 +35,11 @@ class Record(Outbox):
     tables: list[tuple[str, int, tuple[str, ...], tuple[str, ...], bytes]] = field(default_factory=list)
 
     def put_draft(self, draft: Draft) -> None:
-        """See Outbox; made at once."""
-        for record in self._make(draft):
+        """See Outbox; made at once, within the call of the monitor, whose time counts already."""
+        made_ns = self.made_ns
+        records = self._make(draft)
+        self.made_ns = made_ns
+        for record in records:
             if isinstance(record, Row):
                 self.rows.append(record)
             elif isinstance(record, Table):

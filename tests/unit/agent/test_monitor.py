@@ -82,6 +82,17 @@ def test_monitor_measures_time_of_the_update_and_its_own() -> None:
         assert [row.t_ns for row in record.rows] == sorted(row.t_ns for row in record.rows)
 
 
+def test_monitor_counts_what_the_sender_thread_took_for_rows_as_its_own() -> None:
+    """It is in the trainer's interpreter, too: told with the next update, and once."""
+    with monitoring() as (monitor, record):
+        monitor.step()
+        record.made_ns += 700_000_000
+        monitor.step()
+        assert record.last["sys.agent_ms"] >= 700.0
+        monitor.step()
+        assert record.last["sys.agent_ms"] < 700.0
+
+
 class BrokenError(Exception):
     """A bug of ours."""
 
