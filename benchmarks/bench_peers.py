@@ -1,269 +1,267 @@
 """What watching adds to an update, beside other loggers: per cent of an unwatched update, with 95 % interval.
 
-Each contestant is a process of its own that stays alive; all of them, and one that nobody watches, train the same thing
-update by update in an order that changes, so that update k is compared with the unwatched update k. gradwatch at NORMAL sees
-gradients, weights and, where it is PPO, every minibatch; the others are handed 40 ready numbers an update, and `wandb.watch`
-the gradients of every step. Stable-Baselines3 trains by its own `learn`, watched by our callback. CPU is that of the trainer's
-process with its threads, without children. Needs the extra `bench`; what is not installed is said and left out. `--large` adds
-100M parameters; `--few` takes a third of the updates, where a machine is quiet for minutes only.
+Each contestant is a process of its own that stays alive; all of them, and one that nobody watches, train the same thing from
+the same seed, a few updates at a time, in an order that changes, so that a turn is compared with the unwatched turn beside it.
+gradwatch sees gradients, weights and, where it is PPO, every minibatch; the others are handed 40 ready numbers an update, and
+`wandb.watch` the gradients of every step. Stable-Baselines3 trains by its own `learn`, watched by our callback. CPU is that of
+the trainer's process with all its threads; what its children take, or our daemon, is a line of its own. Memory is resident.
+
+Each table takes the same time on any machine. Needs the extra `bench`; what is not installed is said and left out. Where not
+all trainers fit into memory at once, they race in pairs with the unwatched one.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
-import math
 import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench_ppo import interval
+import numpy as np
+
+from contestants import BUSY_S, CALLS, CNN, LARGE, LEVELS, LOGGERS, MLP, PPO, SB3, SCALARS, UNWATCHED, WATCH_EACH
+from paired import added_percent, interval, rounds
 from service import Service
 from table import Figure, arguments, median, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-CONTESTANTS = {
-    "gradwatch": "gradwatch_agent",
-    "wandb offline": "wandb",
-    "wandb.watch each step": "wandb",
-    "trackio": "trackio",
-    "TensorBoard": "tensorboard",
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """How one training is measured: updates in a turn, seconds that it goes on, GiB that one process of it takes."""
+
+    turn: int
+    seconds: float
+    gib: float = 0.7
+
+
+RACES = {
+    CALLS: Race(60, 40),
+    PPO: Race(4, 150),
+    SB3: Race(2, 110),
+    MLP: Race(25, 50),
+    CNN: Race(3, 70),
+    LARGE: Race(1, 110, gib=2.2),
 }
-"""Name → the module it needs."""
+"""Whole PPO runs have a budget of 1 %, so they get most of the time."""
 
-SB3 = "SB3 PPO"
-SHAPES = {"PPO 64-64": 0, SB3: 0, "64-64 MLP": 16, "CNN-LSTM 5M": 2, "100M": 1}
-"""Trainer → optimizer steps in an update (PPO: 16 minibatches of 128; of Stable-Baselines3 32)."""
+WARM_UP = 3
+"""Turns that are not counted."""
 
-SCALARS = 40
+LEAST = 6
+"""Turns that are counted however slow the machine."""
 
-
-def make_model(shape: str) -> tuple[Any, Callable[[], Any]]:
-    """A network and what makes its loss."""
-    import torch  # noqa: PLC0415 - the parent must not load it
-    from torch import nn  # noqa: PLC0415
-
-    if shape == "64-64 MLP":
-        small = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
-        return small, lambda: small(torch.randn(128, 4)).square().mean()
-    if shape == "100M":
-        large = nn.Sequential(*[layer for _ in range(24) for layer in (nn.Linear(2048, 2048), nn.Tanh())])
-        return large, lambda: large(torch.randn(16, 2048)).square().mean()
-
-    class CnnLstm(nn.Module):
-        """Pictures of 36 x 36 in sequences of 8: 5.2M parameters."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.cnn = nn.Sequential(nn.Conv2d(1, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Flatten())
-            self.lstm = nn.LSTM(576, 512, 2)
-            self.head = nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 7))
-
-        def forward(self, frames: torch.Tensor) -> torch.Tensor:
-            """[steps, batch, 1, 36, 36] → [steps, batch, 7]."""
-            features = self.cnn(frames.flatten(0, 1)).reshape(*frames.shape[:2], -1)
-            return self.head(self.lstm(features)[0])  # type: ignore[no-any-return]
-
-    model = CnnLstm()
-    return model, lambda: model(torch.randn(8, 8, 1, 36, 36)).square().mean()
+ADDED_MAX = {"gradwatch NORMAL": 1.0, "gradwatch DEBUG": 5.0}
+CALLS_MS_MAX = {"gradwatch NORMAL": 1.0}
 
 
-def logger(name: str, model: Any, optimizer: Any, folder: str) -> Callable[[dict[str, float]], None]:
-    """What is called once an update with the scalars."""
-    if name == "gradwatch":
-        from gradwatch_agent import watch  # noqa: PLC0415 - the others must not pay for it
+@dataclass(slots=True)
+class Found:
+    """What one contestant has shown. `turns`: its answers; `cpu_s` of other processes over these turns; MiB."""
 
-        mon = watch(model, optimizer, run=f"peers-{os.getpid()}")
-        return lambda scalars: mon.step(**scalars)
-    if name.startswith("wandb"):
-        import wandb  # noqa: PLC0415
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    reads: int = 0
+    digest: str = ""
+    rss_mib: float = 0.0
+    others: int = 0
+    others_mib: float = 0.0
+    others_cpu_s: float = 0.0
 
-        run = wandb.init(project="peers", dir=folder, mode="offline", settings=wandb.Settings(silent=True))
-        if name != "wandb offline":
-            wandb.watch(model, log="gradients", log_freq=1)
-        return run.log  # type: ignore[no-any-return]
-    if name == "trackio":
-        import trackio  # noqa: PLC0415
-
-        trackio.init(project="peers", embed=False)
-        return trackio.log  # type: ignore[no-any-return]
-    if name == "TensorBoard":
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-        writer, step = SummaryWriter(folder), iter(range(10**9))
-
-        def write(scalars: dict[str, float]) -> None:
-            at = next(step)
-            for key, value in scalars.items():
-                writer.add_scalar(key, value, at)
-
-        return write
-    return lambda scalars: None
+    def column(self, name: str) -> list[list[float]]:
+        """One value of each turn, as rounds."""
+        return [[turn[name]] for turn in self.turns]
 
 
-def make_update(name: str, shape: str, folder: str) -> Callable[[int], None]:
-    """One update of one contestant."""
-    import torch  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
+class Contestant:
+    """One trainer process, ours with a daemon of its own."""
 
-    torch.set_num_threads(1)
-    torch.manual_seed(1)
-    if shape == "PPO 64-64":
-        from bench_update import Stopwatch, Trainer  # noqa: PLC0415
+    def __init__(self, name: str, shape: str) -> None:
+        self.name, self.found = name, Found()
+        self._service = Service() if name in LEVELS else None
+        environment = self._service.__enter__().environment if self._service else os.environ
+        command = [sys.executable, str(Path(__file__).with_name("contestants.py")), name, shape]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
 
-        if name == "gradwatch":
-            watched = Trainer("normal", Stopwatch())
-            return lambda number: float(watched.update()) and None
-        trainer = Trainer("unwatched", Stopwatch())
-        log = logger(name, trainer.model, trainer.optimizer, folder)
+    def ask(self, order: str) -> Any:
+        """Give an order and wait for its answer."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError("a contestant has no pipes")
+        stdin.write(f"{order}\n")
+        stdin.flush()
+        answer = stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.name} ended early")
+        return json.loads(answer)
 
-        def learn(number: int) -> None:
-            trainer.update()
-            log({f"loss/{key}": number * 0.1 + key for key in range(SCALARS)})
+    def others(self) -> list[int]:
+        """Processes beside the trainer that its logger needs: children, or our daemon."""
+        return [self._service.pid] if self._service else descendants(self._process.pid)
 
-        return learn
-    model, make_loss = make_model(shape)
-    optimizer = torch.optim.Adam(model.parameters())
-    log = logger(name, model, optimizer, folder)
+    def look(self) -> None:
+        """Memory now, of the trainer and of the others."""
+        self.found.rss_mib, others = rss_mib(self._process.pid), self.others()
+        self.found.others, self.found.others_mib = len(others), sum(map(rss_mib, others))
 
-    def update(number: int) -> None:
-        for _ in range(SHAPES[shape]):
-            loss = make_loss()
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            optimizer.step()
-        log({f"loss/{key}": number * 0.1 + key for key in range(SCALARS)})
+    def finish(self, trained: bool) -> None:
+        """Count what it reads, ask what its parameters are, and let it go."""
+        if trained:
+            self.found.reads, self.found.digest = self.ask("count 1")["reads"], self.ask("end")["digest"]
+        self._process.communicate()
 
-    return update
-
-
-class Turns:
-    """One update for every line on stdin; its seconds, wall and CPU, on stdout. Ends the process where stdin ends."""
-
-    def __init__(self) -> None:
-        self._answers = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)  # what a logger prints is no answer
-        self._begun = (0.0, 0.0)
-
-    def begin(self) -> None:
-        """Wait for the turn."""
-        if not sys.stdin.readline():
-            os._exit(0)  # the loggers' own ends are not measured
-        self._begun = time.perf_counter(), time.process_time()
-
-    def end(self) -> None:
-        """Say what it took."""
-        wall, cpu = self._begun
-        self._answers.write(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]) + "\n")
+    def kill(self) -> None:
+        """End it at once; the children of others end with it."""
+        self._process.kill()
+        self._process.wait()
+        if self._service:
+            self._service.__exit__(None, None, None)
 
 
-def train_library(name: str, folder: str, turns: Turns) -> None:
-    """Stable-Baselines3's `learn`, whose updates begin and end where its rollouts begin."""
-    import torch  # noqa: PLC0415
-    from stable_baselines3 import PPO  # noqa: PLC0415
-    from stable_baselines3.common.callbacks import BaseCallback  # noqa: PLC0415
-    from stable_baselines3.common.env_util import make_vec_env  # noqa: PLC0415
-
-    from gradwatch_agent.adapters.sb3 import GradwatchCallback  # noqa: PLC0415
-
-    torch.set_num_threads(1)
-    env = make_vec_env("CartPole-v1", 4, seed=1)
-    model = PPO("MlpPolicy", env, n_steps=256, batch_size=128, n_epochs=4, seed=1, device="cpu")
-    ours = name == "gradwatch"
-    log = logger("unwatched" if ours else name, model.policy, model.policy.optimizer, folder)
-
-    class Pace(BaseCallback):
-        def _on_rollout_start(self) -> None:
-            if self.num_timesteps:
-                log({f"loss/{key}": self.num_timesteps * 0.1 + key for key in range(SCALARS)})
-                turns.end()
-            turns.begin()
-
-        def _on_step(self) -> bool:
-            return True
-
-    # Ours is asked first, so that the end of its update is within the update.
-    model.learn(2**40, [*([GradwatchCallback(f"peers-{os.getpid()}", updates_total=None)] if ours else []), Pace()])
+def descendants(pid: int) -> list[int]:
+    """Children of a process, and theirs (Linux)."""
+    found: list[int] = []
+    for parent in [pid, *found]:
+        for file in Path(f"/proc/{parent}/task").glob("*/children"):
+            for child in map(int, file.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
-def contestant(name: str, shape: str) -> None:
-    """Train in turns."""
-    turns = Turns()
-    with tempfile.TemporaryDirectory(prefix="gradwatch-bench-") as folder:
-        os.environ |= {"TRACKIO_DIR": folder, "WANDB_DIR": folder}
-        if shape == SB3:
-            train_library(name, folder, turns)
-        update = make_update(name, shape, folder)
-        for number in itertools.count():
-            turns.begin()
-            update(number)
-            turns.end()
+def rss_mib(pid: int) -> float:
+    """Resident memory (Linux); 0 of one that is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
-def race(shape: str, names: list[str], updates: int, service: Service) -> dict[str, list[list[float]]]:
-    """Seconds of every update of every contestant, wall and CPU; the first three are dropped."""
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, __file__, "--contestant", name, shape],
-            env=service.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for name in names
-    }
-    taken: dict[str, list[list[float]]] = {name: [] for name in names}
-    order = list(names)
-    for number in range(updates + 3):
-        random.Random(number).shuffle(order)
-        for name in order:
-            stdin, stdout = processes[name].stdin, processes[name].stdout
-            if stdin is None or stdout is None:
-                raise RuntimeError("a contestant has no pipes")
-            stdin.write("\n")
-            stdin.flush()
-            answer = stdout.readline()
-            if not answer:
-                raise RuntimeError(f"{name} ended early")
-            if number >= 3:
-                taken[name].append(json.loads(answer))
-    for process in processes.values():
-        process.communicate()
-    return taken
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far (Linux); 0 of one that is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run(shape: str, names: Sequence[str], seconds: float, quick: bool) -> dict[str, Found]:
+    """Let them take turns for so long."""
+    turn = f"time {1 if quick and shape == LARGE else RACES[shape].turn}"
+    contestants: list[Contestant] = []
+    try:
+        contestants += [Contestant(name, shape) for name in names]
+        for contestant in contestants:
+            for _ in range(1 if quick else WARM_UP):
+                contestant.ask(turn)
+        before = {one.name: sum(map(cpu_s, one.others())) for one in contestants}
+        for number in rounds(0.0 if quick else seconds, 2 if quick else LEAST):
+            for contestant in random.Random(number).sample(contestants, len(contestants)):
+                contestant.found.turns.append(contestant.ask(turn))
+        time.sleep(1.0)  # what is still on its way to another process
+        for contestant in contestants:
+            contestant.found.others_cpu_s = sum(map(cpu_s, contestant.others())) - before[contestant.name]
+            contestant.look()
+        for contestant in contestants:
+            contestant.finish(shape != CALLS)
+    finally:
+        for contestant in contestants:
+            contestant.kill()
+    return {contestant.name: contestant.found for contestant in contestants}
+
+
+def groups(shape: str, names: Sequence[str]) -> list[list[str]]:
+    """All at once if they fit into what memory is free, else each beside the unwatched one."""
+    free = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAv"))
+    if RACES[shape].gib * (len(names) + 1) < free / 2**20:
+        return [[UNWATCHED, *names]]
+    return [[UNWATCHED, name] for name in names]
+
+
+def of_training(shape: str, name: str, found: Found, off: Found) -> list[Figure]:
+    """What one logger adds to one training."""
+    ours, updates = name in LEVELS, len(found.turns) * RACES[shape].turn
+    figures = []
+    for clock in ("wall", "cpu"):
+        added = added_percent(found.column(clock), off.column(clock))
+        limit = ADDED_MAX.get(name) if clock == "wall" else None
+        figures.append(added.figure(f"{shape}: {name}, {'CPU' if clock == 'cpu' else clock} added", "%", limit))
+    if shape == PPO:
+        calls = interval([[turn["calls"] / RACES[shape].turn * 1e3] for turn in found.turns])
+        share = interval([[turn["calls"] / alone["wall"] * 100] for turn, alone in zip(found.turns, off.turns, strict=True)])
+        figures.append(calls.figure(f"  in its calls, an update, {name}", "ms", CALLS_MS_MAX.get(name)))
+        figures.append(share.figure(f"  of an unwatched update, {name}", "%", ADDED_MAX.get(name)))
+    if ours or found.reads != off.reads:
+        reads = found.reads - off.reads
+        figures.append(Figure(f"  values read one by one, an update, {name}", reads, "", 0.0 if ours else None))
+    if shape == MLP:
+        figures.append(Figure(f"  memory added, {name}", found.rss_mib - off.rss_mib, "MiB", 8.0 if ours else None))
+    kind = "the daemon" if ours else f"{found.others} processes beside it"
+    if found.others:
+        figures.append(Figure(f"  CPU of {kind}, an update, {name}", found.others_cpu_s / updates * 1e3, "ms"))
+        if shape == MLP:
+            figures.append(Figure(f"  memory of {kind}, {name}", found.others_mib, "MiB"))
+    return figures
+
+
+def race(shape: str, names: Sequence[str], quick: bool) -> tuple[list[Figure], list[str]]:
+    """Figures and notes of one training."""
+    figures: list[Figure] = []
+    parts, walls, differing, turns = groups(shape, names), [], 0, 0
+    for part in parts:
+        found = run(shape, part, RACES[shape].seconds / len(parts), quick)
+        off = found.pop(UNWATCHED)
+        walls += [turn["wall"] / RACES[shape].turn for turn in off.turns]
+        turns += len(off.turns)
+        differing += sum(one.digest != off.digest for one in found.values())
+        for name, one in found.items():
+            figures += of_training(shape, name, one, off)
+    figures.append(Figure("contestants whose parameters differ at the end", differing, "", 0.0))
+    said = f"{turns} turns of {RACES[shape].turn} updates of each, one torch thread; an unwatched update takes"
+    pairs = ["; memory is short: each contestant beside an unwatched one of its own"] if len(parts) > 1 else []
+    notes = [f"{said} {median(walls) * 1e3:.1f} ms{''.join(pairs)}"]
+    notes.append(
+        "values read one by one (0 where not said): on a GPU each is a copy and a wait; there we copy once an update (gpu.py)"
+    )
+    return figures, notes
+
+
+def calls(names: Sequence[str], quick: bool) -> tuple[list[Figure], list[str]]:
+    """What handing over 40 scalars takes."""
+    alone = [name for name in names if name not in (WATCH_EACH, "gradwatch DEBUG")]
+    found = run(CALLS, alone, RACES[CALLS].seconds, quick)
+    figures = []
+    for name in alone:
+        taken = [turn["calls_us"] for turn in found[name].turns]
+        for share, limit in ((50, 20.0), (99, 250.0)):
+            at = interval(taken, partial(np.percentile, q=share))
+            figures.append(at.figure(f"{SCALARS} scalars: {name}, p{share}", "us", limit if name in LEVELS else None))
+    turns = len(found[alone[0]].turns)
+    return figures, [f"{turns} turns of {RACES[CALLS].turn} calls, {BUSY_S * 1e3:.0f} ms of Python before each"]
 
 
 def main() -> None:
-    """Print the table, or be a contestant."""
-    if sys.argv[1:2] == ["--contestant"]:
-        contestant(sys.argv[2], sys.argv[3])
-        return
-    large, few = "add a model of 100M parameters (2.5 GB for each contestant)", "a third of the updates"
-    args = arguments(__doc__, large=large, few=few).parse_args()
-    there = [name for name, module in CONTESTANTS.items() if importlib.util.find_spec(module) is not None]
-    absent = [name for name in CONTESTANTS if name not in there]
-    updates = 5 if args.quick else 10 if args.few else 30
-    figures, notes = [], [f"{updates} updates of each in turns, one torch thread; not installed: {', '.join(absent) or 'none'}"]
-    with Service() as service:
-        for shape in [shape for shape in SHAPES if args.large or shape != "100M"]:
-            taken = race(shape, ["unwatched", *there], updates, service)
-            for name in there:
-                for at, clock in enumerate(("wall", "CPU")):
-                    pairs = zip(taken[name], taken["unwatched"], strict=True)
-                    middle, low, high = interval([[math.log(mine[at] / base[at])] for mine, base in pairs])
-                    limit = 1.0 if name == "gradwatch" and clock == "wall" else None
-                    figures.append(Figure(f"{shape}: {name}, {clock} ({low:+.1f} to {high:+.1f})", middle, "% added", limit))
-            whole_ms = median([wall for wall, _ in taken["unwatched"]]) * 1e3
-            notes.append(f"{shape}: an unwatched update takes {whole_ms:.0f} ms")
-    print_table("beside other loggers", figures, notes=notes, args=args)
+    """Print the tables."""
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=RACES, help="one of the tables")
+    args = parser.parse_args()
+    names = [name for name, module in LOGGERS.items() if importlib.util.find_spec(module) is not None]
+    absent = [name for name in LOGGERS if name not in names]
+    for shape in [args.only] if args.only else RACES:
+        figures, notes = calls(names, args.quick) if shape == CALLS else race(shape, names, args.quick)
+        if absent:
+            notes.append(f"not installed: {', '.join(absent)}")
+        print_table(f"beside other loggers: {shape}", figures, notes=notes, args=args)
 
 
 if __name__ == "__main__":

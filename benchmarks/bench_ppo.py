@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import random
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from paired import added_percent, quietest, rounds
 from service import Service
 from table import Figure, arguments, median, print_table
 
@@ -31,7 +31,8 @@ MODES = {
 }
 SHAPE = ["--num-envs", "4", "--num-steps", "128", "--seed", "1"]
 BUDGET_PERCENT = {"NORMAL": 1.0, "DEBUG": 5.0}
-RESAMPLES = 2000
+ROUNDS_S, UPDATES = 270.0, 8
+"""So long do they take turns, and so many updates are a run."""
 
 
 class Marks:
@@ -86,27 +87,8 @@ def steps(marks: Sequence[float]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(marks)]
 
 
-def interval(rounds: Sequence[Sequence[float]], seed: int = 1) -> tuple[float, float, float]:
-    """Median of the log ratios of all updates and its 95 % interval, in per cent; whole rounds are resampled."""
-    rng = random.Random(seed)
-    resampled = sorted(median([log for part in rng.choices(rounds, k=len(rounds)) for log in part]) for _ in range(RESAMPLES))
-    picked = (
-        median([log for part in rounds for log in part]),
-        resampled[int(0.025 * RESAMPLES)],
-        resampled[int(0.975 * RESAMPLES)],
-    )
-    middle, low, high = [(math.exp(value) - 1) * 100 for value in picked]
-    return middle, low, high
-
-
-def quietest(mine: Sequence[Sequence[float]], off: Sequence[Sequence[float]]) -> float:
-    """Per cent added when of each update the fastest of all rounds counts: what is left where nobody else disturbs."""
-    fastest = [sum(min(times) for times in zip(*runs, strict=True)) for runs in (mine, off)]
-    return (fastest[0] / fastest[1] - 1) * 100
-
-
-def collect(rounds: int, updates: int) -> dict[str, list[dict[str, Any]]]:
-    """All modes in turns; the first round warms up and is dropped."""
+def collect(seconds: float, updates: int) -> dict[str, list[dict[str, Any]]]:
+    """All modes in turns for so long; the first round warms up and is dropped."""
     found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in MODES}
     with Service() as service:
         command = [sys.executable, __file__, "--trainer"]
@@ -117,7 +99,7 @@ def collect(rounds: int, updates: int) -> dict[str, list[dict[str, Any]]]:
             for mode, extra in MODES.items()
         }
         order = list(MODES)
-        for number in range(rounds + 1):
+        for number in rounds(seconds, 3):
             random.Random(number).shuffle(order)
             for mode in order:
                 stdin, stdout = processes[mode].stdin, processes[mode].stdout
@@ -139,23 +121,20 @@ def main() -> None:
         trainer()
         return
     args = arguments(__doc__).parse_args()
-    rounds, updates = (2, 4) if args.quick else (24, 8)
-    found = collect(rounds, updates)
+    seconds, updates = (0.0, 4) if args.quick else (ROUNDS_S, UPDATES)
+    found = collect(seconds, updates)
     figures = []
     for mode, limit in BUDGET_PERCENT.items():
         for clock, budget in (("wall", limit), ("cpu", None)):
             mine, off = [run[clock] for run in found[mode]], [run[clock] for run in found["off"]]
-            logs = [[math.log(a / b) for a, b in zip(*pair, strict=True)] for pair in zip(mine, off, strict=True)]
-            middle, low, high = interval(logs)
-            figures.append(Figure(f"{mode}: {clock} time added", middle, "%", budget))
-            figures.append(Figure(f"  95 % interval, from, {mode} {clock}", low, "%"))
-            figures.append(Figure(f"  95 % interval, to, {mode} {clock}", high, "%"))
+            figures.append(added_percent(mine, off).figure(f"{mode}: {clock} time added", "%", budget))
             figures.append(Figure(f"  fastest of all rounds, {mode} {clock}", quietest(mine, off), "%"))
         figures.append(Figure(f"  close(), {mode}", median([run["close"] for run in found[mode]]) * 1e3, "ms"))
     hashes = {run["hash"] for runs in found.values() for run in runs}
     figures.append(Figure("different final parameters over all runs", len(hashes), "", 1))
     update_s = median([seconds for run in found["off"] for seconds in run["wall"]])
-    notes = [f"{rounds} rounds of {updates - 1} updates of {update_s * 1e3:.0f} ms each (off), 16 minibatches of 128"]
+    said = f"{len(found['off'])} rounds of {updates - 1} updates of {update_s * 1e3:.0f} ms each (off), 16 minibatches of 128"
+    notes = [f"{said}; intervals are of 95 %, whole rounds resampled"]
     print_table("whole PPO runs, paired with the agent off", figures, notes=notes, args=args)
 
 

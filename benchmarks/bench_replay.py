@@ -12,6 +12,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ from gradwatch_daemon.records import Counters
 from gradwatch_daemon.replay.run import compare_with_live, replay_run
 from gradwatch_daemon.store.recording import RecordingReader
 from gradwatch_daemon.store.sqlite import SqliteStore
+from paired import interval
 from service import Service
 from table import Figure, arguments, median, percentile, print_table
 
@@ -96,10 +99,11 @@ def measure(profile: str, updates: int, singly: int, rounds: int) -> tuple[list[
             taken, rows, differ = replay(Path(home) / "stored", profile)
             fast.append(taken / rows)
             differing += differ
-    pace = 1.0 / median(fast)
+    pace = interval([[1.0 / taken] for taken in fast])
+    times = pace.map(lambda updates: updates * TRAINER_S)
     return [
-        Figure(f"{profile}, replayed", pace, "updates/s", baseline=("live, one by one", 1.0 / median(live))),
-        Figure(f"  times a trainer of {1 / TRAINER_S:g} updates/s", pace * TRAINER_S, "x", SPEED_LEAST, at_least=True),
+        replace(pace.figure(f"{profile}, replayed", "updates/s"), baseline=("live, one by one", 1.0 / median(live))),
+        times.figure(f"  {profile}, times a trainer of {1 / TRAINER_S:g} updates/s", "x", SPEED_LEAST, at_least=True),
     ], differing
 
 
@@ -136,11 +140,12 @@ def beside_ingest(updates: int, rows: int, rounds: int) -> list[Figure]:
                 done += 20
             asked.join()
         live.close()
-    return [
-        Figure(f"one live row to its ack while a replay runs, p{round(share * 100)}", percentile(beside, share), "ms",
-               baseline=("alone", percentile(alone, share)))
-        for share in (0.5, 0.99)
-    ]  # fmt: skip
+    figures = []
+    for share in (50, 99):
+        waited = interval([[taken] for taken in beside], partial(np.percentile, q=share))
+        row = waited.figure(f"one live row to its ack while a replay runs, p{share}", "ms")
+        figures.append(replace(row, baseline=("alone", percentile(alone, share / 100))))
+    return figures
 
 
 def post_replay(connection: Connection) -> None:

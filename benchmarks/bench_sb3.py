@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
+import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bench_ppo import interval, quietest
+from paired import added_percent, quietest, rounds
 from service import Service
 from table import Figure, arguments, median, print_table
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 BUDGET_PERCENT = 1.0
+ROUNDS_S, UPDATES = 180.0, 10
+"""So long do they take turns, and so many updates are a run."""
 
 
 def train(updates: int, watched: bool) -> tuple[dict[str, list[float]], str]:
@@ -52,36 +51,30 @@ def train(updates: int, watched: bool) -> tuple[dict[str, list[float]], str]:
     return {"wall": [wall for wall, _ in spent], "cpu": [cpu for _, cpu in spent]}, digest
 
 
-def logs(mine: Sequence[Sequence[float]], off: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Log ratios, update by update."""
-    return [[math.log(a / b) for a, b in zip(*pair, strict=True)] for pair in zip(mine, off, strict=True)]
-
-
 def main() -> None:
     """Print the table."""
     args = arguments(__doc__).parse_args()
-    rounds, updates = (1, 4) if args.quick else (10, 10)
+    seconds, updates = (0.0, 4) if args.quick else (ROUNDS_S, UPDATES)
     found: dict[bool, list[dict[str, list[float]]]] = {True: [], False: []}
     digests = set()
+    logging.getLogger("gradwatch").setLevel(logging.WARNING)  # what is watched is told by each run
     with Service() as service:
         os.environ.update(service.environment)
-        for number in range(rounds + 1):
+        for number in rounds(seconds, 3):
             for watched in ((True, False), (False, True))[number % 2]:
-                seconds, digest = train(updates, watched)
+                taken, digest = train(updates, watched)
                 digests.add(digest)
                 if number:
-                    found[watched].append(seconds)
+                    found[watched].append(taken)
     figures = []
     for clock, budget in (("wall", BUDGET_PERCENT), ("cpu", None)):
         mine, off = ([run[clock] for run in found[watched]] for watched in (True, False))
-        middle, low, high = interval(logs(mine, off))
-        figures.append(Figure(f"{clock} time added to an update", middle, "%", budget))
-        figures.append(Figure(f"  95 % interval, from, {clock}", low, "%"))
-        figures.append(Figure(f"  95 % interval, to, {clock}", high, "%"))
+        figures.append(added_percent(mine, off).figure(f"{clock} time added to an update", "%", budget))
         figures.append(Figure(f"  fastest of all rounds, {clock}", quietest(mine, off), "%"))
     figures.append(Figure("different final parameters over all runs", len(digests), "", 1))
     update_s = median([seconds for run in found[False] for seconds in run["wall"]])
-    notes = [f"{rounds} rounds of {updates - 2} updates of {update_s * 1e3:.0f} ms each, 32 minibatches of 128, level NORMAL"]
+    said = f"{len(found[True])} rounds of {updates - 2} updates of {update_s * 1e3:.0f} ms each, 32 minibatches of 128"
+    notes = [f"{said}, level NORMAL; intervals are of 95 %, whole rounds resampled"]
     print_table("Stable-Baselines3 PPO, paired with no callback", figures, notes=notes, args=args)
 
 

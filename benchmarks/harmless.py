@@ -177,10 +177,10 @@ def main() -> None:
     for name in FAULTS:
         for label, share in (("p50", 0.5), ("p99", 0.99)):
             middle, low, high = ratio(times[name], times[OFF], share)
-            figures.append(Figure(f"{name}: {label} of an update", middle, f"x ({low:.2f} to {high:.2f})"))
+            figures.append(Figure(f"{name}: {label} of an update", middle, "x", interval=(low, high)))
         if name != SERVED:
             middle, low, high = ratio(times[name], times[SERVED], 0.5)
-            figures.append(Figure("  its p50 against a daemon that serves", middle, f"x ({low:.2f} to {high:.2f})"))
+            figures.append(Figure("  its p50 against a daemon that serves", middle, "x", interval=(low, high)))
         figures.append(Figure("  close()", ends[name][0], "ms", 1000.0))
     codes = sum(code != 0 for _, code in ends.values())
     figures.append(Figure("contestants whose exit code was not 0", float(codes), "", 0.0))

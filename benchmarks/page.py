@@ -9,10 +9,10 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from table import RESULTS, ROOT, Figure, budget, number, ratio
+from table import RESULTS, ROOT, Figure, budget, measured, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 PAGE = ROOT / "docs" / "budgets.md"
 BEGIN, END = "<!-- figures: written by benchmarks/page.py -->", "<!-- end of figures -->"
@@ -26,14 +26,19 @@ class Measured:
         self.command: str = kept["command"]
         self.when = f"{kept['day']}, load {kept['load']:.1f}, {kept['on']}"
         self.notes: list[str] = kept["notes"]
-        self.figures = [Figure(**{**one, "baseline": one["baseline"] and tuple(one["baseline"])}) for one in kept["figures"]]
+        self.figures = [Figure(**{**one, **_pairs(one)}) for one in kept["figures"]]
 
     def section(self) -> str:
         """Heading, how it was measured, and the table."""
-        rows = [(_name(f), f"{number(f.got)} {f.unit}", budget(f), _met(f), ratio(f)) for f in self.figures]
+        rows = [(_name(f), measured(f), budget(f), _met(f), ratio(f)) for f in self.figures]
         notes = "".join(f"- {note}\n" for note in self.notes)
         told = f"`{self.command}`; {self.when}."
         return f"### {self.title}\n\n{told}\n\n{_table(('what', 'measured', 'budget', 'met', 'ratio'), rows)}\n{notes}"
+
+
+def _pairs(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON keeps as lists."""
+    return {key: tuple(figure[key]) for key in ("baseline", "interval") if figure.get(key)}
 
 
 def _name(figure: Figure) -> str:
@@ -51,12 +56,14 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def summary(tables: Sequence[Measured]) -> str:
-    """How many budgets are met, and those that are not."""
+    """How many budgets are met, those that are not, and those whose interval has room for both."""
     promised = [(table, figure) for table in tables for figure in table.figures if figure.budget is not None]
-    missed = [(table, figure) for table, figure in promised if figure.met == "NO"]
-    rows = [(_name(f), f"{number(f.got)} {f.unit}", budget(f), f"`{table.command}`") for table, f in missed]
-    said = f"Of {len(promised)} budgets {len(promised) - len(missed)} are met."
-    return f"{said} Not met:\n\n{_table(('what', 'measured', 'budget', 'command'), rows)}" if rows else f"{said}\n"
+    told = [f"Of {len(promised)} budgets {sum(figure.met == 'yes' for _, figure in promised)} are met.\n"]
+    for met, said in (("NO", "Not met:"), ("unsure", "Undecided, their 95 % interval has room for both:")):
+        found = [(table, figure) for table, figure in promised if figure.met == met]
+        rows = [(_name(f), measured(f), budget(f), f"`{table.command}`") for table, f in found]
+        told += [f"{said}\n\n{_table(('what', 'measured', 'budget', 'command'), rows)}"] if rows else []
+    return "\n".join(told)
 
 
 def written(page: str, results: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ RESULTS = ROOT / "docs" / "budgets.json"
 class Figure:
     """One measured number. `budget` is the most it may be, or the least where `at_least`; None for a figure without one.
 
-    `baseline` is (name, value in the same unit).
+    `baseline` is (name, value in the same unit); `interval` holds the true value in 95 of 100 cases.
     """
 
     name: str
@@ -40,13 +41,16 @@ class Figure:
     budget: float | None = None
     at_least: bool = False
     baseline: tuple[str, float] | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def met(self) -> str:
-        """`yes`, `NO`, or a dash where nothing is promised."""
-        if self.budget is None:
+        """`yes`, `NO`, `unsure` where the interval has room for both, or a dash where nothing is promised."""
+        budget = self.budget
+        if budget is None:
             return "-"
-        return "yes" if (self.got >= self.budget if self.at_least else self.got <= self.budget) else "NO"
+        met = {end >= budget if self.at_least else end <= budget for end in self.interval or (self.got,)}
+        return "unsure" if len(met) > 1 else "yes" if met.pop() else "NO"
 
 
 def arguments(doc: str | None, **options: str) -> argparse.ArgumentParser:
@@ -91,10 +95,11 @@ def print_table(title: str, figures: Sequence[Figure], *, args: argparse.Namespa
     print(title)
     print(f"{on}; load {load:.1f}{'; QUICK: not to be quoted' if args.quick else ''}\n")
     width = max(len(figure.name) for figure in figures)
-    print(f"  {'figure':<{width}}  {'measured':>18}  {'budget':>14}  {'met':<4} ratio to a baseline of this run")
-    for figure in figures:
-        measured = f"{number(figure.got):>10} {figure.unit:<7}"
-        print(f"  {figure.name:<{width}}  {measured}  {budget(figure):>14}  {figure.met:<4} {ratio(figure)}")
+    shown = [measured(figure) for figure in figures]
+    wide = max(len("measured"), *map(len, shown))
+    print(f"  {'figure':<{width}}  {'measured':>{wide}}  {'budget':>14}  {'met':<6} ratio to a baseline of this run")
+    for figure, said in zip(figures, shown, strict=True):
+        print(f"  {figure.name:<{width}}  {said:>{wide}}  {budget(figure):>14}  {figure.met:<6} {ratio(figure)}")
     for note in notes:
         print(f"  {note}")
     print(flush=True)
@@ -105,10 +110,16 @@ def print_table(title: str, figures: Sequence[Figure], *, args: argparse.Namespa
 def _keep(title: str, table: dict[str, object]) -> None:
     """Put one table where the others are, under its command and title; the one it replaces is gone."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(a for a in sys.argv[1:] if a != "--write")])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(a for a in sys.argv[1:] if a != "--write")])
     day = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     kept[title] = {"command": command, "day": day, **table}
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def measured(figure: Figure) -> str:
+    """The number with its unit and, where there is one, its interval."""
+    said = f"{number(figure.got)} {figure.unit}"
+    return f"{said} ({' to '.join(map(number, figure.interval))})" if figure.interval else said
 
 
 def budget(figure: Figure) -> str:

@@ -29,6 +29,15 @@ def page(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
+def change(tree: Path, **values: object) -> None:
+    """Say something else of one figure, in ms, that has to be small."""
+    results = tree / "docs" / "budgets.json"
+    kept = json.loads(results.read_text(encoding="utf-8"))
+    figure = next(iter(kept.values()))["figures"][0]
+    figure |= {"name": "what was measured", "unit": "ms", "at_least": False, "baseline": None, **values}
+    results.write_text(json.dumps(kept), encoding="utf-8")
+
+
 def test_page_is_what_the_figures_say(tree: Path) -> None:
     """Nobody edited a figure by hand."""
     assert page(tree, "--check").returncode == 0
@@ -36,18 +45,26 @@ def test_page_is_what_the_figures_say(tree: Path) -> None:
 
 def test_figure_that_changed_makes_the_page_stale_until_it_is_written(tree: Path) -> None:
     """A budget that is missed from now on is among those that are not met."""
-    results = tree / "docs" / "budgets.json"
-    kept = json.loads(results.read_text(encoding="utf-8"))
-    figure = next(one for table in kept.values() for one in table["figures"] if one["budget"] is not None)
-    figure |= {"name": "what was measured", "got": figure["budget"] * (0.5 if figure["at_least"] else 2.0)}
-    results.write_text(json.dumps(kept), encoding="utf-8")
+    change(tree, got=2.0, budget=1.0, interval=None)
     stale = page(tree, "--check")
     assert stale.returncode == 1
     assert "python benchmarks/page.py" in stale.stderr
     assert page(tree).returncode == 0
     text = (tree / "docs" / "budgets.md").read_text(encoding="utf-8")
-    assert text.count("| what was measured |") == 2
+    assert text.count("| what was measured | 2.00 ms | <= 1.00 |") == 2
     assert page(tree, "--check").returncode == 0
+
+
+def test_figure_whose_interval_holds_its_budget_is_undecided(tree: Path) -> None:
+    """Neither met nor missed, whatever its middle; an interval on one side of the budget decides."""
+    for interval, said in (((0.5, 1.5), "unsure"), ((0.5, 0.9), "yes"), ((1.1, 1.5), "**no**")):
+        change(tree, got=0.8, budget=1.0, interval=interval)
+        assert page(tree).returncode == 0
+        text = (tree / "docs" / "budgets.md").read_text(encoding="utf-8")
+        head, _, tables = text.partition("### ")
+        (row,) = [line for line in tables.splitlines() if line.startswith("| what was measured | 0.800 ms (")]
+        assert f"| {said} |" in row
+        assert ("| what was measured |" in head.partition("Undecided")[2]) == (said == "unsure")
 
 
 def test_page_without_its_marks_is_refused_and_left(tree: Path) -> None:
