@@ -15,7 +15,7 @@ from gradwatch_contracts.collectors import CORE
 from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SHARES: Mapping[Level, float] = {Level.OFF: 0.01, Level.MINIMAL: 0.01, Level.NORMAL: 0.01, Level.DEBUG: 0.05}
 """Share of an update's time that the agent may take at a level."""
@@ -28,6 +28,10 @@ JUDGED_MIN = 3
 
 REMEMBERED = 8
 """Updates that a median is taken over."""
+
+TURNED, TURNED_BY = 4, 2.0
+"""So many runs in a row that each took more than so many times the median before them are no noise, and what was before is
+forgotten. A median over both would thin to half of what is needed, and learn the rest as seldom as the collector then runs."""
 
 TELL_FIRST, TELL_TIMES = 4, 16
 """Updates at a level after which its costs are told, and how many times as many until the next time: a short look tells once,
@@ -62,8 +66,8 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Thinning:
-    """What holds from the next update on. `share`: predicted, of an update's time; `was`: as measured until now; `every`:
-    collector → it runs in every so many-th update, only those that do not run in all."""
+    """What holds from the next update on. `share`: predicted, of an update's time; `was`: what it takes at the paces until now;
+    `every`: collector → it runs in every so many-th update, only those that do not run in all."""
 
     share: float
     was: float
@@ -82,7 +86,7 @@ def _recent() -> deque[float]:
     return deque(maxlen=REMEMBERED)
 
 
-def _median(values: deque[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     """As of `statistics`, whose import takes as long as that of half the agent."""
     ordered, middle = sorted(values), len(values) // 2
     return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
@@ -94,7 +98,6 @@ class Pace:
     from one run to the next of those that have a pace of their own; `untold`: updates that are yet to be looked at."""
 
     seen: int = 0
-    whole: deque[float] = field(default_factory=_recent)
     core: deque[float] = field(default_factory=_recent)
     costs: dict[str, deque[float]] = field(default_factory=dict)
     periods: dict[str, int] = field(default_factory=dict)
@@ -117,9 +120,19 @@ class Pace:
                     seen = self.costs[name] = _recent()
                 seen.append(cost)
                 self.periods[name] = periods.get(name, 1)
-            self.whole.append(whole)
             self.core.append(max(0.0, whole - optional))
         self.untold.clear()
+
+    def forget(self) -> None:
+        """Of collectors that have turned slow, keep only what they took since."""
+        for costs in self.costs.values():
+            if costs[-1] <= TURNED_BY * min(costs):
+                continue  # as nearly always
+            values = list(costs)
+            before, since = values[:-TURNED], values[-TURNED:]
+            if before and min(since) > TURNED_BY * _median(before):
+                costs.clear()
+                costs.extend(since)
 
     def predict(self, every: Mapping[str, int]) -> float:
         """What the agent takes on average at these paces."""
@@ -158,18 +171,19 @@ class Governor:
         if pace.seen > EAGER and len(pace.untold) < JUDGE_EVERY:
             return None
         pace.remember(periods or {})
-        if len(pace.whole) < JUDGED_MIN:
+        if len(pace.core) < JUDGED_MIN:
             return None
         budget = self._shares[level]
-        if not pace.every and max(pace.whole) + sum(map(max, pace.costs.values())) <= budget:
+        if not pace.every and max(pace.core) + sum(map(max, pace.costs.values())) <= budget:
             return None  # nobody rests, and nobody has to
+        pace.forget()
         wanted = _relax(pace, budget)
         if wanted is None:
             wanted = _tighten(pace, budget)
         if wanted == pace.every:
             return None
-        pace.every = wanted
-        return Thinning(pace.predict(wanted), _median(pace.whole), budget, dict(wanted))
+        was, pace.every = pace.predict(pace.every), wanted
+        return Thinning(pace.predict(wanted), was, budget, dict(wanted))
 
     def costs(self, level: Level) -> tuple[int, dict[str, float]] | None:
         """What `level` took where that is due to be told: updates seen at it, and the mean share of the trainer's own time by

@@ -82,6 +82,34 @@ def test_governor_slow_collector_is_under_budget_within_ten_updates() -> None:
     assert len(agent.decisions) == 1
 
 
+@pytest.mark.parametrize("quick_updates", [11, 12, 13, 14, 41, 42, 43, 44])
+@pytest.mark.parametrize("slow_ms", [0.8, 1.4, 5.0, 40.0])
+def test_governor_collector_that_turns_slow_late_is_under_budget_within_ten_updates(quick_updates: int, slow_ms: float) -> None:
+    """Wherever in a group of judged updates it turns: what is decided by then holds, and is not made of quick and slow ones."""
+    agent = Agent(0.3, {"slow": 0.1, "cheap": 0.1})
+    agent.run(quick_updates)
+    assert agent.decisions == []
+    agent.costs_ms["slow"] = slow_ms
+    agent.run(10)
+    paces = [decision.every for decision in agent.decisions]
+    agent.run(128)
+    assert agent.mean_ms(128) <= BUDGET_MS
+    assert [decision.every for decision in agent.decisions] == paces
+    assert len(paces) == 1
+    assert agent.decisions[0].was == pytest.approx((0.4 + slow_ms) / UPDATE_MS)
+
+
+def test_governor_three_slow_runs_are_no_turn() -> None:
+    """The machine was busy; what takes fifty times as long for so short a while is not thinned."""
+    agent = Agent(0.3, {"slow": 0.1})
+    agent.run(41)
+    for cost_ms in (5.0, 5.0, 5.0, 0.1):
+        agent.costs_ms["slow"] = cost_ms
+        agent.run(1)
+    agent.run(40)
+    assert agent.decisions == []
+
+
 def test_governor_says_what_it_thinned_and_why() -> None:
     """Measured before, predicted after, and what is allowed."""
     agent = Agent(0.5, {"slow": 1.0})

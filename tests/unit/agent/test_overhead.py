@@ -113,6 +113,27 @@ def test_slow_collector_is_under_budget_within_ten_updates_and_the_run_says_so(
         assert not any(isinstance(row[name], Status) for row in rows), name
 
 
+def test_collector_that_turns_slow_late_is_under_budget_within_ten_updates(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was quick before, and wherever it turns between two judgements."""
+    honest = BlockReduction._take_ranges
+    for quick_updates in range(30, 34):
+        monkeypatch.setattr(BlockReduction, "_take_ranges", honest)
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        with monitoring(modules=(model,), optimizers=(optimizer,), overhead=SHARES) as (monitor, record):
+            train(monitor, clock, quick_updates, model, optimizer)
+            assert not [event for event in record.events if event[0] == "overhead"]
+            monkeypatch.setattr(BlockReduction, "_take_ranges", clock.slow_down(honest, SLOW_NS))
+            train(monitor, clock, 74, model, optimizer)
+            ((_, update, _, detail),) = [event for event in record.events if event[0] == "overhead"]
+            rows = [read(row) for row in record.rows][quick_updates + 10 :]
+        assert quick_updates <= update < quick_updates + 10
+        assert detail["was"] > 0.05
+        assert sum(row["sys.agent_ms"] for row in rows) <= 0.0115 * sum(row["sys.update_ms"] for row in rows)
+
+
 def test_invariants_are_in_no_collector() -> None:
     """What can rest is neither a count of non-finite values, nor the probe of the first minibatch, nor the total norm."""
     able = {column for collector in COLLECTORS.values() for column in collector.columns}
