@@ -57,6 +57,13 @@ class TestCalls:
         assert busy
         assert slowest_ms < CALL_MS_MAX
 
+    def test_updates_that_end_while_the_gpu_is_stalled_are_told(self) -> None:
+        """More of them than there are slots: no step waits for one, and each arrives or is told as lost."""
+        slowest_ms, lost, arrived = gpu_checks.updates_while_stalled(DEVICE, 8)
+        assert slowest_ms < CALL_MS_MAX
+        assert lost > 0
+        assert lost + arrived >= 8
+
     def test_calls_inside_a_graph_capture_leave_it_alone(self) -> None:
         """The graph is captured and replayed; what it would have measured says CAPTURING."""
         row = gpu_checks.capture_graph(DEVICE)
@@ -78,3 +85,20 @@ def test_norm_that_overflows_its_dtype_is_told_in_float64(dtype: torch.dtype, cl
 def test_run_on_the_device_is_bit_identical_with_us(level: Level) -> None:
     """Where the GPU is deterministic, as these operators are."""
     assert gpu_checks.is_bit_identical(DEVICE, level)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_norm_under_autocast_is_that_of_the_unscaled_gradients(dtype: torch.dtype) -> None:
+    """With float16 the loss is scaled, and unscaled before the clip."""
+    told, true = gpu_checks.norm_under_autocast(DEVICE, dtype)
+    assert told == pytest.approx(true, rel=1e-3)
+
+
+def test_step_that_grad_scaler_leaves_out_is_told_as_skipped() -> None:
+    """Its scaled gradients overflow."""
+    assert gpu_checks.skipped_by_scaler(DEVICE) == 1.0
+
+
+def test_learning_rate_that_is_a_tensor_on_the_device_is_that_of_the_last_step() -> None:
+    """A schedule writes to it in place, before and after; nothing waits for it."""
+    assert gpu_checks.learning_rate_told(DEVICE) == pytest.approx(0.01)

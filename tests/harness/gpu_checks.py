@@ -1,15 +1,19 @@
-"""What has to hold on a GPU, each check a function of the device. The first three are of CUDA; the others run anywhere."""
+"""What has to hold on a GPU, each check a function of the device. Those down to `device_bytes` are of CUDA; the others run
+anywhere."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from gradwatch_agent.collect.rows import DEVICE_BUSY
+from gradwatch_agent.device.transfer import SLOTS
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from harness import ppo_run
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 SYNCS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaDeviceSynchronize", "cudaMemcpy")
+WARM_UP = 4
+"""Updates that are not timed."""
+
 STALL_CYCLES = 400_000_000
 """Clock cycles for which the GPU is kept busy: 200 to 300 ms."""
 
@@ -42,8 +49,8 @@ def runtime_calls(device: str, updates: int, watch: ppo_run.Watch | None) -> Cou
     """Copies from the device to the host, and calls that wait, as the profiler counts them over a whole run."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler, torch.device(device):
-        ppo_run.train(updates, watch)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        ppo_run.train(updates, watch, device=device)
         torch.cuda.synchronize()
     counted: Counter[str] = Counter()
     for event in profiler.events() or ():
@@ -68,8 +75,7 @@ def train_under_sync_errors(device: str, level: Level) -> list[dict[str, Any]]:
     watched, rows = opener(level)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        with torch.device(device):
-            ppo_run.train(3, watched)
+        ppo_run.train(3, watched, device=device)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return rows()
@@ -81,7 +87,7 @@ def slowest_call_while_stalled(device: str) -> tuple[float, bool]:
     network = nn.Linear(4, 2, **on)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with monitoring(modules=(network,), optimizers=(optimizer,), level=Level.DEBUG) as (monitor, _):
-        for _ in range(3):  # what is allocated once is allocated
+        for _ in range(2 * SLOTS):  # what is allocated once is allocated
             list(calls_of_an_update(monitor, network, optimizer, on))
         torch.cuda.synchronize()
         finished = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -116,6 +122,10 @@ def capture_graph(device: str) -> dict[str, Any]:
     """A CUDA graph captured around a minibatch with our calls in it, and replayed; the row of that update."""
     static = torch.zeros(64, device=device)
     network = nn.Linear(64, 1, device=device)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):  # libraries make their handles before a capture, as torch's manual has it
+        torch.autograd.backward(network(static).mean())
+    torch.cuda.synchronize()
     with monitoring(modules=(network,), sync=True) as (monitor, record):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -127,14 +137,35 @@ def capture_graph(device: str) -> dict[str, Any]:
         return record.last
 
 
+def updates_while_stalled(device: str, updates: int) -> tuple[float, int, int]:
+    """The GPU is busy for some updates, more than copies may be under way: the slowest of our calls, ms, how many updates were
+    told as lost for it, and in how many rows the value arrived once the GPU went on."""
+    with monitoring(sync=False) as (monitor, record):
+        number = torch.ones((), device=device)
+        for _ in range(2 * SLOTS):  # every slot is pinned once
+            monitor.step(number=number)
+        wait(device)
+        monitor.step()
+        before, slowest = len(record.rows), 0.0
+        torch.cuda._sleep(STALL_CYCLES)  # type: ignore[no-untyped-call]
+        for _ in range(updates):
+            begin = time.perf_counter()
+            monitor.step(number=number)
+            slowest = max(slowest, time.perf_counter() - begin)
+        wait(device)
+        monitor.step()
+        told = [read(row).get("user/number") for row in record.rows[before:]]
+        lost = sum(count for count, reason in record.losses if reason == DEVICE_BUSY)
+    return slowest * 1e3, lost, sum(value == 1.0 for value in told)
+
+
 def device_bytes(device: str, level: Level) -> int:
     """Memory we hold on the GPU at the most, over a run."""
     peaks = []
     for watched in (None, opener(level)[0]):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        with torch.device(device):
-            ppo_run.train(3, watched)
+        ppo_run.train(3, watched, device=device)
         peaks.append(torch.cuda.max_memory_allocated())
     return peaks[1] - peaks[0]
 
@@ -159,18 +190,115 @@ def is_bit_identical(device: str, level: Level) -> bool:
     """Whether the parameters and the random numbers of a run are the same with us."""
     ends = []
     for watched in (None, opener(level)[0]):
-        with torch.device(device):
-            ends.append(ppo_run.train(3, watched))
+        ends.append(ppo_run.train(3, watched, device=device))
     return all(map(torch.equal, *ends))
 
 
 def update_ms(device: str, level: Level | None, updates: int) -> float:
-    """Time of an update, ms, the device waited for at the end; None without us."""
-    watched = None if level is None else opener(level)[0]
-    with torch.device(device):
-        ppo_run.train(1, watched)
+    """Time of an update, ms, the device waited for at both ends; None without us. `watch` and `close` are not in it."""
+    marks = []
+
+    def mark(done: int) -> None:
+        if done in (WARM_UP, WARM_UP + updates):
+            wait(device)
+            marks.append(time.perf_counter())
+
+    ppo_run.train(WARM_UP + updates, None if level is None else opener(level)[0], device=device, at_end=mark)
+    return (marks[1] - marks[0]) / updates * 1e3
+
+
+def clip_and_step_ms(device: str, model: nn.Module, level: Level | None, times: int) -> float:
+    """Time of a clip and a step of a model with gradients, ms, in updates of 16 of them; None without us."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def step_often(monitor: Any) -> float:
         begin = time.perf_counter()
-        ppo_run.train(updates, watched)
-        if torch.device(device).type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / updates * 1e3
+        for number in range(1, times + 1):
+            nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+            optimizer.step()
+            if monitor is not None and number % 16 == 0:
+                monitor.step()
+        wait(device)
+        return (time.perf_counter() - begin) / times * 1e3
+
+    if level is None:
+        step_often(None)
+        return step_often(None)
+    with monitoring(modules=(model,), optimizers=(optimizer,), level=level) as (monitor, _):
+        step_often(monitor)
+        return step_often(monitor)
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def learning_rate_told(device: str) -> float:
+    """`opt.lr` of an optimizer whose learning rate is a tensor on the device that a schedule writes to in place: 0.01 was the
+    last step's. On CUDA nothing may wait for it."""
+    network = nn.Linear(4, 2, device=device)
+    rate = torch.tensor(0.5, device=device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, capturable=rate.is_cuda)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        for _ in range(2):
+            network(torch.ones(8, 4, device=device)).mean().backward()
+            with no_waits(device):
+                rate.fill_(0.01)
+                optimizer.step()
+                rate.fill_(0.25)
+                monitor.step()
+        wait(device)
+        monitor.step()
+        return float(read(record.rows[1])["opt.lr"])
+
+
+@contextmanager
+def no_waits(device: str) -> Iterator[None]:
+    """Whatever waits for CUDA in here raises."""
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def norm_under_autocast(device: str, dtype: torch.dtype) -> tuple[float, float]:
+    """The gradient norm told of an update under autocast, and the true one. With float16 the loss is scaled, and unscaled
+    before the clip."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 1)).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler(device, enabled=dtype is torch.float16)
+    with monitoring(modules=(network,), optimizers=(optimizer,), sync=True) as (monitor, record):
+        with torch.autocast(device, dtype=dtype):
+            values = network(torch.randn(64, 16, device=device))[:, 0]
+            loss = values.float().square().mean()
+            monitor.ppo(values=values, returns=values.detach() + 1, loss=loss)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.unscale_(optimizer)
+        true = math.sqrt(sum(float(parameter.grad.double().square().sum()) for parameter in network.parameters()))  # type: ignore[union-attr]
+        nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        scaler.step(optimizer)
+        scaler.update()
+        monitor.step()
+        return record.last["grad.norm"][1], true
+
+
+def skipped_by_scaler(device: str) -> float:
+    """`opt.skipped` of an update whose scaled gradients overflow, so that GradScaler leaves its only step out."""
+    network = nn.Linear(4, 1, device=device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**120)
+    with monitoring(modules=(network,), optimizers=(optimizer,), sync=True) as (monitor, record):
+        loss = (network(torch.full((8, 4), 1e4, device=device)) * 1e4).mean()
+        monitor.ppo(loss=loss)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+        monitor.step()
+        return float(record.last["opt.skipped"])

@@ -28,24 +28,34 @@ class Network(nn.Module):
 Watch = Callable[[nn.Module, torch.optim.Optimizer], Any]
 
 
-def train(updates: int, watch: Watch | None, clip: bool = True) -> list[torch.Tensor]:
-    """Run `updates` updates of 2 epochs x 3 minibatches, the last one ragged.
+def train(
+    updates: int,
+    watch: Watch | None,
+    clip: bool = True,
+    *,
+    device: str = "cpu",
+    at_end: Callable[[int], None] = lambda update: None,
+) -> list[torch.Tensor]:
+    """Run `updates` updates of 2 epochs x 3 minibatches, the last one ragged. `at_end` is called after each, with how many
+    are done.
 
-    Returns all parameters and the next random number. Whatever is passed to the agent is computed without it too.
+    Returns all parameters and the next random number. Whatever is passed to the agent is computed without it too. Everything
+    is put on the device by name: a default device would also take what optimizers keep on the host.
     """
+    on: dict[str, Any] = {"device": device}
     torch.set_num_threads(1)  # test machines are shared; the tensors are small
     torch.manual_seed(3)
-    network = Network()
+    network = Network().to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
     mon = watch(network, optimizer) if watch else None
-    for _ in range(updates):
-        obs, action, rewards = torch.randn(80, 4), torch.randint(3, (80,)), torch.randn(80)
+    for done in range(1, updates + 1):
+        obs, action, rewards = torch.randn(80, 4, **on), torch.randint(3, (80,), **on), torch.randn(80, **on)
         with torch.no_grad():
             old_logp, _, values = network(obs, action)
         advantages = rewards - values
         if mon:
             mon.rollout(rewards=rewards, values=values, returns=rewards, advantages=advantages, observations=obs)
-        for rows in (*torch.split(torch.randperm(80), 32), *torch.split(torch.randperm(80), 32)):
+        for rows in (*torch.split(torch.randperm(80, **on), 32), *torch.split(torch.randperm(80, **on), 32)):
             logp, entropy, value = network(obs[rows], action[rows])
             adv, old, target = advantages[rows], old_logp[rows], rewards[rows]
             ratio = (logp - old).exp()
@@ -69,6 +79,7 @@ def train(updates: int, watch: Watch | None, clip: bool = True) -> list[torch.Te
         last_loss = loss.detach()
         if mon:
             mon.step(env_steps=80, episode_returns=[1.0, 2.0], learning=1.0, tensor=last_loss)
+        at_end(done)
     if mon:
         mon.close()
-    return [*(parameter.detach().clone() for parameter in network.parameters()), torch.rand(1)]
+    return [*(parameter.detach().clone() for parameter in network.parameters()), torch.rand(1, **on)]
