@@ -19,6 +19,7 @@ from gradwatch_daemon.records import (
     Newest,
     Run,
     RunView,
+    SignalBlock,
     SignalKey,
     Stream,
     TableRecord,
@@ -247,3 +248,13 @@ def make_newest(values: Mapping[str, float], missing: Sequence[str] = ()) -> New
     status = np.array([0] * len(values) + [int(Status.NOT_CALLED)] * len(missing), np.uint8)
     numbers = np.array([*values.values(), *(0.0 for _ in missing)], np.float32)
     return Newest(keys, numbers, status, T0_NS, T0_NS + 20_000_000)
+
+
+def make_block(run: str = "ant-ppo", first: int = 10, n: int = 3) -> SignalBlock:
+    """Rows of one signal."""
+    update = np.arange(first, first + n, dtype=np.int64)
+    zeros = np.zeros(n, dtype=np.uint8)
+    values = np.zeros((1, n), dtype=np.float32)
+    return SignalBlock(
+        Stream(run, 2, 1), update, update, update, zeros, zeros, (SignalKey("policy.kl.k3"),), values, values.astype(np.uint8)
+    )

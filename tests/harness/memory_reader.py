@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from gradwatch_daemon.records.notices import Delivery
     from gradwatch_daemon.store.chunks.buckets import Items
     from gradwatch_daemon.store.protocol import AnomalyFilter, Series
-    from harness.memory_store import Memory, StreamRows
+    from harness.memory_rows import StreamRows
+    from harness.memory_store import Memory
 
 
 class MemoryReader:

@@ -5,30 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 import sqlite3
 import struct
 import zipfile
 from contextlib import closing
-from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gradwatch_contracts import messages as m
 from gradwatch_contracts.columns import Status
 from gradwatch_daemon.exporting.flat import column_name
 from gradwatch_daemon.store.extract import extract_run
 from gradwatch_daemon.store.recording import RecordingReader
 from gradwatch_daemon.store.schema import MIGRATIONS
 from harness.command_line import CommandLine
-from harness.world import World
+from harness.exported import anomaly_of, write_two_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAN, INF = float("nan"), float("inf")
-BROKEN = {"loss.total": (16.0, NAN, NAN), "loss.total.nonfinite": (16.0,), "loss.total.nonfinite_mb": (0.0,)}
 
 
 @pytest.fixture
@@ -41,25 +37,8 @@ def gradwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two runs under `classic`: one of chunks and tails with NaN, an infinity, missing values and an anomaly; one quiet."""
-    path = tmp_path / "data"
-    path.mkdir()
-    world = World(path, profile="classic")
-    world.greet(run="ant-ppo", updates_total=2000)
-    for _ in range(11):
-        world.tick(world.rows.samples(100))
-    world.store.compact()
-    odd = {"loss.total": (16.0, INF, 0.0), "opt.lr": (0.1,)}
-    world.tick(world.rows.samples(2, changed=odd, status={"policy.kl.k3": Status.NOT_CALLED}))
-    world.tick(m.Loss(world.rows.seq, world.rows.seq + 3, "outbox full"))
-    world.rows.seq += 4
-    world.tick(world.rows.samples(10, changed=BROKEN))
-    world.rows.seq = 0
-    world.tick(m.Bye("finished"))
-    world.greet(run="quiet", session="s-2", launch_id="l-2")
-    world.tick(world.rows.samples(5))
-    world.close()
-    return path
+    """See `write_two_runs`."""
+    return write_two_runs(tmp_path / "data")
 
 
 def _stored(data: Path, run: str) -> list[tuple[int, dict[str, Any]]]:
@@ -85,11 +64,6 @@ def _bits(value: float) -> bytes:
 
 def _parsed(text: str) -> float:
     return {"NaN": NAN, "Infinity": INF, "-Infinity": -INF}.get(text) or float(text)
-
-
-def _anomaly_of(data: Path) -> str:
-    with closing(RecordingReader(data)) as reader:
-        return next(one.id for one in reader.recording("ant-ppo").anomalies if one.kind == "nonfinite")
 
 
 def test_export_of_neither_a_run_nor_an_anomaly_exits_3_and_names_the_nearest(gradwatch: CommandLine, data: Path) -> None:
@@ -219,7 +193,7 @@ def test_parquet_tells_null_from_nan_and_keeps_reasons_and_units(gradwatch: Comm
 
 def test_table_of_an_anomaly_is_what_lies_around_it(gradwatch: CommandLine, data: Path) -> None:
     """A hundred updates before; `--from` and `--to` say otherwise."""
-    id_ = _anomaly_of(data)
+    id_ = anomaly_of(data)
     around = gradwatch("export", id_, "--format", "jsonl", "--out", "-", "--data-dir", data).out.splitlines()
     asked = gradwatch(
         "export", id_, "--format", "jsonl", "--out", "-", "--from", "1100", "--to", "1101", "--data-dir", data
@@ -234,7 +208,7 @@ def test_table_of_an_anomaly_is_what_lies_around_it(gradwatch: CommandLine, data
 def test_bundle_replays_to_the_same_anomalies_bit_for_bit(gradwatch: CommandLine, data: Path, tmp_path: Path) -> None:
     """Without being told the rules: they are in it. The live record is in it too, so that `--diff live` proves it."""
     live = gradwatch("replay", "ant-ppo", "--data-dir", data, "--profile", "classic", "--diff", "live", "--json")
-    assert gradwatch("export", _anomaly_of(data), "--format", "zip", "--out", "case.zip", "--data-dir", data).code == 0
+    assert gradwatch("export", anomaly_of(data), "--format", "zip", "--out", "case.zip", "--data-dir", data).code == 0
     bundle = gradwatch("replay", tmp_path / "case.zip", "--diff", "live", "--json")
 
     expected, found = json.loads(live.out), json.loads(bundle.out)
@@ -341,68 +315,3 @@ def test_extract_takes_a_run_of_more_streams_than_an_expression_may_have_parts(d
         (count,) = db.execute("SELECT count(*) FROM stream").fetchone()
         (copied,) = db.execute("SELECT sum(n) FROM tail").fetchone()
     assert (count > 1500, copied > 0) == (True, True)
-
-
-class _Page(HTMLParser):
-    """What a page refers to, and its texts by tag."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "srcset", "poster")]
-
-
-def test_page_is_one_small_file_that_fetches_nothing_and_shows_the_fault(
-    gradwatch: CommandLine, data: Path, tmp_path: Path
-) -> None:
-    """Opens offline, with plots, the anomaly first, and who could not see."""
-    id_ = _anomaly_of(data)
-    assert gradwatch("export", id_, "--out", "case.html", "--data-dir", data).code == 0
-    text = (tmp_path / "case.html").read_text(encoding="utf-8")
-    page = _Page()
-    page.feed(text)
-
-    assert len(text.encode()) < 500_000
-    assert (page.links, "script" in page.tags, "link" in page.tags) == ([], False, False)
-    assert not re.findall(r"url\(|@import|https?://", text)
-    assert "default-src 'none'" in text
-    assert page.tags.count("svg") >= 8
-    assert 'class="nonfinite"' in text
-    assert "4 records never came (outbox full)" in text
-    assert "<h2>The anomaly</h2>" in text
-    assert "blind" in text
-
-
-def test_page_of_a_run_lists_its_anomalies_and_escapes_what_a_trainer_sent(gradwatch: CommandLine, tmp_path: Path) -> None:
-    """Names and configuration come from elsewhere."""
-    path = tmp_path / "data"
-    path.mkdir()
-    world = World(path, profile="classic")
-    world.greet(config={"note": "<script>alert(1)</script>"}, tags={"a": "<b>"})
-    world.tick(world.rows.samples(60, changed=BROKEN))
-    world.close()
-
-    assert gradwatch("export", "ant-ppo", "--data-dir", path).code == 0
-    text = (tmp_path / "ant-ppo.html").read_text(encoding="utf-8")
-
-    assert "<script" not in text
-    assert "&lt;script&gt;" in text
-    assert "<details open><summary>" in text
-
-
-def test_page_of_a_long_run_with_many_signals_stays_below_its_bound(gradwatch: CommandLine, tmp_path: Path) -> None:
-    """Ten thousand noisy updates of every signal there is: the plots are of places, not of updates."""
-    path = tmp_path / "data"
-    path.mkdir()
-    world = World(path)
-    world.greet(updates_total=20_000)
-    for i in range(50):
-        world.tick(world.rows.samples(200, changed={"policy.kl.k3": (1024.0, 0.004 + 0.001 * (i % 7), 0.02)}))
-    world.close()
-
-    assert gradwatch("export", "ant-ppo", "--data-dir", path).code == 0
-    assert (tmp_path / "ant-ppo.html").stat().st_size < 500_000
