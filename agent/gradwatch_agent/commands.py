@@ -95,6 +95,11 @@ class Commands:
         """Those that were begun and are not over, but for those handed over."""
         return tuple(self._running.values())
 
+    @property
+    def idle(self) -> bool:
+        """Whether `due` would find nothing: no command came, and none waits."""
+        return not (self._inbox or self._waiting)
+
     def is_running(self, id_: str) -> bool:
         """Whether it was begun and is neither over nor taken back."""
         return id_ in self._running
@@ -107,7 +112,7 @@ class Commands:
     def due(self, update: int, now_unix_ns: int, verbs: Verbs) -> Due:
         """What is to be done before `update` begins; each id at most once in the life of this object. What is more than a
         daemon may have open is refused, so at most `INBOX_MAX` at a time."""
-        if not self._inbox and not self._waiting:
+        if self.idle:
             return NOTHING
         # The thread that packs a trace may end one between a look and a pop.
         stop = [command for id_ in self._take_in() if (command := self._running.pop(id_, None)) is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Union
 
 from gradwatch_agent.actions import Actions
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 MINIMAL = Level.MINIMAL
 BOX_GONE = "queue full: black box"
+NOTHING: Mapping[str, int] = MappingProxyType({})
+"""What optional collectors took in an update in which none ran."""
 
 Looked = tuple["PolicyCollector", "GradientCollector", Union["ExemplarCollector", None]]
 """Where the minibatches of the running update go; the last of them only at DEBUG."""
@@ -169,18 +172,22 @@ class UpdateCycle:
         self._exits.add(self)
         disable_in_child(self)
 
-    @guarded
     def _advance(self, begin_ns: int) -> None:
         """Go on to the next update, whatever happened to this one."""
-        if self._capture is not None:
-            self._capture.boundary()
-            self._resume()
-        self.update += 1
-        self._begin()
-        self._stepped_ns = begin_ns
-        self._agent_ns += time.perf_counter_ns() - begin_ns
-        if self._open:  # after the agent's time is taken: what a command does was asked for
-            self.actions.boundary(self.update, self._clock_ns + time.monotonic_ns())
+        try:  # what `guarded` does, in one function less
+            if self._capture is not None:
+                self._capture.boundary()
+                self._resume()
+            self.update += 1
+            self._begin()
+            self._stepped_ns = begin_ns
+            self._agent_ns += time.perf_counter_ns() - begin_ns
+            if self._open and not self.actions.commands.idle:  # after the agent's time: what a command does was asked for
+                self.actions.boundary(self.update, self._clock_ns + time.monotonic_ns())
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "UpdateCycle._advance", error)
 
     def _begin(self) -> None:
         """Begin update `self.update` at the level that holds from now on, and answer for what changed."""
@@ -190,13 +197,19 @@ class UpdateCycle:
             self._exits.remove(self)
             self._let_go()
             return
-        self.level, notes = self._desired.boundary(self.update)
-        self._collected = min(self.level, MINIMAL) if self._settings.thins(self.update, self.level) else self.level
-        for note in notes:
-            self._outbox.put_result(note.id, note.state, note.update, note.reason)
-        self._settings.switches.take_spent_ns()
-        if self._overhead is not None:
-            self._overhead.begin(self.update, self._collected)
+        desired, settings = self._desired, self._settings
+        if desired.wanted is not desired.settled:
+            self.level, notes = desired.boundary(self.update)
+            for note in notes:
+                self._outbox.put_result(note.id, note.state, note.update, note.reason)
+        collected = level = self.level
+        if settings.collect_every > 1 and settings.thins(self.update, level):
+            collected = min(level, MINIMAL)
+        self._collected = collected
+        if settings.switches.spent_ns:
+            settings.switches.take_spent_ns()
+        if self._overhead is not None and self._overhead.rests:
+            self._overhead.begin(self.update, collected)
         self._tally = Tally()
         if self._measurement is not None:
             self._measurement.begin(self._tally, self._collected)
@@ -204,45 +217,50 @@ class UpdateCycle:
     def _finish(self, now_ns: int, flags: int, env_steps: object = None) -> None:
         """Turn the running update into a row, when its values have arrived. Who calls tells what fails by `_lose`: around the
         call, since Ctrl-C may land as this begins."""
-        self._rows.put(self._pack(now_ns, flags, env_steps))
-
-    def _lose(self, error: BaseException) -> None:
-        """Tell that the update became no row."""
-        self._outbox.lose(1, reason_of_loss(error))
-
-    def _pack(self, now_ns: int, flags: int, env_steps: object) -> Waiting:
-        """The finished update, its values perhaps under way."""
         level, tally = self.level, self._tally
         underway, lost = None, False
         switches, measurement = self._settings.switches, self._measurement
-        self._phases.tell(tally if level >= MINIMAL else None)
+        if self._phases.spent:
+            self._phases.tell(tally if level >= MINIMAL else None)
         if level >= MINIMAL:
             if measurement is not None:
                 underway, lost = self._bring_over(measurement)
                 flags = flags or RowFlag.SKIPPED * measurement.idle
                 self._agent_ns += measurement.take_spent_ns()
-            if self._memory is not None and switches.on("host_memory"):
-                begin = time.perf_counter_ns()
-                self._memory.tell(tally, now_ns)
-                switches.charge("host_memory", time.perf_counter_ns() - begin)
-            switches.refuse(tally, self._collected)
-            for key, status in self._user.take_refused().items():
-                tally.refuse("user", status, key)
-            if not UNFIT.isdisjoint(tally.reasons.values()):
+            memory = self._memory
+            if memory is not None and "host_memory" not in switches.resting:
+                if now_ns < memory.fresh_until_ns:
+                    tally.parts["sys.host_bytes", ""] = memory.part
+                else:
+                    begin = time.perf_counter_ns()
+                    updates = memory.tell(tally, self.update, now_ns)
+                    switches.charge("host_memory", time.perf_counter_ns() - begin, updates)
+            if switches.off:
+                switches.refuse(tally, self._collected)
+            if self._user.refused:
+                for key, status in self._user.take_refused().items():
+                    tally.refuse("user", status, key)
+            if tally.reasons and not UNFIT.isdisjoint(tally.reasons.values()):
                 self._unfit.update(COLUMNS[name].call for (name, _), status in tally.reasons.items() if status in UNFIT)
             update_ms = (now_ns - self._stepped_ns) / 1e6
             tally.parts["sys.update_ms", ""] = (update_ms,)
             made_ns = self._outbox.made_ns  # on another thread, but in the trainer's interpreter
-            self._agent_ns += made_ns - self._made_ns
+            agent_ms = (self._agent_ns + made_ns - self._made_ns) / 1e6
             self._made_ns = made_ns
-            tally.parts["sys.agent_ms", ""] = (self._agent_ns / 1e6,)  # as for update_ms: from the last step() to this one
+            tally.parts["sys.agent_ms", ""] = (agent_ms,)  # as for update_ms: from the last step() to this one
             if self._collected is level and not flags and self._overhead is not None:
-                self._overhead.judge(self.update, level, Taken(update_ms, self._agent_ns / 1e6, switches.take_spent_ns()))
+                spent_ns = switches.take_spent_ns() if switches.spent_ns else NOTHING
+                self._overhead.judge(self.update, level, Taken(update_ms, agent_ms, spent_ns))
         self._agent_ns = 0
         steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
-        return Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, switches.resting)
+        resting = switches.resting
+        self._rows.put(Waiting(self.update, t_ns, steps, level, flags, tally, user, underway, lost, thinned, resting))
+
+    def _lose(self, error: BaseException) -> None:
+        """Tell that the update became no row."""
+        self._outbox.lose(1, reason_of_loss(error))
 
     def _bring_over(self, measurement: Measurement) -> tuple[Underway | None, bool]:
         """Queue the copy of what was measured on devices; whether its values are lost because none could be queued."""
@@ -263,7 +281,7 @@ class UpdateCycle:
 
     def _say_last(self, error: BaseException | None) -> None:
         """Pack the unfinished update, then tell of the exception, then wait a little for copies under way."""
-        started = self._user.values or self._tally.parts or self._tally.reasons
+        started = self._user.started or self._tally.parts or self._tally.reasons
         if started or (self._measurement is not None and self._measurement.touched):
             if error is None and self.update == self._settings.update_start:
                 self._hints.say("step", "step() was never called, so all is one update. Call mon.step() after each update.")

@@ -38,19 +38,21 @@ class DesiredState:
     the daemon does meanwhile, unless it vanishes from what the daemon wants.
     """
 
-    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_settled", "_too_many", "_wanted")
+    __slots__ = ("_base", "_ended", "_held", "_left", "_level", "_running", "_too_many", "settled", "wanted")
 
     def __init__(self, base: Level) -> None:
         self._base = base
         self._level = base
-        self._wanted = Desired(revision=0, base=base)
+        self.wanted = Desired(revision=0, base=base)
+        """What the daemon wants, as it was last told."""
         self._too_many: tuple[str, ...] = ()
         self._held: tuple[Level, Level | None] = base, None
         self._running: dict[str, Active] = {}
         self._left: dict[str, int] = {}
         self._ended: dict[str, None] = {}
-        self._settled: Desired | None = None
-        """What was wanted at the last boundary, while that asks for no escalation and none runs: then nothing can change."""
+        self.settled: Desired | None = None
+        """What was wanted at the last boundary, while that asks for no escalation and none runs. As long as it is what is
+        wanted now, nothing can change, and `boundary` need not be called."""
 
     @property
     def level(self) -> Level:
@@ -62,10 +64,10 @@ class DesiredState:
 
         Escalations beyond `limits.ESCALATIONS_ACTIVE_MAX`, which no honest daemon has, are refused, as many of them at a time.
         """
-        if welcome or desired.revision > self._wanted.revision:
+        if welcome or desired.revision > self.wanted.revision:
             most = limits.ESCALATIONS_ACTIVE_MAX
             self._too_many = tuple(active.id for active in desired.active[most : 2 * most])
-            self._wanted = replace(desired, active=desired.active[:most])
+            self.wanted = replace(desired, active=desired.active[:most])
 
     def boundary(self, update: int) -> tuple[Level, list[ResultNote]]:
         """Return the level that `update`, about to begin, is collected at, and what changed with it.
@@ -76,8 +78,8 @@ class DesiredState:
         base and pin. One above a pin waits for the pin to go, since it could not hold; one that runs already counts on.
         A revision of 0 says nothing of the base: then the one given at the start holds.
         """
-        wanted = self._wanted
-        if wanted is self._settled:
+        wanted = self.wanted
+        if wanted is self.settled:
             return self._level, []
         if update >= wanted.not_before:
             self._held = wanted.base if wanted.revision > 0 else self._base, wanted.pin
@@ -94,7 +96,7 @@ class DesiredState:
             notes.append(ResultNote(id_, "applied", update))
         self._level = effective_level(base, pin, [active.level for active in self._running.values()])
         quiet = update >= wanted.not_before and not (wanted.active or self._running)
-        self._settled = wanted if quiet else None
+        self.settled = wanted if quiet else None
         return self._level, notes
 
     def _finish(self, listed: Mapping[str, Active]) -> dict[str, str]:

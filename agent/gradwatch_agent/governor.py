@@ -161,15 +161,19 @@ class Governor:
         every = self._paces[level].every
         return frozenset([name for name, pace in every.items() if update % pace]) if every else NOBODY
 
-    def end(self, level: Level, taken: Taken, periods: Mapping[str, int] | None = None) -> Thinning | None:
-        """Take what an update at `level` took; the decision when it differs from the last one. `periods`: see `Switches`."""
+    def end(self, level: Level, taken: Taken) -> bool:
+        """Take what an update at `level` took; whether it is time to `decide`."""
         pace = self._paces[level]
         pace.seen += 1
         if pace.seen <= WARM_UP or taken.update_ms <= taken.agent_ms:
-            return None
+            return False
         pace.untold.append(taken)
-        if pace.seen > EAGER and len(pace.untold) < JUDGE_EVERY:
-            return None
+        return pace.seen <= EAGER or len(pace.untold) >= JUDGE_EVERY
+
+    def decide(self, level: Level, periods: Mapping[str, int] | None = None) -> Thinning | None:
+        """Look at the updates at `level` since the last time; the decision when it differs from the last one. `periods`: see
+        `Switches`."""
+        pace = self._paces[level]
         pace.remember(periods or {})
         if len(pace.core) < JUDGED_MIN:
             return None

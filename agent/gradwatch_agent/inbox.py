@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from gradwatch_agent.row import Row
 from gradwatch_contracts.messages import Artifact, Event, Result, Table
@@ -39,14 +39,18 @@ class Lost:
     count: int
     reason: str
 
+    @property
+    def size(self) -> int:
+        """Bytes it is charged."""
+        return RECORD_BYTES + len(self.reason)
+
 
 Note = Union[Event, Result, Artifact]
 Evidence = Union[Table, Note, Lost]
 Record = Union[Row, Evidence]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """Stands for records that are yet to be made: `make` is called once, by the link thread, in the order of what was put.
     `size` bytes are charged for what it holds on to.
 
@@ -98,7 +102,7 @@ class Inbox:
         elsewhere."""
         self._rows.append(row)
         self._rows_put += 1
-        self._bytes += size_of(row)
+        self._bytes += row.size
         if self._bytes + held > self._rows_max:
             self._crowd_rows(held)
 
@@ -128,7 +132,7 @@ class Inbox:
                 oldest = self._rows.popleft()
             except IndexError:
                 return
-            self._bytes -= size_of(oldest)
+            self._bytes -= oldest.size
             self._count(oldest)
 
     def _count(self, dropped: Record | Draft) -> None:
@@ -138,6 +142,8 @@ class Inbox:
 
     def take(self) -> Iterator[Record | Draft]:
         """What is there now, in the order it was put; rows that were dropped may let evidence come a little early."""
+        if not self:
+            return
         tables, notes, rows = len(self._tables), len(self._notes), len(self._rows)  # not until empty: more may come for ever
         evidence = sorted((*_pop(self._tables, tables), *_pop(self._notes, notes)), key=lambda entry: entry[0])
         for _, before, record in evidence:
@@ -159,7 +165,7 @@ class Inbox:
             row = self._rows.popleft()
         except IndexError:
             return None
-        self._bytes -= size_of(row)
+        self._bytes -= row.size
         return row
 
     def clear(self) -> None:
@@ -176,7 +182,7 @@ def _pop(queue: deque[tuple[int, int, Evidence | Draft]], most: int) -> Iterator
 
 def size_of(record: Record | Draft) -> int:
     """Bytes a record is charged."""
-    if isinstance(record, Draft):
+    if isinstance(record, (Draft, Lost)):
         return record.size
     if isinstance(record, Row):
         return RECORD_BYTES + len(record.values) + len(record.status)

@@ -271,7 +271,8 @@ class Link:
             note_own_error(self, "link.turn", error)
             flooded = True
         pause_s = self._pause_s(time.monotonic())
-        if flooded:
+        busy = pause_s == limits.SEND_INTERVAL_S and self._session.state is State.LIVE
+        if flooded or busy:  # while rows flow, each brings an ack: to wake up for it would take the interpreter twice a tick
             time.sleep(pause_s)
         else:
             socket.poll(int(pause_s * 1000))
@@ -286,7 +287,7 @@ class Link:
         import zmq
 
         for _ in range(FRAMES_PER_TURN):
-            if not socket.poll(0):
+            if not int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # unlike `poll` it keeps the interpreter
                 return False
             parts = socket.recv_multipart(zmq.DONTWAIT)
             self._session.receive(parts[0] if len(parts) == 1 else b"", time.monotonic())

@@ -64,7 +64,7 @@ class Outbox:
         self.box: Callable[[], tuple[Table, ...]] = tuple
         """The black box as it is now, for a spool. Called on the link thread."""
         self.made_ns = 0
-        """CPU time that the link thread took so far to make what was put as drafts."""
+        """CPU time that the link thread took so far to make what was put as drafts, and to number it."""
         self.fail: Callable[[Exception], None] = lambda error: None
         """Told, on the link thread, why a draft could not be made."""
 
@@ -168,8 +168,11 @@ class Outbox:
         for reason, count in crowded.items():
             self._lose_new(count - self._crowded_seen.get(reason, 0), reason)
         self._crowded_seen = crowded
-        for record in self._inbox.take():
-            self._number(record)
+        if self._inbox:
+            begin = time.thread_time_ns()
+            for record in self._inbox.take():
+                self._number(record)
+            self.made_ns += time.thread_time_ns() - begin
         if self._uploads and not self._notes.holds(Artifact):
             for record in self._uploads[0].next():
                 self._number(record)
@@ -308,14 +311,15 @@ class Outbox:
 
     def _make(self, draft: Draft) -> Sequence[Record]:
         """The records of a draft. One that cannot be made takes nothing with it that was put beside it."""
-        begin = time.thread_time_ns()
         try:
             return tuple(draft.make())
         except Exception as error:
             self.fail(error)
+        try:
             return (Lost(1, OUR_ERROR), *draft.otherwise())
-        finally:
-            self.made_ns += time.thread_time_ns() - begin
+        except Exception as error:
+            self.fail(error)
+            return (Lost(1, OUR_ERROR),)
 
     def _lose_new(self, count: int, reason: str) -> None:
         if count > 0:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class Overhead:
     """The governor of one run, what it decides for and whom it tells. An update begins with `begin` and ends with `judge`."""
 
-    __slots__ = ("_governor", "_outbox", "_switches")
+    __slots__ = ("_governor", "_outbox", "_switches", "rests")
 
     def __init__(self, shares: Mapping[Level, float], switches: Switches, outbox: Outbox) -> None:
         self._governor, self._switches, self._outbox = Governor(shares), switches, outbox
+        self.rests = False
+        """Whether it was ever decided that a collector rests: until then there is nothing to `begin`."""
 
     def begin(self, update: int, level: Level) -> None:
         """Let rest in `update` who has to."""
@@ -33,8 +35,11 @@ class Overhead:
 
     def judge(self, update: int, level: Level, taken: Taken) -> None:
         """Take in a whole update at `level`, and tell the run of what is decided."""
-        thinning = self._governor.end(level, taken, self._switches.periods)
+        if not self._governor.end(level, taken):
+            return
+        thinning = self._governor.decide(level, self._switches.periods)
         if thinning is not None:
+            self.rests = True
             LOGGER.info("gradwatch: %s", thinning.sentence)
             detail: dict[str, Scalar] = {"share": thinning.share, "was": thinning.was, "budget": thinning.budget}
             detail.update({f"every.{name}": every for name, every in thinning.every.items()})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradwatch_contracts.columns import Schema
 
 _SCALARS = struct.Struct("<qqqBB")
+LEVEL_MAX = max(Level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def row_fault(row: Row) -> str:
         _SCALARS.pack(row.update, row.t_ns, row.env_steps, row.level, row.flags)
     except struct.error:
         return "row number out of range"
-    return "" if row.level <= max(Level) else "row number out of range"
+    return "" if row.level <= LEVEL_MAX else "row number out of range"
 
 
 def pack_rows(first_seq: int, rows: Sequence[Row]) -> Samples:

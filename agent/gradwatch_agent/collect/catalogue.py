@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
+from gradwatch_agent.collect.host import NO_SCALARS
 from gradwatch_contracts import limits
 from gradwatch_contracts.collectors import COLLECTORS
 from gradwatch_contracts.columns import WIDTH, Column, Kind, RankRule, RowFlag, Schema, Status
@@ -14,9 +16,9 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
-    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.host import Key, Scalars, Tally
 
 EMPTY_MAX = 256
 """Empty rows kept: one for each level and each set of resting collectors."""
@@ -27,6 +29,29 @@ REST = bytes(code if code == Status.LEVEL else Status.THINNED for code in range(
 Place = tuple[int, int]
 """(first slot, column index)."""
 
+Frame = tuple[Level, bool, bool, "frozenset[str]"]
+"""What decides why a column is missing before anything was measured: the level, whether the update is a part of one, whether it
+was thinned, and the collectors that rested."""
+
+
+class Plan(NamedTuple):
+    """Where each number of a row goes, and its statuses: for all rows with the partial columns `parts` and the scalars `user`,
+    in this order, and with these reasons. `run`: the first slot of scalars that lie side by side, as they do unless keys
+    vary."""
+
+    parts: tuple[Key, ...]
+    reasons: dict[Key, Status]
+    user: tuple[str, ...]
+    slots: list[int]
+    user_slots: list[int]
+    run: int | None
+    status: bytes
+
+    def fits(self, tally: Tally, user: tuple[str, ...], numbers: int) -> bool:
+        """Whether it holds for a row with so many numbers in partial columns."""
+        alike = numbers == len(self.slots) and user == self.user and tally.reasons == self.reasons
+        return alike and tuple(tally.parts) == self.parts
+
 
 class Catalogue:
     """Every registered column, then the subjects (heads, keys) in the order in which they appeared.
@@ -36,18 +61,18 @@ class Catalogue:
     name of a signal that is no column travels as that signal.
     """
 
-    __slots__ = ("_blank", "_columns", "_empty", "_never", "_places", "_run", "_schema", "_slots", "_users")
+    __slots__ = ("_blank", "_columns", "_empty", "_never", "_places", "_plans", "_schema", "_slots", "_users")
 
     def __init__(self, never: Collection[str] = ()) -> None:
         self._never = frozenset(never)
         self._columns: list[Column] = []
         self._places: dict[tuple[str, str], Place] = {}
         self._users: dict[str, Place] = {}
-        self._run: tuple[tuple[str, ...], Place | None] = ((), None)
         self._slots = 0
         self._schema: Schema | None = None
         self._blank: array[float] = array("d")
-        self._empty: dict[tuple[int, bool, bool, frozenset[str]], bytes] = {}
+        self._empty: dict[Frame, bytes] = {}
+        self._plans: dict[Frame, Plan] = {}
         for spec in COLUMNS.values():
             if not spec.per and spec.call not in self._never:
                 self.place(spec.name, "")
@@ -57,8 +82,9 @@ class Catalogue:
         """The columns so far."""
         if self._schema is None:
             self._schema = Schema.of(self._columns)
-            self._blank = array("d", [math.nan]) * self._slots
+            self._blank = array("d", [math.nan]) * (self._slots + 1)  # the last for what has no column
             self._empty.clear()
+            self._plans.clear()
         return self._schema
 
     def place(self, name: str, subject: str) -> Place | None:
@@ -82,7 +108,7 @@ class Catalogue:
         level: Level,
         flags: int,
         tally: Tally,
-        user: Mapping[str, float],
+        user: Scalars = NO_SCALARS,
         *,
         thinned: bool = False,
         resting: frozenset[str] = frozenset(),
@@ -90,54 +116,58 @@ class Catalogue:
         """Lay out one row: the schema, the values (f64 little-endian) and the statuses (u8). `thinned`: above MINIMAL
         nothing was collected although the level includes it. `resting`: collectors left out of this update to save time.
 
-        A slot without a measured value holds NaN, so that reading it by mistake shows.
+        A slot without a measured value holds NaN, so that reading it by mistake shows. Nearly every row of a run is like one
+        before: the same columns in the same order, and missing for the same reasons. Then only its numbers are laid out.
         """
-        missing = tally.missing()
-        places = self._places
+        keys, packed = user
+        frame = level, bool(flags & RowFlag.PARTIAL), thinned, resting
+        numbers = list(chain.from_iterable(tally.parts.values()))
+        plan = self._plans.get(frame)
+        if plan is None or not plan.fits(tally, keys, len(numbers)):
+            plan = self._plan(frame, tally, keys)
+        schema, values = self.schema, self._blank[:]
+        for slot, number in zip(plan.slots, numbers, strict=True):
+            values[slot] = number
+        scalars = array("d", packed)
+        if plan.run is not None:
+            values[plan.run : plan.run + len(scalars)] = scalars
+        else:
+            for slot, number in zip(plan.user_slots, scalars, strict=True):
+                values[slot] = number
+        values.pop()
+        if sys.byteorder == "big":
+            values.byteswap()
+        return schema, values.tobytes(), plan.status
+
+    def _plan(self, frame: Frame, tally: Tally, user: tuple[str, ...]) -> Plan:
+        """The long way: give each key a column, and find where its numbers and its status go."""
+        places, missing = self._places, tally.missing()
         for key in (*tally.parts, *missing):
             if key not in places and (key in tally.parts or COLUMNS[key[0]].call not in self._never):
                 self.place(*key)
-        run = self._place_users(user) if user else None
-        schema = self.schema
-        values = self._blank[:]
-        status = bytearray(self._missing(level, bool(flags & RowFlag.PARTIAL), thinned, resting))
+        user_places = [self._users.get(key) or self.place("user", key) for key in user]
+        bin_slot, slots = self.schema.slots, []
+        status = bytearray(self._missing(*frame))
         for key, part in tally.parts.items():
-            place = places.get(key)
-            if place is None:
-                continue
-            slot, index = place
-            for offset, number in enumerate(part):
-                values[slot + offset] = number
-            status[index] = 0
-        if run is not None:
-            (slot, index), count = run, len(user)
-            values[slot : slot + count] = array("d", user.values())
-            status[index : index + count] = bytes(count)
-        else:
-            for user_key, number in user.items():
-                place = self._users.get(user_key)
-                if place is not None:
-                    values[place[0]] = number
-                    status[place[1]] = 0
-        for key, reason in missing.items():
-            place = places.get(key)
+            slot, index = places.get(key, (bin_slot, None))
+            slots += [bin_slot if index is None else slot + offset for offset in range(len(part))]
+            if index is not None:
+                status[index] = 0
+        for place in user_places:
             if place is not None:
-                status[place[1]] = reason
-        if sys.byteorder == "big":
-            values.byteswap()
-        return schema, values.tobytes(), bytes(status)
-
-    def _place_users(self, user: Mapping[str, float]) -> Place | None:
-        """Give each key a column; the first place when they lie side by side in this order, as they do unless keys vary."""
-        keys = tuple(user)
-        if keys == self._run[0]:
-            return self._run[1]
-        places = [self._users.get(key) or self.place("user", key) for key in keys]
-        first = places[0]
-        if first is None or any(place != (first[0] + i, first[1] + i) for i, place in enumerate(places)):
-            return None
-        self._run = (keys, first)
-        return first
+                status[place[1]] = 0
+        for key, reason in missing.items():
+            if key in places:
+                status[places[key][1]] = reason
+        user_slots = [bin_slot if place is None else place[0] for place in user_places]
+        first = user_slots[0] if user_slots else bin_slot
+        together = user_slots == list(range(first, first + len(user_slots)))
+        run = first if together and first + len(user_slots) <= bin_slot else None
+        plan = Plan(tuple(tally.parts), dict(tally.reasons), user, slots, user_slots, run, bytes(status))
+        if len(self._plans) >= EMPTY_MAX:
+            self._plans.clear()
+        self._plans[frame] = plan
+        return plan
 
     def _missing(self, level: Level, partial: bool, thinned: bool, resting: frozenset[str]) -> bytes:
         """Why each column is missing before anything was measured."""

@@ -22,25 +22,30 @@ of the `step()` of a trainer that makes ten or more a second."""
 class HostMemory:
     """Keeps the file open from `watch` on: opening it each time would cost ten times the reading."""
 
-    __slots__ = ("_file", "_page", "_pages", "_read_ns")
+    __slots__ = ("_file", "_page", "_told", "fresh_until_ns", "part")
 
     def __init__(self) -> None:
-        self._pages, self._read_ns = -1, -FRESH_NS
+        self.part = (0.0,)
+        self.fresh_until_ns = 0
+        """So long `part` is the column, and `tell` need not be called."""
+        self._told: int | None = None
         self._page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         try:
             self._file: int | None = os.open(STATM, os.O_RDONLY | os.O_CLOEXEC)
         except (OSError, AttributeError):
             self._file = None
 
-    def tell(self, tally: Tally, now_ns: int) -> None:
-        """Add the column, or why it is missing."""
-        if now_ns - self._read_ns >= FRESH_NS:
-            self._pages, self._read_ns = self._read(), now_ns
-        pages = self._pages
+    def tell(self, tally: Tally, update: int, now_ns: int) -> int:
+        """Read it and add the column, or why it is missing; returns in how many updates that was once."""
+        pages = self._read()
         if pages < 0:
             tally.refuse("sys.host_bytes", Status.UNDEFINED)
         else:
-            tally.add("sys.host_bytes", (float(pages * self._page),))
+            self.part, self.fresh_until_ns = (float(pages * self._page),), now_ns + FRESH_NS
+            tally.parts["sys.host_bytes", ""] = self.part
+        updates = 1 if self._told is None else update - self._told
+        self._told = update
+        return updates
 
     def _read(self) -> int:
         """Resident pages; -1 where nobody says."""

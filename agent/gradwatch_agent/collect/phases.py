@@ -73,10 +73,10 @@ class PhaseTimes:
     on, on the trainer's for its end. No lock: the two may come in either order, and `n` says which end is of which begin.
     """
 
-    __slots__ = ("_count", "_pause", "_spent", "_tell")
+    __slots__ = ("_count", "_pause", "_tell", "spent")
 
     def __init__(self, tell: Callable[[Pause, bool, int], None]) -> None:
-        self._spent: dict[str, int] = {}
+        self.spent: dict[str, int] = {}
         self._pause: Pause | None = None
         self._count = 0
         self._tell = tell
@@ -113,11 +113,11 @@ class PhaseTimes:
 
     def add(self, name: str, spent_ns: int) -> None:
         """A block of this phase ended."""
-        self._spent[name] = self._spent.get(name, 0) + spent_ns
+        self.spent[name] = self.spent.get(name, 0) + spent_ns
 
     def tell(self, tally: Tally | None) -> None:
         """Add the columns of the update, unless its level has none, and begin anew."""
-        spent, self._spent = self._spent, {}
+        spent, self.spent = self.spent, {}
         if tally is not None:
             for name, spent_ns in spent.items():
                 tally.add("sys.phase_ms", (spent_ns / 1e6,), name)

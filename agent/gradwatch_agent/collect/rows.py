@@ -21,7 +21,7 @@ from gradwatch_contracts.messages import Event, Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.host import Scalars, Tally
     from gradwatch_agent.collect.measurement import Underway
     from gradwatch_agent.inbox import Record
     from gradwatch_agent.outbox import Outbox
@@ -33,9 +33,6 @@ PENDING_MAX = 64
 DRAFT_BYTES = 16 * RECORD_BYTES
 """Charged for an update that is yet to become a row, besides its numbers: partial columns, readers and what they name. This and
 the next are measured with tracemalloc."""
-
-USER_BYTES = 100
-"""Charged for a scalar of `log` or `step`."""
 
 DEVICE_BUSY = "device busy"
 INTERRUPTED = "interrupted"
@@ -60,7 +57,7 @@ class Waiting:
     level: Level
     flags: int
     tally: Tally
-    user: dict[str, float]
+    user: Scalars
     underway: Underway | None = None
     lost: bool = False
     thinned: bool = False
@@ -74,8 +71,8 @@ class Waiting:
     @property
     def size(self) -> int:
         """Bytes held for what is not on its way: what grows with an update is counted, the rest is about the same in each."""
-        size = DRAFT_BYTES + LISTED_BYTES * self.tally.unread + USER_BYTES * len(self.user)
-        for _, index, names, values in self.tally.tables:
+        size = DRAFT_BYTES + LISTED_BYTES * self.tally.unread + len(self.user[1])
+        for _, index, names, values in self.tally.tables:  # hardly ever one
             size += len(values) + LISTED_BYTES * (len(index) + len(names))
         return size
 
@@ -155,8 +152,10 @@ class RowQueue:
         self._sync = sync
 
     def put(self, waiting: Waiting) -> None:
-        """Take a finished update; `harvest` hands it over when it is complete."""
-        if len(self.pending) < PENDING_MAX:
+        """Take a finished update, and hand it over unless it has to wait: then `harvest` does, when it is complete."""
+        if waiting.underway is None and not self.pending:
+            self._outbox.put_draft(Draft(waiting.size, partial(self._maker.make, waiting)))
+        elif len(self.pending) < PENDING_MAX:
             self.pending.append(waiting)
         else:
             self._outbox.lose(1, DEVICE_BUSY)

@@ -34,12 +34,13 @@ class Agent:
         """So many updates."""
         for _ in range(updates):
             resting = self.governor.begin(self.update, level)
-            due = {name for name in self.costs_ms if self.update % self.periods.get(name, 1) == 0}
-            costs = {name: cost for name, cost in self.costs_ms.items() if name in due - resting}
+            turn = {name for name in self.costs_ms if self.update % self.periods.get(name, 1) == 0}
+            costs = {name: cost for name, cost in self.costs_ms.items() if name in turn - resting}
             slow = 1.0 if noise is None else noise.choice((1.0, 1.0, 1.0, 1.2, 4.0))
             total = slow * (self.core_ms + sum(costs.values()))
             charged = {name: round(slow * cost * 1e6) for name, cost in costs.items()}
-            found = self.governor.end(level, Taken(slow * UPDATE_MS + total, total, charged), self.periods)
+            due = self.governor.end(level, Taken(slow * UPDATE_MS + total, total, charged))
+            found = self.governor.decide(level, self.periods) if due else None
             if found is not None:
                 self.decisions.append(found)
             self.taken_ms.append(total)

@@ -202,6 +202,7 @@ def test_updates_that_collect_every_leaves_out_are_not_judged(clock: Clock, monk
 
 def test_memory_is_charged_and_rests(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel takes its time, the run says that it is read less often."""
+    monkeypatch.setattr("gradwatch_agent.collect.memory.FRESH_NS", 0)
     monkeypatch.setattr(HostMemory, "tell", clock.slow_down(HostMemory.tell, SLOW_NS))
     rows, events = run(clock, 40)
     ((_, update, _, detail),) = events

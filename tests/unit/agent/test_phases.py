@@ -95,7 +95,7 @@ def test_phases_of_an_update_at_off_are_dropped() -> None:
             pass
         monitor.step()
         assert not _phases(record.rows[-1])
-        assert not monitor._phases._spent
+        assert not monitor._phases.spent
 
 
 def test_every_phase_is_documented_in_its_method() -> None:
@@ -110,11 +110,18 @@ def test_host_memory_just_read_is_told_again_and_then_read_anew(monkeypatch: pyt
     memory, told = HostMemory(), []
     for pages, now_ns in ((3, 0), (5, FRESH_NS - 1), (7, FRESH_NS)):
         monkeypatch.setattr(os, "pread", lambda file, size, at, pages=pages: b"9 %d 9" % pages)
-        tally = Tally()
-        memory.tell(tally, now_ns)
-        told.append(tally.parts["sys.host_bytes", ""][0] / os.sysconf("SC_PAGE_SIZE"))
+        if now_ns >= memory.fresh_until_ns:
+            memory.tell(Tally(), len(told), now_ns)
+        told.append(memory.part[0] / os.sysconf("SC_PAGE_SIZE"))
     memory.close()
     assert told == [3, 3, 7]
+
+
+def test_host_memory_says_how_many_updates_a_reading_serves() -> None:
+    """What it takes is spread over them before the budget is looked at; a run may begin at any update."""
+    memory = HostMemory()
+    assert [memory.tell(Tally(), update, 0) for update in (1000, 1001, 1500)] == [1, 1, 499]
+    memory.close()
 
 
 def test_host_memory_grows_with_what_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
