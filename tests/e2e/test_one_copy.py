@@ -109,9 +109,9 @@ def test_planted_transfer_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     honest = PolicyCollector.finish
     number, slot = torch.zeros(()), torch.empty(())
 
-    def planted(self: PolicyCollector) -> Any:
+    def planted(self: PolicyCollector, *given: Any) -> Any:
         {"item": number.item, "float": lambda: float(number), "cpu copy": lambda: slot.copy_(number)}[plant]()
-        return honest(self)
+        return honest(self, *given)
 
     monkeypatch.setattr(PolicyCollector, "finish", planted)
     counts = extra_operators(tmp_path, "normal")

@@ -17,7 +17,8 @@ from gradwatch_contracts.columns import Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 HEADS_MAX = 64
@@ -122,16 +123,14 @@ class ActionCollector:
         on_bound = torch.mul(torch.count_nonzero((x <= low) | (x >= high)), one)
         self._numbers.append((torch.cat([on_bound, torch.stack(torch.var_mean(x, correction=0))]), rows.numel()))
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """The vectors of each device, and what they are."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        for (device, head), counts in self._counts.items():
-            parts.setdefault(device, []).append((torch.stack([counts.amax(), counts.sum()]), DominanceReader(head)))
+    def finish(self, parts: Parts) -> None:
+        """Hand over what was counted."""
+        for (_, head), counts in self._counts.items():
+            parts.put([torch.stack([counts.amax(), counts.sum()])], DominanceReader(head))
         bounded = isinstance(self._space, Box) and self._space.bounded
         for vector, n in self._numbers:
-            parts.setdefault(vector.device, []).append((vector, BoundReader(n, bounded)))
+            parts.put([vector], BoundReader(n, bounded))
         self.clear()
-        return parts
 
     def _refuse(self, tally: Tally, status: Status) -> None:
         if isinstance(self._space, Discrete):

@@ -13,7 +13,8 @@ from gradwatch_agent.collect.tensors import fault_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 LOGARITHMS = frozenset({"log_std", "logstd", "log_stds", "actor_logstd", "log_sigma"})
@@ -51,19 +52,19 @@ class DeviationCollector:
         for name in COLUMNS:
             tally.refuse(name, fault)  # type: ignore[arg-type]  # a tensor without fault returned above
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Their vector, if there are any."""
+    def finish(self, parts: Parts) -> None:
+        """Hand over their vector, if there are any."""
         given, self._given = self._given, None
         logarithm = given is None and self._logarithm
         tensor = self._parameter if given is None else given
         if tensor is None or fault_of(tensor) is not None:
-            return {}
+            return
         x = torch.mul(sample_rows(tensor.detach(), 1).reshape(-1), self.staging.reducer(tensor.device).one)
         if logarithm:
             x = x.exp_()
         variance, mean = torch.var_mean(x, correction=0)
         vector = torch.stack([*torch.aminmax(x), mean, variance])
-        return {tensor.device: [(vector, DeviationReader(x.shape[0]))]}
+        parts.put([vector], DeviationReader(x.shape[0]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gradwatch_agent.collect.collectors import Switches
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 EXEMPLARS_MAX = 8
@@ -135,21 +136,19 @@ class ExemplarCollector:
         if len(held) >= HELD_MAX:
             self._held[kind] = [_worst(held)]
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """The vectors of the update and what they are. Gradients must be off."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+    def finish(self, parts: Parts) -> None:
+        """Hand over the worst of the update. Gradients must be off."""
         if not self._spent_ns:
-            return parts
+            return
         begin = time.perf_counter_ns() - self._spent_ns
         self._spent_ns = 0
         self._flush()
         table = ExemplarTable(waiting=len(self._held))
-        for (device, names), held in self._held.items():
+        for (_, names), held in self._held.items():
             rows = held[0] if len(held) == 1 else _worst(held)
-            parts.setdefault(device, []).append((rows.reshape(-1), ExemplarReader(table, names)))
+            parts.put([rows.reshape(-1)], ExemplarReader(table, names))
         self._held = {}
         self._switches.charge("exemplars", time.perf_counter_ns() - begin)
-        return parts
 
 
 @dataclass(slots=True)

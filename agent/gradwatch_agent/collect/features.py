@@ -15,7 +15,8 @@ from gradwatch_contracts.columns import Status
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 FEATURES_MAX = 1024
@@ -146,9 +147,8 @@ class FeatureCollector:
         else:
             self._offsets[key] = ((now.mean - mean).abs() / (variance.clamp(min=0.0).sqrt() + 1e-8)).amax()
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """One vector for each entry: what is constant, the distance from the normaliser, the drift of each feature."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+    def finish(self, parts: Parts) -> None:
+        """Of each entry: what is constant, the distance from the normaliser, the drift of each feature."""
         for key, now in self._now.items():
             device, start = now.mean.device, self._start.get(key)
             if start is not None and (start.mean.shape != now.mean.shape or start.mean.device != device):
@@ -168,9 +168,8 @@ class FeatureCollector:
                 self._start[key] = clean if start is None else start.merge(clean)
                 self._updates[key] = self._updates.get(key, 0) + 1
             reader = FeatureReader(now.mean.shape[0], drift=known and start is not None, normalized=key in self._offsets)
-            parts.setdefault(device, []).append((torch.cat(vector), reader))
+            parts.put(vector, reader)
         self.clear()
-        return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.clips import Named
     from gradwatch_agent.collect.groups import ParameterGroups
-    from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.layers import Layers
     from gradwatch_agent.collect.members import Members
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
     from gradwatch_agent.collect.tensor_norms import Runs
@@ -45,16 +45,12 @@ class GradientNorms:
         self._totals = Series(staging, "grad.norm")
         self._tensors = TensorNorms(staging)
 
-    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """The vectors of this update by device, and what each is. What is known on the host goes into the tally."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        for device, part in self._totals.finish(self.tally).items():
-            parts.setdefault(device, []).append(part)
-        for device, tensor_parts in self._tensors.finish(layers).items():
-            parts.setdefault(device, []).extend(tensor_parts)
+    def finish(self, parts: Parts, layers: Layers | None) -> None:
+        """Hand over the norms of this update; what is known on the host goes into the tally."""
+        self._totals.finish(self.tally, parts)
+        self._tensors.finish(parts, layers)
         if self._totals.overwritten or self._tensors.overflowed:
             self.refuse(Status.INCOMPLETE)
-        return parts
 
     def refuse(self, status: Status) -> None:
         """Say why all of them are missing, or a part."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gradwatch_agent.collect.clips import Note
     from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.learning_rate import Rate
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
     from gradwatch_agent.device.clip import Clip
@@ -310,13 +311,12 @@ class GradientCollector:
         with torch.no_grad(), torch.inference_mode(False):
             self._before = {device: copy_all(tensors) for device, tensors in parameters.items()}
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Return the vectors of this update by device, and what each is. Host facts go straight into the tally."""
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
+    def finish(self, parts: Parts) -> None:
+        """Hand over what was measured in this update. Host facts go straight into the tally."""
         if self.level >= Level.MINIMAL:
             self._tell_rate(parts)
         if self.level < Level.NORMAL:
-            return parts
+            return
         self._work_up()
         if self.compiled:  # how many steps there were, nobody counts
             self.tally.refuse("opt.steps", Status.UNDEFINED)
@@ -327,10 +327,8 @@ class GradientCollector:
             self._skipped.tell(self.tally)
         debug = self.level >= Level.DEBUG
         layers = Layers(self.names) if debug else None
-        for device, norm_parts in self._norms.finish(layers).items():
-            parts.setdefault(device, []).extend(norm_parts)
-        for device, moment_parts in self._second.finish().items():
-            parts.setdefault(device, []).extend(moment_parts)
+        self._norms.finish(parts, layers)
+        self._second.finish(parts)
         if self.steps or self.clips:
             for name in self._groups.names:
                 self.tally.refuse("grad.group_norm", Status.NO_GRADIENT, name)
@@ -338,34 +336,33 @@ class GradientCollector:
         if self.parameters and not self._before:
             self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
         self._weigh_all(parts, layers)
-        return parts
 
-    def _weigh_all(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]], layers: Layers | None) -> None:
+    def _weigh_all(self, parts: Parts, layers: Layers | None) -> None:
         """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
         weights, dense = Weights(self.names, self._broken, layers), 0
         for device, tensors in by_device(self.parameters).items():
             told = Weights(self.names, Broken(), None) if device.type == META else weights
-            parts.setdefault(device, []).append(self._weigh(device, tensors, told))
+            parts.put(*self._weigh(device, tensors, told))
             dense += len(tensors)
         if dense < len(self.parameters):
             for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
                 self.tally.refuse(name, Status.DTYPE)
 
-    def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[torch.Tensor, Reader]:
+    def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[list[torch.Tensor], Reader]:
         reducer = self.staging.reducer(device)
         norms = reducer.norms(as_real(tensors))
         weights.waiting += 1
         members = self._norms.members.of(tensors, len(tensors))
         before = self._before.pop(device, None)
         if before is None:
-            return norms, WeightReader(weights, members)
+            return [norms], WeightReader(weights, members)
         begin = time.perf_counter_ns()
         # One difference at a time: all of them together would be a third copy of the model.
         moved = [reducer.norms(as_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
         self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
-        return torch.cat([norms, *moved]), WeightReader(weights, members)
+        return [norms, *moved], WeightReader(weights, members)
 
-    def _tell_rate(self, parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]]) -> None:
+    def _tell_rate(self, parts: Parts) -> None:
         """Learning rate of the first group as the last step used it: a schedule may have moved on since. That of a device
         travels with the others, since reading it would wait."""
         if not self._optimizers:
@@ -377,7 +374,7 @@ class GradientCollector:
             self.tally.add("opt.lr", (rate,))
         else:
             vector = self.staging.reducer(rate.device).vector([rate.reshape(())])
-            parts.setdefault(rate.device, []).append((vector, LastReader("opt.lr", "")))
+            parts.put([vector], LastReader("opt.lr", ""))
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

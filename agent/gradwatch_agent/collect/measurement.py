@@ -18,6 +18,7 @@ from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.features import FeatureCollector
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.collect.host import LISTED_BYTES, LastReader, Tally, to_float
+from gradwatch_agent.collect.parts import Parts
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
@@ -76,7 +77,7 @@ class Underway:
     def bring(self) -> int:
         """Bring what has arrived to the host for good; how many bytes are held for it. Only when the ticket is done."""
         listed = sum([length for readers in self.readers for reader, length in readers if isinstance(reader, SeriesReader)])
-        return 8 * self.ticket.bring() + LISTED_BYTES * listed
+        return self.ticket.bring() + LISTED_BYTES * listed
 
     def tell(self, tally: Tally) -> None:
         """Read every vector into `tally`, on whichever thread. Only after `bring`."""
@@ -270,13 +271,11 @@ class Measurement:
         if self._probe is not None:
             self._probe.staging = self.staging
 
-    def _pack(self) -> tuple[list[torch.Tensor], Underway]:
+    def _pack(self) -> tuple[list[list[torch.Tensor]], Underway]:
         underway = Underway(Ticket(), [])
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        nowhere = SlicedRows()
-        for device, reduced in self.staging.finish().items():
-            sliced = nowhere if device.type == META else underway.sliced
-            parts[device] = [(vector, SegmentReader(segment, sliced)) for vector, segment in reduced]
+        parts, nowhere = Parts(), SlicedRows()
+        for vector, segment in self.staging.finish():
+            parts.put([vector], SegmentReader(segment, nowhere if vector.is_meta else underway.sliced))
         for wanted, ns in self.staging.take_spent_ns().items():
             self._switches.charge(COLLECTOR_OF[wanted], ns)
         if self.staging.overflowed:
@@ -284,45 +283,44 @@ class Measurement:
             self.refuse("ppo", Status.INCOMPLETE)
             self.refuse("rollout", Status.INCOMPLETE)
             self.refuse("recurrent", Status.INCOMPLETE)
+        self.policy.finish(parts)
+        self.gradients.finish(parts)
+        self.exemplars.finish(parts)
         if self.level >= Level.NORMAL:
             self._tell_memory()
-        small = [one.finish() for one in self._small] if self.level >= Level.NORMAL else []
-        if self._probe is not None and self.level >= Level.NORMAL:
-            small.append(self._look(self._probe))
-        for found in (self.policy.finish(), self.gradients.finish(), self.exemplars.finish(), *small):
-            for device, part in found.items():
-                parts.setdefault(device, []).extend(part)
+            for small in self._small:
+                small.finish(parts)
+            if self._probe is not None:
+                self._look(self._probe, parts)
         for (name, subject), row in self._scalars.items():
-            parts.setdefault(row.device, []).append((row, LastReader(name, subject)))
+            parts.put([row], LastReader(name, subject))
         for row in self._returns:
-            parts.setdefault(row.device, []).append((row, EpisodeReader()))
+            parts.put([row], EpisodeReader())
         self._scalars, self._returns = {}, []
-        for device in [device for device in parts if device.type == META]:
-            self._refuse_unreadable(parts.pop(device), nowhere)
-        vectors = []
-        for device, packed in parts.items():
-            vectors.append(self.staging.reducer(device).join([vector for vector, _ in packed]))
-            underway.readers.append([(reader, vector.shape[0]) for vector, reader in packed])
-        self.staging.release()
-        return vectors, underway
+        packed = []
+        for device, held in parts.held.items():
+            if device.type == META:
+                self._refuse_unreadable(held, nowhere)
+                continue
+            packed.append([vector for vectors, _ in held for vector in vectors])
+            underway.readers.append([(reader, _length(vectors)) for vectors, reader in held])
+        return packed, underway
 
-    def _refuse_unreadable(self, parts: list[tuple[torch.Tensor, Reader]], sliced: SlicedRows) -> None:
+    def _refuse_unreadable(self, held: list[tuple[Sequence[torch.Tensor], Reader]], sliced: SlicedRows) -> None:
         """A tensor on `meta` has no values: let its readers name the columns that they would feed, and say why those miss."""
         named = Tally()
-        for vector, reader in parts:
-            reader.tell(named, [math.nan] * vector.shape[0])
+        for vectors, reader in held:
+            reader.tell(named, [math.nan] * _length(vectors))
         sliced.tell(named)
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)
 
-    def _look(self, probe: Probe) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
+    def _look(self, probe: Probe, parts: Parts) -> None:
         """The probe, if it is time and it may."""
         probe.level = self.level
         begin = time.perf_counter_ns()
-        found = probe.finish(self.tally, rests=not self._switches.on("probe"))
-        if found:
+        if probe.finish(self.tally, parts, rests=not self._switches.on("probe")):
             self._switches.charge("probe", time.perf_counter_ns() - begin, PERIOD.get(self.level, 1))
-        return found
 
     def _tell_memory(self) -> None:
         """Add what torch has allocated, in every so many-th update."""
@@ -350,6 +348,10 @@ class Measurement:
     def detach(self) -> None:
         """Remove every hook from the trainer's objects."""
         self.gradients.detach()
+
+
+def _length(vectors: Sequence[torch.Tensor]) -> int:
+    return sum([len(vector) for vector in vectors])
 
 
 def _named_parameters(modules: Sequence[torch.nn.Module]) -> list[tuple[str, torch.Tensor]]:

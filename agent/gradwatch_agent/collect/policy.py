@@ -26,7 +26,7 @@ from gradwatch_contracts.signals import Source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_agent.collect.host import Reader
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.series import Known
     from gradwatch_agent.collect.staging import Block, Staging
 
@@ -327,8 +327,8 @@ class PolicyCollector:
             layout = self._layouts[key] = Layout(plan, tuple(Channel.of(*column) for column in columns), Source.UPDATE)
         return layout
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Return the vectors of losses and entropies by device; what was known on the host goes into the tally."""
+    def finish(self, parts: Parts) -> None:
+        """Hand over losses and entropies; what was known on the host goes into the tally."""
         if self.minibatches:
             self.tally.add("policy.minibatches", (float(self.minibatches),))
         if self.off_policy and self.minibatches:
@@ -336,14 +336,11 @@ class PolicyCollector:
         if self._losses:
             self._series_of(LOSS[0], "").extend(self._losses)
             self._losses = []
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for (name, subject), series in self._series.items():
-            for device, part in series.finish(self.tally).items():
-                parts.setdefault(device, []).append(part)
+            series.finish(self.tally, parts)
             for column in (LOSS if name == LOSS[0] else (name,)) if series.overwritten else ():
                 self.tally.refuse(column, Status.INCOMPLETE, subject)
         self._series = {}
-        return parts
 
 
 def _reference(*candidates: object) -> torch.Tensor | None:

@@ -21,7 +21,8 @@ from gradwatch_contracts.control import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 SAMPLES = 128
@@ -65,30 +66,29 @@ class Probe:
         kept = {key: _rows(tensor, lead) for key, tensor in observations.items()}
         self._batch = kept if list(kept) != [""] else kept[""]
 
-    def finish(self, tally: Tally, *, rests: bool = False) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """Look, if it is time and it does not rest: the vectors of each device, and what they are. Otherwise say that it is
-        not; what rested when it was time looks as soon as it may."""
+    def finish(self, tally: Tally, parts: Parts, *, rests: bool = False) -> bool:
+        """Look, if it is time and it does not rest; whether something was found. Otherwise say that it is not time; what rested
+        when it was looks as soon as it may."""
         if self._batch is None or self._broken:
             self._refuse(tally, Status.OUR_ERROR if self._broken else Status.NOT_CALLED)
-            return {}
+            return False
         self._since = None if self._since is None else self._since + 1
         early = self._since is not None and self._since < PERIOD.get(self.level, 1)
         if early or rests or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
             self._refuse(tally, Status.THINNED)
-            return {}
+            return False
         try:
             found = self._look()
         except Exception:
             self._broken = True
             self._on_error("watch(probe)", traceback.format_exc())
             self._refuse(tally, Status.OUR_ERROR)
-            return {}
+            return False
         self._since = 0
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
         for vector, reader in found:
             self._layers[reader.layer] = reader.columns
-            parts.setdefault(vector.device, []).append((vector, reader))
-        return parts
+            parts.put([vector], reader)
+        return bool(found)
 
     def _look(self) -> list[tuple[torch.Tensor, LayerReader]]:
         module = self._call

@@ -20,7 +20,8 @@ from gradwatch_contracts.columns import Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 ELEMENTS_MAX = 16 * 1024 * 1024
@@ -116,14 +117,12 @@ class SecondMoments:
         square.div_(moment.clamp_(min=max(alike.eps * alike.eps, torch.finfo(moment.dtype).tiny)))
         return self.staging.reducer(alike.device).vector([square.sum(), largest])
 
-    def finish(self) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """One vector per device, and what it is."""
+    def finish(self, parts: Parts) -> None:
+        """Hand over what each device found."""
         whole = Whole(self._elements, len(self._parts))
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        for device, numbers in self._parts.items():
-            parts[device] = [(torch.cat(numbers), MomentReader(whole))]
+        for numbers in self._parts.values():
+            parts.put(numbers, MomentReader(whole))
         self.clear()
-        return parts
 
 
 @dataclass(slots=True)

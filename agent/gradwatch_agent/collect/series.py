@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from gradwatch_agent.collect.host import Reader
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 NUMBERS_MAX = 16_384
@@ -76,21 +76,17 @@ class Series:
         """Take numbers that are on the host; the caller bounds them."""
         self._known.extend(known)
 
-    def finish(self, tally: Tally) -> dict[torch.device, tuple[torch.Tensor, Reader]]:
-        """The vector of each device, and what it is; then the series is empty. Gradients must be off. What is on the host is
-        told at once."""
+    def finish(self, tally: Tally, parts: Parts) -> None:
+        """Hand over the vectors of each device; then the series is empty. Gradients must be off."""
         if self._known:
             values, minibatches, bounds = map(list, zip(*self._known, strict=True))
             tally.put_off(SeriesReader(self._name, self._subject, minibatches, bounds), values)
             self._known = []
         if self._held:
             self._gather()
-        found: dict[torch.device, tuple[torch.Tensor, Reader]] = {}
-        for device, chunk in self._chunks.items():
-            vector = chunk.gathered[0] if len(chunk.gathered) == 1 else self._staging.reducer(device).join(chunk.gathered)
-            found[device] = (vector, SeriesReader(self._name, self._subject, chunk.minibatches, chunk.bounds))
+        for chunk in self._chunks.values():
+            parts.put(chunk.gathered, SeriesReader(self._name, self._subject, chunk.minibatches, chunk.bounds))
         self._chunks, self._room = {}, NUMBERS_MAX
-        return found
 
     def _gather(self) -> None:
         """Copy what is held, one vector a device."""

@@ -182,7 +182,7 @@ class Staging:
         self.scratch = bytes_max // 8
         self.bytes_staged = 0
         self.overflowed = False
-        self._parts: dict[torch.device, list[Part]] = {}
+        self._parts: list[Part] = []
         self._reducers: dict[torch.device, Reducer] = {}
         self._open: dict[BlockKey, Block] = {}
         self._full: list[tuple[BlockKey, Block]] = []
@@ -197,11 +197,6 @@ class Staging:
         if found is None:
             found = self._reducers[device] = Reducer(device)
         return found
-
-    def release(self) -> None:
-        """What `finish` returned was copied."""
-        for reducer in self._reducers.values():
-            reducer.release()
 
     def take_spent_ns(self) -> dict[str, int]:
         """What the optional parts of all reductions took since the last call, by field of `Plan`."""
@@ -254,9 +249,8 @@ class Staging:
             sliced = torch.stack([tensor[start : start + size] for tensor in tensors]).unsqueeze(1)
             self._reduce(sliced, layout, [minibatch], int(before), whole=False)
 
-    def finish(self) -> dict[torch.device, list[Part]]:
-        """Reduce what is staged; return every reduced vector of the update by device, and begin anew. The vectors hold until
-        `release`.
+    def finish(self) -> list[Part]:
+        """Reduce what is staged; return every reduced vector of the update, and begin anew.
 
         `overflowed` says that some were left out; the caller reads it and clears it.
         """
@@ -264,7 +258,7 @@ class Staging:
         self._flush_all()
         for shape in [shape for shape in self._free if shape not in self._rows_used]:
             self._forget(self._free.pop(shape))
-        parts, self._parts, self._numbers = self._parts, {}, 0
+        parts, self._parts, self._numbers = self._parts, [], 0
         self._rows_last, self._rows_used = self._rows_used, {}
         return parts
 
@@ -347,7 +341,7 @@ class Staging:
             self.overflowed = True
             return
         vector = self.reducer(rows.device).block(rows, layout.plan)
-        self._parts.setdefault(rows.device, []).append((vector, segment))
+        self._parts.append((vector, segment))
 
     def _forget(self, block: Block) -> None:
         self.bytes_staged -= block.nbytes

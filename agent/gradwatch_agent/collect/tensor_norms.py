@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Union
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -24,8 +24,9 @@ from gradwatch_contracts.columns import Status
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gradwatch_agent.collect.host import Reader, Tally
+    from gradwatch_agent.collect.host import Tally
     from gradwatch_agent.collect.layers import Layers
+    from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
 VANISHING = 1e-7
@@ -62,59 +63,76 @@ class Meaning(NamedTuple):
     members: tuple[int, ...]
 
 
-Held = tuple["torch.Tensor", Union[float, None], "Runs", tuple[int, ...], int]
-"""(norms of one call, clip limit, groups, members, how many calls for these members there were before)."""
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Vectors of one meaning, one for each call: the clip limit of each (0 for none), and how many calls for these members
+    there were before it."""
+
+    meaning: Meaning
+    vectors: list[torch.Tensor] = field(default_factory=list)
+    bounds: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def takes(self, norms: torch.Tensor, bound: float | None, groups: Runs, members: tuple[int, ...]) -> bool:
+        """Whether a call is like the last one: nearly all are, and then the very same names come with it."""
+        known = self.meaning
+        return (
+            members is known.members
+            and groups is known.groups
+            and (bound is not None) is known.bounded
+            and norms.shape[0] == known.length
+            and norms.dtype is known.dtype
+            and norms.device == known.device
+        )
 
 
 class TensorNorms:
     """The vectors of the running update."""
 
-    __slots__ = ("_calls", "_held", "_numbers", "_parts", "_size", "_staging", "overflowed")
+    __slots__ = ("_alike", "_calls", "_last", "_numbers", "_reduced", "_size", "_staging", "overflowed")
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
-        self._held: list[Held] = []
-        self._parts: dict[torch.device, list[tuple[torch.Tensor, NormsReader | PlainReader]]] = {}
+        self._alike: dict[Meaning, Alike] = {}
+        self._last: Alike | None = None
+        self._reduced: list[tuple[list[torch.Tensor], NormsReader | PlainReader]] = []
         self._numbers = self._size = 0
         self._calls: dict[tuple[int, ...], int] = {}
         self.overflowed = False
 
     def add(self, norms: torch.Tensor, bound: float | None, groups: Runs, members: tuple[int, ...]) -> None:
         """Hold the norms of one call, a vector that nobody else writes to. Launches nothing."""
+        alike = self._last
+        if alike is None or not alike.takes(norms, bound, groups, members):
+            meaning = Meaning(norms.shape[0], norms.device, norms.dtype, bound is not None, groups, members)
+            alike = self._last = self._alike.setdefault(meaning, Alike(meaning))
         step = self._calls[members] = self._calls.get(members, -1) + 1
-        self._held.append((norms, bound, groups, members, step))
-        self._size += len(norms)
+        alike.vectors.append(norms)
+        alike.bounds.append(0.0 if bound is None else bound)
+        alike.steps.append(step)
+        self._size += alike.meaning.length
         if self._size >= HELD_MAX:
             with torch.no_grad():
                 self._reduce_held()
 
-    def finish(self, layers: Layers | None) -> dict[torch.device, list[tuple[torch.Tensor, Reader]]]:
-        """The vectors of each device and what they are; then nothing is held. Gradients must be off."""
+    def finish(self, parts: Parts, layers: Layers | None) -> None:
+        """Hand them over; then nothing is held. Gradients must be off."""
         self._reduce_held()
-        parts: dict[torch.device, list[tuple[torch.Tensor, Reader]]] = {}
-        for device, found in self._parts.items():
-            for vector, reader in found:
-                reader.layers = None if device.type == META else layers
-                parts.setdefault(device, []).append((vector, reader))
-        self._parts, self._numbers, self._calls = {}, 0, {}
-        return parts
+        for vectors, reader in self._reduced:
+            reader.layers = None if reader.meaning.device.type == META else layers
+            parts.put(vectors, reader)
+        self._reduced, self._numbers, self._calls = [], 0, {}
 
     def _reduce_held(self) -> None:
         """Reduce what is held, vectors of one meaning together."""
-        alike: dict[Meaning, tuple[list[torch.Tensor], list[float], list[int]]] = {}
-        for norms, bound, groups, members, step in self._held:
-            meaning = Meaning(norms.shape[0], norms.device, norms.dtype, bound is not None, groups, members)
-            vectors, bounds, steps = alike.setdefault(meaning, ([], [], []))
-            vectors.append(norms)
-            bounds.append(0.0 if bound is None else bound)
-            steps.append(step)
-        self._held, self._size = [], 0
-        for meaning, found in alike.items():
-            self._reduce(meaning, *found)
+        held, self._alike, self._last, self._size = self._alike, {}, None, 0
+        for alike in held.values():
+            self._reduce(alike)
 
-    def _reduce(self, meaning: Meaning, vectors: list[torch.Tensor], bounds: list[float], steps: list[int]) -> None:
+    def _reduce(self, alike: Alike) -> None:
         """[calls, tensors] → vanishing, exploding, least, largest, each group's norm at each call, each tensor's largest and
         the first call at which it was not finite."""
+        meaning, vectors, bounds, steps = alike.meaning, alike.vectors, alike.bounds, alike.steps
         calls = len(vectors)
         named = meaning.length <= LAYERS_MAX
         numbers, facts = calls * meaning.length, SUMMARY + calls * len(meaning.groups) + 2 * meaning.length * named
@@ -123,7 +141,7 @@ class TensorNorms:
             self.overflowed = True
             return
         if numbers <= PLAIN_MAX:
-            self._parts.setdefault(meaning.device, []).append((torch.cat(vectors), PlainReader(meaning, steps, bounds)))
+            self._reduced.append((vectors, PlainReader(meaning, steps, bounds)))
             return
         one = self._staging.reducer(meaning.device).one
         norms = torch.mul(torch.stack(vectors), one)
@@ -137,8 +155,7 @@ class TensorNorms:
         if named:
             finite = torch.mul(torch.isfinite(norms), one)
             parts += [norms.amax(0), torch.mul(finite.argmin(0), one)]
-        reader = NormsReader(meaning, steps)
-        self._parts.setdefault(meaning.device, []).append((torch.cat(parts), reader))
+        self._reduced.append((parts, NormsReader(meaning, steps)))
 
     def _count_exploding(self, norms: torch.Tensor, bounds: list[float]) -> list[torch.Tensor]:
         """Nearly always all calls have one limit; then it need not travel to the device."""

@@ -44,8 +44,7 @@ class Reducer:
     one: Tensor = field(init=False)
     spent_ns: dict[str, int] = field(default_factory=dict)
     _area: Tensor = field(init=False, repr=False)
-    _reductions: dict[tuple[int, int, int], list[BlockReduction]] = field(default_factory=dict, repr=False)
-    _taken: dict[tuple[int, int, int], int] = field(default_factory=dict, repr=False)
+    _reductions: dict[tuple[int, int, int], BlockReduction] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Choose the accumulator dtype: float64, or float32 on a device that has none (Apple's)."""
@@ -63,38 +62,26 @@ class Reducer:
             return torch.empty(numbers, dtype=self.dtype, device=self.device)
 
     def block(self, staged: Tensor, plan: Plan) -> Tensor:
-        """Reduce `staged` [plan.channels, rows, samples] to the vector that `read_block` reads. It is written again after
-        `release`.
+        """Reduce `staged` [plan.channels, rows, samples] to a new vector, which `read_block` reads.
 
         The area takes up to three times the float64 size of the block, so the caller bounds the block.
         """
         _, rows, samples = staged.shape
         key = (id(plan), rows, samples)
-        number = self._taken.get(key, 0)
-        known = self._reductions.get(key)
-        if known is None or number == len(known):
-            known = self._plan_for(key, plan)
-            number = self._taken.get(key, 0)
-        self._taken[key] = number + 1
-        return known[number].run(staged)
+        reduction = self._reductions.get(key) or self._plan_for(key, plan)
+        return torch.mul(reduction.run(staged), self.one)
 
-    def release(self) -> None:
-        """The vectors of all blocks were copied."""
-        self._taken.clear()
-
-    def _plan_for(self, key: tuple[int, int, int], plan: Plan) -> list[BlockReduction]:
-        """The reductions of this shape, with a new one."""
+    def _plan_for(self, key: tuple[int, int, int], plan: Plan) -> BlockReduction:
+        """A new reduction, for this shape."""
         _, rows, samples = key
         wanted = numbers_of(plan, rows, samples)
         grows = len(self._area) < wanted
-        if grows or len(self._reductions) >= REDUCTIONS_MAX:  # their vectors live on while they are held
+        if grows or len(self._reductions) >= REDUCTIONS_MAX:
             self._reductions.clear()
-            self._taken.clear()
         if grows:
             self._area = self.empty(wanted + wanted // 4)
-        known = self._reductions.setdefault(key, [])
-        known.append(BlockReduction(plan, rows, samples, self._area, self))
-        return known
+        made = self._reductions[key] = BlockReduction(plan, rows, samples, self._area, self)
+        return made
 
     def spend(self, part: str, begin_ns: int) -> None:
         """Note what an optional part took."""
@@ -117,11 +104,6 @@ class Reducer:
     def vector(self, scalars: list[Tensor]) -> Tensor:
         """0-dim real tensors as one vector in the accumulator dtype."""
         return torch.mul(torch.stack(scalars), self.one)
-
-    def join(self, vectors: list[Tensor]) -> Tensor:
-        """Real vectors of this device as one, in the accumulator dtype."""
-        joined = torch.cat(vectors)
-        return joined if joined.dtype is self.dtype else torch.mul(joined, self.one)
 
 
 def is_overflow(norms: Tensor) -> bool:

@@ -8,6 +8,7 @@ those of a device but a slot whose copy is done.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRIDED = torch.strided
+
+VECTOR_BYTES = 512
+"""Charged for a vector that is held, besides its numbers."""
 
 SLOTS = 4
 """Copies under way at once, per device: a device more than four updates behind the trainer's Python does not occur."""
@@ -40,9 +44,9 @@ class Slot:
 
 @dataclass(slots=True)
 class Ticket:
-    """The vectors of one update, one per device: in a slot, or on the host."""
+    """The vectors of one update, by device: as one in a slot, or as they are on the host."""
 
-    parts: list[Slot | Tensor] = field(default_factory=list)
+    parts: list[Slot | Sequence[Tensor]] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -50,20 +54,22 @@ class Ticket:
         return all(part.done for part in self.parts if isinstance(part, Slot))
 
     def bring(self) -> int:
-        """Read the slots and give them back, on the thread that queued the copies; returns how many numbers there are. Waits
-        for those not yet done: `mode="sync"`."""
+        """Read the slots and give them back, on the thread that queued the copies; returns how many bytes are held. Waits for
+        those not yet done: `mode="sync"`."""
         for at, part in enumerate(self.parts):
             if isinstance(part, Slot):
                 if part.event is not None:
                     part.event.synchronize()
-                self.parts[at] = part.host[: part.length].clone()  # 8 bytes a number; as a list it would be 32
+                self.parts[at] = [part.host[: part.length].clone()]  # 8 bytes a number; as a list it would be 32
                 part.source = None
-        return sum([len(part) for part in self.parts if not isinstance(part, Slot)])
+        held = [vector for part in self.parts if not isinstance(part, Slot) for vector in part]
+        return 8 * sum(map(len, held)) + VECTOR_BYTES * len(held)
 
     def take(self) -> list[list[float]]:
-        """The values, one list per vector. After `bring`, on any thread."""
+        """The values, one list per device. After `bring`, on any thread."""
         self.bring()
-        return [part.tolist() for part in self.parts if not isinstance(part, Slot)]
+        parts = [part for part in self.parts if not isinstance(part, Slot)]
+        return [list(chain.from_iterable([vector.tolist() for vector in part])) for part in parts]
 
     def release(self) -> None:
         """Give the slots back unread."""
@@ -80,19 +86,20 @@ class Transfer:
     def __init__(self) -> None:
         self._rings: dict[torch.device, list[Slot]] = {}
 
-    def submit(self, vectors: Sequence[Tensor]) -> Ticket | None:
-        """Queue one copy per 1-D vector, of different devices; None when a device has no free slot: nothing is queued. A vector
-        that lies on the host is taken as it is; nobody may write to it any more.
+    def submit(self, packed: Sequence[Sequence[Tensor]]) -> Ticket | None:
+        """Queue one copy for each device, of its 1-D vectors joined, of which there is one at least; None when a device has no
+        free slot: nothing is queued. Vectors on the host are taken as they are; nobody may write to them any more.
 
         Raises:
             Exception: whatever the device says to a copy it refuses; the slots are free again.
         """
         ticket = Ticket()
         try:
-            for vector in vectors:
-                if self.is_here(vector):
-                    ticket.parts.append(vector)
+            for vectors in packed:
+                if self.is_here(vectors[0]):
+                    ticket.parts.append(vectors)
                     continue
+                vector = torch.cat(list(vectors))
                 slot = self._free(vector)
                 if slot is None:
                     ticket.release()
@@ -115,7 +122,7 @@ class Transfer:
         ring = self._rings.setdefault(vector.device, [])
         for slot in ring:
             if slot.source is None:
-                if len(slot.host) < vector.numel():
+                if len(slot.host) < vector.numel() or slot.host.dtype is not vector.dtype:
                     slot.host = _host_buffer(vector)
                 return slot
         if len(ring) >= SLOTS:

@@ -27,9 +27,9 @@ def stage(staging: Staging, count: int, samples: int = 4, dtype: torch.dtype = t
         staging.stage(LAYOUT, [tensor, tensor], dtype, minibatch, before=False)
 
 
-def rows_of(parts: dict[torch.device, list[Any]]) -> list[int]:
+def rows_of(parts: list[Any]) -> list[int]:
     """Rows of every reduced block."""
-    return [len(segment.minibatches) for found in parts.values() for _, segment in found]
+    return [len(segment.minibatches) for _, segment in parts]
 
 
 def test_staging_more_rows_than_expected_grows_and_then_fits() -> None:
@@ -61,7 +61,7 @@ def test_staging_never_holds_more_than_its_bound() -> None:
             stage(staging, 70, samples, dtype)
             assert staging.bytes_staged <= staging.staged_max
     parts = staging.finish()
-    seen = sum(len(segment.minibatches) * segment.samples for found in parts.values() for _, segment in found)
+    seen = sum(len(segment.minibatches) * segment.samples for _, segment in parts)
     assert seen == 2 * 70 * (1 + 3 + 50 + 400 + 1000 + 7)
     assert not staging.overflowed
     for _ in range(2):

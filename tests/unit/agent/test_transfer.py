@@ -70,24 +70,24 @@ class SlowTransfer(Copying):
 
 @pytest.mark.parametrize("made", [Copying, Transfer])
 def test_transfer_of_several_vectors_reads_back_their_values(made: type[Transfer]) -> None:
-    """Vectors of any length; a ring grows to the longest. Those that lie on the host are not copied."""
+    """Vectors of any length and dtype; a ring grows to the longest. Those that lie on the host are not copied."""
     transfer = made()
     for length in (3, 1000, 0):
         vector = torch.arange(float(length), dtype=torch.float64)
-        ticket = transfer.submit([vector])
+        ticket = transfer.submit([[vector, vector.float()]])
         assert ticket is not None
         assert ticket.done
-        assert ticket.take() == [[float(value) for value in range(length)]]
+        assert ticket.take() == [[float(value) for value in (*range(length), *range(length))]]
 
 
 def test_transfer_with_all_slots_busy_queues_nothing() -> None:
     """A slot is free again once it was read."""
     transfer = Copying()
-    tickets = [transfer.submit([torch.full((2,), float(i), dtype=torch.float64)]) for i in range(SLOTS)]
-    assert transfer.submit([torch.zeros(2)]) is None
+    tickets = [transfer.submit([[torch.full((2,), float(i), dtype=torch.float64)]]) for i in range(SLOTS)]
+    assert transfer.submit([[torch.zeros(2)]]) is None
     assert tickets[0] is not None
     assert tickets[0].take() == [[0.0, 0.0]]
-    again = transfer.submit([torch.full((2,), 9.0, dtype=torch.float64)])
+    again = transfer.submit([[torch.full((2,), 9.0, dtype=torch.float64)]])
     assert again is not None
     assert [ticket.take() for ticket in tickets[1:] if ticket] == [[[float(i)] * 2] for i in range(1, SLOTS)]
 
@@ -147,7 +147,7 @@ class RefusingTransfer(Copying):
 
     def submit(self, vectors: Any) -> Ticket | None:
         """A vector of a device without values: the copy of it raises."""
-        return super().submit([torch.empty(2, device="meta") for _ in vectors])
+        return super().submit([[torch.empty(2, device="meta")] for _ in vectors])
 
 
 def test_copy_that_the_device_refuses_gives_its_slot_back() -> None:
@@ -155,8 +155,8 @@ def test_copy_that_the_device_refuses_gives_its_slot_back() -> None:
     transfer = RefusingTransfer()
     for _ in range(2 * SLOTS):
         with pytest.raises(NotImplementedError, match="meta"):
-            transfer.submit([torch.zeros(1)])
-    assert Transfer.submit(transfer, [torch.zeros(1)]) is not None
+            transfer.submit([[torch.zeros(1)]])
+    assert Transfer.submit(transfer, [[torch.zeros(1)]]) is not None
 
 
 class EndlessEvent(StuckEvent):
@@ -292,7 +292,7 @@ def test_run_on_meta_tensors_reads_no_value_and_says_so(level: Level, monkeypatc
     refuse = Measurement._refuse_unreadable
 
     def seen(self: Measurement, parts: Any, sliced: Any) -> None:
-        sizes.append(sum(vector.numel() for vector, _ in parts))
+        sizes.append(sum(vector.numel() for vectors, _ in parts for vector in vectors))
         refuse(self, parts, sliced)
 
     monkeypatch.setattr(Measurement, "_refuse_unreadable", seen)
