@@ -18,7 +18,7 @@ from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.features import FeatureCollector
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.collect.host import LISTED_BYTES, LastReader, Tally, to_float
-from gradwatch_agent.collect.parts import Parts
+from gradwatch_agent.collect.parts import Part, Parts
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
 from gradwatch_agent.collect.policy_facts import tell_segment as tell_policy
@@ -38,10 +38,13 @@ from gradwatch_contracts.control import Level
 from gradwatch_contracts.signals import COLUMNS, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gradwatch_agent.arguments import Settings
     from gradwatch_agent.collect.host import Reader
+
+VECTOR_BYTES = 512
+"""Charged for a vector that is held, besides its numbers."""
 
 DEVICE_CALLS = ("rollout", "ppo", "clip", "step")
 CALL_COLUMNS = {
@@ -73,11 +76,16 @@ class Underway:
     ticket: Ticket
     readers: list[list[tuple[Reader, int]]]
     sliced: SlicedRows = field(default_factory=SlicedRows)
+    vectors: int = 0
 
     def bring(self) -> int:
         """Bring what has arrived to the host for good; how many bytes are held for it. Only when the ticket is done."""
-        listed = sum([length for readers in self.readers for reader, length in readers if isinstance(reader, SeriesReader)])
-        return self.ticket.bring() + LISTED_BYTES * listed
+        self.ticket.bring()
+        size = VECTOR_BYTES * self.vectors
+        for readers in self.readers:
+            for reader, numbers in readers:
+                size += (8 + LISTED_BYTES * isinstance(reader, SeriesReader)) * numbers
+        return size
 
     def tell(self, tally: Tally) -> None:
         """Read every vector into `tally`, on whichever thread. Only after `bring`."""
@@ -112,6 +120,7 @@ class Measurement:
         self._updates = READ_EVERY
         """Since device memory was last read."""
         self._allocated: int | None = None
+        self._cuda = torch.cuda.is_available()
         self._bytes_max = max_staged_bytes
         self.staging = Staging(max_staged_bytes)
         self.transfer = transfer or Transfer()
@@ -182,9 +191,9 @@ class Measurement:
         obs_clip: object = None,
     ) -> None:
         """Reduce the tensors of a rollout; `tensors` is column → tensor."""
-        if self._capturing({**tensors, "obs.input": observations, "policy.action": actions}, "rollout"):
+        if self._cuda and self._capturing((*tensors.values(), observations, actions), "rollout"):
             return
-        bound = to_float(obs_clip)
+        bound = None if obs_clip is None else to_float(obs_clip)
         if obs_clip is not None and bound is None:
             self.tally.refuse("obs.input.saturated", Status.DTYPE)
         with torch.no_grad():
@@ -302,15 +311,17 @@ class Measurement:
             if device.type == META:
                 self._refuse_unreadable(held, nowhere)
                 continue
-            packed.append([vector for vectors, _ in held for vector in vectors])
-            underway.readers.append([(reader, _length(vectors)) for vectors, reader in held])
+            vectors = [vector for part in held for vector in part.vectors]
+            underway.readers.append([(part.reader, part.numbers) for part in held])
+            underway.vectors += len(vectors)
+            packed.append(vectors)
         return packed, underway
 
-    def _refuse_unreadable(self, held: list[tuple[Sequence[torch.Tensor], Reader]], sliced: SlicedRows) -> None:
+    def _refuse_unreadable(self, held: list[Part], sliced: SlicedRows) -> None:
         """A tensor on `meta` has no values: let its readers name the columns that they would feed, and say why those miss."""
         named = Tally()
-        for vectors, reader in held:
-            reader.tell(named, [math.nan] * _length(vectors))
+        for part in held:
+            part.reader.tell(named, [math.nan] * part.numbers)
         sliced.tell(named)
         for name, subject in (*named.parts, *named.reasons):
             self.tally.refuse(name, Status.DEVICE, subject)
@@ -335,9 +346,9 @@ class Measurement:
         else:
             self.tally.add("sys.device_bytes", (float(self._allocated),))
 
-    def _capturing(self, tensors: Mapping[str, object], call: str) -> bool:
+    def _capturing(self, tensors: Iterable[object], call: str) -> bool:
         """Whether a CUDA graph is being captured: what we launched would become a part of it."""
-        for tensor in tensors.values():
+        for tensor in tensors:
             if isinstance(tensor, torch.Tensor):
                 if tensor.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
                     return False
@@ -348,10 +359,6 @@ class Measurement:
     def detach(self) -> None:
         """Remove every hook from the trainer's objects."""
         self.gradients.detach()
-
-
-def _length(vectors: Sequence[torch.Tensor]) -> int:
-    return sum([len(vector) for vector in vectors])
 
 
 def _named_parameters(modules: Sequence[torch.nn.Module]) -> list[tuple[str, torch.Tensor]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -28,19 +29,34 @@ WIDE = frozenset({torch.float64, torch.int32, torch.int64})
 LAYOUTS_MAX = 64
 """Layouts kept; which collectors rest may change from update to update."""
 
+look = attrgetter("dtype", "shape", "device", "layout")
+"""What says of a plain tensor how it is to be staged."""
+
 ROLLOUT_COLUMNS = tuple(name for name, spec in COLUMNS.items() if spec.call == "rollout")
 VALUE, TARGET, ERROR, OBSERVATION = "value.pred", "value.target", "value.error", "obs.input"
+
+
+class Usual(NamedTuple):
+    """A rollout all of which was staged, so that one like it need not be examined. `looks` of what was given, None where that
+    was None; `ways`: where its tensors went, by their places."""
+
+    looks: list[Any]
+    clip: float | None
+    ways: tuple[tuple[Layout, torch.dtype, tuple[int, ...]], ...]
+    lead: torch.Size
 
 
 class RolloutCollector:
     """Stages rollout tensors, as the trainer may change them right after the call; what is too large is reduced at once."""
 
-    __slots__ = ("_layouts", "_switches", "staging")
+    __slots__ = ("_layouts", "_switches", "_usual", "staging")
 
     def __init__(self, staging: Staging, switches: Switches | None = None) -> None:
         self.staging = staging
         self._switches = switches or Switches()
         self._layouts: dict[tuple[tuple[str, ...], float | None, frozenset[str]], Layout] = {}
+        self._usual: dict[tuple[tuple[str, ...], frozenset[str]], Usual] = {}
+        """By what was given, and the collectors that rest."""
 
     def observe(
         self, tally: Tally, tensors: Mapping[str, object], observations: object = None, obs_clip: float | None = None
@@ -50,6 +66,19 @@ class RolloutCollector:
 
         Gradients must be off. What cannot be used is refused in `tally`.
         """
+        given: tuple[Any, ...] = (*tensors.values(), observations)
+        usual = self._usual.get((tuple(tensors), self._switches.resting))
+        if usual is None or usual.clip != obs_clip or _looks(given) != usual.looks:
+            return self._examine(tally, tensors, observations, obs_clip)
+        for layout, dtype, places in usual.ways:
+            self.staging.stage(layout, [given[place].reshape(-1) for place in places], dtype, 0, before=False)
+        return {} if observations is None else {"": given[-1]}, usual.lead
+
+    def _examine(
+        self, tally: Tally, tensors: Mapping[str, object], observations: object, obs_clip: float | None
+    ) -> tuple[dict[str, torch.Tensor], torch.Size]:
+        """Look at every tensor, refuse what cannot be used, stage the rest."""
+        names, ways = tuple(tensors), []
         groups: dict[tuple[torch.Size, torch.device], dict[str, torch.Tensor]] = {}
         for name, given in tensors.items():
             tensor = self._usable(tally, name, given)
@@ -59,7 +88,8 @@ class RolloutCollector:
             if VALUE in group and TARGET in group:
                 group[ERROR] = group[TARGET]
             columns = [name for name in group if name != ERROR] + [ERROR] * (ERROR in group)
-            self._stage(tuple(columns), [group[name].reshape(-1) for name in columns])
+            layout, dtype = self._stage(tuple(columns), [group[name].reshape(-1) for name in columns])
+            ways.append((layout, dtype, tuple([names.index(TARGET if name == ERROR else name) for name in columns])))
         self._explain_error(tally, tensors, groups)
         found: dict[str, torch.Tensor] = {}
         for key, given in (observations if isinstance(observations, Mapping) else {"": observations}).items():
@@ -67,8 +97,21 @@ class RolloutCollector:
             if tensor is not None:
                 found[str(key)] = tensor
                 for part in _parts(tensor, self.staging.scratch):
-                    self._stage((OBSERVATION,), [part.reshape(-1)], obs_clip)
-        return found, next(iter(groups), (torch.Size(), None))[0]
+                    ways.append((*self._stage((OBSERVATION,), [part.reshape(-1)], obs_clip), (len(names),)))
+        lead = next(iter(groups), (torch.Size(), None))[0]
+        self._remember(names, (*tensors.values(), observations), Usual([], obs_clip, tuple(ways), lead))
+        return found, lead
+
+    def _remember(self, names: tuple[str, ...], given: tuple[object, ...], usual: Usual) -> None:
+        """Keep how a rollout was staged, if all of it was, side by side, and none is so large that another one may be split."""
+        looks, staged = _looks(given), {place for _, _, places in usual.ways for place in places}
+        if len(self._usual) >= LAYOUTS_MAX:
+            self._usual.clear()
+        if looks is None or staged != {place for place, one in enumerate(given) if one is not None}:
+            return
+        small = all(one.nbytes <= self.staging.scratch for one in given if isinstance(one, torch.Tensor))
+        if small and len({one[1:3] for one in looks[:-1] if one is not None}) <= 1:
+            self._usual[names, self._switches.resting] = usual._replace(looks=looks)
 
     def _usable(self, tally: Tally, name: str, given: object) -> torch.Tensor | None:
         if given is None:
@@ -99,7 +142,10 @@ class RolloutCollector:
         else:
             tally.refuse(ERROR, tally.reasons[VALUE if VALUE not in places else TARGET, ""])
 
-    def _stage(self, columns: tuple[str, ...], tensors: list[torch.Tensor], clip: float | None = None) -> None:
+    def _stage(
+        self, columns: tuple[str, ...], tensors: list[torch.Tensor], clip: float | None = None
+    ) -> tuple[Layout, torch.dtype]:
+        """Stage tensors of one length, and say how."""
         key = (columns, clip, self._switches.resting)
         layout = self._layouts.get(key)
         if layout is None:
@@ -111,7 +157,15 @@ class RolloutCollector:
             layout = Layout(plan, tuple(Channel.of(name) for name in columns), Source.ROLLOUT, rows=1)
             self._layouts[key] = layout
         wide = any(tensor.dtype in WIDE for tensor in tensors)
-        self.staging.stage(layout, tensors, torch.float64 if wide else torch.float32, 0, before=False)
+        dtype = torch.float64 if wide else torch.float32
+        self.staging.stage(layout, tensors, dtype, 0, before=False)
+        return layout, dtype
+
+
+def _looks(given: Sequence[object]) -> list[Any] | None:
+    """How each looks, None for None; None in all if one of them is no plain tensor."""
+    found = [None if one is None else look(one) if type(one) is torch.Tensor else Ellipsis for one in given]
+    return None if Ellipsis in found else found
 
 
 def tell_segment(tally: Tally, segment: Segment, values: Sequence[float]) -> None:

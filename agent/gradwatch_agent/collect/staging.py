@@ -66,8 +66,7 @@ class Layout:
     rows: int = ROWS_START
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """What `length` numbers of a packed vector are: `minibatches` names the rows of the block, `before_step` says how
     many of them precede the first optimizer step. `whole` is False for a slice of a minibatch too large to be staged."""
 

@@ -65,13 +65,11 @@ class Meaning(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Vectors of one meaning, one for each call: the clip limit of each (0 for none), and how many calls for these members
-    there were before it."""
+    """Vectors of one meaning, one for each call: (norms, clip limit or 0, how many calls for these members there were before).
+    Added at once, since Ctrl-C may land anywhere."""
 
     meaning: Meaning
-    vectors: list[torch.Tensor] = field(default_factory=list)
-    bounds: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
+    calls: list[tuple[torch.Tensor, float, int]] = field(default_factory=list)
 
     def takes(self, norms: torch.Tensor, bound: float | None, groups: Runs, members: tuple[int, ...]) -> bool:
         """Whether a call is like the last one: nearly all are, and then the very same names come with it."""
@@ -95,7 +93,7 @@ class TensorNorms:
         self._staging = staging
         self._alike: dict[Meaning, Alike] = {}
         self._last: Alike | None = None
-        self._reduced: list[tuple[list[torch.Tensor], NormsReader | PlainReader]] = []
+        self._reduced: list[tuple[list[torch.Tensor], NormsReader | PlainReader, int]] = []
         self._numbers = self._size = 0
         self._calls: dict[tuple[int, ...], int] = {}
         self.overflowed = False
@@ -107,9 +105,7 @@ class TensorNorms:
             meaning = Meaning(norms.shape[0], norms.device, norms.dtype, bound is not None, groups, members)
             alike = self._last = self._alike.setdefault(meaning, Alike(meaning))
         step = self._calls[members] = self._calls.get(members, -1) + 1
-        alike.vectors.append(norms)
-        alike.bounds.append(0.0 if bound is None else bound)
-        alike.steps.append(step)
+        alike.calls.append((norms, 0.0 if bound is None else bound, step))
         self._size += alike.meaning.length
         if self._size >= HELD_MAX:
             with torch.no_grad():
@@ -118,21 +114,21 @@ class TensorNorms:
     def finish(self, parts: Parts, layers: Layers | None) -> None:
         """Hand them over; then nothing is held. Gradients must be off."""
         self._reduce_held()
-        for vectors, reader in self._reduced:
+        for vectors, reader, numbers in self._reduced:
             reader.layers = None if reader.meaning.device.type == META else layers
-            parts.put(vectors, reader)
+            parts.put(vectors, reader, numbers)
         self._reduced, self._numbers, self._calls = [], 0, {}
 
     def _reduce_held(self) -> None:
         """Reduce what is held, vectors of one meaning together."""
         held, self._alike, self._last, self._size = self._alike, {}, None, 0
         for alike in held.values():
-            self._reduce(alike)
+            if alike.calls:
+                self._reduce(alike.meaning, *map(list, zip(*alike.calls, strict=True)))
 
-    def _reduce(self, alike: Alike) -> None:
+    def _reduce(self, meaning: Meaning, vectors: list[torch.Tensor], bounds: list[float], steps: list[int]) -> None:
         """[calls, tensors] → vanishing, exploding, least, largest, each group's norm at each call, each tensor's largest and
         the first call at which it was not finite."""
-        meaning, vectors, bounds, steps = alike.meaning, alike.vectors, alike.bounds, alike.steps
         calls = len(vectors)
         named = meaning.length <= LAYERS_MAX
         numbers, facts = calls * meaning.length, SUMMARY + calls * len(meaning.groups) + 2 * meaning.length * named
@@ -141,7 +137,7 @@ class TensorNorms:
             self.overflowed = True
             return
         if numbers <= PLAIN_MAX:
-            self._reduced.append((vectors, PlainReader(meaning, steps, bounds)))
+            self._reduced.append((vectors, PlainReader(meaning, steps, bounds), numbers))
             return
         one = self._staging.reducer(meaning.device).one
         norms = torch.mul(torch.stack(vectors), one)
@@ -155,7 +151,7 @@ class TensorNorms:
         if named:
             finite = torch.mul(torch.isfinite(norms), one)
             parts += [norms.amax(0), torch.mul(finite.argmin(0), one)]
-        self._reduced.append((parts, NormsReader(meaning, steps)))
+        self._reduced.append((parts, NormsReader(meaning, steps), sum([len(part) for part in parts])))
 
     def _count_exploding(self, norms: torch.Tensor, bounds: list[float]) -> list[torch.Tensor]:
         """Nearly always all calls have one limit; then it need not travel to the device."""

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 STRIDED = torch.strided
 
-VECTOR_BYTES = 512
-"""Charged for a vector that is held, besides its numbers."""
-
 SLOTS = 4
 """Copies under way at once, per device: a device more than four updates behind the trainer's Python does not occur."""
 
@@ -53,17 +50,14 @@ class Ticket:
         """Whether every value is on the host."""
         return all(part.done for part in self.parts if isinstance(part, Slot))
 
-    def bring(self) -> int:
-        """Read the slots and give them back, on the thread that queued the copies; returns how many bytes are held. Waits for
-        those not yet done: `mode="sync"`."""
+    def bring(self) -> None:
+        """Read the slots and give them back, on the thread that queued the copies. Waits for those not done: `mode="sync"`."""
         for at, part in enumerate(self.parts):
             if isinstance(part, Slot):
                 if part.event is not None:
                     part.event.synchronize()
                 self.parts[at] = [part.host[: part.length].clone()]  # 8 bytes a number; as a list it would be 32
                 part.source = None
-        held = [vector for part in self.parts if not isinstance(part, Slot) for vector in part]
-        return 8 * sum(map(len, held)) + VECTOR_BYTES * len(held)
 
     def take(self) -> list[list[float]]:
         """The values, one list per device. After `bring`, on any thread."""

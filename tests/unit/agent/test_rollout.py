@@ -11,7 +11,7 @@ import torch
 
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
-from harness.recording import monitoring
+from harness.recording import monitoring, read
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -91,6 +91,47 @@ def test_rollout_called_twice_merges() -> None:
     whole = torch.randn(64, generator=torch.Generator().manual_seed(1))
     parts = measured({"rewards": whole[:20]}, {"rewards": whole[20:]})
     assert parts["reward.step"] == pytest.approx(measured({"rewards": whole})["reward.step"])
+
+
+def usual(**changed: Any) -> dict[str, Any]:
+    """A whole rollout, the same each time but for what is changed."""
+    generator = torch.Generator().manual_seed(1)
+    names = ("rewards", "values", "returns", "advantages")
+    given: dict[str, Any] = {name: torch.randn(6, 2, generator=generator) for name in names}
+    return {**given, "observations": torch.randn(6, 2, 3, generator=generator), **changed}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"rewards": torch.full((6, 2), math.nan)},
+        {"rewards": torch.arange(12).reshape(6, 2)},
+        {"values": torch.full((6, 2), 1e9 + 1, dtype=torch.float64)},
+        {"returns": torch.ones(12)},
+        {"returns": torch.ones(6, 2).to_sparse()},
+        {"returns": torch.ones(6, 2, device="meta")},
+        {"advantages": None},
+        {"advantages": [1.0, 2.0]},
+        {"observations": None},
+        {"observations": {"a": torch.ones(6, 2, 3)}},
+        {"observations": torch.ones(3, 2, 6).permute(2, 1, 0)},
+        {"obs_clip": 0.5},
+    ],
+    ids=lambda changed: "-".join(changed) or "same",
+)
+def test_rollout_after_one_like_it_is_measured_as_the_first(changed: dict[str, Any]) -> None:
+    """What is known of the last rollout holds only for one like it, and both ways give the same columns and reasons."""
+    with monitoring() as (monitor, record):
+        for call in (usual(), usual(), usual(**changed), usual(**changed), usual()):
+            monitor.rollout(**call)
+            monitor.step()
+    rows = [{name: value for name, value in read(row).items() if not name.startswith("sys.")} for row in record.rows]
+    expected, plain = (
+        {name: value for name, value in measured(call).items() if not name.startswith("sys.")}
+        for call in (usual(**changed), usual())
+    )
+    assert [repr(row) for row in rows] == [repr(row) for row in (plain, plain, expected, expected, plain)]
 
 
 def test_rollout_dict_observations_are_one_signal() -> None:
