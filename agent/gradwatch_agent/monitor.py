@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.collect.episodes import tell_numbers
+from gradwatch_agent.collect.episodes import put_off, tell_numbers
 from gradwatch_agent.collect.host import LOGGER, PHASES, to_float
 from gradwatch_agent.collect.phases import TIMED, Phase
 from gradwatch_agent.cycle import UpdateCycle
@@ -288,6 +288,8 @@ class Monitor(UpdateCycle):
 
     def _tell_numbers(self, column: str, values: object) -> None:
         """Take numbers from wherever they are."""
+        if put_off(self._tally, column, values):
+            return
         here = to_float(values) is not None or sys.modules.get("torch") is None
         if here or not self._measure().numbers(column, values):
             tell_numbers(self._tally, column, values)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gradwatch_agent.collect.host import moments, to_float, to_floats
+from gradwatch_agent.collect.host import FLOATS_ONLY, moments, to_float, to_floats
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status
 
@@ -27,6 +27,14 @@ def tell_episodes(tally: Tally, returns: Sequence[float]) -> None:
         tally.tables.append(("episodes", index, ("return",), struct.pack(f"<{len(kept)}d", *kept)))
 
 
+def put_off(tally: Tally, column: str, values: object) -> bool:
+    """Take a list of a few floats, the usual case, as it is now, to be told when the row is made; False for anything else."""
+    if type(values) is not list or len(values) > limits.EPISODES_PER_UPDATE_MAX or set(map(type, values)) != FLOATS_ONLY:
+        return False
+    tally.put_off(NumbersReader(column), values[:])
+    return True
+
+
 def tell_numbers(tally: Tally, column: str, values: object) -> None:
     """Add the moments of numbers that are on the host, one or several; of returns the table too."""
     one = to_float(values)
@@ -44,6 +52,17 @@ def tell_numbers(tally: Tally, column: str, values: object) -> None:
 def _plain(value: object) -> object:
     """numpy's bool is no number, although Python's is."""
     return bool(value) if type(value).__name__ in {"bool_", "bool"} else value
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersReader:
+    """Numbers of one column that came as a list."""
+
+    column: str
+
+    def tell(self, tally: Tally, values: Sequence[float]) -> None:
+        """See host.Reader."""
+        tell_numbers(tally, self.column, values)
 
 
 @dataclass(frozen=True, slots=True)

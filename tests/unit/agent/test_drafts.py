@@ -175,7 +175,10 @@ def _update(monitor: Monitor, model: Recurrent, optimizer: torch.optim.Optimizer
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
     monitor.log({"charts/x": 1.0, "charts/y": torch.randn(())})
-    monitor.step(env_steps=n, episode_returns=torch.randn(3), episode_lengths=[5, 7, 9], truncated=[False, True, False])
+    evaluated = [float(n), 2.0]
+    ended = {"episode_returns": torch.randn(3), "episode_lengths": [5, 7, 9], "truncated": [False, True, False]}
+    monitor.step(env_steps=n, eval_return=evaluated, **ended)
+    evaluated[0] = 0.0
 
 
 @pytest.mark.usefixtures("strict")
