@@ -67,10 +67,11 @@ class Actions:
     def offer(self, verb: object, handler: object) -> None:
         """See `Monitor.on_command`."""
         if not isinstance(verb, str) or not VERB.fullmatch(verb) or verb in OWN_VERBS or not callable(handler):
+            word = text_of(verb)[:40]
             self._hints.say(
-                f"on_command {verb!r:.40}",
+                f"on_command {word}",
                 f"on_command takes a word ({VERB.pattern}, none of {', '.join(sorted(OWN_VERBS))}) and a function of the "
-                f"command's arguments; got {verb!r:.40} and {handler!r:.80}. This command is not offered.",
+                f"command's arguments; got {word!r} and {text_of(handler)[:80]}. This command is not offered.",
             )
             return
         if verb not in self.verbs.names and len(self.verbs.names) >= limits.VERBS_MAX - len(OWN_VERBS):

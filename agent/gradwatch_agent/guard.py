@@ -15,6 +15,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 LOGGER = logging.getLogger("gradwatch")
 
+MISUSES_MAX = 16
+"""Lines on wrong calls: each call has a few ways of being wrong, and a log is for something else."""
+
 
 class Guarded(Protocol):
     """What a class with guarded methods has: somewhere to report an own error. May be called on any thread of ours."""
@@ -45,6 +48,9 @@ def guarded_value(fallback: T) -> Callable[[Callable[Concatenate[S, P], T]], Cal
             try:
                 return method(self, *args, **kwargs)
             except Exception as error:
+                if is_misuse(error):
+                    note_misuse(self, error)
+                    return fallback
                 if is_strict():
                     raise
                 note_own_error(self, method.__qualname__, error)
@@ -53,6 +59,21 @@ def guarded_value(fallback: T) -> Callable[[Callable[Concatenate[S, P], T]], Cal
         return call
 
     return wrap
+
+
+def is_misuse(error: Exception) -> bool:
+    """Whether a call did not begin, as what it was given does not fit its signature. To be asked where the call was made."""
+    trace = error.__traceback__
+    return isinstance(error, TypeError) and trace is not None and trace.tb_next is None
+
+
+def note_misuse(owner: object, error: Exception) -> None:
+    """Say once in which way a call was wrong: that is the trainer's mistake, and no bug of ours."""
+    said: set[str] = vars(owner).setdefault("_misused", set())
+    text = text_of(error)
+    if text not in said and len(said) < MISUSES_MAX:
+        said.add(text)
+        LOGGER.warning("gradwatch: %s; this call is left out.", text)
 
 
 def note_own_error(owner: Guarded, place: str, error: Exception) -> None:

@@ -202,19 +202,24 @@ class Monitor(UpdateCycle):
         self._user.put(scalars)
         self._agent_ns += time.perf_counter_ns() - begin
 
-    def phase(self, name: str, /) -> Phase:
+    def phase(self, name: str = "", *positional: object, **unknown: object) -> Phase:
         """Time a block: `with mon.phase("rollout"): …`, or "update", "eval", "checkpoint". The blocks of an update add up."""
-        if not isinstance(name, str) or name not in TIMED:
-            self._hints.say_wrong_word("phase(…)", name, TIMED)
-            return Phase(self._phases, None)
-        return Phase(self._phases, name)
+        try:
+            if isinstance(name, str) and name in TIMED and not positional and not unknown:
+                return Phase(self._phases, name)
+            self._hints.say_wrong_word("phase(…)", (name, *positional, *unknown) if positional or unknown else name, TIMED)
+        except Exception as error:
+            if is_strict():
+                raise
+            note_own_error(self, "Monitor.phase", error)
+        return Phase(self._phases, None)
 
     def step(
         self,
         /,
         env_steps: int | None = None,
         episode_returns: object = None,
-        *,
+        *positional: object,
         episode_lengths: object = None,
         truncated: object = None,
         eval_return: object = None,
@@ -232,8 +237,8 @@ class Monitor(UpdateCycle):
         try:
             try:
                 if self.level >= MINIMAL:
-                    if scalars:
-                        self._user.put(scalars)
+                    if scalars or positional:
+                        self._take_other(positional, scalars)
                     if episode_returns is not None:
                         self._tell_numbers("episode.return", episode_returns)
                     if episode_lengths is not None:
@@ -273,6 +278,7 @@ class Monitor(UpdateCycle):
         self._hold(capture)
         return capture
 
+    @guarded
     def close(self) -> None:
         """End the run: an unfinished update is sent as partial, what is queued is sent for a second at most."""
         self.close_with(None, "closed")
@@ -285,6 +291,12 @@ class Monitor(UpdateCycle):
         """Tell of the exception that ends the block, if any, and close."""
         told = None if isinstance(error, SystemExit) else error
         self.close_with(told, reason_of(told) if told else "closed")
+
+    def _take_other(self, positional: tuple[object, ...], scalars: dict[str, object]) -> None:
+        """What `step` was given beside its own arguments."""
+        if positional:
+            self._hints.say_nameless_step(len(positional))
+        self._user.put(scalars)
 
     def _tell_numbers(self, column: str, values: object) -> None:
         """Take numbers from wherever they are."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
+from gradwatch_agent.guard import text_of
 from gradwatch_contracts import limits
 from gradwatch_contracts.columns import Status, merge
 from gradwatch_contracts.names import USER_KEY, nearest
@@ -171,6 +172,14 @@ class Hints:
         for name in unknown:
             self.say(f"{call}:{name}", f"{call}() takes no {name!r}{_guess(name, ARGUMENTS[call])}")
 
+    def say_nameless_step(self, nameless: int) -> None:
+        """Say that `step` takes two numbers without a name, and the others by name."""
+        named = " ".join(f"{name}=" for name in STEP_ARGUMENTS[2:])
+        self.say(
+            "step:",
+            f"step() takes env_steps and episode_returns without a name; {nameless} more not measured. It takes {named}",
+        )
+
     def say_unfit(self, call: str, given: Mapping[str, object]) -> None:
         """Name what `call` was given, with types and shapes, where some of it could not be measured."""
         listed = ", ".join(f"{name} {_looks(value)}" for name, value in given.items() if value is not None)
@@ -178,8 +187,8 @@ class Hints:
 
     def say_wrong_word(self, where: str, got: object, words: Sequence[str]) -> None:
         """Name the words that `where` takes, and the nearest to what came; nothing is measured under a wrong one."""
-        expected = " or ".join(map(repr, words))
-        sentence = f"{where} is {expected}, got {str(got)[:40]!r}; not measured{_guess(str(got)[:40], words)}"
+        expected, word = " or ".join(map(repr, words)), text_of(got)[:40]
+        sentence = f"{where} is {expected}, got {word!r}; not measured{_guess(word, words)}"
         self.say(where, sentence)
 
 
