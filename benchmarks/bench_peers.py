@@ -4,7 +4,8 @@ Each contestant is a process of its own that stays alive; all of them, and one t
 the same seed, a few updates at a time, in an order that changes, so that a turn is compared with the unwatched turn beside it.
 gradwatch sees gradients, weights and, where it is PPO, every minibatch; the others are handed 40 ready numbers an update, and
 `wandb.watch` the gradients of every step. Stable-Baselines3 trains by its own `learn`, watched by our callback. CPU is that of
-the trainer's process with all its threads; what its children take, or our daemon, is a line of its own. Memory is resident.
+the trainer's process with all its threads; what its children take, or our daemon, is a line of its own, over the whole time:
+also what they take for nothing while others have their turn. Memory is resident.
 
 Each table takes the same time on any machine. Needs the extra `bench`; what is not installed is said and left out. Where not
 all trainers fit into memory at once, they race in pairs with the unwatched one.
@@ -18,6 +19,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,7 +91,8 @@ class Contestant:
         self._service = Service() if name in LEVELS else None
         environment = self._service.__enter__().environment if self._service else os.environ
         command = [sys.executable, str(Path(__file__).with_name("contestants.py")), name, shape]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with the contestant
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
         self._process = subprocess.Popen(command, env=environment, text=True, **pipes)
 
     def ask(self, order: str) -> Any:
@@ -101,7 +104,8 @@ class Contestant:
         stdin.flush()
         answer = stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.name} ended early")
+            self._said.seek(0)
+            raise RuntimeError(f"{self.name} ended early:\n{self._said.read().decode(errors='replace')[-2000:]}")
         return json.loads(answer)
 
     def others(self) -> list[int]:
@@ -233,6 +237,7 @@ def race(shape: str, names: Sequence[str], quick: bool) -> tuple[list[Figure], l
     notes.append(
         "values read one by one (0 where not said): on a GPU each is a copy and a wait; there we copy once an update (gpu.py)"
     )
+    notes.append("CPU of other processes is that of the whole race, also while others had their turn")
     return figures, notes
 
 
@@ -250,14 +255,19 @@ def calls(names: Sequence[str], quick: bool) -> tuple[list[Figure], list[str]]:
     return figures, [f"{turns} turns of {RACES[CALLS].turn} calls, {BUSY_S * 1e3:.0f} ms of Python before each"]
 
 
+def _there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
 def main() -> None:
     """Print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--only", choices=RACES, help="one of the tables")
     args = parser.parse_args()
-    names = [name for name, module in LOGGERS.items() if importlib.util.find_spec(module) is not None]
-    absent = [name for name in LOGGERS if name not in names]
-    for shape in [args.only] if args.only else RACES:
+    names = [name for name, module in LOGGERS.items() if _there(module)]
+    absent = [name for name in LOGGERS if name not in names] + ([] if _there("stable_baselines3") else [SB3])
+    trained = [shape for shape in RACES if shape != SB3 or _there("stable_baselines3")]
+    for shape in [args.only] if args.only else trained:
         figures, notes = calls(names, args.quick) if shape == CALLS else race(shape, names, args.quick)
         if absent:
             notes.append(f"not installed: {', '.join(absent)}")

@@ -18,7 +18,7 @@ from service import Service
 from table import Figure, arguments, median, print_table
 
 BUDGET_PERCENT = 1.0
-ROUNDS_S, UPDATES = 180.0, 10
+ROUNDS_S, UPDATES = 150.0, 10
 """So long do they take turns, and so many updates are a run."""
 
 
