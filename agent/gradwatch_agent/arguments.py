@@ -133,12 +133,32 @@ def check_modules(model: object) -> tuple[Any, ...]:
 
 
 def check_optimizers(optimizer: object) -> tuple[Any, ...]:
-    """An optimizer or a sequence of them, as a tuple; None is none."""
-    found = () if optimizer is None else tuple(optimizer) if isinstance(optimizer, (list, tuple)) else (optimizer,)
-    for part in found:
-        if not callable(getattr(part, "register_step_pre_hook", None)) or not hasattr(part, "param_groups"):
-            raise wrong("optimizer", "a torch.optim.Optimizer, a list of them, or None", optimizer)
+    """An optimizer or a sequence of them, as a tuple of those that step; None is none.
+
+    Raises:
+        GradwatchError: `invalid-argument` for what has no steps to hear of, such as DeepSpeed's.
+    """
+    given = () if optimizer is None else tuple(optimizer) if isinstance(optimizer, (list, tuple)) else (optimizer,)
+    found = tuple(stepping(part) for part in given)
+    if None in found:
+        raise wrong("optimizer", "a torch.optim.Optimizer, a list of them, or None", optimizer)
     return found
+
+
+def stepping(optimizer: Any) -> Any:
+    """The optimizer whose steps can be heard: itself, or the one that it wraps as `.optimizer`, as accelerate's does: that is
+    one by its class and has no hooks. None where there is none."""
+    if hasattr(optimizer, "param_groups"):
+        try:
+            optimizer.register_step_pre_hook(_nothing).remove()
+        except Exception:  # whatever a wrapper says that never called the constructor of what it claims to be
+            return stepping(getattr(optimizer, "optimizer", None))
+        return optimizer
+    return None
+
+
+def _nothing(*args: object) -> None:
+    """A hook for the moment of asking."""
 
 
 def check_config(config: object, hints: Hints) -> dict[str, Scalar]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from gradwatch_agent.arguments import stepping
 from gradwatch_agent.collect.host import to_float
 from gradwatch_agent.entry import watch
 from gradwatch_agent.guard import guarded
@@ -58,9 +59,8 @@ class GradwatchCallback(TrainerCallback):
             "updates_total": state.max_steps if state.max_steps > 0 else None,
             "update_start": state.global_step,
         }
-        optimizer = getattr(kwargs.get("optimizer"), "optimizer", kwargs.get("optimizer"))
-        hooked = optimizer if hasattr(optimizer, "register_step_pre_hook") else None
-        self.monitor = watch(kwargs.get("model"), hooked, run=self._run, **{**given, **self._options})
+        optimizer = stepping(kwargs.get("optimizer"))
+        self.monitor = watch(kwargs.get("model"), optimizer, run=self._run, **{**given, **self._options})
         self._begins = self._over = False
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -55,6 +55,30 @@ def test_watch_bad_argument_is_refused_in_a_sentence(given: dict[str, Any], word
     assert caught.value.code.slug == "invalid-argument"
 
 
+class Wrapping(torch.optim.Optimizer):
+    """As accelerate and others wrap: an optimizer by its class, whose constructor was never called."""
+
+    def __init__(self, optimizer: object) -> None:
+        self.optimizer = optimizer
+        self.param_groups: list[dict[str, Any]] = []
+
+
+def test_optimizer_that_wraps_one_is_the_one_that_steps() -> None:
+    """Accelerate's own and one like it; the hook that was tried is gone."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    inner = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 0.1)
+    wrapped = accelerate.Accelerator(cpu=True).prepare(inner)
+    assert arguments.check_optimizers([wrapped, Wrapping(Wrapping(inner))]) == (inner, inner)
+    assert not inner._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("given", [Wrapping(None), Wrapping(object()), [torch.optim.SGD([torch.ones(1)], 0.1), object()]])
+def test_optimizer_without_steps_to_hear_of_is_refused_in_a_sentence(given: Any) -> None:
+    """It is one of torch by its class alone, or none at all."""
+    with pytest.raises(GradwatchError, match=r"watch\(optimizer\): expected a torch.optim.Optimizer"):
+        watch(None, given, endpoint=ENDPOINT)
+
+
 @pytest.mark.parametrize(("name", "value"), [("GRADWATCH_MODE", "maybe"), ("GRADWATCH_LEVEL", "loud"), ("RANK", "one")])
 def test_watch_bad_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """The sentence names the variable."""
