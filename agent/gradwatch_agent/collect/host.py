@@ -102,8 +102,10 @@ class Tally:
             reader.tell(self, values)
 
     def add(self, name: str, part: tuple[float, ...], subject: str = "") -> None:
-        """Merge `part` of column `name`."""
-        self.put((name, subject), part)
+        """Merge `part` of column `name`; what `put` does, without another call."""
+        key, parts = (name, subject), self.parts
+        held = parts.get(key)
+        parts[key] = part if held is None else merge(COLUMNS[name].kind, held, part)
 
     def put(self, key: Key, part: tuple[float, ...]) -> None:
         """Merge `part` of the column `key`."""
@@ -241,7 +243,7 @@ class UserScalars:
         """Take scalars; the last value of a key within an update wins."""
         keys = tuple(scalars)
         seen, struct = self._seen
-        if keys == seen and set(map(type, scalars.values())) == FLOATS_ONLY and not self._values:
+        if keys == seen and [*map(type, scalars.values())].count(float) == len(keys) and not self._values:
             self._packed = struct.pack(*scalars.values())
             return
         if self._packed:
@@ -358,9 +360,11 @@ def add_series(tally: Tally, name: str, values: list[float], minibatches: list[i
     if not values:
         return
     tally.add(name, moments(values), subject)
-    bad = [minibatch for value, minibatch in zip(values, minibatches, strict=True) if not math.isfinite(value)]
+    bad: list[int] = []
+    if not math.isfinite(sum(values)):  # as nearly never: then each is looked at
+        bad = [minibatch for value, minibatch in zip(values, minibatches, strict=True) if not math.isfinite(value)]
     if f"{name}.max" in COLUMNS:
-        tally.add(f"{name}.max", (math.nan if any(map(math.isnan, values)) else max(values),))
+        tally.add(f"{name}.max", (math.nan if bad and any(map(math.isnan, values)) else max(values),))
     if f"{name}.nonfinite" in COLUMNS:
         tally.add(f"{name}.nonfinite", (float(len(bad)),))
         add_first(tally, f"{name}.nonfinite_mb", min(bad, default=None))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gradwatch_agent.collect.block_facts import tell_extra
-from gradwatch_agent.device.plan import least
+from gradwatch_agent.device.plan import largest
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS
 
@@ -73,7 +73,7 @@ def _tell_ratio(tally: Tally, ratio: RatioFacts) -> None:
     tally.add("policy.logratio.absmax", (math.nan if math.isnan(low) or math.isnan(high) else max(abs(low), abs(high)),))
     tally.add("policy.ratio.max", (_exp(high),))
     tally.add("policy.ratio.min", (_exp(low),))
-    tally.add("policy.kl.k3.sample_max", (-least([-_k3(low), -_k3(high)]),))  # k3 is convex in log r
+    tally.add("policy.kl.k3.sample_max", (largest((_k3(low), _k3(high))),))  # k3 is convex in log r
     if ratio.clipped is not None:
         high_count, low_count = ratio.clipped
         tally.add("policy.clipped", (high_count + low_count,))
@@ -87,7 +87,7 @@ def _tell_ratio(tally: Tally, ratio: RatioFacts) -> None:
 
 def _tell_k3(tally: Tally, means: list[float], minibatches: list[int]) -> None:
     """Largest and last of minibatch means; there is at least one."""
-    tally.add("policy.kl.k3.max", (-least([-mean for mean in means]),))
+    tally.add("policy.kl.k3.max", (largest(means),))
     tally.add_last("policy.kl.k3.last", minibatches[-1], means[-1])
 
 

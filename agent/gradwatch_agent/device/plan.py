@@ -104,8 +104,7 @@ class Slots(NamedTuple):
         return self.flag - self.first
 
 
-@dataclass(frozen=True, slots=True)
-class RatioFacts:
+class RatioFacts(NamedTuple):
     """What a block says about the policy ratio, in log space so that no exponential is needed on the device.
 
     `k3`: mean of each row, None where the row has no valid sample. `first_dev` is max |r - 1| over the rows before the
@@ -121,8 +120,7 @@ class RatioFacts:
     weights: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlockFacts:
+class BlockFacts(NamedTuple):
     """One reduced block on the host. Per channel: number of values, sum, sum of squared deviations from the mean,
     number of non-finite values, and the first row that held one (None for none). `saturated`, `peak`, `zeros`: see Plan;
     `low` and `high`: least and largest per channel and row, channel by channel, empty when not asked for; `powers`: sums of the
@@ -173,16 +171,16 @@ def read_block(values: Sequence[float], plan: Plan, rows: int, samples: int, bef
         before = [row for row in range(before_step) if row_n[row]]
         ratio = RatioFacts(
             logratio_min=least(low_),  # a row without a sample has inf and -inf
-            logratio_max=-least([-value for value in high_]),
+            logratio_max=largest(high_),
             k3=tuple([total / n if n else None for total, n in zip(sums[0], row_n, strict=True)]),
-            first_dev=-least([-max(_expm1(high_[row]), -_expm1(low_[row])) for row in before]) if before else None,
+            first_dev=largest([max(_expm1(high_[row]), -_expm1(low_[row])) for row in before]) if before else None,
             clipped=(next(flags), next(flags)) if plan.clip is not None else None,
             weights=(sum(sums[k]), squares[k]) if plan.weights else None,
         )
     peak = None
     if plan.peak is not None:
-        least_, largest = _extent(low, high, plan.peak - slots.bounds, rows)
-        peak = math.nan if math.isnan(least_) or math.isnan(largest) else max(abs(least_), abs(largest))
+        lowest, highest = _extent(low, high, plan.peak - slots.bounds, rows)
+        peak = math.nan if math.isnan(lowest) or math.isnan(highest) else max(abs(lowest), abs(highest))
     return BlockFacts(
         rows,
         n=[sum(row_n)] * k,
@@ -209,7 +207,7 @@ def _first_nonfinite(row_sums: Sequence[float]) -> int | None:
 
 def _extent(low: Sequence[float], high: Sequence[float], channel: int, rows: int) -> tuple[float, float]:
     start, end = channel * rows, (channel + 1) * rows
-    return least(low[start:end]), -least([-value for value in high[start:end]])
+    return least(low[start:end]), largest(high[start:end])
 
 
 def least(values: Sequence[float]) -> float:
@@ -217,6 +215,11 @@ def least(values: Sequence[float]) -> float:
     if math.isnan(sum(values)) and any(map(math.isnan, values)):  # the sum of inf and -inf is NaN too
         return math.nan
     return min(values, default=math.inf)
+
+
+def largest(values: Sequence[float]) -> float:
+    """Maximum, likewise."""
+    return -least([-value for value in values]) if math.isnan(sum(values)) else max(values, default=-math.inf)
 
 
 def _expm1(value: float) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import pytest
 import torch
 
-from gradwatch_agent.device.plan import Plan, least, read_block
+from gradwatch_agent.device.plan import Plan, largest, least, read_block
 from gradwatch_agent.device.reduce import Reducer, copy_all, foreach_norm, subtract_all
 
 CPU = torch.device("cpu")
@@ -83,6 +84,12 @@ def test_least_of_values(values: list[float], expected: float) -> None:
 def test_least_with_nan_is_nan() -> None:
     """`min` alone depends on the order."""
     assert math.isnan(least([1.0, math.nan, -1.0]))
+
+
+@pytest.mark.parametrize("values", [[], [1.0, 2.0], [-0.0, 0.0], [0.0, -0.0], [math.inf, -math.inf], [1.0, math.nan, 3.0]])
+def test_largest_is_the_least_of_the_opposites_to_the_last_bit(values: list[float]) -> None:
+    """Of NaN and of zeros too, which have signs that travel."""
+    assert struct.pack("<d", largest(values)) == struct.pack("<d", -least([-value for value in values]))
 
 
 def test_copies_and_differences_without_the_private_kernels_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
