@@ -91,8 +91,10 @@ What `watch(collect={name: False})` leaves out; all are on at first, and what is
 `watch(probe=trunk)` looks at representations. `trunk` is a module or function of a batch of observations, best the
 `torch.nn.Sequential` that makes the features: then every child is a layer of its own, named by its number. The batch is
 given as `probe=(trunk, batch)`, or 128 observations of the first `rollout()` are kept, so that it stays the same. It is
-called at `step()`, in evaluation mode, without gradients and without hooks, so that a compiled model is not traced anew;
-modes and random numbers are put back. A module that is spread over ranks (FSDP) is not looked at, as its forward pass
+called at `step()`, in evaluation mode, without gradients, on copies of the buffers and without hooks, ours or yours, at any
+depth, so that no running statistic meets it and a compiled model is not traced anew; modes and random numbers are put
+back. What a layer keeps elsewhere, as in a plain number or in an object that is no module, does change: leave such a layer
+out of the probe. A module that is spread over ranks (FSDP) is not looked at, as its forward pass
 would be a collective.
 """
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
-from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars, whole
+from gradwatch_agent.collect.env_steps import read_steps
+from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars
 from gradwatch_agent.collect.memory import HostMemory
 from gradwatch_agent.collect.phases import PROFILE, PhaseTimes
 from gradwatch_agent.collect.rows import RowMaker, RowQueue, Waiting, reason_of_loss
@@ -252,7 +253,7 @@ class UpdateCycle:
                 spent_ns = switches.take_spent_ns() if switches.spent_ns else NOTHING
                 self._overhead.judge(self.update, level, Taken(update_ms, agent_ms, spent_ns))
         self._agent_ns = 0
-        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else whole(env_steps)
+        steps = env_steps if isinstance(env_steps, int) and 0 <= env_steps < 2**63 else read_steps(env_steps, self._hints)
         t_ns = self._clock_ns + time.monotonic_ns()
         user, thinned = self._user.take(), self._collected < level
         resting = switches.resting

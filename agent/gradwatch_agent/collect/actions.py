@@ -11,7 +11,7 @@ import torch
 from gradwatch_agent.collect.host import to_float, to_floats
 from gradwatch_agent.collect.samples import sample_rows
 from gradwatch_agent.collect.spaces import flat
-from gradwatch_agent.collect.tensors import REALS
+from gradwatch_agent.collect.tensors import numbers_of
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -83,11 +83,8 @@ class ActionCollector:
         space = self._space
         if space is None:
             return
-        try:
-            actions = given if type(given) is torch.Tensor else torch.as_tensor(given)
-        except (TypeError, ValueError, RuntimeError):
-            actions = None
-        if actions is None or actions.dtype not in REALS or actions.layout is not torch.strided:
+        actions = numbers_of(given)
+        if actions is None:
             self._refuse(tally, Status.DTYPE)
             return
         width = len(space.heads) if isinstance(space, Discrete) else space.low.shape[0]

@@ -10,6 +10,7 @@ import torch
 
 from gradwatch_agent.collect.host import moments
 from gradwatch_agent.collect.samples import sample_rows
+from gradwatch_agent.collect.tensors import numbers_of
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -215,11 +216,8 @@ def _pair(normalizer: object, key: str) -> tuple[torch.Tensor, torch.Tensor] | N
     )
     if len(pair) != 2 or any(part is None or callable(part) for part in pair):
         return None
-    try:
-        mean, variance = (torch.as_tensor(part) for part in pair)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return mean, variance
+    mean, variance = map(numbers_of, pair)
+    return None if mean is None or variance is None else (mean, variance)
 
 
 def _refuse(tally: Tally, status: Status) -> None:

@@ -55,7 +55,7 @@ ARGUMENTS = {
 """What each call takes; what it does not take gets a hint instead of an exception."""
 
 FITS = {
-    "rollout": "Numbers of any shape, none of it empty; values and returns of one shape.",
+    "rollout": "Numbers of any shape, none of it empty or masked; values and returns of one shape.",
     "ppo": "Float tensors of one shape on one device; entropy also as numbers, loss as one number, mask as bool.",
 }
 """What the tensors of a call must be, for whoever passed others."""
@@ -184,7 +184,7 @@ class Hints:
 
     def say_unfit(self, call: str, given: Mapping[str, object]) -> None:
         """Name what `call` was given, with types and shapes, where some of it could not be measured."""
-        listed = ", ".join(f"{name} {_looks(value)}" for name, value in given.items() if value is not None)
+        listed = ", ".join(f"{name} {looks_of(value)}" for name, value in given.items() if value is not None)
         self.say(f"{call} unfit", f"{call}() was given {listed}; some of it cannot be measured. Expected: {FITS[call]}")
 
     def say_wrong_word(self, where: str, got: object, words: Sequence[str]) -> None:
@@ -194,7 +194,7 @@ class Hints:
         self.say(where, sentence)
 
 
-def _looks(value: object) -> str:
+def looks_of(value: object) -> str:
     """Type and shape of a tensor or array, and its device unless that is the host; the type of anything else."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
@@ -327,12 +327,6 @@ def to_float(value: object) -> float | None:
         except OverflowError:
             return None
     return None
-
-
-def whole(value: object) -> int:
-    """Environment steps as a whole number, -1 when they are none."""
-    number = to_float(value)
-    return int(number) if number is not None and 0 <= number < 2**63 else -1
 
 
 def to_floats(values: Iterable[object]) -> list[float] | None:

@@ -1,7 +1,8 @@
 """Representations: what a part of the model makes of a fixed batch of observations, in few updates.
 
-The module's `forward` is called, and in a `Sequential` each child: no hook is placed, so nothing that `torch.compile` made is
-traced anew. It runs without gradients and in evaluation mode, and the random numbers of training stay what they were.
+The module's `forward` is called, and in a `Sequential` each child's: no hook is placed, none of the trainer's fires, nothing
+that `torch.compile` made is traced anew. It runs without gradients, in evaluation mode and on copies of the buffers, and the
+random numbers of training stay what they were.
 """
 
 from __future__ import annotations
@@ -121,27 +122,49 @@ def _walk(module: torch.nn.Sequential, given: Any, prefix: str) -> Iterator[Laye
                 made = inner[2]
                 yield inner
         else:
-            made = child(made)
+            made = child.forward(made)
             yield prefix + name, child, made
 
 
 @contextmanager
 def _undisturbed(module: torch.nn.Module | None, batch: object) -> Iterator[None]:
-    """Evaluation mode inside; afterwards mode and random numbers are what they were."""
-    training = [] if module is None else [child for child in module.modules() if child.training]
+    """Evaluation mode, copies of the buffers, no hook and no compiled call; then all is as before, random numbers too."""
+    modules = [] if module is None else list(module.modules())
+    training = [child for child in modules if child.training]
     devices = {tensor.device for tensor in _tensors(batch) if tensor.device.type == "cuda"}
     state = torch.get_rng_state()
     states = [(device, torch.cuda.get_rng_state(device)) for device in devices]
-    for child in training:
-        child.training = False
+    kept = []
     try:
+        for child in training:
+            child.training = False
+        for child in modules:
+            if not isinstance(child, torch.jit.ScriptModule):  # whose attributes are not in Python
+                own, other = vars(child), _for_a_look(child)
+                kept.append((own, {name: own[name] for name in other}))
+                own.update(other)
         yield
     finally:
+        for own, held in kept:
+            own.update(held)
         for child in training:
             child.training = True
         torch.set_rng_state(state)
-        for device, kept in states:
-            torch.cuda.set_rng_state(kept, device)
+        for device, rng in states:
+            torch.cuda.set_rng_state(rng, device)
+
+
+def _for_a_look(module: torch.nn.Module) -> dict[str, object]:
+    """Attributes that a module has while we look, in place of those it has: they change nothing that the trainer sees."""
+    own = vars(module)
+    buffers = {name: None if buffer is None else buffer.clone() for name, buffer in module._buffers.items()}
+    other: dict[str, object] = {"_buffers": buffers, "_forward_hooks": {}, "_forward_pre_hooks": {}}
+    if own.get("_compiled_call_impl") is not None:  # of `module.compile()`
+        other["_compiled_call_impl"] = None
+    inner = module._modules.get("_orig_mod")
+    if inner is not None and "forward" in own:  # what `torch.compile(module)` returned
+        other["forward"] = inner.forward
+    return other
 
 
 def _tensors(batch: object) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from gradwatch_agent.collect.block_facts import EXTRA, tell_extra, want
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.staging import Channel, Layout
-from gradwatch_agent.collect.tensors import REALS
+from gradwatch_agent.collect.tensors import numbers_of
 from gradwatch_agent.device.plan import Plan
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.signals import COLUMNS, Source
@@ -116,17 +116,11 @@ class RolloutCollector:
     def _usable(self, tally: Tally, name: str, given: object) -> torch.Tensor | None:
         if given is None:
             return None
-        status = Status.DTYPE
-        try:
-            tensor = given if type(given) is torch.Tensor else torch.as_tensor(given)
-        except (TypeError, ValueError, RuntimeError):
-            tensor = None
-        if tensor is not None and tensor.dtype in REALS and tensor.layout is torch.strided:
-            if tensor.numel():
-                return tensor
-            status = Status.UNDEFINED
+        tensor = numbers_of(given)
+        if tensor is not None and tensor.numel():
+            return tensor
         for column in _family(name):
-            tally.refuse(column, status)
+            tally.refuse(column, Status.DTYPE if tensor is None else Status.UNDEFINED)
         return None
 
     def _explain_error(

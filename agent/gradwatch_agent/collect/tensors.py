@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gradwatch_agent.collect.host import to_floats
 from gradwatch_contracts.columns import Status
 
 if TYPE_CHECKING:
@@ -57,3 +59,48 @@ def is_dense(tensor: torch.Tensor) -> bool:
 def as_real(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Complex tensors as real ones of the same norm."""
     return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+
+
+def numbers_of(given: object) -> torch.Tensor | None:
+    """Real numbers as a tensor: one that is one, an array of numpy or what can be one, or tensors of one shape in a list.
+
+    None for anything else, and for an array some of which is masked: what is missing is no number. It shares the memory where
+    torch can look at it. Never waits for a device, and torch never warns of it, as that would be in the trainer's log.
+    """
+    if type(given) is torch.Tensor:
+        tensor: torch.Tensor | None = given
+    else:
+        try:
+            tensor = _converted(given)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+    return tensor if tensor is not None and tensor.dtype in REALS and tensor.layout is torch.strided else None
+
+
+def _converted(given: Any) -> torch.Tensor | None:
+    numpy: Any = sys.modules.get("numpy")
+    if isinstance(given, torch.Tensor) or numpy is None:
+        return torch.as_tensor(given)
+    parts = given if isinstance(given, (list, tuple)) else [given]
+    kinds = set(map(type, parts))
+    if kinds and all(issubclass(kind, torch.Tensor) for kind in kinds):
+        return torch.stack(list(parts))
+    if any(issubclass(kind, numpy.ma.MaskedArray) for kind in kinds) and any(map(numpy.ma.is_masked, parts)):
+        return None
+    array = numpy.asarray(given)
+    if array.dtype.kind == "O":
+        floats = to_floats(array.flat)
+        return None if floats is None else torch.tensor(floats, dtype=torch.float64).reshape(array.shape)
+    return torch.from_numpy(_as_torch_takes_it(array, numpy)) if array.dtype.kind in "biuf" else None
+
+
+def _as_torch_takes_it(array: Any, numpy: Any) -> Any:
+    """The array, or a copy: torch has no other byte order, no way backwards and few unsigned types; of read-only it warns."""
+    kind, size = array.dtype.kind, array.itemsize
+    if (kind == "u" and size > 1) or (kind == "f" and size > 8):
+        with numpy.errstate(over="ignore"):
+            return array.astype(numpy.float64, order="C")
+    plain = array.flags.writeable and array.dtype.isnative
+    if plain and all(stride >= 0 and stride % size == 0 for stride in array.strides):
+        return array
+    return numpy.array(array, dtype=array.dtype.newbyteorder("="), order="C")

@@ -136,6 +136,16 @@ def host_value(number: Tensor) -> float | None:
     return value if type(value) is float else None
 
 
+def host_whole(number: Tensor) -> float | None:
+    """The same of one dense number, which may be an integer."""
+    if not number.is_cpu or number.layout is not STRIDED or number.numel() != 1 or number.is_complex():
+        return None
+    value: Any = number.tolist()
+    while type(value) is list:
+        value = value[0]
+    return value if type(value) in {float, int} else None
+
+
 def host_values(vector: Tensor) -> list[float] | None:
     """The values of a vector that is on the CPU already, where nothing waits; None for any other."""
     return vector.tolist() if vector.is_cpu else None

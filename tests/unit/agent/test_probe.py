@@ -11,6 +11,7 @@ from torch import nn
 
 from gradwatch_agent import arguments
 from gradwatch_agent.collect import probe as probe_module
+from gradwatch_agent.collect.probe import PERIOD
 from gradwatch_agent.collect.probe_facts import STILL, TAU, effective_rank
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
@@ -217,3 +218,80 @@ def test_probe_without_observations_is_not_measured() -> None:
     """Nothing was passed to look at, and no layer is known yet."""
     (row,) = probed(nn.Identity())
     assert not [name for name in row if name.startswith(F)]
+
+
+class Counting(nn.Module):
+    """A normaliser that counts what it has seen, as many do: also when it is not training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        self.seen += len(batch)
+        self.mean = self.mean + batch.mean(0)
+        return batch - self.mean
+
+
+class Trunk(nn.Module):
+    """What is looked at as a whole, and calls its parts."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.parts(batch)
+        return made
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["Sequential", "module"])
+@pytest.mark.parametrize("fails", [False, True], ids=["works", "fails"])
+def test_looking_fires_no_hook_and_leaves_buffers_as_they_were(whole: bool, fails: bool) -> None:
+    """A trainer's hooks and running statistics must not meet a batch that it never passed, in whatever depth they are."""
+    parts = [Counting(), nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Linear(7 if fails else 4, 2)]
+    module = Trunk(*parts) if whole else nn.Sequential(*parts)
+    met: list[str] = []
+    for name, child in module.named_modules():
+        child.register_forward_hook(lambda *given, name=name: met.append(name))
+        child.register_forward_pre_hook(lambda *given, name=name: met.append(name))
+    buffers = dict(module.named_buffers())
+    before = {name: (buffer.clone(), buffer._version) for name, buffer in buffers.items()}
+    (row,) = probed((module, torch.ones(8, 3)))
+    assert bool([name for name in row if name.startswith(F)]) is not fails
+    assert met == []
+    assert {name: id(buffer) for name, buffer in module.named_buffers()} == {
+        name: id(buffer) for name, buffer in buffers.items()
+    }
+    assert all(
+        torch.equal(buffers[name], kept) and buffers[name]._version == version for name, (kept, version) in before.items()
+    )
+    if not fails:
+        module(torch.ones(8, 3))
+        assert len(met) == 2 * len(list(module.modules()))
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["torch.compile(child)", "child.compile()"])
+@pytest.mark.parametrize("whole", [False, True], ids=["Sequential", "module"])
+def test_looking_at_compiled_children_traces_nothing_anew(in_place: bool, whole: bool) -> None:
+    """What is inside of them is called; the next call of the trainer finds its own graph."""
+    torch._dynamo.reset()
+    compiled: list[int] = []
+
+    def backend(graph: Any, examples: Any) -> Any:
+        compiled.append(1)
+        return graph.forward
+
+    child: Any = Trunk(nn.Linear(3, 4), nn.ReLU())
+    if in_place:
+        child.compile(backend=backend, dynamic=False)
+    else:
+        child = torch.compile(child, backend=backend, dynamic=False)
+    module = Trunk(child, nn.Linear(4, 2)) if whole else nn.Sequential(child, nn.Linear(4, 2))
+    data = torch.randn(8, 3)
+    module(data)
+    rows = probed((module, torch.randn(5, 3)), updates=PERIOD[Level.NORMAL] + 1)
+    assert len([row for row in rows if row[f"{F}.rank/{'out' if whole else '1'}"] is not Status.THINNED]) == 2
+    module(data)
+    assert compiled == [1]

@@ -14,13 +14,14 @@ from gradwatch_agent.collect.clips import Usual
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.collect.pile import Pile
 from gradwatch_agent.collect.policy import PolicyCollector
+from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring, read
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 ORDINARY = ("zero", "ppo", "backward", "clip", "step")
-WORDS = (*ORDINARY, "keep", "limit", "broken", "longer", "critic", "noloss", "all")
+WORDS = (*ORDINARY, "keep", "limit", "broken", "longer", "critic", "noloss", "all", "anneal")
 
 
 def told(words: list[list[str]], level: Level) -> list[object]:
@@ -36,7 +37,7 @@ def told(words: list[list[str]], level: Level) -> list[object]:
         def minibatch(samples: int, **given: Any) -> None:
             new, old = torch.randn(2, samples, generator=generator)
             given |= {"new_logp": new, "old_logp": old, "values": new, "returns": old, "actions": torch.arange(samples)}
-            monitor.ppo(entropy=new.abs(), clip=0.2, **given)
+            monitor.ppo(entropy=new.abs(), **{"clip": 0.2, **given})
 
         def backward(factor: float = 1.0) -> None:
             (actor(torch.ones(2, 3)).sum() + factor * critic(logp[:2, :3]).square().sum()).backward()
@@ -46,6 +47,7 @@ def told(words: list[list[str]], level: Level) -> list[object]:
             "keep": lambda: [optimizer.zero_grad(set_to_none=False) for optimizer in optimizers],
             "ppo": lambda: minibatch(8, loss=torch.randn((), generator=generator)),
             "noloss": lambda: minibatch(8),
+            "anneal": lambda: minibatch(8, clip=0.1, loss=1.0),
             "longer": lambda: minibatch(9, loss=1.0),
             "backward": backward,
             "broken": lambda: backward(float("nan")),
@@ -80,3 +82,27 @@ def test_short_ways_tell_what_the_long_ways_tell(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Usual, "fits", lambda *given: False)
     monkeypatch.setattr(GradientCollector, "asks", property(lambda self: True, lambda self, asks: None), raising=False)
     assert [repr(said) for said in short] == [repr(said) for said in told(words, level)]
+
+
+def test_annealed_clip_is_the_bound_of_its_own_minibatches() -> None:
+    """A schedule gives each update its own, or each minibatch: samples are counted against the one they were given with."""
+    new, old = torch.linspace(-0.3, 0.3, 64), torch.zeros(64)
+    outside = {clip: int(((new.exp() - 1.0).abs() > clip).sum()) for clip in (0.2, 0.1)}
+    assert outside[0.1] > outside[0.2] > 0
+    with monitoring() as (monitor, record):
+        for clips in ((0.2, 0.2), (0.1, 0.1), (0.2, 0.1, 0.2)):
+            for clip in clips:
+                monitor.ppo(new_logp=new, old_logp=old, clip=clip)
+            monitor.step()
+            assert record.last["policy.clipped"] == sum(outside[clip] for clip in clips)
+
+
+def test_clip_that_is_a_tensor_is_refused_in_every_update_and_never_compared() -> None:
+    """To compare two tensors is to wait for their device; on this one it cannot be done at all."""
+    first, second = torch.empty((), device="meta"), torch.empty((), device="meta")
+    with monitoring() as (monitor, record):
+        for clip in (first, first, second):
+            for _ in range(2):
+                monitor.ppo(new_logp=torch.zeros(4), old_logp=torch.zeros(4), clip=clip)
+            monitor.step()
+            assert (record.last["policy.clipped"], record.last["policy.ratio"][0]) == (Status.DTYPE, 8.0)
