@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import clip_grad
 
 from gradwatch_agent import watch
+from gradwatch_agent.device.clip import CLIP_WATCH
 from table import Figure, arguments, median, print_table
 
 if TYPE_CHECKING:
@@ -97,10 +98,14 @@ def measure(name: str, model: nn.Module, rounds: int) -> list[Figure]:
         for variant in order:
             for part, function in (wrappers if variant == "watched" else originals).items():
                 setattr(clip_grad, part, function)
+            for cell, plain, watched in CLIP_WATCH._inner:
+                cell.cell_contents = watched if variant == "watched" else plain
             clip()
             taken[variant].append(time_us(clip, times))
         for part, function in wrappers.items():
             setattr(clip_grad, part, function)
+        for cell, _, watched in CLIP_WATCH._inner:
+            cell.cell_contents = watched
         mon.step()  # the norms of a new update
         stepping.step()  # the first step after a clip takes nothing: its norm is known
         taken["hooked"].append(time_us(stepping.step, times))

@@ -109,6 +109,16 @@ class UpdateCycle:
         return self._open and self.run == settings.run and len(mine) == len(theirs) and all(map(_same, mine, theirs))
 
     @guarded
+    def follow(self, settings: Settings) -> None:
+        """`watch` is called again for this model: take its optimizers, also in the place of those before."""
+        if self._measurement is not None:
+            for optimizer in settings.optimizers:
+                self._measurement.gradients.follow(optimizer)
+        mine = self._settings
+        if (settings.level, settings.updates_total) != (mine.level, mine.updates_total):
+            self._hints.say("watch", f"run {self.run!r} is watched already: of this watch() only the optimizers are taken.")
+
+    @guarded
     def close_with(self, error: BaseException | None, reason: str) -> None:
         """See `exits.Closable`."""
         if not self._open:
@@ -373,6 +383,7 @@ class UpdateCycle:
             from gradwatch_agent.collect.measurement import Measurement
 
             self._measurement = Measurement.of(self._settings, self._on_own_error)
+            self._settings = replace(self._settings, optimizers=())  # one that is replaced is not to be kept alive
             self._maker.names = self._measurement.gradients.names
             self._measurement.begin(self._tally, self._collected)
         return self._measurement

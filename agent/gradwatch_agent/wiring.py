@@ -71,6 +71,7 @@ def _open(settings: Settings, endpoint: str, env: Mapping[str, str]) -> Monitor:
     for other in EXITS.monitors:
         if isinstance(other, Monitor) and other.run == settings.run:
             if other.watches(settings):
+                other.follow(settings)
                 return other
             other.close()  # the same run with another model: a notebook cell run again
     return _start(settings, identity, address, secret, Locator(endpoint, env))

@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradwatch_agent.collect import gradients as gradients_module
+from gradwatch_agent.collect import weighing as weighing_module
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring
 
@@ -67,7 +67,7 @@ def test_collection_makes_no_temporary_above_the_largest_parameter(
     model = big_model()
     weights = sum(parameter.numel() * 4 for parameter in model.parameters())
     if not copied:
-        monkeypatch.setattr(gradients_module, "COPY_BYTES_MAX", 1)
+        monkeypatch.setattr(weighing_module, "COPY_BYTES_MAX", 1)
     largest = max(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with monitoring(modules=(model,), optimizers=(optimizer,), level=level) as (monitor, record), Sizes() as sizes:

@@ -17,6 +17,7 @@ CALL_OF = {
     "GradientCollector.on_clip": "clip",
     "GradientCollector._before_step": "clip",
     "GradientCollector._see_closed": "clip",
+    "GradientCollector.follow": "clip",
 }
 """Where an own error is noted → the call whose columns it spoils."""
 

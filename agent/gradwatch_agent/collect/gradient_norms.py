@@ -32,7 +32,7 @@ LIMIT_COLUMNS = ("grad.clipped", "grad.clip_limit")
 class GradientNorms:
     """The norms of the running update, whose `tally` it is. `members`: the parameters of the model by number."""
 
-    __slots__ = ("_groups", "_policy", "_staging", "_tensors", "_totals", "members", "tally")
+    __slots__ = ("_groups", "_limit", "_policy", "_staging", "_tensors", "_totals", "members", "tally")
 
     def __init__(self, staging: Staging, groups: ParameterGroups, members: Members, policy: PolicyCollector) -> None:
         self._groups, self.members, self._policy = groups, members, policy
@@ -42,6 +42,7 @@ class GradientNorms:
     def clear(self, staging: Staging) -> None:
         """Forget the running update; the next ones gather in this area."""
         self._staging = staging
+        self._limit: float | None = None
         self._totals = Series(staging, "grad.norm")
         self._tensors = TensorNorms(staging)
 
@@ -71,16 +72,23 @@ class GradientNorms:
         status = Status.DTYPE if limit is None else Status.UNDEFINED
         if limit is not None and norm_type == 2.0 and 0 < limit < math.inf:
             self.tally.parts["grad.clip_limit", ""] = (limit,)
+            self._limit = limit
             return limit
         for name in (*LIMIT_COLUMNS, "grad.exploding"):
             self.tally.refuse(name, status)
         return None
 
     def measure(
-        self, parameters: Sequence[torch.Tensor], scale: object, bound: float | None, total: torch.Tensor | None = None
+        self,
+        parameters: Sequence[torch.Tensor],
+        scale: object,
+        bound: float | None,
+        total: torch.Tensor | None = None,
+        *,
+        clipped: bool = True,
     ) -> None:
         """Take the L2 norm of gradients on one device; divide by the scale a fused AMP optimizer still has on. `total` is
-        what clipping computed, if it did."""
+        what clipping computed, if it did. Not `clipped`: the norms are only compared with the limit that others have."""
         usable: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         fault = Status.NO_GRADIENT
         for parameter in parameters:
@@ -106,7 +114,8 @@ class GradientNorms:
                 norms = norms / scale
             if total is None:
                 total = torch.linalg.vector_norm(norms, 2, dtype=self._staging.reducer(device).dtype)
-        self.hold(total, norms, bound, self.named(owners, norms), self._policy.minibatches)
+        named, minibatches = self.named(owners, norms), self._policy.minibatches
+        self.hold(total, norms, bound if clipped else self._limit, named, minibatches, clipped=clipped)
 
     def named(self, parameters: Sequence[torch.Tensor], norms: torch.Tensor) -> Named:
         """The groups of those that have a gradient, and their numbers."""
@@ -122,9 +131,11 @@ class GradientNorms:
         bound: float | None,
         named: Named,
         minibatches: int,
+        *,
+        clipped: bool = True,
     ) -> None:
         """Keep the norms of one call; `total` as a number where it is known on the host."""
-        if self._totals.add(total, max(0, minibatches - 1), bound):
+        if self._totals.add(total, max(0, minibatches - 1), bound if clipped else None):
             self._tensors.add(norms, bound, *named)
         else:
             self.refuse(Status.INCOMPLETE)

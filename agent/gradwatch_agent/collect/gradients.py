@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.compiler import is_dynamo_compiling as is_compiling
 
-from gradwatch_agent.collect.clips import NOTES_MAX, Usual
+from gradwatch_agent.collect.clips import NOTES_MAX, Clipped, Usual
 from gradwatch_agent.collect.collectors import Switches
 from gradwatch_agent.collect.gradient_norms import GradientNorms
 from gradwatch_agent.collect.groups import ParameterGroups
 from gradwatch_agent.collect.host import LOGGER, LastReader, Tally
-from gradwatch_agent.collect.layers import Broken, Layers
+from gradwatch_agent.collect.layers import Layers
 from gradwatch_agent.collect.learning_rate import rate_of
 from gradwatch_agent.collect.members import KNOWN_MAX, OUTSIDE, Members
 from gradwatch_agent.collect.second_moments import SecondMoments
 from gradwatch_agent.collect.skipped import SkippedSteps
-from gradwatch_agent.collect.tensors import META, as_real, by_device
-from gradwatch_agent.collect.weights import WeightReader, Weights
+from gradwatch_agent.collect.steppers import Steppers
+from gradwatch_agent.collect.weighing import Weighing
 from gradwatch_agent.device.clip import CLIP_WATCH
-from gradwatch_agent.device.reduce import copy_all, subtract_all
 from gradwatch_agent.device.transfer import host_value
 from gradwatch_agent.guard import guarded, is_strict, note_own_error
 from gradwatch_contracts.columns import Status
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gradwatch_agent.collect.clips import Note
-    from gradwatch_agent.collect.host import Reader
     from gradwatch_agent.collect.learning_rate import Rate
     from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.policy import PolicyCollector
@@ -41,11 +39,6 @@ if TYPE_CHECKING:
     from gradwatch_agent.device.clip import Clip
 
 NORMAL = Level.NORMAL
-
-COPY_BYTES_MAX = 64 * 1024 * 1024
-"""Parameters copied for the update ratio at DEBUG; a larger model has none, THINNED."""
-
-WEIGHT_COLUMNS = ("param.norm", "param.nonfinite", "opt.update_ratio")
 
 OTHER_TORCH = (
     "this torch clips gradients in a way not known here; gradient norms are taken at optimizer.step(), so after any clipping."
@@ -71,18 +64,19 @@ class GradientCollector:
         self.names = [name for name, _ in filled]
         self._has_empty = len(filled) < len(parameters)  # torch takes their norm too: 0, which would pass for a vanishing one
         self.parameters = [parameter for _, parameter in filled]
-        self._optimizers = optimizers
+        self._steppers = Steppers(optimizers, self.parameters, self._before_step, self._meet)
+        self._optimizers = self._steppers.known
         self._switches = switches or Switches()
         self.staging = staging
         self._policy = policy
         self._report = on_own_error
         self._second = SecondMoments(staging)
         self._skipped = SkippedSteps(self.parameters)
-        self._broken = Broken()
-        self._groups = ParameterGroups(optimizers)
-        self._norms = GradientNorms(staging, self._groups, Members(self.parameters), policy)
-        self._before: dict[torch.device, list[torch.Tensor]] = {}
-        self._clipped: set[int | None] = set()
+        self._groups = ParameterGroups(self._optimizers)
+        members = Members(self.parameters)
+        self._norms = GradientNorms(staging, self._groups, members, policy)
+        self._weighing = Weighing(self.names, self.parameters, members, self._switches)
+        self._clipped = Clipped()
         self._cuda = torch.cuda.is_available()
         self._usual: dict[int, Usual] = {}
         """By the id of the first parameter."""
@@ -91,19 +85,17 @@ class GradientCollector:
         """Whose limit the running update has."""
         self._firsts: dict[int, torch.Tensor] = {}
         """id of an optimizer → its first parameter."""
-        self._closing: list[torch.optim.Optimizer] = []
-        """Those that were given a closure."""
-        self._ratio_status = Status.LEVEL
         self._rate: Rate = Status.UNDEFINED
         self.steps = 0
         self.clips = 0
         self.compiled = False
+        self.unseen = False
+        """Whether an optimizer that is not known has moved weights in this update."""
         self.asks = False
         """Whether `minibatch` is to be called."""
         self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
-        self._handles: list[Any] = [optimizer.register_step_pre_hook(self._before_step) for optimizer in optimizers]
         if parameters and not CLIP_WATCH.watch([parameter for _, parameter in parameters], self):
             LOGGER.warning("gradwatch: %s", OTHER_TORCH)
 
@@ -125,9 +117,7 @@ class GradientCollector:
     def detach(self) -> None:
         """Remove every hook."""
         CLIP_WATCH.forget(self)
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._steppers.detach()
         self._norms.members.forget()
         self._usual.clear()
         self._notes.clear()
@@ -137,23 +127,35 @@ class GradientCollector:
         self.tally, self.level, self.steps, self.clips = tally, level, 0, 0
         self._norms.tally = tally
         self._clipped.clear()
-        self.compiled = False
+        self.compiled = self.unseen = False
         self.asks = bool(self._optimizers)
-        self._ratio_status = Status.INCOMPLETE
-        self._before = {}
         self._notes, self._told = [], None
         CLIP_WATCH.want_parts(self, level >= Level.NORMAL)
-        if level < Level.NORMAL:
-            return
-        self._skipped.begin()
+        self._steppers.begin()
+        self._weighing.begin(level)
+        if level >= Level.NORMAL:
+            self._skipped.begin()
+            self._learn_owners()
+
+    def _learn_owners(self) -> None:
         if self._groups.look():
             self._usual.clear()
         self._skipped.belong(self._groups.owners)
         self._firsts = self._skipped.firsts
-        if level >= Level.DEBUG and self.parameters and self._switches.on("update_ratio"):
-            before = time.perf_counter_ns()
-            self._copy_parameters()
-            self._switches.charge("update_ratio", time.perf_counter_ns() - before)
+
+    @guarded
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Watch another optimizer of these parameters from now on, also in the place of one."""
+        if any(optimizer is known for known in self._optimizers):
+            return
+        gone = self._steppers.add(optimizer)
+        self._clipped.inherit(gone, id(optimizer))
+        self._learn_owners()
+
+    @guarded
+    def _meet(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._steppers.moves_ours(optimizer):
+            self.follow(optimizer)
 
     def minibatch(self) -> None:
         """`ppo()` is called."""
@@ -172,10 +174,10 @@ class GradientCollector:
             if self.level >= NORMAL:
                 parameters, total, parts, _, _, _ = clip
                 usual = self._usual.get(id(parameters[0]))
-                known = host_value(total) if usual is not None and usual.fits(clip) else None
+                known = host_value(total) if total is not None and usual is not None and usual.fits(clip) else None
                 gradient = parameters[0].grad
                 if usual is not None and gradient is not None and known is not None and math.isfinite(known):
-                    self._clipped |= usual.owners
+                    self._clipped.add(usual.covered)
                     self._notes.append((usual, known, parts, weakref.ref(gradient), self._policy.minibatches))
                     if len(self._notes) >= NOTES_MAX:
                         self._work_up()
@@ -205,22 +207,17 @@ class GradientCollector:
         """Of a clip unlike the ones before."""
         parameters, total, parts, max_norm, norm_type, gradients = clip
         # These steps need not measure the gradients again, and would find what clipping left.
-        if len(self._optimizers) == 1:
-            owners: frozenset[int | None] = frozenset([id(self._optimizers[0])])
-        else:
-            owners = frozenset([self._groups.owners.get(id(parameter)) for parameter in parameters])
-        self._clipped |= owners
+        covered = self._groups.covered(parameters)
+        self._clipped.add(covered)
         self._skipped.clip(parameters)
-        if self._cuda and self._norms.capturing(total):
+        if self._cuda and self._norms.capturing(parameters[0]):
             return
         bound, self._told = self._norms.limit(max_norm, norm_type), None
         if not gradients:
             self._norms.refuse(Status.NO_GRADIENT)
             return
-        known = host_value(total)
-        if norm_type != 2.0:
-            self._norms.measure(parameters, None, None)
-        elif known is not None and not math.isfinite(known):
+        known = None if total is None else host_value(total)
+        if norm_type != 2.0 or total is None or not (known is None or math.isfinite(known)):
             self._norms.measure(parameters, None, bound)
         elif parts is not None and not self._has_empty:
             named = self._norms.named(parameters, parts)
@@ -228,7 +225,7 @@ class GradientCollector:
             if len(members) == len(parameters) == gradients and OUTSIDE not in members and isinstance(max_norm, (float, int)):
                 if len(self._usual) >= KNOWN_MAX:
                     self._usual.clear()
-                self._usual[id(parameters[0])] = Usual(list(parameters), named, owners, max_norm, bound)
+                self._usual[id(parameters[0])] = Usual(list(parameters), named, covered, max_norm, bound)
             self._norms.hold(total if known is None else known, parts, bound, named, self._policy.minibatches)
         else:
             self._norms.measure(parameters, None, bound, total=total)
@@ -241,13 +238,13 @@ class GradientCollector:
         begin = time.perf_counter_ns()
         try:  # what `guarded` does, one call less deep: an exception of a hook would leave `optimizer.step()`
             if (len(args) > 1 or kwargs) and _has_closure(args, kwargs):
-                self._watch_after(optimizer)
+                self._steppers.hear_of_ends(optimizer, self._after_step)
                 return
             name = id(optimizer)
-            if self.asks or not self.steps or name not in self._clipped or name not in self._firsts:
+            if self.asks or not self.steps or name not in self._clipped.whole or name not in self._firsts:
                 self._see_step(optimizer)
             else:
-                self._clipped.discard(name)
+                self._clipped.take(name)
                 gradient = self._firsts[name].grad
                 self._notes.append((None, 0.0, None, None if gradient is None else weakref.ref(gradient), name))
                 self._count(optimizer)
@@ -256,12 +253,6 @@ class GradientCollector:
                 raise
             note_own_error(self, "GradientCollector._before_step", error)
         self.spent_ns += time.perf_counter_ns() - begin
-
-    def _watch_after(self, optimizer: torch.optim.Optimizer) -> None:
-        """Hear of the end of this step and of all later ones: torch asks for these hooks when the step is done."""
-        if optimizer not in self._closing:
-            self._closing.append(optimizer)
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if _has_closure(args, kwargs):
@@ -280,12 +271,7 @@ class GradientCollector:
                 name = id(optimizer)
                 self._work_up()
                 self._skipped.step(name)
-                if name in self._clipped:
-                    self._clipped.discard(name)
-                else:
-                    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-                    if not (self._cuda and any(self._norms.capturing(parameter) for parameter in held)):
-                        self._norms.measure(held, getattr(optimizer, "grad_scale", None), None)
+                self._measure(optimizer, self._clipped.take(name))
             if not self.steps and self.level >= Level.DEBUG and self._switches.on("second_moments"):
                 before = time.perf_counter_ns()
                 self._second.observe(self.tally, optimizer)
@@ -296,78 +282,53 @@ class GradientCollector:
             note_own_error(self, "GradientCollector._before_step", error)
         self._count(optimizer)
 
+    def _measure(self, optimizer: torch.optim.Optimizer, rest: list[torch.Tensor] | None) -> None:
+        """Take the norms of the gradients that were not clipped: of all, or of the `rest`, where that has some."""
+        if rest is None:
+            held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        else:
+            held = [parameter for parameter in rest if parameter.grad is not None]
+        if (held or rest is None) and not (self._cuda and any(self._norms.capturing(parameter) for parameter in held)):
+            self._norms.measure(held, getattr(optimizer, "grad_scale", None), None, clipped=False)
+
     def _count(self, optimizer: torch.optim.Optimizer) -> None:
         self.steps += 1
         self._policy.stepped = True
         if optimizer is self._optimizers[0]:
             self._rate = rate_of(optimizer)
 
-    def _copy_parameters(self) -> None:
-        parameters = by_device(self.parameters)
-        nbytes = sum(tensor.numel() * tensor.element_size() for tensors in parameters.values() for tensor in tensors)
-        if nbytes > COPY_BYTES_MAX:
-            self._ratio_status = Status.THINNED
-            return
-        with torch.no_grad(), torch.inference_mode(False):
-            self._before = {device: copy_all(tensors) for device, tensors in parameters.items()}
-
     def finish(self, parts: Parts) -> None:
         """Hand over what was measured in this update. Host facts go straight into the tally."""
+        self._work_up()
         if self.level >= Level.MINIMAL:
+            stepped = self._skipped.stepped if self.level >= Level.NORMAL else self._steppers.ids if self.steps else ()
+            self.unseen = not self.compiled and self._steppers.moved_unseen(stepped)
             self._tell_rate(parts)
         if self.level < Level.NORMAL:
             return
-        self._work_up()
-        if self.compiled:  # how many steps there were, nobody counts
+        if self.compiled or self.unseen:  # how many steps there were, nobody counts
             self.tally.refuse("opt.steps", Status.UNDEFINED)
             self.tally.refuse("opt.skipped", Status.UNDEFINED)
+        if self.compiled:
             self._norms.refuse(Status.UNDEFINED)
-        elif self._optimizers:
+        elif not self.unseen and self._optimizers:
             self.tally.add("opt.steps", (float(self.steps),))
             self._skipped.tell(self.tally)
-        debug = self.level >= Level.DEBUG
-        layers = Layers(self.names) if debug else None
+        layers = Layers(self.names) if self.level >= Level.DEBUG else None
         self._norms.finish(parts, layers)
         self._second.finish(parts)
         if self.steps or self.clips:
             for name in self._groups.names:
                 self.tally.refuse("grad.group_norm", Status.NO_GRADIENT, name)
         self.clear()
-        if self.parameters and not self._before:
-            self.tally.refuse("opt.update_ratio", self._ratio_status if self.level >= Level.DEBUG else Status.LEVEL)
-        self._weigh_all(parts, layers)
-
-    def _weigh_all(self, parts: Parts, layers: Layers | None) -> None:
-        """Add the norms of the weights. Where some cannot be taken, none is told: the others must not pass for all."""
-        weights, dense = Weights(self.names, self._broken, layers), 0
-        for device, tensors in by_device(self.parameters).items():
-            told = Weights(self.names, Broken(), None) if device.type == META else weights
-            parts.put(*self._weigh(device, tensors, told))
-            dense += len(tensors)
-        if dense < len(self.parameters):
-            for name in WEIGHT_COLUMNS[: 3 if self.level >= Level.DEBUG else 2]:
-                self.tally.refuse(name, Status.DTYPE)
-
-    def _weigh(self, device: torch.device, tensors: list[torch.Tensor], weights: Weights) -> tuple[list[torch.Tensor], Reader]:
-        reducer = self.staging.reducer(device)
-        norms = reducer.norms(as_real(tensors))
-        weights.waiting += 1
-        members = self._norms.members.of(tensors, len(tensors))
-        before = self._before.pop(device, None)
-        if before is None:
-            return [norms], WeightReader(weights, members)
-        begin = time.perf_counter_ns()
-        # One difference at a time: all of them together would be a third copy of the model.
-        moved = [reducer.norms(as_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
-        self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
-        return [norms, *moved], WeightReader(weights, members)
+        self._weighing.finish(self.tally, parts, self.staging, layers)
 
     def _tell_rate(self, parts: Parts) -> None:
         """Learning rate of the first group as the last step used it: a schedule may have moved on since. That of a device
         travels with the others, since reading it would wait."""
         if not self._optimizers:
             return
-        rate = self._rate if self.steps else rate_of(self._optimizers[0])
+        rate = Status.UNDEFINED if self.unseen else self._rate if self.steps else rate_of(self._optimizers[0])
         if isinstance(rate, Status):
             self.tally.refuse("opt.lr", rate)
         elif isinstance(rate, float):

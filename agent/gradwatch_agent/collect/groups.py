@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.tensor_norms import Runs
 
+Covered = tuple[frozenset[int], dict[int, list["torch.Tensor"]]]
+"""See `ParameterGroups.covered`."""
+
 GROUPS_MAX = 64
 """Parameter groups told apart; more are not."""
 
@@ -24,16 +27,16 @@ class ParameterGroups:
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._optimizers = optimizers
-        self._sizes: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
         self._group_of: dict[int, int] = {}
         self.names: list[str] = []
         self.owners: dict[int, int] = {}
         """id of a parameter → id of its optimizer."""
 
     def look(self) -> bool:
-        """See what groups there are; they may grow between updates. Whether they are others than at the last look."""
+        """See what groups there are; they, and the optimizers, may be others than at the last look, and whether they are."""
         groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
-        sizes = [len(group["params"]) for _, group in groups]
+        sizes = [(id(optimizer), len(group["params"])) for optimizer, group in groups]
         if sizes == self._sizes:
             return False
         self._sizes = sizes
@@ -43,6 +46,21 @@ class ParameterGroups:
         self.owners = {id(part): id(optimizer) for optimizer, group in groups for part in group["params"]}
         self._group_of = {id(part): number for number, (_, group) in enumerate(groups) for part in group["params"]}
         return True
+
+    def covered(self, parameters: Sequence[torch.Tensor]) -> Covered:
+        """By id, the optimizers all of whose parameters are among these, and of each that has some there the others."""
+        given = set(map(id, parameters))
+        whole, rest = [], {}
+        for optimizer in self._optimizers:
+            held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            others = [parameter for parameter in held if id(parameter) not in given]
+            if not others:
+                whole.append(id(optimizer))
+            elif len(others) < len(held):
+                rest[id(optimizer)] = others
+        if not whole and not rest and len(self._optimizers) == 1:  # it steps copies of its own
+            whole.append(id(self._optimizers[0]))
+        return frozenset(whole), rest
 
     def runs(self, present: Sequence[int]) -> Runs:
         """Where among these parameters, given by id, those of each group are: usually in one piece."""

@@ -167,7 +167,7 @@ class Measurement:
     @property
     def idle(self) -> bool:
         """Whether an optimizer is watched and the running update neither observed a minibatch nor took a step."""
-        stepped = self.gradients.steps or self.gradients.compiled
+        stepped = self.gradients.steps or self.gradients.compiled or self.gradients.unseen
         return self.gradients.has_optimizer and not stepped and not self.policy.minibatches
 
     def take_spent_ns(self) -> int:

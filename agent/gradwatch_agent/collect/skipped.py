@@ -41,6 +41,7 @@ class SkippedSteps:
         "_used",
         "firsts",
         "kept",
+        "stepped",
         "used_clip",
     )
 
@@ -64,6 +65,8 @@ class SkippedSteps:
         """A new update."""
         self._clipped: dict[int, Gradient] = {}
         self._missed = self._dropped = 0
+        self.stepped: set[int] = set()
+        """The ids of the optimizers that stepped."""
         self._seen: Gradient | None = None
         self.kept: Gradient | None = None
         """What a minibatch left that nothing used so far."""
@@ -103,6 +106,7 @@ class SkippedSteps:
     def step_with(self, optimizer: int, gradient: Gradient | None) -> None:
         """See `step`: whose first parameter had this gradient, while nothing was `kept`."""
         clipped, owners = self._clipped, self._owners
+        self.stepped.add(optimizer)
         for key in tuple(clipped):
             if owners.get(key, optimizer) == optimizer:
                 del clipped[key]

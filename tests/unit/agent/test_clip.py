@@ -174,3 +174,93 @@ def test_clip_inside_a_compiled_function_is_passed_through() -> None:
         monitor.step()
         assert record.last["grad.norm"] is Status.NOT_CALLED
     assert all(map(torch.equal, gradients(network), gradients(expected)))
+
+
+PUBLIC = (nn.utils.get_total_norm, nn.utils.clip_grads_with_norm_, nn.utils.clip_grad_value_)
+"""As a script holds them that imported them early."""
+
+
+def true_norm(network: nn.Module) -> float:
+    """Of all gradients."""
+    return float(torch.cat([gradient.reshape(-1) for gradient in gradients(network)]).norm())
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_clip_in_two_calls_is_seen_before_it_scales(generated: bool) -> None:
+    """Torch's public pair, by names that were imported before the monitor was there."""
+    total, scale, _ = PUBLIC
+    network, expected = model(), model()
+    norm = true_norm(network)
+    with monitoring(modules=(network,)) as (monitor, record):
+        for one in (network, expected):
+            with torch.no_grad():
+                known = total([parameter.grad for parameter in one.parameters()])
+            scale(one.parameters() if generated else list(one.parameters()), 0.1, known)
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((1.0, norm, 0.0), rel=1e-6)
+        assert record.last["grad.clip_limit"] == 0.1
+        assert record.last["grad.clipped"] == 1.0
+    assert all(map(torch.equal, gradients(network), gradients(expected)))
+
+
+def test_clip_by_a_norm_of_the_trainers_own_is_measured_before_it_scales() -> None:
+    """Such as one over all ranks: ours is that of these gradients."""
+    network = model()
+    norm = true_norm(network)
+    with monitoring(modules=(network,)) as (monitor, record):
+        PUBLIC[1](network.parameters(), 0.1, torch.tensor(1000.0))
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((1.0, norm, 0.0), rel=1e-6)
+        assert record.last["grad.clip_limit"] is Status.UNDEFINED
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_clip_by_value_is_measured_before_it_clips(generated: bool) -> None:
+    """It leaves other gradients behind; there is no norm that it allows."""
+    network, expected = model(), model()
+    norm = true_norm(network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    PUBLIC[2](expected.parameters(), 0.01)
+    with monitoring(modules=(network,), optimizers=(optimizer,)) as (monitor, record):
+        PUBLIC[2](network.parameters() if generated else list(network.parameters()), 0.01)
+        assert all(map(torch.equal, gradients(network), gradients(expected)))
+        optimizer.step()
+        monitor.step()
+        assert record.last["grad.norm"] == pytest.approx((1.0, norm, 0.0), rel=1e-6)
+        assert record.last["grad.clip_limit"] is Status.UNDEFINED
+
+
+@pytest.mark.parametrize("value", [1e12, math.inf])
+def test_gradients_that_no_clip_covers_are_measured_at_the_step(value: float) -> None:
+    """One optimizer of an actor and a critic, of which the actor alone is clipped: a part does not pass for the whole."""
+    actor, critic = nn.Linear(3, 2), nn.Linear(3, 1)
+    both = nn.ModuleList([actor, critic])
+    optimizer = torch.optim.SGD(both.parameters(), 0.0)
+    with monitoring(modules=(both,), optimizers=(optimizer,)) as (monitor, record):
+        for _ in range(2):
+            for part in (actor, critic):
+                optimizer.zero_grad()
+                (actor(torch.ones(4, 3)).sum() + critic(torch.ones(4, 3)).sum()).backward()
+                critic.weight.grad.fill_(value)  # type: ignore[union-attr]
+                clip_grad_norm_(actor.parameters(), 0.5)
+                if part is critic:  # both are clipped, one after the other: nothing is left
+                    critic.weight.grad.fill_(1.0)  # type: ignore[union-attr]
+                    clip_grad_norm_(critic.parameters(), 0.5)
+                optimizer.step()
+            monitor.step()
+            assert record.last["grad.norm"][0] == 4.0
+            assert record.last["grad.norm.nonfinite"] == math.isinf(value)
+            assert record.last["grad.exploding"] == 5.0  # both tensors of the actor are, too, each time
+            if math.isfinite(value):
+                assert record.last["grad.norm.max"] == pytest.approx(value * math.sqrt(3))
+
+
+def test_clip_functions_are_torchs_own_again_after_the_last_monitor() -> None:
+    """What stood in their closures is gone as well."""
+    before = [function.__closure__[0].cell_contents for function in PUBLIC]  # type: ignore[attr-defined]
+    with monitoring(modules=(model(),)):
+        assert all(
+            function.__closure__[0].cell_contents is not inner  # type: ignore[attr-defined]
+            for function, inner in zip(PUBLIC, before, strict=True)
+        )
+    assert [function.__closure__[0].cell_contents for function in PUBLIC] == before  # type: ignore[attr-defined]

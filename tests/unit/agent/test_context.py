@@ -145,7 +145,7 @@ def test_public_names_are_those_documented() -> None:
         assert getattr(gradwatch_agent, name).__doc__
     calls = {name for name in dir(Monitor) if not name.startswith("_")}
     used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "phase", "on_command", "close", "should_stop", "active"}
-    inner = {"watches", "close_with", "disable", "open", "tell_pause"}
+    inner = {"watches", "follow", "close_with", "disable", "open", "tell_pause"}
     adapters = {"expect_none", "take_signals", "take_entropy"}
     assert calls == used | inner | adapters
     assert all(getattr(Monitor, name).__doc__ for name in calls)

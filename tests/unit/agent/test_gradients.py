@@ -11,6 +11,7 @@ from torch import nn
 
 from gradwatch_agent.collect import gradients as gradients_module
 from gradwatch_agent.collect import learning_rate as learning_rate_module
+from gradwatch_agent.collect import weighing as weighing_module
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring, read
@@ -122,7 +123,7 @@ def test_update_ratio_is_measured_at_debug_only() -> None:
 
 def test_update_ratio_of_a_large_model_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The copy of the weights has a bound."""
-    monkeypatch.setattr(gradients_module, "COPY_BYTES_MAX", 4)
+    monkeypatch.setattr(weighing_module, "COPY_BYTES_MAX", 4)
     network, _ = setting()
     with monitoring(modules=(network,), level=Level.DEBUG) as (monitor, record):
         monitor.step()
