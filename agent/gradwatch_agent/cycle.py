@@ -106,7 +106,7 @@ class UpdateCycle:
     def watches(self, settings: Settings) -> bool:
         """Whether this monitor is already what `settings` asks for."""
         mine, theirs = self._settings.modules, settings.modules
-        return self._open and self.run == settings.run and len(mine) == len(theirs) and all(map(_same, mine, theirs))
+        return self._open and self.run == settings.run and len(mine) == len(theirs) and all(map(is_, mine, theirs))
 
     @guarded
     def follow(self, settings: Settings) -> None:
@@ -396,7 +396,3 @@ class UpdateCycle:
         """Tell the daemon of a failure of ours; see guard."""
         short = text[-limits.TRACEBACK_CHARS_MAX :]
         self._outbox.put_event("agent_error", self.update, self._clock_ns + time.monotonic_ns(), short, {"place": place[:256]})
-
-
-def _same(left: Any, right: Any) -> bool:
-    return left is right

@@ -278,7 +278,7 @@ def test_patch_that_is_not_wanted_is_left_alone(daemon: DaemonProcess, tmp_path:
     code, _, err = finish(launch(daemon, "scalars", "--logdir", str(tmp_path / "logs"), flags=left_alone))
 
     assert code == 0
-    assert "through scalars (SummaryWriter.add_scalar). `--no-patch" in own_lines(err)[0]
+    assert "through scalars (SummaryWriter.add_scalar), entropies (" in own_lines(err)[0]
     run = ended(daemon, "scalars")
     items = daemon.get("/api/v1/runs/scalars/signals")["items"]
     names = {item["signal"] for item in items if item["measured"]}

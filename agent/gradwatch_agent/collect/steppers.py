@@ -93,7 +93,7 @@ class Steppers:
 
     def _version(self, optimizer: torch.optim.Optimizer) -> int:
         """How often its last parameter of ours was written to; -1 where it has none, or torch does not count."""
-        for group in reversed(optimizer.param_groups):
+        for group in reversed(optimizer.param_groups if self._parameters else ()):
             for parameter in reversed(group["params"]):
                 if id(parameter) in self._parameters and parameter.requires_grad:
                     return -1 if parameter.is_inference() else int(parameter._version)
@@ -105,12 +105,17 @@ class Steppers:
             self._looking = None
 
     def detach(self) -> None:
-        """Remove every hook."""
+        """Remove every hook, and the way back to whoever is told: a circle would outlive a closed monitor."""
         self._rest()
+        self._before = self._stranger = _ignore
         for handles in self._handles.values():
             for handle in handles:
                 handle.remove()
         self._handles.clear()
+
+
+def _ignore(*args: object) -> None:
+    """Nobody is told any more."""
 
 
 def _members(optimizer: torch.optim.Optimizer) -> set[int]:

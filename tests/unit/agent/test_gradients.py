@@ -297,7 +297,7 @@ def test_optimizer_without_groups_steps_and_has_no_learning_rate() -> None:
 
 
 @pytest.mark.parametrize("closure", [None, lambda: torch.zeros(())])
-@pytest.mark.parametrize("broken", ["_count", "_see_step", "_work_up", "_watch_after"])
+@pytest.mark.parametrize("broken", ["_count", "_see_step", "_work_up", "_measure"])
 def test_own_error_within_a_step_leaves_the_step_alone(broken: str, closure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever of the hooks fails, at the first step of an update or a later one, clipped or not."""
     monkeypatch.delenv("GRADWATCH_STRICT")
