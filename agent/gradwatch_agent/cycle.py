@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from operator import is_
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
