@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ RUN_CHARS_MAX = 64
 REDACTED = "[redacted]"
 MODES = ("async", "sync")
 AUTO = "auto"
+SPACE_ATTRIBUTES = ("n", "nvec", "spaces", "shape", "low")
+"""A space has one of these at least."""
+
 STAGED_BYTES_MIN = 64 * 1024
 STAGED_BYTES = 16 * 1024 * 1024
 
@@ -69,9 +73,49 @@ class Settings:
         return level <= self.level and (update - self.update_start) % self.collect_every != 0
 
 
-def wrong(where: str, expected: str, got: object) -> GradwatchError:
+def wrong(where: str, expected: str, got: object, next_step: str = "") -> GradwatchError:
     """The refusal of one argument of `watch`."""
-    return GradwatchError("invalid-argument", where=f"watch({where})", expected=expected, got=repr(got)[:80])
+    step = next_step or f"Give watch() {where.partition('=')[0]}= as expected, or leave it out."
+    return GradwatchError("invalid-argument", where=f"watch({where})", expected=expected, got=repr(got)[:80], next_step=step)
+
+
+def check_names(given: Iterable[str], takes: Collection[str]) -> None:
+    """Refuse names that `watch` does not take; `takes` are its own.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the argument that an unknown name is nearest to.
+    """
+    for name in given:
+        if name not in takes:
+            near = next((known for known in takes if known.startswith(name)), None) or nearest(name, takes)
+            step = f"Did you mean {near}=?" if near else "help(gradwatch_agent.watch) lists what it takes."
+            raise wrong(name, "an argument that watch() takes", name, step)
+
+
+def refuse_call(error: TypeError, given: Iterable[str], takes: Collection[str]) -> GradwatchError:
+    """The refusal of a call of `watch` that Python refused.
+
+    Raises:
+        GradwatchError: `invalid-argument`, for a name that it does not take.
+    """
+    check_names(given, takes)
+    step = "Give model and optimizer first, and all else by name."
+    return GradwatchError("invalid-argument", where="watch(…)", got=str(error)[:200], next_step=step)
+
+
+def check_flag(value: object, where: str) -> bool:
+    """True or False; a word such as "false" is neither, and would count as True."""
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return bool(value)
+    raise wrong(where, "True or False", value)
+
+
+def check_space(space: object) -> object:
+    """A space of gymnasium, known by its attributes, or None."""
+    known = any(hasattr(space, name) for name in SPACE_ATTRIBUTES) and not isinstance(space, numbers.Number)
+    if space is None or known:
+        return space
+    raise wrong("action_space", "a space of gymnasium, or None", space, "Pass env.action_space, or envs.single_action_space.")
 
 
 def check_agree(agree: object) -> object:
@@ -93,7 +137,10 @@ def is_enabled(env: Mapping[str, str]) -> bool:
     """
     mode = env.get("GRADWATCH_MODE", "on").lower() or "on"
     if mode not in {"on", "off"}:
-        raise GradwatchError("invalid-argument", where="GRADWATCH_MODE", expected="on or off", got=repr(mode)[:40])
+        step = "Set GRADWATCH_MODE to one of them, or unset it."
+        raise GradwatchError(
+            "invalid-argument", where="GRADWATCH_MODE", expected="on or off", got=repr(mode)[:40], next_step=step
+        )
     return mode == "on"
 
 
@@ -108,7 +155,12 @@ def check_run(run: object, env: Mapping[str, str], script: str) -> str:
     if isinstance(run, str) and RUN.fullmatch(run):
         return run
     hint = f" (try {slug(run)!r})" if isinstance(run, str) else ""
-    raise GradwatchError("invalid-argument", where="watch(run)", expected=RUN.pattern, got=f"{run!r}"[:80] + hint)
+    step = (
+        "Choose a run of that form by watch(run=) or GRADWATCH_RUN_ID, or leave both out: then it is called as the script is."
+    )
+    raise GradwatchError(
+        "invalid-argument", where="watch(run)", expected=RUN.pattern, got=f"{run!r}"[:80] + hint, next_step=step
+    )
 
 
 def name_seeded(env: Mapping[str, str], argv: Sequence[str]) -> str | None:
@@ -128,7 +180,8 @@ def check_modules(model: object) -> tuple[Any, ...]:
     models = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
     for part in models:
         if not callable(getattr(part, "parameters", None)):
-            raise wrong("model", "a torch.nn.Module, a list of them, or None", model)
+            step = "The model comes first: watch(model, optimizer)." if hasattr(part, "param_groups") else ""
+            raise wrong("model", "a torch.nn.Module, a list of them, or None", model, step)
     return models
 
 
@@ -286,7 +339,8 @@ def check_overhead(overhead: object, env: Mapping[str, str]) -> Mapping[Level, f
     if overhead is None:
         if given is None:
             return None
-        raise wrong("overhead", "auto, off or a share of an update's time such as 0.01", given)
+        step = "Set GRADWATCH_OVERHEAD to one of them, or unset it."
+        raise wrong("overhead", "auto, off or a share of an update's time such as 0.01", given, step)
     share = to_float(overhead)
     if share is None or isinstance(overhead, bool) or not 0 < share <= 1:
         raise wrong("overhead", '"auto", None or a share of an update\'s time such as 0.01', given)

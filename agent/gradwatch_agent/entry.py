@@ -3,14 +3,54 @@ of the agent costs a trainer next to nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from gradwatch_agent.monitor import Monitor
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def _explained(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a call that does not fit the signature a GradwatchError that says what would; a type checker sees the signature."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            from gradwatch_agent.arguments import refuse_call
+            from gradwatch_agent.guard import is_misuse
+
+            if not is_misuse(error):
+                raise
+            raise refuse_call(error, kwargs, _names_of(function)) from None
+
+    return call
+
+
+def _names_of(function: Callable[..., object]) -> Collection[str]:
+    import inspect
+
+    return inspect.signature(function).parameters
+
+
+def check_options(options: Mapping[str, object]) -> None:
+    """Refuse what `watch` does not take while an adapter is made: the library calls it long after.
+
+    Raises:
+        GradwatchError: `invalid-argument`, naming the argument that an unknown name is nearest to.
+    """
+    from gradwatch_agent.arguments import check_names
+
+    check_names(options, _names_of(watch))
+
+
+@_explained
 def watch(
     model: object = None,
     optimizer: object = None,

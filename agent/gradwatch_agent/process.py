@@ -56,7 +56,9 @@ def identify(env: Mapping[str, str], *, host: str, pid: int, parent_pid: int) ->
     """
     rank, world = _count(env, "RANK", 0, 0), _count(env, "WORLD_SIZE", 1, 1)
     if rank >= world:
-        raise GradwatchError("invalid-argument", where="RANK", expected=f"less than WORLD_SIZE={world}", got=str(rank))
+        next_step = "Start all ranks with one launcher, or unset RANK and WORLD_SIZE for a process of its own."
+        expected = f"less than WORLD_SIZE={world}"
+        raise GradwatchError("invalid-argument", where="RANK", expected=expected, got=str(rank), next_step=next_step)
     fresh = uuid.uuid4().hex
     given = env.get("GRADWATCH_LAUNCH_ID")
     if given:
@@ -92,7 +94,8 @@ def _count(env: Mapping[str, str], name: str, default: int, low: int) -> int:
     if not text:
         return default
     if not text.isdecimal() or not low <= int(text) <= 1_000_000:
-        raise GradwatchError("invalid-argument", where=name, expected=f"a whole number from {low}", got=repr(text)[:40])
+        expected, next_step = f"a whole number from {low}", f"Correct {name} in the environment, or unset it."
+        raise GradwatchError("invalid-argument", where=name, expected=expected, got=repr(text)[:40], next_step=next_step)
     return int(text)
 
 
@@ -107,10 +110,15 @@ def resolve_endpoint(endpoint: str, env: Mapping[str, str], uid: int | None = No
     Raises:
         GradwatchError: `invalid-argument` when it is no ipc or tcp endpoint, or one beyond this machine without keys.
     """
-    wanted = env.get("GRADWATCH_ENDPOINT", "") if endpoint == "auto" else endpoint
-    if wanted and not ENDPOINT.fullmatch(wanted):
+    asked = isinstance(endpoint, str) and endpoint == "auto"
+    wanted = env.get("GRADWATCH_ENDPOINT", "") if asked else endpoint
+    if not isinstance(wanted, str) or (wanted and not ENDPOINT.fullmatch(wanted)):
         raise GradwatchError(
-            "invalid-argument", where="endpoint", expected="auto, ipc://PATH or tcp://HOST:PORT", got=repr(wanted)[:80]
+            "invalid-argument",
+            where="endpoint",
+            expected="auto, ipc://PATH or tcp://HOST:PORT",
+            got=repr(wanted)[:80],
+            next_step=f"{'Unset GRADWATCH_ENDPOINT' if asked else 'Leave it out'}: then the daemon of this user is looked for.",
         )
     _check_readers(wanted)
     if wanted.startswith("ipc:"):

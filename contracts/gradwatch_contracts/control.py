@@ -131,4 +131,4 @@ def parse_level(value: object, where: str = "level", least: Level = Level.OFF) -
     elif isinstance(value, int) and not isinstance(value, bool) and least <= value <= max(Level):
         return Level(value)
     expected = f"{', '.join(takes[:-1])} or {takes[-1]}".lower()
-    raise GradwatchError("invalid-argument", where=where, expected=expected, got=got)
+    raise GradwatchError("invalid-argument", where=where, expected=expected, got=got, next_step="Use one of these words.")

@@ -114,7 +114,7 @@ _ALL = (
     Code("invalid-parameter", "A parameter is unknown or has a bad value.", "See the field errors and /openapi.json.", 400, 2),
     Code("invalid-body", "The request body is not what this address takes.", "See the field errors and /openapi.json.", 422, 2),
     Code("body-too-large", "The request body is larger than the limit.", "Send less in one request.", 413, 2),
-    Code("invalid-argument", "An argument has a bad value.", "See the message for what was expected.", 400, 2),
+    Code("invalid-argument", "An argument has a bad value.", "Correct the value that is named, and try again.", 400, 2),
     Code("unauthenticated", "The bearer token is missing or wrong.", "Print it with `gradwatch token`.", 401, 5),
     Code("forbidden", "The token does not allow this.", "Use one with a larger scope: `gradwatch token list`.", 403, 5),
     Code(

@@ -45,4 +45,5 @@ def _check_texts(where: str, texts: Iterable[str], chars_most: int, most: int) -
 
 
 def _too_much(where: str, expected: str, got: str) -> GradwatchError:
-    return GradwatchError("invalid-argument", where=f"HELLO.{where}", expected=expected, got=got)
+    next_step = f"Give watch() less in {where}, and start the trainer again."
+    return GradwatchError("invalid-argument", where=f"HELLO.{where}", expected=expected, got=got, next_step=next_step)

@@ -24,6 +24,9 @@ USER_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ -]{0,63}")
 """A key of `log` or `step`: the tags people use with SummaryWriter pass."""
 
 
+FITTING = "Choose one of that form: letters, digits, '-' and '_', a letter or digit first."
+
+
 def check_name(value: object, pattern: re.Pattern[str], where: str) -> str:
     """Return `value` if it is a string that matches `pattern` as a whole.
 
@@ -32,7 +35,7 @@ def check_name(value: object, pattern: re.Pattern[str], where: str) -> str:
     """
     if isinstance(value, str) and pattern.fullmatch(value):
         return value
-    raise GradwatchError("invalid-argument", where=where, expected=pattern.pattern, got=repr(value)[:80])
+    raise GradwatchError("invalid-argument", where=where, expected=pattern.pattern, got=repr(value)[:80], next_step=FITTING)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

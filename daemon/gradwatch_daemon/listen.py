@@ -11,6 +11,8 @@ from pathlib import Path
 
 from gradwatch_contracts.errors import GradwatchError
 
+WRITTEN = "Write it as 127.0.0.1:7787, or as [::1]:7787."
+
 
 def split_address(address: str, flag: str) -> tuple[str, int]:
     """Split `host:port` or `[v6]:port`.
@@ -21,7 +23,7 @@ def split_address(address: str, flag: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise GradwatchError("invalid-argument", where=flag, expected="HOST:PORT", got=repr(address))
+        raise GradwatchError("invalid-argument", where=flag, expected="HOST:PORT", got=repr(address), next_step=WRITTEN)
     return host, int(port)
 
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from gradwatch_agent.arguments import stepping
 from gradwatch_agent.collect.host import to_float
-from gradwatch_agent.entry import watch
+from gradwatch_agent.entry import check_options, watch
 from gradwatch_agent.guard import guarded
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class GradwatchCallback(TrainerCallback):
 
     def __init__(self, run: str | None = None, **options: Any) -> None:
         self.monitor: Monitor | None = None
+        check_options(options)
         self._run, self._options = run, options
         self._begins = self._over = False
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from gradwatch_agent.entry import watch
+from gradwatch_agent.entry import check_options, watch
 from gradwatch_agent.guard import guarded
 
 if "pytorch_lightning" in sys.modules and "lightning" not in sys.modules:  # the other name of the same library
@@ -33,6 +33,7 @@ class GradwatchCallback(Callback):
     def __init__(self, run: str | None = None, *, steps: int = 1, **options: Any) -> None:
         super().__init__()
         self.monitor: Monitor | None = None
+        check_options(options)
         self._run, self._steps, self._options = run, steps, options
         self._told = 0
 

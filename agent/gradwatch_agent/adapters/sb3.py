@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import KVWriter
 from gradwatch_agent.adapters.sb3_model import read_config, read_obs_clip
 from gradwatch_agent.adapters.sb3_train import TrainLook
 from gradwatch_agent.collect.host import to_float
-from gradwatch_agent.entry import watch
+from gradwatch_agent.entry import check_options, watch
 from gradwatch_agent.guard import guarded
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class GradwatchCallback(BaseCallback):
     def __init__(self, run: str | None = None, *, verbose: int = 0, **options: Any) -> None:
         super().__init__(verbose)
         self.monitor: Monitor | None = None
+        check_options(options)
         self._run, self._options = run, options
         self._silent = False
         self._episodes: list[tuple[float, float, bool]] = []

@@ -121,6 +121,9 @@ class Capture:
         self._tell(f"profile failed: {reason}", {"profile": FAILED, "reason": reason[: limits.NAME_CHARS_MAX]})
 
 
+ALONE = "End that one first: two would share one recording, and spoil it."
+
+
 def start_capture(  # noqa: PLR0917 - what `profile` was given, and then what it knows
     updates: object, directory: object, update: int | None, stacks: bool, tell: Callable[..., None], last: Capture | None
 ) -> Capture:
@@ -134,16 +137,16 @@ def start_capture(  # noqa: PLR0917 - what `profile` was given, and then what it
     if not isinstance(updates, int) or isinstance(updates, bool) or not 1 <= updates <= limits.PROFILE_UPDATES_MAX:
         raise _wrong("updates", f"a whole number from 1 to {limits.PROFILE_UPDATES_MAX}", repr(updates))
     if update is None:
-        raise _wrong("", "an open monitor", "a closed one")
+        raise _wrong("", "an open monitor", "a closed one", "Ask before close(), or open another monitor with watch().")
     if last is not None and last.running:
-        raise _wrong("", "no capture under way", "one")
+        raise _wrong("", "no capture under way", "one", "Ask again when it has ended; `state` of the capture says so.")
     if getattr(torch.autograd.profiler, "_is_profiler_enabled", False):  # two would share one recording, and spoil it
-        raise _wrong("updates", "no other profiler at work in this process", "one that records")
+        raise _wrong("updates", "no other profiler at work in this process", "one that records", ALONE)
     made = _make_directory(directory)
     try:
         return Capture(updates, made, update, stacks=stacks, tell=tell)
     except Exception as error:  # kineto allows one at a time in a process
-        raise _wrong("updates", "no other profiler in this process", str(error)) from error
+        raise _wrong("updates", "no other profiler in this process", str(error), ALONE) from error
 
 
 def _make_directory(directory: object) -> Path:
@@ -160,5 +163,6 @@ def _make_directory(directory: object) -> Path:
     return path
 
 
-def _wrong(argument: str, expected: str, got: str) -> GradwatchError:
-    return GradwatchError("invalid-argument", where=f"profile({argument})", expected=expected, got=got[:200])
+def _wrong(argument: str, expected: str, got: str, next_step: str = "") -> GradwatchError:
+    step = next_step or f"Call profile({argument}=…) with one, or leave it out."
+    return GradwatchError("invalid-argument", where=f"profile({argument})", expected=expected, got=got[:200], next_step=step)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from gradwatch_contracts.errors import GradwatchError
-from gradwatch_contracts.names import ID
+from gradwatch_contracts.names import FITTING, ID
 
 TOKENS_MAX = 64
 """Each costs one comparison of 32 bytes per request; people and scripts beyond that want a proxy with accounts."""
@@ -205,9 +205,10 @@ class KeyBook:
 def _check_free(name: str, taken: Sequence[str], most: int, way_out: str) -> None:
     """Refuse a name that is none or in use, and one more than `most`."""
     if not ID.fullmatch(name):
-        raise GradwatchError("invalid-argument", where="name", expected=ID.pattern, got=repr(name[:80]))
+        raise GradwatchError("invalid-argument", where="name", expected=ID.pattern, got=repr(name[:80]), next_step=FITTING)
     if name in taken or name == OWNER:
-        raise GradwatchError("invalid-argument", where="name", expected="a name not in use", got=repr(name))
+        got, next_step = repr(name), f"Choose another, or take that one back first with `{way_out}`."
+        raise GradwatchError("invalid-argument", where="name", expected="a name not in use", got=got, next_step=next_step)
     if len(taken) >= most:
         got, next_step = f"{len(taken)} already", f"Take one back with `{way_out}`."
         raise GradwatchError("invalid-argument", where="name", expected=f"at most {most}", got=got, next_step=next_step)

@@ -114,7 +114,10 @@ def check_place(output_file: str | None) -> None:
         why = "it is a directory" if os.path.isdir(place) else "" if os.access(place, os.W_OK) else "it cannot be written to"
     if why:
         where, got = "--output", f"{output_file or folder}: {why}"
-        raise GradwatchError("invalid-argument", where=where, expected="a file that can be written", got=got)
+        next_step = "Name another with --output FILE; nothing was asked of the trainer yet."
+        raise GradwatchError(
+            "invalid-argument", where=where, expected="a file that can be written", got=got, next_step=next_step
+        )
 
 
 def wait_for(client: Client, item: dict[str, Any], wait_s: float, clock: Callable[[], float]) -> dict[str, Any]:
@@ -147,7 +150,10 @@ def read_arguments(given: Sequence[str]) -> dict[str, Any]:
     for word in given:
         name, separator, text = word.partition("=")
         if not name or not separator:
-            raise GradwatchError("invalid-argument", where="--arg", expected="NAME=VALUE", got=repr(word)[:80])
+            next_step = "Write each as --arg tag=7, in quotes where it holds spaces."
+            raise GradwatchError(
+                "invalid-argument", where="--arg", expected="NAME=VALUE", got=repr(word)[:80], next_step=next_step
+            )
         try:
             value = json.loads(text)
         except ValueError:

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from gradwatch_agent import GradwatchError, arguments, watch
 from gradwatch_agent.arguments import check_overhead
@@ -45,6 +47,17 @@ ENDPOINT = "ipc:///nowhere/gradwatch"
         ({"mode": "fast"}, "watch(mode): expected async or sync"),
         ({"max_staged_bytes": 10}, "watch(max_staged_bytes)"),
         ({"endpoint": "http://x"}, "endpoint: expected auto"),
+        ({"endpoint": 5}, "endpoint: expected auto, ipc://PATH or tcp://HOST:PORT, got 5"),
+        ({"endpoint": None}, "endpoint: expected auto, ipc://PATH or tcp://HOST:PORT, got None"),
+        ({"off_policy": "false"}, "watch(off_policy): expected True or False, got 'false'"),
+        ({"off_policy": None}, "watch(off_policy)"),
+        ({"action_space": 5}, "watch(action_space): expected a space of gymnasium"),
+        ({"action_space": np.int64(4)}, "Pass env.action_space"),
+        ({"action_space": "Discrete(4)"}, "watch(action_space)"),
+        ({"model": torch.optim.SGD([torch.zeros(1)], lr=0.1)}, "The model comes first: watch(model, optimizer)."),
+        ({"updates": 5}, "Did you mean updates_total=?"),
+        ({"optimiser": None}, "Did you mean optimizer=?"),
+        ({"frequency": 5}, "help(gradwatch_agent.watch) lists what it takes."),
     ],
 )
 def test_watch_bad_argument_is_refused_in_a_sentence(given: dict[str, Any], words: str) -> None:
@@ -53,6 +66,52 @@ def test_watch_bad_argument_is_refused_in_a_sentence(given: dict[str, Any], word
         watch(given.pop("model", None), **{"endpoint": ENDPOINT, **given})
     assert words in str(caught.value)
     assert caught.value.code.slug == "invalid-argument"
+    assert caught.value.next_step != caught.value.code.hint  # each says what to do about itself
+
+
+def test_watch_given_too_much_without_a_name_is_refused_in_a_sentence() -> None:
+    """The run's name is a likely third."""
+    with pytest.raises(GradwatchError, match=r"2 positional arguments but 3 were given.*all else by name"):
+        watch(None, None, "ant-ppo")  # type: ignore[misc]
+
+
+def test_watch_that_fails_within_is_not_called_a_wrong_call() -> None:
+    """A TypeError of what it is given is that."""
+
+    class Odd:
+        def parameters(self) -> None:
+            raise TypeError("odd")
+
+    with pytest.raises(TypeError, match="odd"):
+        watch(Odd(), endpoint=ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        None,
+        spaces.Discrete(2),
+        spaces.Box(0, 1),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(2),
+        spaces.Dict(a=spaces.Discrete(2)),
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.Text(3),
+        spaces.Graph(spaces.Box(0, 1), None),
+    ],
+    ids=str,
+)
+def test_every_space_of_gymnasium_is_one(space: object) -> None:
+    """Also those whose entropy has no limit that we know."""
+    assert arguments.check_space(space) is space
+
+
+@pytest.mark.parametrize("name", ["sb3", "lightning", "huggingface"])
+def test_callback_with_an_unknown_option_is_refused_when_it_is_made(name: str) -> None:
+    """Not hours later, when the library calls it."""
+    adapter = pytest.importorskip(f"gradwatch_agent.adapters.{name}")
+    with pytest.raises(GradwatchError, match="Did you mean updates_total="):
+        adapter.GradwatchCallback("run", updates=5)
 
 
 class Wrapping(torch.optim.Optimizer):
