@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Union
 
 from gradwatch_agent.actions import Actions
 from gradwatch_agent.collect.blame import Blame
+from gradwatch_agent.collect.callers import Callers
 from gradwatch_agent.collect.env_steps import read_steps
 from gradwatch_agent.collect.host import UNFIT, Hints, Tally, UserScalars
 from gradwatch_agent.collect.memory import HostMemory
@@ -69,6 +70,7 @@ class UpdateCycle:
         self._settings = settings
         self._outbox, self._desired, self._link, self._exits = outbox, desired, link, exits
         self._hints = Hints()
+        self.callers = Callers(self._hints)
         self.actions = Actions(outbox, self._hints, self._tell_verbs, settings.world, settings.agree)
         self.actions.verbs.add(Verb.DUMP.value, self._dump)
         self._tracing = Tracing(settings.run, self.actions, outbox)
@@ -96,8 +98,7 @@ class UpdateCycle:
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._stepped_ns = time.perf_counter_ns()
         self._overhead = None if settings.overhead is None else Overhead(settings.overhead, settings.switches, outbox)
-        self._open = False
-        self.refused = False
+        self._open = self.refused = False
 
     @property
     def active(self) -> bool:

@@ -87,7 +87,10 @@ def note_own_error(owner: Guarded, place: str, error: Exception) -> None:
         if counts[place] > 1:
             return
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        LOGGER.error("gradwatch failed in %s; training is not affected. Please report this:\n%s", place, text)
+        if getattr(getattr(owner, "callers", None), "mixed", False):  # its own line has said what to do
+            LOGGER.warning("gradwatch failed in %s, as it does when called in several threads: %r.", place, error)
+        else:
+            LOGGER.error("gradwatch failed in %s; training is not affected. Please report this:\n%s", place, text)
         owner._on_own_error(place, text)
     except Exception as second:
         LOGGER.debug("could not report an own error: %r", second)

@@ -33,7 +33,8 @@ NORMAL, MINIMAL = Level.NORMAL, Level.MINIMAL
 class Monitor(UpdateCycle):
     """The agent of one run. Make it with `watch`.
 
-    Every method may be called at any time and in any order; what cannot be used is told in the run's data or by one
+    Every method may be called at any time and in any order, all in one thread, the one that calls `step`; `log` of numbers may
+    be called in any. What cannot be used is told in the run's data or by one
     log line. `level` is the telemetry level of the running update, `update` its number.
     """
 
@@ -87,6 +88,7 @@ class Monitor(UpdateCycle):
         begin = time.perf_counter_ns()
         if not self._open or self._collected < NORMAL:
             return
+        self.callers.look()
         if unknown or positional:
             self._hints.say_unknown("rollout", unknown, len(positional))
         tensors = {"reward.step": rewards, "value.pred": values, "value.target": returns, "adv.raw": advantages}
@@ -152,6 +154,7 @@ class Monitor(UpdateCycle):
         """Do what `ppo` does once an update, and return what its further calls need."""
         if unknown or nameless:
             self._hints.say_unknown("ppo", unknown, nameless)
+        self.callers.look()
         self._rows.harvest()
         measurement = self._measure()
         policy, gradients = measurement.policy, measurement.gradients
@@ -234,6 +237,7 @@ class Monitor(UpdateCycle):
         begin = time.perf_counter_ns()
         if not self._open:
             return
+        self.callers.look()
         try:
             try:
                 if self.level >= MINIMAL:

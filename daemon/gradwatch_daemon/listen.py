@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradwatch_contracts.errors import GradwatchError
 
-WRITTEN = "Write it as 127.0.0.1:7787, or as [::1]:7787."
+WRITTEN = "Write it as 127.0.0.1:9470, or as [::1]:9470."
 
 
 def split_address(address: str, flag: str) -> tuple[str, int]:
