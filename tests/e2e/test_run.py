@@ -323,6 +323,14 @@ def test_sitecustomize_of_the_machine_is_still_imported(daemon: DaemonProcess, t
     assert (done.returncode, done.stdout) == (0, "the machine has its own\n" * 2 + f"{tmp_path}/sitecustomize.py\n")
 
 
+def test_finder_without_find_spec_is_passed_over(daemon: DaemonProcess) -> None:
+    """As Python passes over it: a script that goes on without torch where that is missing does so here too."""
+    old = "import sys; sys.meta_path.insert(0, type('Old', (), {'find_module': lambda *_: None})()); "
+    done = inline(daemon, old + "import tensorboardX.writer; print('found')")
+
+    assert (done.returncode, done.stdout) == (0, "found\n"), done.stderr
+
+
 @pytest.mark.campaign
 def test_python_without_the_agent_runs_the_script_and_says_so(daemon: DaemonProcess) -> None:
     """The command may be of one environment and the script of another."""

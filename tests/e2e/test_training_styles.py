@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 
 from gradwatch_contracts.columns import RowFlag, Status
 from gradwatch_contracts.control import Active, Desired, Level
+from harness.adapters import armed_script
 from harness.recording import monitoring, read
 
 if TYPE_CHECKING:
@@ -111,6 +112,15 @@ class Trainer:
             self.forward = torch.compile(self.model, backend="eager", fullgraph=True)
         self.plain()
 
+    def unclipped(self) -> None:
+        """A compiled optimizer step, and nothing else that can be seen from outside."""
+        if self.step == self.optimizer.step:
+            self.step = torch.compile(self.optimizer.step, backend="eager")
+        for _ in range(3):
+            self.optimizer.zero_grad()
+            self.loss().backward()
+            self.step()
+
     def step_compiled(self) -> None:
         """A compiled optimizer step."""
         if self.step == self.optimizer.step:
@@ -198,6 +208,31 @@ def test_compiled_training_has_our_hooks_in_no_graph(style: str) -> None:
     watched(style, raised_at=2)
     assert {kind: dict(counters[kind]) for kind in alone} == alone
     assert counters["stats"]["unique_graphs"] >= 1
+
+
+@pytest.mark.parametrize(("style", "more"), [("compiled", 0), ("step_compiled", 0), ("unclipped", 1)])
+def test_compiled_script_has_our_hooks_in_no_graph(style: str, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of a script that `gradwatch run` watches, whose updates end where it logs. One that does not clip is not seen
+    before its first scalar: what is around its graphs, with a break of torch's own, is then traced once more."""
+    before = run(style)
+    graphs, breaks = counters["stats"]["unique_graphs"], dict(counters["graph_break"])
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    counters.clear()
+    with armed_script(monkeypatch) as (watch, watching):
+        trainer = Trainer()
+        for update in range(UPDATES):
+            if watch.monitor and update == 3:
+                watch.monitor._desired.receive(Desired(1, active=(Active("look", Level.DEBUG, 2),)))
+            getattr(trainer, style)()
+            watch.on_scalar("losses/a", update, 8 * update)
+        watch.settle()
+        assert counters["graph_break"] == {kind: times + more for kind, times in breaks.items()}
+        assert (counters["stats"]["unique_graphs"], counters["recompile_limit"]) == (graphs, {})
+        assert all(map(torch.equal, trainer.model.parameters(), before))
+        assert len(watching.monitors) == 1
+        assert [row["user/losses/a"] for row in watching.rows] == list(range(UPDATES))
+        assert {row["opt.steps"] for row in watching.rows} == {3.0 if style == "compiled" else Status.UNDEFINED}
+        assert {row.flags for row in watching.records[0].rows} == {0}
 
 
 def test_compiled_optimizer_step_is_not_taken_for_no_step() -> None:

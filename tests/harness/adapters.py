@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+from torch.optim import optimizer as optimizers
 
 from gradwatch_agent import arguments
+from gradwatch_agent.adapters import script
+from gradwatch_agent.adapters.script import ScriptWatch
 from gradwatch_agent.collect.host import Hints
+from gradwatch_agent.device.clip import CLIP_WATCH
 from harness.recording import Record, open_monitor, read
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
     from gradwatch_agent.monitor import Monitor
 
 
@@ -48,6 +58,24 @@ class Watching:
     def updates(self) -> list[int]:
         """Their numbers."""
         return [row.update for row in self.records[-1].rows]
+
+
+@contextmanager
+def armed_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ScriptWatch, Watching]]:
+    """Optimizers, clips and steps of this process are those of a script that `gradwatch run` watches, without entropies."""
+    monkeypatch.setattr(optimizers.Optimizer, "__init__", optimizers.Optimizer.__init__)
+    for hooks in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"):
+        monkeypatch.setattr(optimizers, hooks, OrderedDict())
+    watching, watch = Watching(), ScriptWatch()
+    monkeypatch.setattr(script, "watch", watching)
+    monkeypatch.setattr(script.atexit, "register", lambda _: None)
+    watch.arm(("gradients", "scalars", "exceptions"))
+    try:
+        yield watch, watching
+    finally:
+        for monitor in watching.monitors:
+            monitor.close()
+        CLIP_WATCH.forget(watch)
 
 
 class Walk(gym.Env[Any, Any]):

@@ -68,8 +68,12 @@ class UpdateRule:
         """The update that has logged is over, whatever comes."""
         return None if self._logged_at is None else self._end(BY_GLOBAL_STEP)
 
-    def _end(self, rule: str) -> Ended:
-        ended = Ended(self._logged_at, rule)
+    def cut(self) -> None:
+        """What there is of the running update belongs to none."""
         self._ended_at, self._logged_at, self._steps = self._logged_at, None, 0
         self._tags.clear()
+
+    def _end(self, rule: str) -> Ended:
+        ended = Ended(self._logged_at, rule)
+        self.cut()
         return ended

@@ -73,8 +73,10 @@ class ClipWatch:
         if not self._install():
             return False
         for parameter in parameters:
-            entry = (weakref.ref(parameter), weakref.ref(observer))
-            self._watched.setdefault(id(parameter), []).append(entry)
+            entries = self._watched.setdefault(id(parameter), [])  # in place: a monitor may be made while these are asked
+            entries[:] = [entry for entry in entries if entry[0]() is parameter]  # an id may be that of one which is gone
+            if all(entry[1]() is not observer for entry in entries):
+                entries.append((weakref.ref(parameter), weakref.ref(observer)))
         return True
 
     def want_parts(self, observer: ClipObserver, wanted: bool) -> None:

@@ -30,7 +30,8 @@ class AfterImport:
         if name not in WANTED:
             return None
         for finder in list(sys.meta_path):
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)  # Python passes over one without
+            spec: ModuleSpec | None = find(name, path, target) if find else None
             if spec is not None:
                 self._wait_for(spec, name)
                 return spec

@@ -146,7 +146,7 @@ def test_public_names_are_those_documented() -> None:
     calls = {name for name in dir(Monitor) if not name.startswith("_")}
     used = {"rollout", "ppo", "recurrent", "log", "step", "profile", "phase", "on_command", "close", "should_stop", "active"}
     inner = {"watches", "follow", "close_with", "disable", "open", "tell_pause"}
-    adapters = {"expect_none", "take_signals", "take_entropy"}
+    adapters = {"expect_none", "take_signals", "take_entropy", "take_unseen_steps"}
     assert calls == used | inner | adapters
     assert all(getattr(Monitor, name).__doc__ for name in calls)
 

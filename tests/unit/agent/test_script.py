@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections import OrderedDict
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,38 +12,31 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from torch import nn
-from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
 from gradwatch_agent.adapters.entropies import Choices, Entropies, look_at_entropies
 from gradwatch_agent.adapters.meanings import Meanings
 from gradwatch_agent.adapters.parameters import OptimizerParameters
 from gradwatch_agent.adapters.scalars import forward_scalars, parse_table
-from gradwatch_agent.adapters.script import ScriptWatch
 from gradwatch_agent.device.clip import CLIP_WATCH
 from gradwatch_contracts.columns import Status
-from harness.adapters import Watching
+from harness.adapters import armed_script
+from harness.recording import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from gradwatch_agent.adapters.script import ScriptWatch
+    from harness.adapters import Watching
 
 
 @pytest.fixture
 def armed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ScriptWatch, Watching]]:
     """Looks into everything until the test ends."""
     monkeypatch.setenv("GRADWATCH_STRICT", "1")
-    monkeypatch.setattr(optimizers.Optimizer, "__init__", optimizers.Optimizer.__init__)
-    for hooks in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"):
-        monkeypatch.setattr(optimizers, hooks, OrderedDict())
-    watching, watch = Watching(), ScriptWatch()
-    monkeypatch.setattr(script, "watch", watching)
-    monkeypatch.setattr(script.atexit, "register", lambda _: None)
-    watch.arm(("gradients", "scalars", "exceptions"))
-    yield watch, watching
-    for monitor in watching.monitors:
-        monitor.close()
-    CLIP_WATCH.forget(watch)
+    with armed_script(monkeypatch) as armed:
+        yield armed
 
 
 def train(model: nn.Module, *optimizers_: torch.optim.Optimizer, clip: float | None = 0.1) -> float:
@@ -87,6 +81,110 @@ def test_script_that_does_not_clip_is_seen_at_its_first_step(armed: tuple[Script
     assert watching.rows[0]["grad.norm"][0] == 2.0
     assert watching.rows[0]["opt.steps"] == 2.0
     assert len(list(watching.monitors[0]._settings.modules[0].parameters())) == 4
+
+
+@pytest.mark.parametrize("clip", [0.1, None])
+def test_model_that_is_trained_after_another_is_an_attempt_of_its_own(
+    armed: tuple[ScriptWatch, Watching], clip: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop over seeds in one process: each has its own weights, steps and first gradient; nothing of the one before lives on,
+    and a model that is kept, but trained no more, is left out in the end."""
+    watch, watching = armed
+    kept, gone = [], []
+
+    def seed(width: int) -> None:
+        model = nn.Linear(3, width)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        gone.append(weakref.ref(model.weight))
+        if width == 1:
+            kept.append(optimizer)
+        for update in range(2):
+            watch.on_scalar("charts/episodic_return", 10.0 * width + update, 64 * update + 5)
+            for _ in range(3):
+                train(model, optimizer, clip=clip)
+            watch.on_scalar("losses/a", width, 64 * update + 64)
+
+    for width in (1, 2, 3):
+        seed(width)
+    watch.settle()
+    gc.collect()
+
+    assert [[row.update for row in record.rows if not row.flags] for record in watching.records] == [[0, 1]] * 3
+    rows = [[read(row) for row in record.rows if not row.flags] for record in watching.records]
+    assert all(
+        (row["opt.steps"], row["opt.skipped"], row["grad.norm"][0]) == (3.0, 0.0, 3.0) for found in rows for row in found
+    )
+    assert [[row["user/losses/a"] for row in found] for found in rows] == [[1, 1], [2, 2], [3, 3]]
+    assert [row["episode.return"][1] for row in rows[2]] == [30.0, 31.0]
+    assert [monitor.active for monitor in watching.monitors] == [False, False, True]
+    assert [ref() is None for ref in gone] == [False, True, False]
+    assert list(map(id, watching.monitors[2]._settings.modules[0].parameters())) == [id(gone[2]()), id(_bias(watching))]
+    assert capsys.readouterr().err.count("another model is trained from here on: run 'test' begins anew.") == 2
+
+
+def _bias(watching: Watching) -> torch.Tensor:
+    return list(watching.monitors[-1]._settings.optimizers[0].param_groups[0]["params"])[1]
+
+
+def test_network_that_is_made_late_is_watched_beside_the_first(armed: tuple[ScriptWatch, Watching]) -> None:
+    """One run begins anew; from then on both are in it, and the learning rate is that of the new one."""
+    watch, watching = armed
+    first, late = nn.Linear(3, 1), nn.Linear(3, 2)
+    one = torch.optim.SGD(first.parameters(), 0.01)
+    train(first, one)
+    watch.on_scalar("losses/a", 1.0, 8)
+    train(first, one)
+    two = torch.optim.SGD(late.parameters(), 0.02)
+    train(late, two)
+    for at in (16, 24):
+        watch.on_scalar("losses/a", 1.0, at)
+        for model, optimizer in ((first, one), (late, two)):
+            train(model, optimizer)
+    watch.on_scalar("losses/a", 1.0, 32)
+    watch.settle()
+
+    assert len(watching.monitors) == 2
+    assert [(row["opt.steps"], row["opt.lr"]) for row in watching.rows] == [(1.0, 0.02), (2.0, 0.02), (2.0, 0.02)]
+    norms = [float(torch.cat([p.detach().reshape(-1) for m in (first, late) for p in m.parameters()]).norm())]
+    assert watching.rows[-1]["param.norm"] == pytest.approx(norms[0])
+
+
+def test_optimizer_for_each_of_many_small_problems_cuts_the_run_into_few_attempts(
+    armed: tuple[ScriptWatch, Watching],
+) -> None:
+    """A model trains on beside them; what is made for weights that are watched anyway is remembered once; none is kept."""
+    watch, watching = armed
+    model = nn.Linear(3, 1)
+    main, made = torch.optim.SGD(model.parameters(), 0.01), []
+    for update in range(40):
+        small = nn.Linear(3, 1)
+        for optimizer in (torch.optim.SGD(small.parameters(), 0.1), torch.optim.SGD(model.parameters(), 0.0)):
+            made.append(weakref.ref(optimizer))
+        train(small, torch.optim.SGD(small.parameters(), 0.1))
+        train(model, main)
+        watch.on_scalar("losses/a", 1.0, 8 * update)
+    del optimizer, small
+    watch.settle()
+
+    assert len(watching.monitors) == 5  # one anew at once, then after an update, after 4 and after 16
+    assert sum(ref() is not None for ref in made) <= 2
+    assert len(CLIP_WATCH._watched[id(model.weight)]) == 2
+
+
+def test_optimizer_made_before_we_looked_is_met_at_its_step(
+    armed: tuple[ScriptWatch, Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the SummaryWriter is made late: a step is soon enough."""
+    watch, watching = armed
+    model = nn.Linear(3, 1)
+    with monkeypatch.context() as before:
+        before.setattr(watch, "on_optimizer", lambda _: None)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    train(model, optimizer)
+    watch.on_scalar("losses/a", 1.0, 8)
+    watch.settle()
+
+    assert watching.rows[0]["opt.steps"] == 1.0
 
 
 def test_scalars_before_the_first_gradient_are_kept_for_it(armed: tuple[ScriptWatch, Watching]) -> None:
