@@ -274,7 +274,7 @@ def test_script_that_logs_no_global_step_has_updates_of_so_many_steps(daemon: Da
 @pytest.mark.campaign
 def test_patch_that_is_not_wanted_is_left_alone(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Without gradients an update ends with each scalar that comes again; the line names what is left."""
-    left_alone = ("--no-patch", "gradients", "--no-patch", "exceptions")
+    left_alone = ("--no-patch", "gradients", "--no-patch", "entropies", "--no-patch", "exceptions")
     code, _, err = finish(launch(daemon, "scalars", "--logdir", str(tmp_path / "logs"), flags=left_alone))
 
     assert code == 0
