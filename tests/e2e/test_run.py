@@ -283,7 +283,7 @@ def test_patch_that_is_not_wanted_is_left_alone(daemon: DaemonProcess, tmp_path:
     items = daemon.get("/api/v1/runs/scalars/signals")["items"]
     names = {item["signal"] for item in items if item["measured"]}
     assert {"user", "episode.count"} <= names
-    assert not {name for name in names if name.startswith(("grad.", "opt."))}
+    assert {name for name in names if name.startswith(("grad.", "opt."))} == {"opt.lr"}  # that the script itself logs
     assert run["update_last"] >= 2
 
 

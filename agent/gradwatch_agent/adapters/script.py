@@ -55,7 +55,9 @@ class ScriptWatch:
         self._config: dict[str, object] = {}
         self._episodes: dict[str, list[float]] = {}
         self._meanings, self._entropies = Meanings(), Entropies()
-        self._started = self._compiled = False
+        self._started = self._compiled = self._waits = False
+        self._hooks: Any = None
+        self._next: Any = None
 
     def arm(self, patches: Collection[str], every: int = EVERY) -> None:
         """Look into torch from now on, at `launch.PATCHES` of these names. A second time changes nothing."""
@@ -65,6 +67,7 @@ class ScriptWatch:
         if "gradients" in patches:
             from torch.optim import optimizer
 
+            self._hooks = optimizer
             optimizer.Optimizer.__init__ = _noting(optimizer.Optimizer.__init__, self)  # type: ignore[method-assign]
             optimizer.register_optimizer_step_pre_hook(self._before_step)
             optimizer.register_optimizer_step_post_hook(self._after_step)
@@ -102,13 +105,18 @@ class ScriptWatch:
     @guarded
     def _see_step(self, optimizer: Any) -> None:
         self.on_optimizer(optimizer)  # it may have been made before we looked
+        # Torch is going through its hooks, and must find them as they were: a monitor that is closed here may take one away.
+        self._waits = len(self._hooks._global_optimizer_pre_hooks) > 1
         self._see_gradient(optimizer)
+        self._waits = False
         self._optimizers.step(optimizer)
         self._rule.step()
 
     @guarded
     def _see_stepped(self) -> None:
         self._end(self._rule.stepped())
+        optimizer, self._next = self._next, None
+        self._follow(optimizer)
 
     def _see_compiled(self) -> None:
         """A compiled step was taken since we were last called. Which optimizer took it, and how often, nobody knows."""
@@ -190,6 +198,9 @@ class ScriptWatch:
         that takes over a model which is watched is the monitor's own affair."""
         monitor = self.monitor
         if optimizer is None or monitor is None or not monitor.active or any(one is not monitor for one in EXITS.monitors):
+            return
+        if self._waits:
+            self._next = optimizer
             return
         if not self._optimizers.admits(optimizer):
             return

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from torch import nn
+from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
 from gradwatch_agent.adapters.entropies import Choices, Entropies, look_at_entropies
@@ -124,6 +125,27 @@ def test_model_that_is_trained_after_another_is_an_attempt_of_its_own(
 
 def _bias(watching: Watching) -> torch.Tensor:
     return list(watching.monitors[-1]._settings.optimizers[0].param_groups[0]["params"])[1]
+
+
+def test_run_begins_anew_behind_the_step_where_others_look_at_steps_too(armed: tuple[ScriptWatch, Watching]) -> None:
+    """Torch goes through its hooks while ours is called, and fails in the script when one of them is taken away there."""
+    watch, watching = armed
+    first, other = nn.Linear(3, 1), nn.Linear(3, 2)
+    train(first, torch.optim.SGD(first.parameters(), 0.01), clip=None)
+    watch.on_scalar("losses/a", 1.0, 8)
+    handle = optimizers.register_optimizer_step_pre_hook(lambda *_: None)
+    later = optimizers.register_optimizer_step_pre_hook(lambda *_: None)
+    monitor, close = watching.monitors[0], watching.monitors[0].close
+    monitor.close = lambda: (handle.remove(), close())  # type: ignore[method-assign, assignment]
+    optimizer = torch.optim.SGD(other.parameters(), 0.01)
+    for _ in range(2):
+        train(other, optimizer, clip=None)
+    watch.on_scalar("losses/a", 1.0, 16)
+    watch.settle()
+    later.remove()
+
+    assert len(watching.monitors) == 2
+    assert watching.rows[-1]["opt.steps"] == 1.0
 
 
 def test_network_that_is_made_late_is_watched_beside_the_first(armed: tuple[ScriptWatch, Watching]) -> None:
