@@ -167,11 +167,6 @@ class UpdateCycle:
                 if (name, "") not in self._tally.parts:
                     self._tally.parts[name, ""] = (value,)
 
-    def take_unseen_steps(self) -> None:
-        """Steps of the running update were compiled, and our hooks told before it began, or were not there."""
-        if self._measurement is not None:
-            self._measurement.gradients.compiled = self._measurement.gradients.asks = True
-
     @guarded
     def take_entropy(self, entropy: object) -> None:
         """Of a minibatch whose gradient is there already, as `ppo(entropy=)` takes it; of the rest of it nothing is known."""

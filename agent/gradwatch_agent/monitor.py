@@ -302,6 +302,11 @@ class Monitor(UpdateCycle):
             self._hints.say_nameless_step(len(positional))
         self._user.put(scalars)
 
+    def take_unseen_steps(self) -> None:
+        """Steps of the running update were compiled, and our hooks told before it began, or were not there."""
+        if self._measurement is not None:
+            self._measurement.gradients.compiled = self._measurement.gradients.asks = True
+
     def _tell_numbers(self, column: str, values: object) -> None:
         """Take numbers from wherever they are."""
         if put_off(self._tally, column, values):

@@ -78,3 +78,25 @@ def test_model_after_another_is_an_attempt_of_the_run(
     assert err.count(f"another model is trained from here on: run {name!r} begins anew.") == 1
     found = {item["kind"] for item in daemon.get(f"/api/v1/anomalies?run={name}")["items"]}
     assert found == set()
+
+
+REPLACED = """
+model = torch.nn.Linear(3, 1)
+train(model, 1e-3, 3)
+train(model, 2e-3, 7)
+"""
+
+
+def test_optimizer_that_takes_over_a_model_is_watched_from_the_update_on_in_which_it_is_noticed(daemon: DaemonProcess) -> None:
+    """In that one steps and rate are not told; nothing is counted as skipped, and the run does not begin anew."""
+    run, err = ran(daemon, "replaced", SCRIPT + REPLACED, WATCHED)
+
+    assert (run["state"], run["attempt"], run["update_last"]) == ("finished", 1, 9)
+    steps, rates = (daemon.get(f"/api/v1/runs/replaced/series?signal={name}") for name in ("opt.steps", "opt.lr"))
+    assert dict(zip(steps["update"], steps["last"], strict=True)) == {
+        update: None if update == 3 else 4 for update in range(10)
+    }
+    assert rates["last"][4:] == [pytest.approx(2e-3)] * 6
+    assert set(series(daemon, "replaced", "opt.skipped")) <= {0, None}
+    assert "begins anew" not in err
+    assert daemon.get("/api/v1/anomalies?run=replaced")["items"] == []
