@@ -247,3 +247,27 @@ def test_healthy_streams_of_every_signal_give_nothing_above_info() -> None:
             )
         )
         assert [anomaly.sentence for anomaly in found if anomaly.severity.rank > 0] == []
+
+
+STUCK = {"policy__ratio__max": 1.0, "policy__kl__k3": 0.0, "episode__return__mean": 50.0}
+"""Updates at whose end the policy is what it was, below the run's best return."""
+
+
+@pytest.mark.parametrize(("first", "said"), [(1.0, -1), (1.0 / 0.999, -1), (1.0011, WARNING), (1.4, WARNING)])
+def test_update_stalled_needs_a_ratio_that_was_once_another(first: float, said: int) -> None:
+    """A ratio of 1 from the first update on is no fall; from just above a thousandth it is one, however long it lasts."""
+    watch = learned(policy__ratio__max=first)
+    assert severities(watch, "update_stalled", 200, **STUCK) == [said] * 200
+
+
+@pytest.mark.parametrize("kl", [0.0, 1e-15])
+def test_run_of_one_step_per_rollout_is_not_stalled(kl: float) -> None:
+    """Advantage actor-critic: the ratio is 1 and the KL 0 always, up to rounding, while the return rises and falls."""
+    n = 300
+    returns = (100.0 + 40.0 * np.sin(np.arange(n) / 9.0)).tolist()
+    divergences = [kl if update % 3 else 0.0 for update in range(n)]
+    ratios = [1.0 + 1e-7 * (update % 2) for update in range(n)]
+    given = {"policy__ratio__max": ratios, "policy__kl__k3": divergences, "episode__return__mean": returns}
+    found = Watch().feed(signal_block(n, **given))
+    attached = [one.kind for anomaly in found for one in anomaly.attached]
+    assert "update_stalled" not in [*(anomaly.kind for anomaly in found), *attached]

@@ -21,9 +21,9 @@ SPEC = Spec(
     source="measured here: KL grows with the square of the learning rate, so KL over its square says whether updates still "
     "act, "
     "whatever the schedule; verl #2501 (ratio always 1: the model is not updating)",
-    fails_when="A trainer with one inner step has a ratio of 1 always: that is its usual. A trainer that stops at a target "
-    "KL in "
-    "the first epoch, or freezes the policy on purpose, looks like it.",
+    fails_when="A trainer with one step per rollout has a ratio of 1 always, and nothing to compare with: a run that began "
+    "with ratios of 1 is not judged, also where it takes more steps later. A trainer that stops at a target KL in the first "
+    "epoch, or freezes the policy on purpose, looks like it.",
     tries=(
         "Check that the optimizer holds the parameters of this network (a new network, an old optimizer is the usual cause).",
         "Check for saturated units: observations on another scale than before leave no gradient.",
@@ -52,16 +52,16 @@ SPEC = Spec(
                     series=KL_OF_RATE,
                 ),
                 Threshold("ratio", _RATIO, "<", 1.001, "Largest ratio of new to old probability", clear=1.001),
+                Threshold("moved", _RATIO, "<", 0.999, "Largest ratio over that of the first updates", measure=Measure.FIRST),
                 Threshold("no_signal", _ADV, "<", 0.1, "Spread of the advantages", measure=Measure.TIMES),
                 Threshold("converged", _RETURN, ">", 0.5, "Whether the return stands at its best", series=AT_BEST),
             ),
             (Vote(Severity.WARNING, 5, 6, Severity.WARNING),),
             keep_firing=5,
-            formula="k3 / lr^2 < 0.001 x usual and max r < 1.001 in 5 of 6 updates, while the advantages vary at least a "
-            "tenth of "
-            "what they usually do and the return does not stand at its best",
+            formula="k3 / lr^2 < 0.001 x usual, max r < 1.001 and max r < 0.999 x what it was first in 5 of 6 updates, while "
+            "the advantages vary at least a tenth of what they usually do and the return does not stand at its best",
             warm_up=LEARNED + GUARD,
-            parts=(Part(Severity.WARNING, ("share_of_usual", "ratio"), unless=("no_signal", "converged")),),
+            parts=(Part(Severity.WARNING, ("share_of_usual", "ratio", "moved"), unless=("no_signal", "converged")),),
         ),
     },
 )
