@@ -41,6 +41,10 @@ CALLED = re.compile(r"call (mon\.\w+)\((.+?)\).*")
 NAMED_MAX = 2
 """Detectors of a call that are named; more are counted."""
 
+BOUND = "policy.entropy.limit"
+SPACE = "pass action_space to watch()"
+"""The line to add where an entropy was passed and nothing says how large it can be."""
+
 INCOMPLETE_ROWS = RowFlag.PARTIAL | RowFlag.SKIPPED
 
 
@@ -50,6 +54,7 @@ class StartUp:
     def __init__(self, run: str, modules: Sequence[Any] = (), action_space: object = None) -> None:
         self._run = run
         self._apart = out_of_place(modules, action_space)
+        self._spaceless = action_space is None
 
     def say(self, row: Row) -> bool:
         """Log the line, as a warning where a call is lacking; False where this row does not show what a whole one has."""
@@ -58,6 +63,8 @@ class StartUp:
             return False
         kinds = [kind for kind, needs in NEEDS.items() if not any(name.startswith(self._apart) for name in needs.every)]
         blind = blind_for(status, kinds)
+        if self._spaceless and (unbounded := unbounded_kinds(status, kinds)):
+            blind[SPACE] = unbounded
         about = f"run {self._run!r}: watching {what_is_measured(status)}"
         if row.level < Level.NORMAL:
             LOGGER.warning("gradwatch: %s; at level %s most detectors are blind.", about, Level(row.level).name.lower())
@@ -97,6 +104,14 @@ def blind_for(status: dict[str, Status], kinds: Iterable[str]) -> dict[str, list
         for line in dict.fromkeys(LINES[name] for name in lacking):
             found.setdefault(line, []).append(kind)
     return found
+
+
+def unbounded_kinds(status: dict[str, Status], kinds: Iterable[str]) -> list[str]:
+    """Those of these detectors that lack the bound of an entropy and nothing else. None for continuous actions, which have
+    none: their deviations are measured."""
+    if status[BOUND] is not Status.UNDEFINED or status["policy.std"] is Status.MEASURED:
+        return []
+    return [kind for kind in kinds if any(BOUND in SIGNALS[name].columns for name in NEEDS[kind].every)]
 
 
 def what_is_measured(status: dict[str, Status]) -> str:

@@ -241,7 +241,8 @@ class PolicyCollector:
             self._tell_limit(tally, head)
 
     def _tell_limit(self, tally: Tally, head: str) -> None:
-        """The largest entropy a head can have, once an update: ln of its number of actions."""
+        """The largest entropy a head can have, once an update: ln of its number of actions. Not defined where nothing says how
+        many: the entropy was passed, so what is lacking is no call."""
         name = f"{ENTROPY}.limit"
         if (name, head) in tally.parts or (name, head) in tally.reasons:
             return
@@ -249,7 +250,7 @@ class PolicyCollector:
         if limit is not None:
             tally.add(name, (limit,), head)
         else:
-            tally.refuse(name, Status.NOT_CALLED if self._limits is None else Status.UNDEFINED, head)
+            tally.refuse(name, Status.UNDEFINED, head)
 
     def _take_loss(self, loss: object, minibatch: int) -> None:
         fault: Status | None = Status.DTYPE

@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
         raise CommandError(
             f"The demo needs {' and '.join(missing)}.",
             why="They are not installed beside gradwatch.",
-            next_step='Install them with: pip install "gradwatch[daemon,demo]"',
+            next_step='Install them from the clone of gradwatch: pip install -e ".[daemon,demo]"',
             exit_code=EXIT_USAGE,
         )
     # Ctrl-C reaches the child too: it tidies up and decides the exit code.

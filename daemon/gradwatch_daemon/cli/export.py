@@ -209,6 +209,6 @@ def _format_extra() -> Iterator[None]:
         raise CommandError(
             "Parquet files need pyarrow.",
             why=f"{error.name} is not installed; csv and jsonl hold the same and need nothing.",
-            next_step='Install it with: pip install "gradwatch[parquet]"',
+            next_step='Install it from the clone of gradwatch: pip install -e ".[parquet]"',
             exit_code=EXIT_USAGE,
         ) from error

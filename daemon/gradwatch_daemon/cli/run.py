@@ -64,7 +64,8 @@ def launch_environment(
     agent = find_spec("gradwatch_agent")
     if agent is None or not agent.submodule_search_locations:
         raise CommandError(
-            "The agent is not installed beside this command.", next_step="Install it with: pip install gradwatch"
+            "The agent is not installed beside this command.",
+            next_step="Install it from the clone of gradwatch: pip install -e .",
         )
     startup = os.path.join(agent.submodule_search_locations[0], STARTUP_FOLDER)
     paths = [startup, *filter(None, [env.get("PYTHONPATH", "")])]

@@ -47,7 +47,7 @@ def daemon_extra() -> Iterator[None]:
         raise CommandError(
             "The daemon's own requirements are not installed.",
             why=f"{error.name} is missing: this environment has the agent only.",
-            next_step='Install them with: pip install "gradwatch[daemon]"',
+            next_step='Install them from the clone of gradwatch: pip install -e ".[daemon]"',
             exit_code=EXIT_USAGE,
         ) from error
 

@@ -114,7 +114,9 @@ def _check(target: Target, where: str, taken: Collection[str]) -> None:
         if "://" not in target.url:
             raise _invalid(f"{where}.url", "an address of Apprise, such as slack://… or mailto://…", "another text")
         if find_spec("apprise") is None:
-            raise _invalid(where, "the package apprise", "none", "Install it: pip install 'gradwatch[notify]'.")
+            raise _invalid(
+                where, "the package apprise", "none", "Install it from the clone of gradwatch: pip install -e '.[notify]'."
+            )
         return
     _check_url(target.url, f"{where}.url")
     if target.kind == "webhook":

@@ -91,6 +91,20 @@ def test_line_names_blind_detectors_and_what_they_lack(caplog: pytest.LogCapture
     )
 
 
+@pytest.mark.parametrize("continuous", [False, True])
+def test_line_names_the_action_space_where_an_entropy_has_no_bound(continuous: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Who passes `entropy=` is not told to pass it; and continuous actions have no bound that anybody could give."""
+    model = Policy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with monitoring(modules=(model,), optimizers=(optimizer,)) as (monitor, _):
+        whole_update(monitor, model, optimizer, **({"std": torch.rand(8, 2)} if continuous else {}))
+        monitor.step(episode_returns=[1.0])
+
+    (line,) = caplog.messages
+    assert "entropy=" not in line
+    assert ("action_space=" in line) is not continuous
+
+
 @pytest.mark.parametrize(("layer", "space", "absent"), [(nn.Linear(2, 1), Actions(), True), (nn.GRU(2, 1), None, False)])
 def test_line_leaves_out_what_a_policy_cannot_have(
     layer: nn.Module, space: Any, absent: bool, caplog: pytest.LogCaptureFixture

@@ -241,8 +241,8 @@ def test_ppo_heads_have_their_own_columns_and_limits() -> None:
 
 
 def test_ppo_without_action_space_has_no_entropy_limit() -> None:
-    """The trainer did not say it."""
-    assert measured(batch())["policy.entropy.limit"] is Status.NOT_CALLED
+    """The entropy was passed, so the line to add is no call: nothing says how large it can be."""
+    assert measured(batch())["policy.entropy.limit"] is Status.UNDEFINED
 
 
 @pytest.mark.parametrize(

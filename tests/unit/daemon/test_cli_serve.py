@@ -96,7 +96,7 @@ def test_serve_without_the_daemon_extra_says_how_to_install_it(gradwatch: Comman
 
     assert ended.code == 2
     assert "uvicorn is missing" in ended.err
-    assert 'pip install "gradwatch[daemon]"' in ended.err
+    assert 'pip install -e ".[daemon]"' in ended.err
 
 
 @pytest.fixture

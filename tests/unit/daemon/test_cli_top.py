@@ -60,7 +60,7 @@ def test_top_without_textual_exits_2_and_names_the_extra(
     ended = gradwatch("top")
 
     assert ended.code == 2
-    assert 'pip install "gradwatch[top]"' in ended.err
+    assert 'pip install -e ".[top]"' in ended.err
 
 
 def test_top_once_prints_the_runs_and_needs_no_textual(

@@ -135,7 +135,7 @@ def test_parquet_without_pyarrow_exits_2_and_names_the_extra(
     ended = gradwatch("export", "ant-ppo", "--format", "parquet", "--data-dir", data)
 
     assert ended.code == 2
-    assert 'pip install "gradwatch[parquet]"' in ended.err
+    assert 'pip install -e ".[parquet]"' in ended.err
 
 
 def test_jsonl_has_every_stored_value_bit_for_bit_and_every_reason(gradwatch: CommandLine, data: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def run(args: Namespace, output: Output) -> int:
         raise CommandError(
             "Textual is not installed, which draws the live view.",
             why=f"{error.name} is missing; `--once` needs none.",
-            next_step='Install it with: pip install "gradwatch[top]"',
+            next_step='Install it from the clone of gradwatch: pip install -e ".[top]"',
             exit_code=EXIT_USAGE,
         ) from error
     TopApp(
