@@ -356,6 +356,8 @@ def test_script_that_watches_itself_is_left_to_itself(daemon: DaemonProcess) -> 
     [
         ((), 2, "There is nothing to run"),
         (("--",), 2, "There is nothing to run"),
+        (("train.py", "--lr", "1"), 2, "Put the command behind two dashes"),
+        (("--evry", "3"), 2, "unrecognized arguments: --evry 3"),
         (("--no-patch", "gradient", "--", "true"), 2, "Did you mean gradients?"),
         (("--every", "0", "--", "true"), 2, "expected 1 or more"),
         (("--run", "No Name", "--", "true"), 2, "gradwatch run --run"),

@@ -46,7 +46,10 @@ def _run(given: list[str]) -> int:
     if given[:1] == ["run"] and "--" in given:
         at = given.index("--")
         given, command = given[:at], given[at + 1 :]
-    args = build_parser().parse_args(given)
+    parser = build_parser()
+    args, left = parser.parse_known_args(given)
+    if left and (args.verb != "run" or left[0].startswith("-")):  # `run train.py` lacks its dashes: the verb says so
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
     args.command = command
     output = Output(sys.stdout, sys.stderr, as_json=getattr(args, "json", False), colour=wants_colour(sys.stdout, os.environ))
     # A module cannot be called `import`, and several verbs may share one.
