@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from gradwatch_contracts.vocabulary import Stage
 from gradwatch_daemon.api.numbers import JsonNumber, number
 from gradwatch_daemon.evidence.first import FirstLayer, FirstSignal, earliest_layer, first_layer, first_signal
 from gradwatch_daemon.evidence.norms import KIND, BlackBox, read_tables
@@ -26,6 +27,9 @@ TABLES_MAX = 64
 EXEMPLARS_MAX = 8
 """Tables of exemplars given whole, those nearest to the onset."""
 
+NONFINITE = "nonfinite"
+"""The kind of anomaly whose stage is where the first value that was not finite arose."""
+
 RANKS_MAX = 64
 """Ranks whose black boxes are read."""
 
@@ -36,7 +40,10 @@ def evidence_document(anomaly: Anomaly, world: int, reader: StoreReader) -> dict
     blocks = reader.blocks_between(Stream(anomaly.run, anomaly.attempt, anomaly.rank), first, last, ROWS_MAX)
     streams = [Stream(anomaly.run, anomaly.attempt, rank) for rank in _ranks(anomaly, world)]
     boxes = {stream.rank: _box(reader, stream, anomaly.update_onset) for stream in streams}
-    layer = earliest_layer([first_layer(box, anomaly.update_onset, rank) for rank, box in boxes.items()])
+    if before_gradients(anomaly):
+        layer: FirstLayer | str = f"it began in stage {anomaly.stage}, before any gradient of its update"
+    else:
+        layer = earliest_layer([first_layer(box, anomaly.update_onset, rank) for rank, box in boxes.items()])
     signal = first_signal(blocks, anomaly.update_onset)
     exemplars = [table for stream in streams for table in _near(reader, stream, "exemplars", anomaly.update_onset)]
     exemplars.sort(key=lambda table: (abs(table.update - anomaly.update_onset), table.stream.rank))
@@ -52,6 +59,11 @@ def evidence_document(anomaly: Anomaly, world: int, reader: StoreReader) -> dict
         "tables": _links(anomaly, streams, reader, exemplars),
         "snapshot": f"/api/v1/runs/{quote(anomaly.run, safe='')}/snapshot?around={anomaly.update_onset}{_of_stream(anomaly)}",
     }
+
+
+def before_gradients(anomaly: Anomaly) -> bool:
+    """Whether the first value that was not finite came before any gradient: they all follow from it, and no layer began it."""
+    return anomaly.kind == NONFINITE and Stage(anomaly.stage).order < Stage.GRAD.order
 
 
 def sentence_of(layer: FirstLayer | str, signal: FirstSignal | str) -> str:

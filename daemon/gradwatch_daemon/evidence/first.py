@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,10 +89,13 @@ def first_layer(box: BlackBox, onset: int, rank: int = 0) -> FirstLayer | str:
     if parts is None:
         return too_few(int(np.searchsorted(held, onset)))
     base, end = parts
+    before = int(np.searchsorted(held, onset))
     found: dict[str, tuple[list[str], F64, Deviations]] = {}
     for what in ("gradient", "weight"):
         layers, _, values, measured = box.matrix(what)
-        found[what] = layers, values[base:end], deviations(values[:end], measured[:end], base, NORMS)
+        judged = deviations(values[:end], measured[:end], base, NORMS)
+        begins = _begins(values[:end], judged, measured[:end], before)
+        found[what] = layers, values[base:end], replace(judged, beyond=begins)
     some = np.array([d.beyond.any(axis=1) for _, _, d in found.values()]).any(axis=0)
     if not some.any():
         return "no layer's norm left what was usual for it"
@@ -112,6 +115,24 @@ def first_layer(box: BlackBox, onset: int, rank: int = 0) -> FirstLayer | str:
         None if np.isinf(named.score) else named.score,
         len(found[named.what][0]),
     )
+
+
+def _begins(values: F64, judged: Deviations, measured: Mask, before: int) -> Mask:
+    """Where a series begins to deviate: it left in one go what it was in the updates just before as well, and stays off until
+    the onset. So a run that learns, and drifts away from what it was, begins nothing. `values` f64[updates, series] and
+    `measured` are those of the base too; `before` counts the updates before the onset. What is not finite begins at once.
+    """
+    x = on_scale(np.where(measured, values, np.nan), judged.scale)
+    x = np.where(np.isfinite(x), x, judged.usual)
+    first = len(x) - len(judged.beyond)
+    near = np.array([np.median(x[at - UPDATES_LEAST : at], axis=0) for at in range(first, len(x))]).reshape(judged.beyond.shape)
+    away = np.abs(x[first:] - near)
+    leaves = (away >= judged.scale.step) & (away >= judged.bound * judged.spread)
+    stays = np.ones_like(leaves)
+    for at in range(min(before - first, len(stays) - 1) - 1, -1, -1):
+        stays[at] = stays[at + 1] & (judged.beyond[at + 1] | ~measured[first + at + 1])
+    begins: Mask = judged.beyond & ((stays & leaves) | np.isinf(judged.score))
+    return begins
 
 
 def _places(what: str, of: tuple[list[str], F64, Deviations], at: int, norms: UpdateNorms) -> list[_Place]:
@@ -176,7 +197,8 @@ def first_signal(blocks: Sequence[SignalBlock], onset: int) -> FirstSignal | str
         return too_few(int(np.searchsorted(update, onset)))
     base, end = parts
     judged = deviations(values[:end], measured[:end], base, SIGNALS)
-    lasting = _lasting(judged, measured[base:end])
+    before = int(np.searchsorted(update, onset))
+    lasting = _lasting(judged, measured[base:end]) & _begins(values[:end], judged, measured[:end], before)
     if not lasting.any():
         return "no signal left what was usual for it by enough, and for longer than an update"
     at = int(lasting.any(axis=1).argmax())

@@ -151,6 +151,21 @@ async def test_anomaly_with_a_black_box_names_the_layer_and_gives_its_norms() ->
     ]
 
 
+async def test_loss_that_was_not_finite_before_any_gradient_blames_no_layer() -> None:
+    """Every gradient of the update follows from it, whichever layer the black box has."""
+    daemon = make_daemon()
+    daemon.reader.found = [make_anomaly(stage="loss")]
+    rows = [(f"grad@{update}.0", float("nan") if update == 118 else 0.2) for update in range(60, 119)]
+    packed = b"".join(struct.pack("<d", norm) for _, norm in rows)
+    labels = tuple(label for label, _ in rows)
+    daemon.reader.sent = [TableRecord(Stream("ant-ppo", 2, 1), "s1", 5, "blackbox", 118, labels, ("actor",), packed)]
+
+    found = (await daemon.get("/anomalies/a1")).json()["evidence"]
+
+    assert (found["first_layer"], found["norms"]) == (None, [])
+    assert found["first_layer_reason"] == "it began in stage loss, before any gradient of its update"
+
+
 async def test_anomaly_without_limit_and_baseline_says_that_the_rule_has_none() -> None:
     """NaN stands for "none" there; a null needs its reason beside it. A minibatch of -1 is none."""
     daemon = make_daemon()

@@ -242,3 +242,48 @@ def test_signal_that_always_jumped_is_held_to_its_own_jumps() -> None:
     """Twenty times its spread now and then before: as much again is nothing new."""
     jumps = dict.fromkeys((3, 4, 12, 13), 3.0) | {41: 3.0, 42: 3.0}
     assert isinstance(signal({"grad.norm.mean": jumps}), str)
+
+
+def drifting(updates: int, seed: int) -> dict[str, list[float]]:
+    """Norms of a run that learns: of one layer they sink by 6 % an update from update 24 on, and scatter by a tenth."""
+    rng = np.random.default_rng(seed)
+    rows: dict[str, list[float]] = {}
+    for update in range(updates):
+        left = 0.94 ** max(0, update - 24)
+        rows[f"grad@{update}.0"] = [6.0 * left * rng.lognormal(0.0, 0.1), *rng.lognormal(0.0, 0.1, 2)]
+        rows[f"weight@{update}"] = [3.0] * len(LAYERS)
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_first_layer_of_a_run_whose_norms_drift_is_none(seed: int) -> None:
+    """Far from what it was in the base, and never in one go: nothing began in it."""
+    assert judged(drifting(64, seed)) == "no layer's norm left what was usual for it"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_first_layer_among_norms_that_drift_is_the_one_that_left_in_one_go(seed: int) -> None:
+    """Another layer rises twentyfold two updates before the onset and stays there."""
+    rows = drifting(64, seed)
+    for update in range(38, 64):
+        rows[f"grad@{update}.0"][1] *= 20.0
+    layer = found(rows)
+    assert (layer.layer, layer.update) == ("actor.weight", 38)
+
+
+def test_first_layer_is_none_that_came_back_before_the_onset() -> None:
+    """A jump of four updates that was over five updates before."""
+    rows = healthy(64)
+    for update in range(30, 34):
+        rows[f"grad@{update}.0"] = [1.0, 60.0, 1.0]
+    assert judged(rows) == "no layer's norm left what was usual for it"
+
+
+def test_first_signal_of_a_run_that_bends_is_the_one_that_left_in_one_go() -> None:
+    """Values that began to rise after the base are learning; the rate that was raised at the onset is not."""
+    rising = [wiggle + 0.06 * max(0, update - 24) for update, wiggle in enumerate(noisy(3))]
+    raised = [1.0] * ONSET + [100.0] * (60 - ONSET)
+    assert isinstance(first_signal([block(range(60), {"value.pred.min": rising})], ONSET), str)
+    one = first_signal([block(range(60), {"value.pred.min": rising, "opt.lr": raised})], ONSET)
+    assert isinstance(one, FirstSignal)
+    assert (one.key.name, one.update) == ("opt.lr", ONSET)
