@@ -1,6 +1,6 @@
-"""DDP and FSDP2 over gloo in two processes: no collective of ours, the same bits, and each rank's row right or silent.
+"""DDP and both FSDP over gloo in two processes: no collective of ours, the same bits, and each rank's row right or silent.
 
-What a rank cannot know alone, the norm of sharded gradients, must say so. What the daemon makes of all ranks is in
+What a rank cannot know alone, the norms of sharded tensors, must say so. What the daemon makes of all ranks is in
 `test_ranks_together.py`.
 """
 
@@ -18,11 +18,13 @@ import pytest
 from harness import ranks_trainer
 
 WORLD = 2
-GRADIENTS = (
-    "grad.norm",
-    "grad.norm.max",
+TOTAL = ("grad.norm", "grad.norm.max", "grad.norm.nonfinite", "grad.clipped", "grad.clip_limit")
+"""What clipping knows of all gradients together."""
+
+SINGLE = (
     "grad.tensors",
     "grad.vanishing",
+    "grad.tensor_norm.max",
     "param.norm",
     "param.nonfinite",
     "opt.update_ratio",
@@ -73,16 +75,22 @@ def test_rows_of_each_rank_are_those_of_its_own_minibatches(ranks: tuple[str, li
 
 
 def test_gradient_norms_of_ranks_are_the_full_result_or_not_told(ranks: tuple[str, list[dict[str, Any]]]) -> None:
-    """DDP: every rank has the norm of the whole. FSDP2: a shard's norm is not that of the model, and is not told."""
+    """DDP: every rank has the norm of the whole. FSDP2: torch's clipping has, each tensor is a share. The first FSDP clips
+    where nobody sees it, and its shares look like whole tensors."""
     kind, told = ranks
     for rank in told:
         full = rank["full"]
         assert rank["clipped"] == pytest.approx(full["norms"], rel=1e-4)
         for update, row in enumerate(rank["rows"]):
-            if kind == "fsdp2":
-                assert [row[name] for name in GRADIENTS] == ["DTYPE"] * len(GRADIENTS)
+            assert row["opt.steps"] == 2.0
+            if kind != "ddp":
+                assert {row[name] for name in SINGLE} == {"DTYPE"}
+            if kind == "fsdp1":
+                assert {row[name] for name in (*TOTAL, "opt.adam.rms")} == {"DTYPE"}
                 continue
             of_update = full["norms"][2 * update : 2 * update + 2]
             assert row["grad.norm"][:2] == [2.0, pytest.approx(sum(of_update) / 2, rel=1e-4)]
-            assert row["param.norm"] == pytest.approx(full["weights"][update], rel=1e-4)
-            assert row["opt.steps"] == 2.0
+            assert row["grad.norm.max"] == pytest.approx(max(of_update), rel=1e-4)
+            assert [row[name] for name in TOTAL[2:]] == [0.0, 2.0, ranks_trainer.MAX_NORM]
+            if kind == "ddp":
+                assert row["param.norm"] == pytest.approx(full["weights"][update], rel=1e-4)

@@ -1,4 +1,4 @@
-"""One rank of a DDP and an FSDP2 training with gloo, each without us and with us: `python ranks_trainer.py STORE_FILE`.
+"""One rank of a DDP and two FSDP trainings with gloo, each without us and with us: `python ranks_trainer.py STORE_FILE`.
 
 RANK and WORLD_SIZE are in the environment. Prints JSON by kind: how many collectives each training took, whether parameters are
 the same bits, and the rows with statuses by name.
@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 from harness.recording import monitoring, read
 
-KINDS = ("ddp", "fsdp2")
+KINDS = ("ddp", "fsdp2", "fsdp1")
 UPDATES, MINIBATCHES, MAX_NORM = 2, 2, 0.05
 
 
@@ -52,6 +52,8 @@ def spread(kind: str) -> Any:
     model = plain()
     if kind == "ddp":
         return DistributedDataParallel(model)
+    if kind == "fsdp1":
+        return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
     fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     return model
 
@@ -63,7 +65,10 @@ def train(model: Any, optimizer: torch.optim.Optimizer, mon: Any) -> list[float]
         for minibatch in range(MINIBATCHES):
             optimizer.zero_grad()
             torch.autograd.backward(loss_of(model, batch(dist.get_rank(), update, minibatch), mon))
-            total: Any = nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+            if isinstance(model, FullyShardedDataParallel):
+                total: Any = model.clip_grad_norm_(MAX_NORM)
+            else:
+                total = nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
             norms.append(float(total.full_tensor() if hasattr(total, "full_tensor") else total))
             optimizer.step()
         if mon:
@@ -74,6 +79,9 @@ def train(model: Any, optimizer: torch.optim.Optimizer, mon: Any) -> list[float]
 
 def whole(model: Any) -> list[Any]:
     """All parameters, gathered."""
+    if isinstance(model, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(model):
+            return [p.detach().tolist() for p in model.parameters()]
     return [(p.full_tensor() if hasattr(p, "full_tensor") else p).detach().tolist() for p in model.parameters()]
 
 
@@ -116,7 +124,7 @@ def compare(kind: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Both kinds in one process group."""
+    """Every kind in one process group."""
     torch.set_num_threads(1)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=world)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gradwatch_agent.collect.host import Tally
+    from gradwatch_agent.collect.model import Model
     from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
@@ -28,16 +29,22 @@ COLUMNS = (STD, f"{STD}.min", f"{STD}.max")
 class DeviationCollector:
     """What the running update passed, else the parameter there is."""
 
-    __slots__ = ("_given", "_logarithm", "_parameter", "staging")
+    __slots__ = ("_given", "_logarithm", "_model", "_parameter", "_version", "staging")
 
-    def __init__(self, staging: Staging, parameters: Sequence[tuple[str, torch.Tensor]]) -> None:
+    def __init__(self, staging: Staging, model: Model) -> None:
         self.staging = staging
+        self._model = model
+        self._given: torch.Tensor | None = None
+        self._find()
+
+    def _find(self) -> None:
+        self._version = self._model.version
+        parameters = [] if self._model.is_flat else self._model.named()
         named = [(name.rsplit(".", 1)[-1], parameter) for name, parameter in parameters]
         found = [(name, parameter) for name, parameter in named if name in LOGARITHMS | PLAIN]
         # Of two, which one acts is not known.
         self._parameter = found[0][1] if len(found) == 1 else None
         self._logarithm = len(found) == 1 and found[0][0] in LOGARITHMS
-        self._given: torch.Tensor | None = None
 
     def clear(self) -> None:
         """Forget the running update."""
@@ -55,6 +62,8 @@ class DeviationCollector:
     def finish(self, parts: Parts) -> None:
         """Hand over their vector, if there are any."""
         given, self._given = self._given, None
+        if self._version != self._model.version:
+            self._find()
         logarithm = given is None and self._logarithm
         tensor = self._parameter if given is None else given
         if tensor is None or fault_of(tensor) is not None:

@@ -53,10 +53,12 @@ class GradientNorms:
         if self._totals.overwritten or self._tensors.overflowed:
             self.refuse(Status.INCOMPLETE)
 
-    def refuse(self, status: Status) -> None:
-        """Say why all of them are missing, or a part."""
-        for name in (*GRAD_COLUMNS, *LIMIT_COLUMNS):
+    def refuse(self, status: Status, columns: Sequence[str] = (*GRAD_COLUMNS, *LIMIT_COLUMNS), *, groups: bool = False) -> None:
+        """Say why all of them are missing, or a part; of `groups` too."""
+        for name in columns:
             self.tally.refuse(name, status)
+        for name in self._groups.names if groups else ():
+            self.tally.refuse("grad.group_norm", status, name)
 
     def capturing(self, tensor: torch.Tensor) -> bool:
         """Whether a CUDA graph is being captured: what we launched would be replayed with it."""
@@ -83,12 +85,13 @@ class GradientNorms:
         parameters: Sequence[torch.Tensor],
         scale: object,
         bound: float | None,
-        total: torch.Tensor | None = None,
+        total: torch.Tensor | float | None = None,
         *,
         clipped: bool = True,
     ) -> None:
         """Take the L2 norm of gradients on one device; divide by the scale a fused AMP optimizer still has on. `total` is
-        what clipping computed, if it did. Not `clipped`: the norms are only compared with the limit that others have."""
+        what clipping computed, if it did: where a gradient is none that we can measure, it alone is told. Not `clipped`: the
+        norms are only compared with the limit that others have."""
         usable: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         fault = Status.NO_GRADIENT
         for parameter in parameters:
@@ -102,17 +105,18 @@ class GradientNorms:
             owners, tensors = usable.setdefault(gradient.device, ([], []))
             owners.append(parameter)
             tensors.append(gradient.detach())
+        if fault is Status.DTYPE and total is not None and self._totals.add(total, max(0, self._policy.minibatches - 1), bound):
+            self.refuse(fault, NORM_COLUMNS, groups=True)
+            return
         if len(usable) != 1 or fault is Status.DTYPE:
-            self.refuse(fault)
-            for name in self._groups.names:
-                self.tally.refuse("grad.group_norm", fault, name)
+            self.refuse(fault, groups=True)
             return
         ((device, (owners, tensors)),) = usable.items()
         with torch.no_grad():
             norms = self._staging.reducer(device).norms(as_real(tensors))
             if isinstance(scale, torch.Tensor):
                 norms = norms / scale
-            if total is None:
+            if total is None or (isinstance(total, float) and not math.isfinite(total)):  # in its dtype
                 total = torch.linalg.vector_norm(norms, 2, dtype=self._staging.reducer(device).dtype)
         named, minibatches = self.named(owners, norms), self._policy.minibatches
         self.hold(total, norms, bound if clipped else self._limit, named, minibatches, clipped=clipped)

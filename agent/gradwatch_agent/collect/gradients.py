@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from gradwatch_agent.collect.clips import Note
     from gradwatch_agent.collect.learning_rate import Rate
+    from gradwatch_agent.collect.model import Model
     from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.policy import PolicyCollector
     from gradwatch_agent.collect.staging import Staging
@@ -44,15 +45,13 @@ OTHER_TORCH = (
     "this torch clips gradients in a way not known here; gradient norms are taken at optimizer.step(), so after any clipping."
 )
 
-Named = tuple[str, "torch.Tensor"]
-
 
 class GradientCollector:
     """Watches clipping and optimizer steps of one model."""
 
     def __init__(
         self,
-        parameters: Sequence[Named],
+        model: Model,
         optimizers: Sequence[torch.optim.Optimizer],
         staging: Staging,
         policy: PolicyCollector,
@@ -60,11 +59,9 @@ class GradientCollector:
         *,
         switches: Switches | None = None,
     ) -> None:
-        filled = [(name, parameter) for name, parameter in parameters if parameter.numel()]
-        self.names = [name for name, _ in filled]
-        self._has_empty = len(filled) < len(parameters)  # torch takes their norm too: 0, which would pass for a vanishing one
-        self.parameters = [parameter for _, parameter in filled]
-        self._steppers = Steppers(optimizers, self.parameters, self._before_step, self._meet)
+        self._model, self._version = model, model.version
+        self.names, self.parameters = model.names, model.tensors
+        self._steppers = Steppers(optimizers, model.numbers, self._before_step, self._meet)
         self._optimizers = self._steppers.known
         self._switches = switches or Switches()
         self.staging = staging
@@ -73,9 +70,9 @@ class GradientCollector:
         self._second = SecondMoments(staging)
         self._skipped = SkippedSteps(self.parameters)
         self._groups = ParameterGroups(self._optimizers)
-        members = Members(self.parameters)
+        members = Members(model.numbers)
         self._norms = GradientNorms(staging, self._groups, members, policy)
-        self._weighing = Weighing(self.names, self.parameters, members, self._switches)
+        self._weighing = Weighing(model, members, self._switches)
         self._clipped = Clipped()
         self._cuda = torch.cuda.is_available()
         self._usual: dict[int, Usual] = {}
@@ -96,7 +93,9 @@ class GradientCollector:
         self.spent_ns = 0
         self.level = Level.OFF
         self.tally = Tally()
-        if parameters and not CLIP_WATCH.watch([parameter for _, parameter in parameters], self):
+        self._heard: set[int] = set()
+        """Parameters, by id, whose clips are told to us."""
+        if model.every and not self._hear():
             LOGGER.warning("gradwatch: %s", OTHER_TORCH)
 
     def _on_own_error(self, place: str, text: str) -> None:
@@ -119,6 +118,8 @@ class GradientCollector:
         CLIP_WATCH.forget(self)
         self._steppers.detach()
         self._norms.members.forget()
+        self._groups.forget()
+        self._model.forget()
         self._usual.clear()
         self._notes.clear()
 
@@ -136,6 +137,31 @@ class GradientCollector:
         if level >= Level.NORMAL:
             self._skipped.begin()
             self._learn_owners()
+
+    def _hear(self) -> bool:
+        if self._heard:
+            CLIP_WATCH.drop(self)
+        self._heard = set(map(id, self._model.every))
+        return CLIP_WATCH.watch(self._model.every, self)
+
+    def _look(self) -> bool:
+        """See whether the model has other parameters than at the last look, and go on with these. Whether some are there of
+        which a clip was not heard."""
+        self._model.look()
+        if self._version == self._model.version:
+            return False
+        self._version = self._model.version
+        self._usual.clear()
+        self._told = None
+        self._norms.members.forget()
+        self._weighing.forget()
+        self._groups.forget()
+        self._learn_owners()
+        self._steppers.begin()
+        unheard = not self._heard.issuperset(map(id, self._model.every))
+        if unheard:
+            self._hear()
+        return unheard
 
     def _learn_owners(self) -> None:
         if self._groups.look():
@@ -206,29 +232,34 @@ class GradientCollector:
     def _take_norms(self, clip: Clip) -> None:
         """Of a clip unlike the ones before."""
         parameters, total, parts, max_norm, norm_type, gradients = clip
+        self._look()
         # These steps need not measure the gradients again, and would find what clipping left.
         covered = self._groups.covered(parameters)
         self._clipped.add(covered)
         self._skipped.clip(parameters)
         if self._cuda and self._norms.capturing(parameters[0]):
             return
+        if self._model.is_flat:
+            self._norms.refuse(Status.DTYPE, groups=True)
+            return
         bound, self._told = self._norms.limit(max_norm, norm_type), None
         if not gradients:
             self._norms.refuse(Status.NO_GRADIENT)
             return
         known = None if total is None else host_value(total)
-        if norm_type != 2.0 or total is None or not (known is None or math.isfinite(known)):
+        whole = total if known is None else known
+        if norm_type != 2.0 or whole is None:
             self._norms.measure(parameters, None, bound)
-        elif parts is not None and not self._has_empty:
+        elif parts is not None and (known is None or math.isfinite(known)) and not self._model.has_empty:
             named = self._norms.named(parameters, parts)
             members = named[1]
             if len(members) == len(parameters) == gradients and OUTSIDE not in members and isinstance(max_norm, (float, int)):
                 if len(self._usual) >= KNOWN_MAX:
                     self._usual.clear()
                 self._usual[id(parameters[0])] = Usual(list(parameters), named, covered, max_norm, bound)
-            self._norms.hold(total if known is None else known, parts, bound, named, self._policy.minibatches)
+            self._norms.hold(whole, parts, bound, named, self._policy.minibatches)
         else:
-            self._norms.measure(parameters, None, bound, total=total)
+            self._norms.measure(parameters, None, bound, total=whole)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See `_see_step`; with a closure the gradients are computed within the step, and clipped there."""
@@ -274,7 +305,7 @@ class GradientCollector:
                 self._measure(optimizer, self._clipped.take(name))
             if not self.steps and self.level >= Level.DEBUG and self._switches.on("second_moments"):
                 before = time.perf_counter_ns()
-                self._second.observe(self.tally, optimizer)
+                self._second.observe(self.tally, optimizer, flat=self._model.is_flat)
                 self._switches.charge("second_moments", time.perf_counter_ns() - before)
         except Exception as error:
             if is_strict():
@@ -284,6 +315,12 @@ class GradientCollector:
 
     def _measure(self, optimizer: torch.optim.Optimizer, rest: list[torch.Tensor] | None) -> None:
         """Take the norms of the gradients that were not clipped: of all, or of the `rest`, where that has some."""
+        if rest is None and self._look():  # what was clipped would pass for what was not
+            self._norms.refuse(Status.INCOMPLETE, groups=True)
+            return
+        if self._model.is_flat:
+            self._norms.refuse(Status.DTYPE, groups=True)
+            return
         if rest is None:
             held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         else:
@@ -301,6 +338,7 @@ class GradientCollector:
         """Hand over what was measured in this update. Host facts go straight into the tally."""
         self._work_up()
         if self.level >= Level.MINIMAL:
+            self._look()
             stepped = self._skipped.stepped if self.level >= Level.NORMAL else self._steppers.ids if self.steps else ()
             self.unseen = not self.compiled and self._steppers.moved_unseen(stepped)
             self._tell_rate(parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from operator import is_
+from typing import TYPE_CHECKING, Any
 
 from gradwatch_contracts import limits
 
@@ -23,29 +24,34 @@ GROUPS_MAX = 64
 class ParameterGroups:
     """Names of the groups, empty unless there are several: the norm of a single one would be the global norm again."""
 
-    __slots__ = ("_group_of", "_optimizers", "_sizes", "names", "owners")
+    __slots__ = ("_given", "_group_of", "_optimizers", "names", "owners")
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._optimizers = optimizers
-        self._sizes: list[tuple[int, int]] = []
+        self._given: list[tuple[int, list[torch.Tensor]]] = []
+        """(id of the optimizer, parameters) of each group at the last look."""
         self._group_of: dict[int, int] = {}
         self.names: list[str] = []
         self.owners: dict[int, int] = {}
         """id of a parameter → id of its optimizer."""
 
     def look(self) -> bool:
-        """See what groups there are; they, and the optimizers, may be others than at the last look, and whether they are."""
+        """See what groups there are; they, their parameters and the optimizers may be others than at the last look, and whether
+        they are. Parameters that are exchanged within an update count from the next one, or the next clip unlike the last."""
         groups = [(optimizer, group) for optimizer in self._optimizers for group in optimizer.param_groups]
-        sizes = [(id(optimizer), len(group["params"])) for optimizer, group in groups]
-        if sizes == self._sizes:
+        if len(groups) == len(self._given) and all(map(_same, groups, self._given)):
             return False
-        self._sizes = sizes
+        self._given = [(id(optimizer), list(group["params"])) for optimizer, group in groups]
         given = [group.get("name") for _, group in groups]
         several = 1 < len(groups) <= GROUPS_MAX
         self.names = [_name(name, number, given) for number, name in enumerate(given)] if several else []
         self.owners = {id(part): id(optimizer) for optimizer, group in groups for part in group["params"]}
         self._group_of = {id(part): number for number, (_, group) in enumerate(groups) for part in group["params"]}
         return True
+
+    def forget(self) -> None:
+        """Look as if for the first time, and keep no parameter alive."""
+        self._given = []
 
     def covered(self, parameters: Sequence[torch.Tensor]) -> Covered:
         """By id, the optimizers all of whose parameters are among these, and of each that has some there the others."""
@@ -75,6 +81,13 @@ class ParameterGroups:
             else:
                 pieces.append((at, at + 1))
         return tuple((self.names[group], tuple(pieces)) for group, pieces in sorted(runs.items()))
+
+
+def _same(now: tuple[torch.optim.Optimizer, dict[str, Any]], then: tuple[int, list[torch.Tensor]]) -> bool:
+    """Whether a group is what it was: its tensors are compared object by object, since `==` would compute."""
+    (optimizer, group), (name, known) = now, then
+    given = group["params"]
+    return id(optimizer) == name and len(given) == len(known) and all(map(is_, given, known))
 
 
 def _name(name: object, number: int, given: Sequence[object]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,7 @@ from gradwatch_agent.collect.exemplars import ExemplarCollector
 from gradwatch_agent.collect.features import FeatureCollector
 from gradwatch_agent.collect.gradients import GradientCollector
 from gradwatch_agent.collect.host import LISTED_BYTES, LastReader, Tally, to_float
+from gradwatch_agent.collect.model import Model
 from gradwatch_agent.collect.parts import Part, Parts
 from gradwatch_agent.collect.policy import PolicyCollector
 from gradwatch_agent.collect.policy_facts import SlicedRows
@@ -135,10 +136,10 @@ class Measurement:
         self._recurrent = RecurrentCollector(self.staging, switches)
         self._features = FeatureCollector(self.staging)
         self._actions = ActionCollector(self.staging, action_space)
-        named = _named_parameters(modules)
-        self.deviations = DeviationCollector(self.staging, named if switches.on("action_std") else ())
+        model = Model(modules)
+        self.deviations = DeviationCollector(self.staging, model if switches.on("action_std") else Model(()))
         self._probe = Probe(self.staging, probe, on_own_error) if probe is not None and switches.on("probe") else None
-        self.gradients = GradientCollector(named, optimizers, self.staging, self.policy, on_own_error, switches=switches)
+        self.gradients = GradientCollector(model, optimizers, self.staging, self.policy, on_own_error, switches=switches)
         self.exemplars = ExemplarCollector(self.staging, switches)
         self._scalars: dict[tuple[str, str], torch.Tensor] = {}
         self._returns: list[torch.Tensor] = []
@@ -359,20 +360,3 @@ class Measurement:
     def detach(self) -> None:
         """Remove every hook from the trainer's objects."""
         self.gradients.detach()
-
-
-def _named_parameters(modules: Sequence[torch.nn.Module]) -> list[tuple[str, torch.Tensor]]:
-    """Parameters of all modules, each once; of several modules the name begins with the number of the module."""
-    found: dict[int, tuple[str, torch.Tensor]] = {}
-    for number, module in enumerate(modules):
-        prefix = f"{number}." if len(modules) > 1 else ""
-        for name, parameter in _names_of(module):
-            found.setdefault(id(parameter), (prefix + name, parameter))
-    return list(found.values())
-
-
-def _names_of(module: Any) -> list[tuple[str, torch.Tensor]]:
-    """`named_parameters`, or numbers for something that has only `parameters`."""
-    if callable(getattr(module, "named_parameters", None)):
-        return list(module.named_parameters())
-    return [(str(number), parameter) for number, parameter in enumerate(module.parameters())]

@@ -6,7 +6,7 @@ from operator import is_
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -18,13 +18,13 @@ OUTSIDE = -1
 
 
 class Members:
-    """Parameters to their numbers. Trainers give the same parameters again and again, so a set met before is only compared:
-    object by object, since `==` on tensors would compute."""
+    """Parameters to their numbers, which are `numbers` by id. Trainers give the same parameters again and again, so a set met
+    before is only compared: object by object, since `==` on tensors would compute."""
 
     __slots__ = ("_known", "_numbers")
 
-    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
-        self._numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    def __init__(self, numbers: Mapping[int, int]) -> None:
+        self._numbers = numbers
         self._known: dict[tuple[int, int], tuple[list[torch.Tensor], tuple[int, ...]]] = {}
 
     def number(self, parameter: torch.Tensor) -> int:
@@ -46,5 +46,5 @@ class Members:
         return members
 
     def forget(self) -> None:
-        """Keep no parameter alive."""
+        """Keep no parameter alive; the numbers may be others."""
         self._known.clear()

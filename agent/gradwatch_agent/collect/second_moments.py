@@ -77,8 +77,11 @@ class SecondMoments:
         self._parts: dict[torch.device, list[torch.Tensor]] = {}
         self._elements = 0
 
-    def observe(self, tally: Tally, optimizer: torch.optim.Optimizer) -> None:
-        """Measure the step that `optimizer` is about to take."""
+    def observe(self, tally: Tally, optimizer: torch.optim.Optimizer, *, flat: bool = False) -> None:
+        """Measure the step that `optimizer` is about to take. `flat`: each tensor is this rank's share of one."""
+        if flat:
+            refuse(tally, Status.DTYPE)
+            return
         if isinstance(getattr(optimizer, "grad_scale", None), torch.Tensor):
             refuse(tally, Status.UNDEFINED)  # a fused step unscales the gradients itself, later
             return

@@ -12,7 +12,7 @@ from torch.compiler import is_dynamo_compiling as is_compiling
 from torch.optim import optimizer as optimizers_of_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import torch
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 class Steppers:
-    """`known`: the optimizers whose steps are told to `before`. `parameters`: of the model. `stranger` is told of a step of any
-    other optimizer of the process, while one is looked for; neither may raise."""
+    """`known`: the optimizers whose steps are told to `before`. `numbers`: of the model's parameters, by id. `stranger` is
+    told of a step of any other optimizer of the process, while one is looked for; neither may raise."""
 
-    __slots__ = ("_before", "_handles", "_looking", "_parameters", "_stranger", "_versions", "known")
+    __slots__ = ("_before", "_handles", "_looking", "_numbers", "_stranger", "_versions", "known")
 
     def __init__(
         self,
         known: Sequence[torch.optim.Optimizer],
-        parameters: Sequence[torch.Tensor],
+        numbers: Mapping[int, int],
         before: Before,
         stranger: Callable[[torch.optim.Optimizer], None],
     ) -> None:
         self.known: list[torch.optim.Optimizer] = []
-        self._parameters = {id(parameter): parameter for parameter in parameters}
+        self._numbers = numbers
         self._before, self._stranger = before, stranger
         self._handles: dict[int, list[Any]] = {}
         self._looking: Any = None
@@ -83,7 +83,7 @@ class Steppers:
 
     def moves_ours(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it steps parameters of the model."""
-        return not _members(optimizer).isdisjoint(self._parameters)
+        return not _members(optimizer).isdisjoint(self._numbers)
 
     def _meet(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An optimizer of the process steps. Torch is going through its hooks: none of this kind may be removed here, and one
@@ -93,9 +93,9 @@ class Steppers:
 
     def _version(self, optimizer: torch.optim.Optimizer) -> int:
         """How often its last parameter of ours was written to; -1 where it has none, or torch does not count."""
-        for group in reversed(optimizer.param_groups if self._parameters else ()):
+        for group in reversed(optimizer.param_groups if self._numbers else ()):
             for parameter in reversed(group["params"]):
-                if id(parameter) in self._parameters and parameter.requires_grad:
+                if id(parameter) in self._numbers and parameter.requires_grad:
                     return -1 if parameter.is_inference() else int(parameter._version)
         return -1
 

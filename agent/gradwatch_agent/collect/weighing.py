@@ -15,12 +15,11 @@ from gradwatch_contracts.columns import Status
 from gradwatch_contracts.control import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gradwatch_agent.collect.collectors import Switches
     from gradwatch_agent.collect.host import Reader, Tally
     from gradwatch_agent.collect.layers import Layers
     from gradwatch_agent.collect.members import Members
+    from gradwatch_agent.collect.model import Model
     from gradwatch_agent.collect.parts import Parts
     from gradwatch_agent.collect.staging import Staging
 
@@ -31,12 +30,13 @@ WEIGHT_COLUMNS = ("param.norm", "param.nonfinite", "opt.update_ratio")
 
 
 class Weighing:
-    """Of the `parameters` of a model, by `names`; `members` knows their numbers."""
+    """Of the parameters of a `model`; `members` knows their numbers."""
 
-    __slots__ = ("_before", "_broken", "_members", "_names", "_parameters", "_ratio_status", "_switches")
+    __slots__ = ("_before", "_broken", "_members", "_model", "_parameters", "_ratio_status", "_switches")
 
-    def __init__(self, names: Sequence[str], parameters: Sequence[torch.Tensor], members: Members, switches: Switches) -> None:
-        self._names, self._parameters, self._members, self._switches = names, parameters, members, switches
+    def __init__(self, model: Model, members: Members, switches: Switches) -> None:
+        self._model, self._members, self._switches = model, members, switches
+        self._parameters = model.tensors
         self._broken = Broken()
         self._before: dict[torch.device, list[torch.Tensor]] = {}
         self._ratio_status = Status.LEVEL
@@ -49,6 +49,11 @@ class Weighing:
             begin = time.perf_counter_ns()
             self._copy()
             self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
+
+    def forget(self) -> None:
+        """The model has other parameters than when the update began: how far it moved is not known."""
+        if self._before:
+            self._before, self._ratio_status = {}, Status.UNDEFINED
 
     def _copy(self) -> None:
         parameters = by_device(self._parameters)
@@ -64,14 +69,17 @@ class Weighing:
         pass for all."""
         if self._parameters and not self._before:
             tally.refuse("opt.update_ratio", self._ratio_status)
-        weights, dense = Weights(self._names, self._broken, layers), 0
+        fault = Status.DTYPE if self._model.is_flat else Status.INCOMPLETE if self._model.has_lazy else None
+        if fault is not None:
+            _refuse(tally, fault, layers)
+            return
+        weights, dense = Weights(self._model.names, self._broken, layers), 0
         for device, tensors in by_device(self._parameters).items():
-            told = Weights(self._names, Broken(), None) if device.type == META else weights
+            told = Weights(self._model.names, Broken(), None) if device.type == META else weights
             parts.put(*self._weigh(device, tensors, told, staging))
             dense += len(tensors)
         if dense < len(self._parameters):
-            for name in WEIGHT_COLUMNS[: 2 if layers is None else 3]:
-                tally.refuse(name, Status.DTYPE)
+            _refuse(tally, Status.DTYPE, layers)
 
     def _weigh(
         self, device: torch.device, tensors: list[torch.Tensor], weights: Weights, staging: Staging
@@ -88,3 +96,8 @@ class Weighing:
         moved = [reducer.norms(as_real(subtract_all([old], [new]))) for old, new in zip(before, tensors, strict=True)]
         self._switches.charge("update_ratio", time.perf_counter_ns() - begin)
         return [norms, *moved], WeightReader(weights, members)
+
+
+def _refuse(tally: Tally, status: Status, layers: Layers | None) -> None:
+    for name in WEIGHT_COLUMNS[: 2 if layers is None else 3]:
+        tally.refuse(name, status)

@@ -22,7 +22,7 @@ import torch
 from torch.compiler import is_dynamo_compiling as is_compiling
 from torch.nn.utils import clip_grad
 
-from gradwatch_agent.device.total_norm import is_same, total_with_parts
+from gradwatch_agent.device.total_norm import is_same, total_with_parts, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -92,14 +92,18 @@ class ClipWatch:
     def forget(self, observer: ClipObserver) -> None:
         """End an observer's watch; with the last one torch gets its functions back."""
         self.want_parts(observer, False)
-        for key, entries in list(self._watched.items()):
-            kept = [entry for entry in entries if entry[0]() is not None and entry[1]() not in {None, observer}]
-            if kept:
-                self._watched[key] = kept
-            else:
-                del self._watched[key]
+        self.drop(observer)
         if not self._watched:
             self._restore()
+
+    def drop(self, observer: ClipObserver) -> None:
+        """Tell an observer of none of its parameters any more; others are to follow."""
+        for key, entries in list(self._watched.items()):
+            kept = [entry for entry in entries if entry[0]() is not None and entry[1]() not in {None, observer}]
+            if not kept:
+                del self._watched[key]
+            elif len(kept) < len(entries):  # who is being told goes through the list that is there
+                self._watched[key] = kept
 
     def _install(self) -> bool:
         if self._originals:
@@ -147,9 +151,10 @@ class ClipWatch:
 
     def tell(self, parameters: Sequence[torch.Tensor], max_norm: object, last: Total) -> None:
         """Tell the observers of `parameters` that these are about to be scaled by the total norm that was taken last."""
-        if not parameters or type(last[0]) is not torch.Tensor:
+        total = last[0] if type(last[0]) is torch.Tensor else whole_of(last[0])
+        if not parameters or total is None:
             return
-        self._tell((parameters, last[0], last[1], max_norm, last[2], last[3]))
+        self._tell((parameters, total, last[1], max_norm, last[2], last[3]))
 
     def _tell(self, clip: Clip) -> None:
         parameters = clip[0]

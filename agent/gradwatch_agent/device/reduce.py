@@ -94,7 +94,7 @@ class Reducer:
         """L2 norm of each non-empty dense tensor, [len(tensors)].
 
         float32 tensors on the CPU are accumulated in float32, in pieces of `PIECE` elements: relative error some 1e-6, and 0
-        for norms below 1e-22. Of a whole tensor, as clipping takes it, torch's is off by 1e-5 at 1M elements and 1e-3 at 20M.
+        for norms below 1e-22. Torch's of a whole tensor, which clipping takes, is off by 1e-5 at 1M elements and 1e-3 at 20M.
         float64 takes 5 to 20 times as long there (measured on 5M numbers), so it comes only after a norm that is not finite, to
         tell numbers above 1e19 from infinite ones. Anything else is accumulated in float64.
         """

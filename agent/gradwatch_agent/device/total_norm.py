@@ -68,6 +68,21 @@ def total_with_parts(tensors: Any, norm_type: Any, error_if_nonfinite: Any, fore
         set_grad(enabled)
 
 
+def whole_of(total: Any) -> Tensor | None:
+    """What this rank holds of a total norm over all ranks, such as that of FSDP2, if it is all of it: torch has reduced it by
+    then. No collective is begun; None for a part."""
+    placements = getattr(total, "placements", None)
+    if not placements or not all(placement.is_replicate() for placement in placements):
+        return None
+    enabled = is_grad_enabled()
+    try:
+        set_grad(False)
+        local = total.to_local()
+    finally:
+        set_grad(enabled)
+    return local if type(local) in PLAIN else None
+
+
 def is_same(original: Callable[..., Any]) -> bool:
     """Whether `original` computes the total as `total_with_parts` does."""
     code = getattr(getattr(original, "__wrapped__", original), "__code__", None)
