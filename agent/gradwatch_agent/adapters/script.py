@@ -48,12 +48,14 @@ class ScriptWatch:
     def __init__(self) -> None:
         self.monitor: Monitor | None = None
         self._patches: Collection[str] = ()
-        self._rule = UpdateRule(EVERY)
+        self._rule = UpdateRule(EVERY, EPISODES)
         self._said: set[str] = set()
         self._optimizers = Optimizers()
         self._early: dict[str, object] = {}
         self._config: dict[str, object] = {}
         self._episodes: dict[str, list[float]] = {}
+        self._episode_at = 0.0
+        """global_step of the last episode: environment steps, where that of other tags may count something else."""
         self._meanings, self._entropies = Meanings(), Entropies()
         self._started = self._compiled = self._waits = False
         self._hooks: Any = None
@@ -63,7 +65,7 @@ class ScriptWatch:
         """Look into torch from now on, at `launch.PATCHES` of these names. A second time changes nothing."""
         if self._patches:
             return
-        self._patches, self._rule = patches, UpdateRule(every)
+        self._patches, self._rule = patches, UpdateRule(every, EPISODES)
         if "gradients" in patches:
             from torch.optim import optimizer
 
@@ -155,6 +157,7 @@ class ScriptWatch:
             self._end(self._rule.scalar(key, at, trains=bool(self._optimizers)))
         if key in EPISODES and isinstance(number, float):
             self._episodes.setdefault(EPISODES[key], []).append(number)
+            self._episode_at = self._episode_at if at is None else at
         if isinstance(number, float):
             self._meanings.see(key, number)
         monitor = self.monitor or next((one for one in EXITS.monitors if isinstance(one, Monitor)), None)
@@ -206,6 +209,7 @@ class ScriptWatch:
             return
         self._end(self._rule.finish())
         self._rule.cut()
+        self._episode_at = 0.0
         # Ranks of one start stay one attempt, whose updates are counted on.
         first = monitor.update + 1 if monitor._settings.world > 1 else 0
         monitor.close()
@@ -243,7 +247,7 @@ class ScriptWatch:
                 self._said.add(sentence)
                 say(f"{sentence}.")
         self._optimizers.end()
-        env_steps = int(ended.at) if ended.at is not None and self._episodes else None
+        env_steps = int(max(ended.at, self._episode_at)) if ended.at is not None and self._episodes else None
         self.monitor.step(env_steps, **self._episodes)
         self._episodes = {name: [] for name in self._episodes}
 

@@ -231,11 +231,15 @@ def test_global_step_of_another_kind_is_not_taken_for_environment_steps(armed: t
     """It may count anything; nor is a missing return one of no episodes."""
     watch, watching = armed
     model = nn.Linear(3, 1)
-    train(model, torch.optim.SGD(model.parameters(), 0.01))
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    train(model, optimizer)
     watch.on_scalar("loss", 1.0, 8)
+    train(model, optimizer)
+    watch.on_scalar("charts/episodic_return", 3.0, 900)  # of the rollout before: environment steps are at least these
+    watch.on_scalar("loss", 1.0, 16)
     watch.settle()
 
-    assert watching.records[0].rows[0].env_steps == -1
+    assert [row.env_steps for row in watching.records[0].rows] == [-1, 900]
     assert watching.rows[0]["episode.return"] is Status.NOT_CALLED
 
 

@@ -20,7 +20,27 @@ def play(rule: UpdateRule, script: str, *, trains: bool = True) -> list[tuple[in
 
 def test_update_of_a_cleanrl_script_ends_at_what_comes_after_its_losses() -> None:
     """An episode of the next rollout, or, where none ended in it, the next gradient."""
-    assert play(UpdateRule(100), "s s loss@8 kl@8 episode@11 s s loss@16 s s loss@24") == [(4, 8), (8, 16)]
+    rule = UpdateRule(100, ["episode"])
+    assert play(rule, "s s loss@8 kl@8 episode@11 s s loss@16 s s loss@24") == [(4, 8), (8, 16)]
+
+
+def test_tag_that_comes_late_is_of_the_next_update() -> None:
+    """Whatever its name: nothing that was logged behind steps before has it, and its global_step is a later one."""
+    assert play(UpdateRule(100), "s s loss@8 s s loss@16 other@19 s s loss@24") == [(3, 8), (6, 16)]
+
+
+def test_tag_with_a_clock_of_its_own_ends_nothing() -> None:
+    """An evaluation by iteration, before the losses or after them, in some updates; global_step is that of the losses."""
+    script = "episode@3 s s eval@1 loss@8 kl@8 episode@9 s s loss@16 kl@16 episode@17 s s eval@3 loss@24 kl@24 episode@25"
+    assert play(UpdateRule(100), script) == [(6, 8), (11, 16), (17, 24)]
+    script = "s s loss@8 kl@8 eval@1 s s loss@16 kl@16 s s loss@24 kl@24 eval@3 s"
+    assert play(UpdateRule(100), script) == [(5, 8), (9, 16), (14, 24)]
+
+
+def test_losses_by_iteration_and_episodes_by_frames_end_an_update_at_each_rollout() -> None:
+    """What comes while collecting is known by that, and not by its global_step."""
+    script = "episode@300 s s loss@1 kl@1 episode@600 s s loss@2 kl@2 episode@900 s s loss@3"
+    assert play(UpdateRule(100), script) == [(5, 1), (10, 2)]
 
 
 def test_episodes_while_collecting_end_nothing() -> None:
