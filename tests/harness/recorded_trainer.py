@@ -97,7 +97,7 @@ class RecordedTrainer:
 
     def is_asked(self, id_: str) -> bool:
         """Whether the daemon wants this escalation of it now."""
-        return any(active.id == id_ for active in self.desired._wanted.active)
+        return any(active.id == id_ for active in self.desired.wanted.active)
 
     def wait(self, seconds: float = 30.0) -> None:
         """Until the daemon has committed everything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import get_ident
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Callers:
 
     def look(self) -> None:
         """A call comes. To be asked a few times an update: that is what it may cost."""
-        thread = get_ident()
+        thread = threading.get_ident()
         if thread == self._last:
             return
         self._last = thread
