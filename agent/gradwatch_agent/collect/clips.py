@@ -60,9 +60,12 @@ class Clipped:
         self.rest: dict[int, list[torch.Tensor]] = {}
 
     def add(self, covered: Covered) -> None:
-        """Gradients were clipped; several clips before one step may leave fewer and fewer."""
-        whole, rest = covered
-        self.whole |= whole
+        """Gradients were clipped."""
+        self.whole |= covered[0]
+        self.leave(covered[1])
+
+    def leave(self, rest: dict[int, list[torch.Tensor]]) -> None:
+        """Clipping left these; several clips before one step may leave fewer and fewer."""
         for name, left in rest.items():
             before = self.rest.get(name)
             self.rest[name] = left if before is None else [one for one in left if any(one is other for other in before)]

@@ -203,7 +203,10 @@ class GradientCollector:
                 known = host_value(total) if total is not None and usual is not None and usual.fits(clip) else None
                 gradient = parameters[0].grad
                 if usual is not None and gradient is not None and known is not None and math.isfinite(known):
-                    self._clipped.add(usual.covered)
+                    whole, rest = usual.covered
+                    self._clipped.whole |= whole
+                    if rest:
+                        self._clipped.leave(rest)
                     self._notes.append((usual, known, parts, weakref.ref(gradient), self._policy.minibatches))
                     if len(self._notes) >= NOTES_MAX:
                         self._work_up()
@@ -271,11 +274,13 @@ class GradientCollector:
             if (len(args) > 1 or kwargs) and _has_closure(args, kwargs):
                 self._steppers.hear_of_ends(optimizer, self._after_step)
                 return
-            name = id(optimizer)
-            if self.asks or not self.steps or name not in self._clipped.whole or name not in self._firsts:
+            name, clipped = id(optimizer), self._clipped.whole
+            if self.asks or not self.steps or name not in clipped or name not in self._firsts:
                 self._see_step(optimizer)
             else:
-                self._clipped.take(name)
+                clipped.discard(name)
+                if self._clipped.rest:
+                    self._clipped.rest.pop(name, None)
                 gradient = self._firsts[name].grad
                 self._notes.append((None, 0.0, None, None if gradient is None else weakref.ref(gradient), name))
                 self._count(optimizer)

@@ -37,8 +37,11 @@ PARAMETERS = {
 BY_VALUE = ("parameters", "clip_value", "foreach")
 
 
-Total = tuple[torch.Tensor, Union[torch.Tensor, None], float, int]
+Total = tuple[Union[torch.Tensor, None], Union[torch.Tensor, None], float, int]
 """(total norm, norm of each gradient, order, how many gradients)."""
+
+UNKNOWN: Total = (None, None, 2.0, -1)
+"""Clipping by values, or by a norm that we have not seen."""
 
 
 Clip = tuple[Sequence[torch.Tensor], Union[torch.Tensor, None], Union[torch.Tensor, None], object, float, int]
@@ -147,18 +150,18 @@ class ClipWatch:
     def tell_unknown(self, parameters: Sequence[torch.Tensor], max_norm: object = math.inf) -> None:
         """Tell the observers of `parameters` that these are about to be clipped, by no norm that we have seen."""
         if parameters and type(parameters[0]) in {torch.Tensor, torch.nn.Parameter}:
-            self._tell((parameters, None, None, max_norm, 2.0, -1))
+            self.tell(parameters, max_norm, UNKNOWN)
 
     def tell(self, parameters: Sequence[torch.Tensor], max_norm: object, last: Total) -> None:
         """Tell the observers of `parameters` that these are about to be scaled by the total norm that was taken last."""
-        total = last[0] if type(last[0]) is torch.Tensor else whole_of(last[0])
-        if not parameters or total is None:
+        total = last[0]
+        if total is not None and type(total) is not torch.Tensor:
+            total = whole_of(total)
+            if total is None:
+                return
+        if not parameters:
             return
-        self._tell((parameters, total, last[1], max_norm, last[2], last[3]))
-
-    def _tell(self, clip: Clip) -> None:
-        parameters = clip[0]
-        first = parameters[0]
+        first, clip = parameters[0], (parameters, total, last[1], max_norm, last[2], last[3])
         for parameter, observer in self._watched.get(id(first), ()):
             watching = observer()
             if watching is not None and parameter() is first:
