@@ -31,7 +31,7 @@ MODES = {
 }
 SHAPE = ["--num-envs", "4", "--num-steps", "128", "--seed", "1"]
 BUDGET_PERCENT = {"NORMAL": 1.0, "DEBUG": 5.0}
-ROUNDS_S, UPDATES = 240.0, 8
+ROUNDS_S, UPDATES = 230.0, 41
 """So long do they take turns, and so many updates are a run."""
 
 
