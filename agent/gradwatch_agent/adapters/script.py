@@ -37,6 +37,9 @@ EPISODES = {"charts/episodic_return": "episode_returns", "charts/episodic_length
 """CleanRL's tag of one finished episode → argument of `step`. Where they are used, global_step counts environment steps."""
 
 
+OF_A_RANK = frozenset({"ChildFailedError", "ProcessRaisedException", "ProcessExitedException"})
+"""What torchrun and `torch.multiprocessing.spawn` raise when a process of theirs failed."""
+
 NEVER = ("rollout", "ppo", "recurrent")
 """Calls that a script without calls does not make."""
 
@@ -179,8 +182,9 @@ class ScriptWatch:
 
     @guarded
     def tell_exception(self, error: BaseException) -> None:
-        """A script that fails before its first gradient has no run yet; it gets one, so that somebody hears of it."""
-        if not self._started and isinstance(error, Exception):
+        """A script that fails before its first gradient has no run yet; it gets one, so that somebody hears of it. A launcher
+        that failed because a rank did is no run: the rank has told of itself."""
+        if not self._started and isinstance(error, Exception) and type(error).__name__ not in OF_A_RANK:
             self._start()
             if self.monitor is not None:
                 self.monitor.close_with(error, "exception")

@@ -12,6 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.optim import optimizer as optimizers
 
 from gradwatch_agent.adapters import script
@@ -404,3 +406,19 @@ def test_entropy_in_a_compiled_policy_breaks_no_graph(asked: Entropies) -> None:
 
     assert policy(torch.zeros(4, 3, requires_grad=True)).shape == (4,)
     assert asked.take() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ChildFailedError("train.py", {0: ProcessFailure(0, 1, 1, "none")}), 0),
+        (ProcessRaisedException("of a rank", 0, 1), 0),
+        (ProcessExitedException("of a rank", 0, 1, 1), 0),
+        (ValueError("no data"), 1),
+    ],
+)
+def test_launcher_whose_rank_failed_is_no_run(armed: tuple[ScriptWatch, Watching], error: Exception, told: int) -> None:
+    """It would be the newest attempt and hide what the ranks have told. A script that fails early is one."""
+    watch, watching = armed
+    watch.tell_exception(error)
+    assert len(watching.monitors) == told
