@@ -36,6 +36,11 @@ class GradwatchCallback(Callback):
         check_options(options)
         self._run, self._steps, self._options = run, steps, options
         self._told = 0
+        self._due = False
+        """Whether an update is over but for the validation that may follow it."""
+        self._before: dict[str, object] = {}
+        self._validated: set[str] = set()
+        """What validation logs: Lightning keeps it among the metrics of later steps."""
 
     def _on_own_error(self, place: str, text: str) -> None:
         if self.monitor is not None:
@@ -46,7 +51,7 @@ class GradwatchCallback(Callback):
         if trainer.world_size > 1 and "RANK" not in os.environ:
             LOGGER.warning("gradwatch does not watch: %d processes without RANK; start with torchrun.", trainer.world_size)
             return
-        self._told = trainer.global_step
+        self._told, self._due = trainer.global_step, False
         total = trainer.estimated_stepping_batches
         given = {
             "config": dict(getattr(pl_module, "hparams", {})),
@@ -55,8 +60,10 @@ class GradwatchCallback(Callback):
         }
         optimizers = [one for one in trainer.optimizers if hasattr(one, "register_step_pre_hook")]
         self.monitor = watch(pl_module, optimizers, run=self._run, **{**given, **self._options})
-        if trainer.gradient_clip_algorithm == "value" and trainer.gradient_clip_val:
-            LOGGER.warning("gradwatch: clipping by value is not seen, so gradient norms are those after it.")
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """The update before is over, with the validation that ran behind it."""
+        self._end()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch; with accumulated gradients some of them are a step."""
@@ -71,14 +78,26 @@ class GradwatchCallback(Callback):
         if loss is not None:
             monitor.log({f"{PREFIX}loss": loss})
         if trainer.global_step - self._told >= self._steps:
-            self._told = trainer.global_step
-            self._take(monitor, trainer.logged_metrics)
-            monitor.step()
+            self._told, self._due = trainer.global_step, True
+            logged = trainer.logged_metrics
+            self._take(monitor, {name: value for name, value in logged.items() if name not in self._validated})
+
+    def _end(self) -> None:
+        if self.monitor is not None and self._due:
+            self._due = False
+            self.monitor.step()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """What was logged before it."""
+        self._before = dict(trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """What was logged of it; not before training, when Lightning only tries it out."""
         if self.monitor is not None:
-            self._take(self.monitor, trainer.callback_metrics)
+            metrics = trainer.callback_metrics.items()
+            found = {name: value for name, value in metrics if self._before.get(name) is not value}
+            self._validated |= set(found)
+            self._take(self.monitor, found)
 
     @guarded
     def _take(self, monitor: Monitor, metrics: Mapping[str, object]) -> None:
@@ -86,10 +105,12 @@ class GradwatchCallback(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Lightning ends the process itself, or lets the exception out: tell of it here."""
+        self._end()
         if self.monitor is not None:
             self.monitor.close_with(exception, "exception" if isinstance(exception, Exception) else "interrupted")
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """The run is over."""
+        self._end()
         if self.monitor is not None:
             self.monitor.close()

@@ -14,6 +14,7 @@ from torch import nn
 from gradwatch_agent.adapters import lightning
 from gradwatch_agent.adapters.lightning import GradwatchCallback
 from gradwatch_agent.monitor import Monitor
+from gradwatch_contracts.columns import RowFlag
 from harness.adapters import Watching
 
 if TYPE_CHECKING:
@@ -132,11 +133,11 @@ def test_several_steps_may_be_one_update(watching: Watching) -> None:
 
 def test_validation_is_in_the_update_after_which_it_ran(watching: Watching) -> None:
     """Once, and not again in every row; what Lightning tries out before training is none."""
-    fit(Module(), GradwatchCallback(), steps=4, val_check_interval=2)
+    fit(Module(), GradwatchCallback(), steps=8, val_check_interval=3)
 
     told = ["user/lightning/val_loss" in row and not isinstance(row["user/lightning/val_loss"], int) for row in watching.rows]
-    assert told[0] is False
-    assert True in told
+    assert told == [update in {2, 5} for update in range(8)]
+    assert not any(row.flags & RowFlag.PARTIAL for row in watching.records[0].rows)
 
 
 def test_parameters_with_and_without_the_callback_are_bit_identical(watching: Watching) -> None:
@@ -169,17 +170,19 @@ def test_exception_is_told_and_let_out(watching: Watching) -> None:
 
 
 def test_stop_that_is_wanted_ends_training(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end of the step."""
+    """A step later, since an update is over when the next one begins."""
     monkeypatch.setattr(Monitor, "should_stop", property(lambda monitor: monitor.update == 2))
 
-    assert fit(Module(), GradwatchCallback(), steps=8).global_step == 2
+    assert fit(Module(), GradwatchCallback(), steps=8).global_step == 3
 
 
-def test_clipping_by_value_is_said_not_to_be_seen(watching: Watching, caplog: pytest.LogCaptureFixture) -> None:
-    """The norms are then those after it, which nobody must take for those before."""
-    fit(Module(), GradwatchCallback(), steps=1, gradient_clip_val=0.1, gradient_clip_algorithm="value")
+def test_clipping_by_value_is_seen_before_it_clips(watching: Watching) -> None:
+    """The norms are those from before it, and there is no limit to compare them with."""
+    module = Module()
+    fit(module, GradwatchCallback(), steps=1, gradient_clip_val=1e-3, gradient_clip_algorithm="value")
 
-    assert "those after it" in caplog.text
+    assert watching.rows[0]["grad.norm"][1] == pytest.approx(module.norms[0], rel=1e-5)
+    assert module.norms[0] > 0.01
 
 
 def test_processes_that_cannot_be_told_apart_are_not_watched(
