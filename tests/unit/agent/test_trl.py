@@ -104,6 +104,7 @@ def test_rloo_ratio_is_that_of_a_whole_completion(watching: Watching, tmp_path: 
 
     assert [row["policy.kl.k3"][0] for row in watching.rows] == [COMPLETIONS] * 3
     assert watching.rows[1]["policy.kl.k3"][1] > watching.rows[0]["policy.kl.k3"][1]
+    assert watching.rows[0]["policy.ratio.first_mb_dev"] < 1e-5  # both sums are over all tokens: before a step they are equal
     assert [row["user/hf/clip_ratio/region_mean"] for row in watching.rows] == [e["clip_ratio/region_mean"] for e in logged]
     assert all(math.isfinite(row["policy.entropy"][1]) for row in watching.rows)
     assert all(map(torch.equal, alone.model.state_dict().values(), seen.model.state_dict().values()))
